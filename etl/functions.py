@@ -1,0 +1,296 @@
+"""The user's own functions: found by name, called by parameter names, and blamed without quoting a row."""
+
+import importlib
+import importlib.util
+import inspect
+import linecache
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from etl.context import Context
+from etl.errors import ConfigError, EtlError, FunctionFailed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OURS = ("etl", "jobs", "cli", "rq_etl")
+
+
+@dataclass
+class _Code:
+    """What has been imported for the user: from which root, and how its files looked then (path, mtime in ns)."""
+
+    root: str = ""
+    files: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+
+_code = _Code()
+
+
+def load_function(name: str, *, root: str, modules: Sequence[str]) -> Callable[..., Any]:
+    """Return the user's function `module:name`.
+
+    Files that changed since they were imported are imported again, so that a long-lived worker runs today's code.
+
+    Args:
+        name: "module:name".
+        root: Absolute folder of etl.toml, the first place where modules are looked for.
+        modules: The modules whose functions may be called.
+
+    Raises:
+        ConfigError: The module isn't listed, can't be imported, or has no such function.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute.isidentifier():
+        raise ConfigError(f"{name} isn't the name of a function", 'write it as "module:function"')
+    if module_name not in modules:
+        raise ConfigError(f"{name}: module {module_name} isn't listed", "add it to `modules` under [settings]")
+    if module_name.partition(".")[0] in OURS:
+        raise ConfigError(f"{name}: module {module_name} has the name of a part of rq-etl", "rename your module")
+    module = _import(module_name, str(Path(root).resolve()))
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
+        raise ConfigError(
+            f"{name}: {module_name} has no function {attribute}",
+            f"it has {', '.join(known)}" if known else f"look into {module.__file__}",
+        )
+    return function  # type: ignore[no-any-return]
+
+
+def call_by_name(
+    function: Callable[..., Any],
+    first_args: Sequence[Any],
+    context: Context,
+    args: Mapping[str, Any] | None = None,
+    *,
+    name: str = "",
+) -> Any:
+    """Call a user's function with `first_args` by position and the rest by the names of its parameters.
+
+    A parameter is filled from `args`, else from client, params, run, start, end, since, else from the lookups.
+
+    Args:
+        name: "module:name" as configured, for errors.
+
+    Raises:
+        ConfigError: A parameter has no default and nothing to fill it, or `args` has a key that isn't a parameter.
+        FunctionFailed: The function raised; the cause is kept as `__cause__`.
+    """
+    name = name or f"{function.__module__}:{getattr(function, '__qualname__', function)}"
+    given = [*first_args]
+    keywords = _keywords(function, given, context, dict(args or {}), name)
+    with blame(name):
+        return function(*given, **keywords)
+
+
+@contextmanager
+def blame(name: str) -> Iterator[None]:
+    """Turn whatever the user's function raises inside the block into a FunctionFailed that quotes no value.
+
+    Raises:
+        FunctionFailed: With the exception's type and the innermost line of the user's code.
+    """
+    try:
+        yield
+    except EtlError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise FunctionFailed(
+            f"{name} raised {_told(error)}", "mend the function and retry the run; what is loaded stays loaded"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Rows that a function turned down: their `_row` numbers, and why."""
+
+    rows: list[int]
+    reason: str
+    column: str | None
+
+
+_rejected: ContextVar[list[Rejected] | None] = ContextVar("rejected", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Rejected]]:
+    """Collect what `reject` is called with inside the block."""
+    collected: list[Rejected] = []
+    token = _rejected.set(collected)
+    try:
+        yield collected
+    finally:
+        _rejected.reset(token)
+
+
+def reject(df: "pd.DataFrame", bad: Any, *, reason: str, column: str | None = None) -> "pd.DataFrame":
+    """Turn the bad rows of `df` into rejects and return the others.
+
+    Args:
+        df: Rows indexed by `_row`.
+        bad: Which rows: booleans (a Series indexed by `_row` is aligned by it, anything else by position), a function
+            of `df` that returns such booleans, or the bad rows themselves (a DataFrame or its index). A missing
+            value isn't bad, since a comparison with nothing says nothing.
+        reason: Why, short and without values, so that rejects can be counted by it.
+        column: The column to blame; its source text becomes the reject's value.
+
+    Raises:
+        RuntimeError: `df` has no `_row` index, so that the rows' lines in the file are unknown.
+        ValueError: `bad` doesn't fit `df`.
+    """
+    if df.index.name != "_row":
+        raise RuntimeError('reject() needs the index named "_row": keep it, or set it with df.set_index("_row")')
+    mask = _mask(df, bad)
+    collected = _rejected.get()
+    if collected is not None and mask.any():
+        collected.append(Rejected(df.index[mask].tolist(), reason, column))
+    return df[~mask]
+
+
+def _mask(df: "pd.DataFrame", bad: Any) -> Any:
+    import numpy as np
+    import pandas as pd
+
+    if callable(bad):
+        bad = bad(df)
+    if isinstance(bad, pd.DataFrame | pd.Index):
+        return df.index.isin(bad.index if isinstance(bad, pd.DataFrame) else bad)
+    if isinstance(bad, pd.Series) and bad.index.name == "_row" and not bad.index.equals(df.index):
+        if not bad.index.is_unique:
+            raise ValueError("reject(): rows share a _row, so bad must come from this very frame")
+        bad = bad.reindex(df.index)
+    values = pd.array(bad, dtype="boolean") if len(bad) else np.zeros(0, dtype=bool)
+    if len(values) != len(df):
+        raise ValueError(f"reject(): bad has {len(values)} values for {len(df)} rows")
+    return np.asarray(pd.Series(values).fillna(False), dtype=bool)
+
+
+def _keywords(
+    function: Callable[..., Any], given: list[Any], context: Context, args: dict[str, Any], name: str
+) -> dict[str, Any]:
+    """Return the keyword arguments of a call; those that are positional only are appended to `given`."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:  # some builtins have no signature
+        return args
+    values = {
+        **context.lookups,
+        **{key: getattr(context, key) for key in ("client", "params", "run", "start", "end", "since")},
+        **args,
+    }
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) < len(given) and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise ConfigError(f"{name} takes {len(positional)} arguments, it is called with {len(given)}")
+    taken = {p.name for p in positional[: len(given)]}
+    keywords: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.name in taken or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if parameter.name in values:
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                given.append(values[parameter.name])
+            else:
+                keywords[parameter.name] = values[parameter.name]
+        elif parameter.default is parameter.empty:
+            raise ConfigError(
+                f"{name} asks for {parameter.name}, which nothing gives it",
+                "give it in `args`; client, params, run, start, end, since and lookups are given by name",
+            )
+    names = {p.name for p in parameters} - taken
+    strange = {key: value for key, value in args.items() if key not in names}
+    if strange and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise ConfigError(f"{name} has no parameter {', '.join(strange)}", "take it out of `args`")
+    return keywords | strange
+
+
+def _import(name: str, root: str) -> ModuleType:
+    _forget_changed(root)
+    if sys.path[:1] != [root]:
+        _import_hidden(root)
+        sys.path[:] = [root, *(entry for entry in sys.path if entry not in (root, _code.root))]
+    _code.root = root
+    cached = sys.modules.get(name)
+    if cached is not None and not _inside(getattr(cached, "__file__", None) or root, root) and _exists(root, name):
+        del sys.modules[name]  # another root's module of the same name
+    before = set(sys.modules)
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(f"there is no module {name} in {root}", "write it, or correct its name") from error
+        raise ConfigError(f"module {name} can't be imported: {_told(error)}") from error
+    finally:
+        for key in set(sys.modules) - before:
+            path = getattr(sys.modules[key], "__file__", None)
+            if path and _inside(path, root):
+                with suppress(OSError):
+                    _code.files[key] = (path, Path(path).stat().st_mtime_ns)
+
+
+def _forget_changed(root: str) -> None:
+    """Forget the user's modules if one of them changed since its import, or if they came from another root."""
+
+    def changed(path: str, stamp: int) -> bool:
+        try:
+            return Path(path).stat().st_mtime_ns != stamp
+        except OSError:
+            return True
+
+    if root == _code.root and not any(changed(*file) for file in _code.files.values()):
+        return
+    for key, (path, _) in _code.files.items():
+        sys.modules.pop(key, None)
+        with suppress(OSError, NotImplementedError):  # Python compares whole seconds only
+            Path(importlib.util.cache_from_source(path)).unlink()
+    _code.files = {}
+    importlib.invalidate_caches()
+    linecache.checkcache()
+
+
+def _import_hidden(root: str) -> None:
+    """Import those parts of rq-etl that a module of the user's would hide, while ours are found first."""
+    for name in OURS:
+        if _exists(root, name):
+            with suppress(ImportError):
+                importlib.import_module(name)
+
+
+def _exists(root: str, name: str) -> bool:
+    path = Path(root, *name.split("."))
+    return path.is_dir() or path.with_name(f"{path.name}.py").is_file()
+
+
+def _inside(path: str, root: str) -> bool:
+    where = Path(path).resolve()
+    return where.is_relative_to(root) and "site-packages" not in where.parts
+
+
+def _told(error: BaseException) -> str:
+    """Return an exception's type and place, and of its text only names that stand in the user's own code."""
+    kind = type(error).__name__
+    if isinstance(error, SyntaxError):
+        return f"{kind} ({error.msg}) in {Path(error.filename or '?').name} line {error.lineno}"
+    frames = []
+    step = error.__traceback__
+    while step is not None:
+        frames.append((step.tb_frame.f_code, step.tb_lineno))
+        step = step.tb_next
+    frames = [frame for frame in frames if frame[0].co_filename != __file__] or frames
+    users = [frame for frame in frames if _code.root and _inside(frame[0].co_filename, _code.root)]
+    frames = users or [frame for frame in frames if not frame[0].co_filename.startswith("<frozen")]
+    if not frames:
+        return kind
+    code, line = frames[-1]
+    text = linecache.getline(code.co_filename, line)
+    named = getattr(error, "name", None) or (error.args[0] if isinstance(error, KeyError) and error.args else None)
+    quoted = isinstance(named, str) and bool(re.search(rf"(?<!\w){re.escape(named)}(?!\w)", text))
+    where = "" if code.co_name == "<module>" else f", in {code.co_name}"
+    return f"{kind}{f' {named}' if quoted else ''} in {Path(code.co_filename).name} line {line}{where}"
