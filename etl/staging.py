@@ -1,0 +1,286 @@
+"""Staging: the folder (local or S3) that holds a run's artifacts between its stages.
+
+An artifact is one or more Parquet files under names of their own and a *marker*, a small JSON file
+that names them and carries the stage's counts. The marker is published last and the first one
+published wins, so a stage that runs twice, even at once, leaves one consistent result.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etl.errors import StagingFailed
+
+STAGES = ("extract", "transform", "load")
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a stage published.
+
+    Args:
+        counts: Rows by kind (`read`, `in`, `out`, `rejected`, …).
+        data, rejects: Names of the Parquet files that hold the rows and the rejects.
+        content: sha256 of the bytes read (extract only).
+        types: Types that fit each column (extract of a pipeline without columns only).
+        warnings: Sentences for the run's warnings.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
+    rejects: tuple[str, ...] = ()
+    content: str = ""
+    types: dict[str, list[str]] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Staging:
+    """The artifacts of one run.
+
+    Args:
+        url: The staging folder of `etl.toml`, a path or `s3://bucket/prefix`.
+        client, run: Whose run it is; each run has a folder of its own.
+
+    Raises:
+        StagingFailed: From every method, when the folder can't be written or read.
+    """
+
+    def __init__(self, url: str, client: str, run: str) -> None:
+        try:
+            self.fs, root = fsspec.url_to_fs(url)
+        except (ImportError, ValueError) as exc:
+            raise StagingFailed(f"staging {url}: {exc}", "install the filesystem's package, such as s3fs") from None
+        self.url = url
+        self.local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+        self.folder = f"{root.rstrip('/')}/{client}/{run}"
+
+    def path(self, name: str) -> str:
+        """Return the full path of one file of this run."""
+        return f"{self.folder}/{name}"
+
+    def write_bytes(self, name: str, content: bytes, *, exclusive: bool = False) -> bool:
+        """Publish a whole file by one atomic step.
+
+        Returns:
+            False where `exclusive` was asked for and another had published the name first.
+        """
+        with _failing_as_staging(self.folder):
+            if not self.local:
+                return self._put(name, content, exclusive)
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            temporary = self.path(f".{name}.{secrets.token_hex(4)}")
+            try:
+                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if not exclusive:
+                    os.replace(temporary, self.path(name))
+                    return True
+                try:
+                    os.link(temporary, self.path(name))
+                except FileExistsError:
+                    return False
+                return True
+            finally:
+                if os.path.exists(temporary):
+                    os.unlink(temporary)
+
+    def _put(self, name: str, content: bytes, exclusive: bool) -> bool:
+        # The bytes go in one request: an exception inside `fs.open(…, "wb")` would leave a visible half object.
+        if exclusive and self.fs.exists(self.path(name)):
+            return False
+        self.fs.pipe_file(self.path(name), content)
+        return True
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """Return a file's bytes, or None where there is no such file."""
+        with _failing_as_staging(self.folder):
+            try:
+                return bytes(self.fs.cat_file(self.path(name)))
+            except FileNotFoundError:
+                return None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file, replacing an older one."""
+        self.write_bytes(name, json.dumps(value).encode())
+
+    def read_json(self, name: str) -> Any:
+        """Return a JSON file's value, or None where there is no such file."""
+        content = self.read_bytes(name)
+        return None if content is None else json.loads(content)
+
+    def marker(self, stage: str, partition: int) -> Marker | None:
+        """Return what a stage published, or None where it has not yet."""
+        found = self.read_json(_marker_name(stage, partition))
+        if found is None:
+            return None
+        names = {key: tuple(found.pop(key)) for key in ("data", "rejects", "warnings")}
+        return Marker(**found, **names)
+
+    def publish(self, stage: str, partition: int, marker: Marker) -> Marker:
+        """Publish a stage's marker, last of all; answers the one that stands."""
+        content = json.dumps(marker.__dict__).encode()
+        if self.write_bytes(_marker_name(stage, partition), content, exclusive=True):
+            return marker
+        return self.marker(stage, partition) or marker
+
+    def withdraw(self, stage: str, partition: int) -> None:
+        """Take a marker back, so that the stage runs again."""
+        with _failing_as_staging(self.folder):
+            if self.fs.exists(self.path(_marker_name(stage, partition))):
+                self.fs.rm_file(self.path(_marker_name(stage, partition)))
+
+    def writer(self, stage: str, partition: int, what: str = "rows") -> "Writer":
+        """Return a writer of Parquet files for one stage's rows or rejects."""
+        return Writer(self, f"{partition:05d}.{stage}.{what}.{secrets.token_hex(4)}")
+
+    def chunks(self, names: Iterable[str]) -> Iterator[pa.Table]:
+        """Yield the tables written, one a chunk, in order.
+
+        Raises:
+            StagingFailed: A file is missing or damaged.
+        """
+        for name in names:
+            with _failing_as_staging(self.folder), self.fs.open(self.path(name), "rb") as source:
+                file = pq.ParquetFile(source)
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group, use_threads=False)
+
+    def names(self) -> list[str]:
+        """Return the names of this run's files, sorted."""
+        with _failing_as_staging(self.folder):
+            if not self.fs.exists(self.folder):
+                return []
+            return sorted(path.rsplit("/", 1)[-1] for path in self.fs.ls(self.folder, detail=False))
+
+    def remove(self, keep: Iterable[str] = ()) -> None:
+        """Remove this run's files but those named in `keep`; the folder too where none is kept."""
+        kept = set(keep)
+        with _failing_as_staging(self.folder):
+            if not kept and self.local:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                return
+            for name in self.names():
+                if name not in kept:
+                    self.fs.rm_file(self.path(name))
+
+    def keep_private(self, name: str, text: str) -> None:
+        """Write a text that may hold row values, readable by the owner alone."""
+        self.write_bytes(name, text.encode("utf-8", "replace"))
+
+
+class Writer:
+    """Writes chunks as Parquet row groups; a chunk of another schema starts another file.
+
+    Used as a context manager; after an exception nothing is left behind.
+    """
+
+    def __init__(self, staging: Staging, stem: str) -> None:
+        self.staging = staging
+        self.stem = stem
+        self.names: list[str] = []
+        self.rows = 0
+        self._parquet: pq.ParquetWriter | None = None
+        self._sink: Any = None
+        self._schema: pa.Schema | None = None
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append one chunk."""
+        with _failing_as_staging(self.staging.folder):
+            if self._parquet is None or table.schema != self._schema:
+                self._open(table.schema)
+            assert self._parquet is not None
+            self._parquet.write_table(table, row_group_size=max(1, table.num_rows))
+            self.rows += table.num_rows
+
+    def _open(self, schema: pa.Schema) -> None:
+        self._close()
+        name = f"{self.stem}.{len(self.names)}.parquet"
+        if self.staging.local:
+            os.makedirs(self.staging.folder, mode=0o700, exist_ok=True)
+            self._sink = open(os.open(self.staging.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
+        else:
+            self._sink = pa.BufferOutputStream()
+        self.names.append(name)
+        self._schema = schema
+        self._parquet = pq.ParquetWriter(self._sink, schema, compression="zstd", compression_level=1)
+
+    def _close(self) -> None:
+        if self._parquet is None:
+            return
+        self._parquet.close()
+        self._parquet = None
+        if self.staging.local:
+            self._sink.flush()
+            os.fsync(self._sink.fileno())
+            self._sink.close()
+        else:
+            self.staging.fs.pipe_file(self.staging.path(self.names[-1]), self._sink.getvalue().to_pybytes())
+
+    def __exit__(self, kind: object, exc: object, trace: object) -> None:
+        with _failing_as_staging(self.staging.folder):
+            if kind is None:
+                self._close()
+                return
+            if self._parquet is not None and self.staging.local:
+                self._sink.close()
+            for name in self.names:
+                if self.staging.fs.exists(self.staging.path(name)):
+                    self.staging.fs.rm_file(self.staging.path(name))
+
+
+def _marker_name(stage: str, partition: int) -> str:
+    return f"{partition:05d}.{stage}.json"
+
+
+class _failing_as_staging:  # noqa: N801 - reads as a statement
+    """Turns an OSError of the folder into StagingFailed, which says where and what to do."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: object) -> None:
+        if isinstance(exc, pa.ArrowInvalid):
+            raise StagingFailed(
+                f"staging {self.folder}: an artifact is damaged", "remove the run's folder and run again"
+            ) from exc
+        if isinstance(exc, OSError) and not isinstance(exc, FileExistsError):
+            why = exc.strerror or type(exc).__name__
+            raise StagingFailed(
+                f"staging {self.folder}: {why}", "make room or set settings.staging to a folder that can be written"
+            ) from exc
+
+
+def check(url: str) -> None:
+    """Write and remove a small file, to see that staging works.
+
+    Args:
+        url: The staging folder of `etl.toml`.
+
+    Raises:
+        StagingFailed: It can't be written.
+    """
+    probe = Staging(url, ".check", secrets.token_hex(4))
+    probe.write_bytes("probe", b"rq-etl")
+    probe.remove()
+
+
+def folder_of(url: str, root: Path) -> str:
+    """Return the staging URL with a relative folder made absolute against etl.toml's folder."""
+    return url if "://" in url else str((root / url).resolve())

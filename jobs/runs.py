@@ -1,0 +1,355 @@
+"""Every Redis key of ours, and only here: runs, their stages' counts, who is active.
+
+| key | what |
+|---|---|
+| `etl:run:<id>` | hash: the run's client, pipeline, state, times, params, error, final counts |
+| `etl:run:<id>:stages` | hash: `<partition>:<stage>` → what that stage counted or why it failed (JSON) |
+| `etl:run:<id>:jobs` | set: ids of the run's jobs, for the pass; gone when the run is closed |
+| `etl:runs` | sorted set: run ids by the moment they were submitted |
+| `etl:active` | set: ids of runs that have not ended |
+| `etl:holder:<client>:<pipeline>` | the one run of this client and pipeline that is active |
+| `etl:client:<client>` | hash: `max_active`, `paused` (read by *take*) |
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from redis import Redis
+from redis.client import Pipeline as RedisPipeline
+
+from etl.errors import UnknownName
+
+HISTORY = 90 * 86400
+STAGES_KEPT = 7 * 86400
+ENDED = ("succeeded", "failed", "canceled")
+STATES = ("held", "queued", "running", *ENDED)
+ROWS = ("read", "added", "rejected", "dropped", "superseded", "loaded", "unchanged")
+
+# KEYS: run, active, holder, stages, jobs; ARGV: run id, wanted states (comma separated), history s, stages kept s, field, value, …
+# Closing is one step: a run that has ended keeps its first ending, and its place is free at the same moment.
+_CLOSE = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state or not string.find(',' .. ARGV[2] .. ',', ',' .. state .. ',', 1, true) then return state end
+for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('SREM', KEYS[2], ARGV[1])
+if redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
+redis.call('DEL', KEYS[5])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('EXPIRE', KEYS[4], ARGV[4])
+return 'closed'
+"""
+
+# KEYS: run; ARGV: now. A stage's first step: it says whether the run still wants it.
+_BEGIN = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state == 'queued' then
+  redis.call('HSET', KEYS[1], 'state', 'running', 'started', ARGV[1])
+  return 'running'
+end
+return state
+"""
+
+
+def run_key(run: str) -> str:
+    """Return the key of a run's hash."""
+    return f"etl:run:{run}"
+
+
+def stages_key(run: str) -> str:
+    """Return the key of a run's stage records."""
+    return f"etl:run:{run}:stages"
+
+
+def jobs_key(run: str) -> str:
+    """Return the key of the set of a run's job ids."""
+    return f"etl:run:{run}:jobs"
+
+
+def holder_key(client: str, pipeline: str) -> str:
+    """Return the key that names the active run of a client and pipeline."""
+    return f"etl:holder:{client}:{pipeline}"
+
+
+def client_key(client: str) -> str:
+    """Return the key of a client's live limits."""
+    return f"etl:client:{client}"
+
+
+ACTIVE = "etl:active"
+INDEX = "etl:runs"
+
+
+def new_id() -> str:
+    """Return a run id: ten random characters, so that a short beginning is unique."""
+    return "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(10))
+
+
+def iso(moment: float | str | None) -> str | None:
+    """Return a moment in seconds as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(float(moment), UTC).isoformat(timespec="milliseconds") if moment else None
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a stage said last: its state (`done`, `failed`, `blocked`, `waiting`), counts, seconds and error."""
+
+    state: str
+    counts: Mapping[str, int]
+    seconds: float = 0.0
+    error: str | None = None
+    exit: int = 0
+
+
+def create(
+    pipe: RedisPipeline,
+    run: str,
+    *,
+    client: str,
+    pipeline: str,
+    params: Mapping[str, Any],
+    start: str | None,
+    end: str | None,
+    partitions: int,
+    warnings: Sequence[str],
+    max_active: int,
+) -> None:
+    """Write a new run's keys into an open transaction."""
+    now = time.time()
+    fields = {
+        "client": client,
+        "pipeline": pipeline,
+        "state": "queued",
+        "created": repr(now),
+        "params": json.dumps(dict(params)),
+        "start": start or "",
+        "end": end or "",
+        "partitions": partitions,
+        "warnings": json.dumps(list(warnings)),
+        "attempt": 1,
+    }
+    pipe.hset(run_key(run), mapping=fields)
+    pipe.zadd(INDEX, {run: now})
+    pipe.sadd(ACTIVE, run)
+    pipe.set(holder_key(client, pipeline), run)
+    pipe.hset(client_key(client), "max_active", max_active)
+
+
+def reopen(pipe: RedisPipeline, run: str, record: Mapping[str, str], attempt: int, redone: Iterable[str]) -> None:
+    """Write an ended run's keys back to `queued` for another attempt, in an open transaction.
+
+    Args:
+        redone: Stage record fields (`<partition>:<stage>`) that will be made again.
+    """
+    pipe.hset(run_key(run), mapping={"state": "queued", "attempt": attempt, "error": "", "rows": "", "ended": ""})
+    pipe.persist(run_key(run))
+    pipe.persist(stages_key(run))
+    pipe.sadd(ACTIVE, run)
+    pipe.set(holder_key(record["client"], record["pipeline"]), run)
+    fields = list(redone)
+    if fields:
+        pipe.hdel(stages_key(run), *fields)
+
+
+def begin(connection: Redis, run: str) -> str | None:
+    """Mark a queued run as running; answers its state, None where Redis has forgotten it."""
+    state = connection.eval(_BEGIN, 1, run_key(run), repr(time.time()))
+    return _text(state)
+
+
+def close(
+    connection: Redis,
+    run: str,
+    state: str,
+    *,
+    rows: Mapping[str, int] | None = None,
+    partitions: Mapping[str, int] | None = None,
+    failures: Sequence[Mapping[str, Any]] = (),
+    warnings: Sequence[str] | None = None,
+    error: str | None = None,
+    exit: int = 0,
+    history: float = HISTORY,
+) -> bool:
+    """End a run; the first ending stands.
+
+    Returns:
+        True where this call ended it.
+    """
+    record = read(connection, run)
+    if record is None:
+        return False
+    fields: dict[str, str] = {"state": state, "ended": repr(time.time()), "error": error or "", "exit": str(exit)}
+    fields["failures"] = json.dumps(list(failures))
+    if rows is not None:
+        fields["rows"] = json.dumps(dict(rows))
+    if partitions is not None:
+        fields["done"] = json.dumps(dict(partitions))
+    if warnings is not None:
+        fields["warnings"] = json.dumps(list(warnings))
+    keys = [run_key(run), ACTIVE, holder_key(record["client"], record["pipeline"]), stages_key(run), jobs_key(run)]
+    flat = [part for pair in fields.items() for part in pair]
+    args: list[str | int] = [run, "held,queued,running", int(history), min(int(history), STAGES_KEPT), *flat]
+    answer = _text(connection.eval(_CLOSE, len(keys), *keys, *args))  # type: ignore[arg-type]
+    connection.zremrangebyscore(INDEX, 0, time.time() - history)
+    return answer == "closed"
+
+
+def record_stage(
+    connection: Redis,
+    run: str,
+    partition: int,
+    stage: str,
+    state: str,
+    counts: Mapping[str, int] | None = None,
+    *,
+    seconds: float = 0.0,
+    error: str | None = None,
+    exit: int = 0,
+) -> None:
+    """Keep what a stage counted, or why it failed, for `status`, progress and `finish`."""
+    value: dict[str, Any] = {"state": state, "counts": dict(counts or {}), "seconds": round(seconds, 3)}
+    if error:
+        value["error"] = error
+        value["exit"] = exit
+    if connection.exists(run_key(run)):
+        connection.hset(stages_key(run), f"{partition}:{stage}", json.dumps(value))
+
+
+def stage_records(connection: Redis, run: str) -> dict[tuple[int, str], StageRecord]:
+    """Return what every stage of a run said last, by partition and stage."""
+    return _records(cast(dict[Any, Any], connection.hgetall(stages_key(run))))
+
+
+def _records(raw: Mapping[Any, Any]) -> dict[tuple[int, str], StageRecord]:
+    found: dict[tuple[int, str], StageRecord] = {}
+    for key, value in raw.items():
+        partition, stage = cast(str, _text(key)).split(":")
+        found[int(partition), stage] = StageRecord(**json.loads(value))
+    return found
+
+
+def read(connection: Redis, run: str) -> dict[str, str] | None:
+    """Return a run's hash, or None where Redis has no such run."""
+    raw = cast(dict[Any, Any], connection.hgetall(run_key(run)))
+    return {cast(str, _text(k)): cast(str, _text(v)) for k, v in raw.items()} or None
+
+
+def holder(connection: Redis, client: str, pipeline: str) -> str | None:
+    """Return the id of the active run of a client and pipeline, or None."""
+    return _text(connection.get(holder_key(client, pipeline)))
+
+
+def active(connection: Redis) -> list[str]:
+    """Return the ids of the runs that have not ended."""
+    return sorted(cast(str, _text(run)) for run in cast(set[Any], connection.smembers(ACTIVE)))
+
+
+def snapshot(connection: Redis, runs: Sequence[str]) -> list[dict[str, Any]]:
+    """Return runs in the public JSON shape, those that Redis knows, in the order given."""
+    pipe = connection.pipeline(transaction=False)
+    for run in runs:
+        pipe.hgetall(run_key(run))
+        pipe.hgetall(stages_key(run))
+    answers = pipe.execute()
+    shaped = []
+    for index, run in enumerate(runs):
+        record = {cast(str, _text(k)): cast(str, _text(v)) for k, v in answers[2 * index].items()}
+        if record:
+            shaped.append(_shape(run, record, _records(answers[2 * index + 1])))
+    return shaped
+
+
+def _shape(run: str, record: Mapping[str, str], stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, Any]:
+    started, ended = record.get("started"), record.get("ended")
+    until = float(ended) if ended else time.time()
+    total = int(record.get("partitions") or 0)
+    ended_counts = record.get("done")
+    partitions = json.loads(ended_counts) if ended and ended_counts else partition_states(stages)
+    return {
+        "run": run,
+        "pipeline": record["pipeline"],
+        "client": record["client"],
+        "state": record["state"],
+        "submitted": iso(record.get("created")),
+        "started": iso(started),
+        "finished": iso(ended),
+        "seconds": round(until - float(started), 3) if started else None,
+        "rows": json.loads(record["rows"]) if record.get("rows") else live_rows(stages),
+        "partitions": {"total": total, **partitions},
+        "failures": json.loads(record.get("failures") or "[]"),
+        "warnings": json.loads(record.get("warnings") or "[]"),
+        "error": record.get("error") or None,
+        "params": json.loads(record.get("params") or "{}"),
+        "attempt": int(record.get("attempt") or 1),
+        "exit": int(record.get("exit") or 0),
+    }
+
+
+def partition_states(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
+    """Count the partitions that are done, failed and blocked so far."""
+    counts = {"done": 0, "failed": 0, "blocked": 0}
+    for partition in {key[0] for key in stages if key[0] > 0}:
+        states = [stages[key].state for key in ((partition, "extract"), (partition, "transform"), (partition, "load")) if key in stages]
+        if "failed" in states:
+            counts["failed"] += 1
+        elif "blocked" in states:
+            counts["blocked"] += 1
+        elif (partition, "load") in stages and stages[partition, "load"].state == "done":
+            counts["done"] += 1
+    return counts
+
+
+def live_rows(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
+    """Sum the rows by kind that the stages have counted so far."""
+    rows = dict.fromkeys(ROWS, 0)
+    for (_, stage), record in stages.items():
+        for kind, count in record.counts.items():
+            if kind in rows and (kind != "read" or stage == "extract"):
+                rows[kind] += count
+    return rows
+
+
+def recent(
+    connection: Redis, *, client: str | None = None, state: str | None = None, since: float | None = None, limit: int = 1000
+) -> list[dict[str, Any]]:
+    """Return runs in the public JSON shape, newest first.
+
+    Args:
+        since: Only runs submitted after this moment (seconds since the epoch).
+        limit: How many runs of the index are looked at, at most.
+    """
+    ids = connection.zrevrangebyscore(INDEX, "+inf", since if since is not None else "-inf", start=0, num=limit)
+    found = snapshot(connection, [cast(str, _text(run)) for run in cast(list[Any], ids)])
+    return [run for run in found if (not client or run["client"] == client) and (not state or run["state"] == state)]
+
+
+def find(connection: Redis, text: str) -> str:
+    """Return the id of the run meant by an id, a unique beginning of one, or `client/pipeline` (the latest).
+
+    Raises:
+        UnknownName: No run, or several, are meant.
+    """
+    if connection.exists(run_key(text)):
+        return text
+    ids = [cast(str, _text(run)) for run in cast(list[Any], connection.zrevrange(INDEX, 0, -1))]
+    if "/" in text:
+        client, _, pipeline = text.partition("/")
+        for at in range(0, len(ids), 200):
+            for run in snapshot(connection, ids[at : at + 200]):
+                if run["client"] == client and run["pipeline"] == pipeline:
+                    return str(run["run"])
+        raise UnknownName(f"no run of {text} is known", "see rq-etl runs")
+    matches = [run for run in ids if text and run.startswith(text)]
+    if len(matches) > 1:
+        raise UnknownName(f"run {text} is not unique: {', '.join(matches[:5])}", "give more characters")
+    if not matches:
+        raise UnknownName(f"no run {text} is known", "see rq-etl runs")
+    return matches[0]
+
+
+def _text(value: Any) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value
