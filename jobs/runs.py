@@ -46,12 +46,11 @@ return 'closed'
 
 # KEYS: run; ARGV: now. A stage's first step: it says whether the run still wants it.
 _BEGIN = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state == 'queued' then
-  redis.call('HSET', KEYS[1], 'state', 'running', 'started', ARGV[1])
-  return 'running'
+if redis.call('HGET', KEYS[1], 'state') == 'queued' then
+  redis.call('HSET', KEYS[1], 'state', 'running')
+  redis.call('HSETNX', KEYS[1], 'started', ARGV[1])
 end
-return state
+return redis.call('HGETALL', KEYS[1])
 """
 
 
@@ -155,10 +154,10 @@ def reopen(pipe: RedisPipeline, run: str, record: Mapping[str, str], attempt: in
         pipe.hdel(stages_key(run), *fields)
 
 
-def begin(connection: Redis, run: str) -> str | None:
-    """Mark a queued run as running; answers its state, None where Redis has forgotten it."""
-    state = connection.eval(_BEGIN, 1, run_key(run), repr(time.time()))
-    return _text(state)
+def begin(connection: Redis, run: str) -> dict[str, str]:
+    """Mark a queued run as running and return its hash; empty where Redis has forgotten it."""
+    flat = [cast(str, _text(part)) for part in cast(list[Any], connection.eval(_BEGIN, 1, run_key(run), repr(time.time())))]
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def close(

@@ -1,0 +1,279 @@
+"""A run as a graph of RQ jobs: submitted whole or not at all, retried where it is missing, canceled.
+
+    lane 1:  extract 1 → transform 1 → load 1 → extract 5 → … ─┐
+    lane 2:  extract 2 → transform 2 → load 2 → …              ├→ finish
+    …                                                          ┘
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from redis import Redis, WatchError
+from redis.client import Pipeline as RedisPipeline
+from rq import Retry
+from rq.command import send_stop_job_command
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.job import Dependency, JobStatus
+
+from etl.config import Config, resolve
+from etl.errors import AlreadyRunning, EtlError
+from etl.pipeline import Pipeline
+from etl.plan import Partition, Plan, plan
+from etl.staging import Marker, Staging
+from jobs import runs
+from jobs.job import EtlJob
+from jobs.queue import FairQueue
+
+RESULT_TTL = 86400
+FAILURE_TTL = 7 * 86400
+STAGES = ("extract", "transform", "load")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One job of the graph: a stage of a partition, and the ids of the jobs it waits for."""
+
+    id: str
+    stage: str
+    partition: int
+    parents: tuple[str, ...]
+
+
+def lanes(partitions: Sequence[Partition], most: int) -> list[list[Partition]]:
+    """Deal partitions to at most `most` lanes, largest first, each to the lane with the least bytes."""
+    dealt: list[list[Partition]] = [[] for _ in range(min(most, len(partitions)))]
+    sizes = [0] * len(dealt)
+    for partition in sorted(partitions, key=lambda p: (-p.size, p.number)):
+        lane = min(range(len(dealt)), key=lambda i: (sizes[i], i))
+        dealt[lane].append(partition)
+        sizes[lane] += partition.size + 1
+    return dealt
+
+
+def nodes(run: str, attempt: int, partitions: Sequence[Partition], most: int, *, gather: bool) -> list[Node]:
+    """Return the jobs of a run, parents first.
+
+    Args:
+        most: How many lanes there may be.
+        gather: Whether every extract must end before the first transform begins, as types that are
+            inferred need every partition's rows.
+    """
+    graph: list[Node] = []
+    tails: list[str] = []
+    phases = (STAGES[:1], STAGES[1:]) if gather else (STAGES,)
+    for stages in phases:
+        heads, tails = tuple(tails), []
+        for lane in lanes(partitions, most):
+            parents: tuple[str, ...] = tuple(heads)
+            for partition in lane:
+                for stage in stages:
+                    node = Node(f"{run}-{partition.number}-{stage}-{attempt}", stage, partition.number, parents)
+                    graph.append(node)
+                    parents = (node.id,)
+            tails.append(parents[0])
+    graph.append(Node(f"{run}-0-finish-{attempt}", "finish", 0, tuple(tails)))
+    return graph
+
+
+def submit(
+    config: Config,
+    connection: Redis,
+    pipeline: str,
+    client: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    max_rejects: str | int | None = None,
+) -> str:
+    """Plan a run and enqueue its whole graph in one transaction.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        AlreadyRunning: A run of this client and pipeline has not ended.
+        EtlError: The plan can't be made, for example because no file matches.
+    """
+    resolved = resolve(config, pipeline, client, params=params, max_rejects=max_rejects)
+    _refuse_second(runs.holder(connection, client, pipeline), resolved)
+    planned = plan(resolved, start=start, end=end)
+    run = runs.new_id()
+    staging = Staging(resolved.staging, client, run)
+    write_spec(staging, resolved, planned, start, end, attempt=1)
+
+    def write(pipe: RedisPipeline) -> None:
+        runs.create(
+            pipe,
+            run,
+            client=client,
+            pipeline=pipeline,
+            params=resolved.params,
+            start=start.isoformat() if start else None,
+            end=end.isoformat() if end else None,
+            partitions=len(planned.partitions),
+            warnings=planned.warnings,
+            max_active=resolved.max_active,
+        )
+
+    try:
+        _enqueue(connection, resolved, run, 1, planned.partitions, write)
+    except EtlError:
+        staging.remove()
+        raise
+    return run
+
+
+def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
+    """Enqueue what is missing of a run that failed or was canceled, with today's config and code.
+
+    Returns:
+        The run's id, and what has changed since it was submitted, in sentences.
+
+    Raises:
+        EtlError: The run has not ended, has succeeded, or its staging is gone.
+    """
+    record = runs.read(connection, run)
+    if record is None:
+        raise EtlError(f"run {run} is not known to Redis any more", "run its pipeline again")
+    if record["state"] not in ("failed", "canceled"):
+        raise EtlError(f"run {run} is {record['state']}; only failed and canceled runs are retried")
+    staging = Staging(resolve(config, record["pipeline"], record["client"]).staging, record["client"], run)
+    spec = staging.read_json("run.json")
+    if spec is None:
+        raise EtlError(f"run {run} has no staging left", "run its pipeline again")
+    old = Pipeline.model_validate(spec["pipeline"])
+    planned = Plan.model_validate(spec["plan"])
+    resolved = resolve(config, old.name, old.client, params=old.params)
+    changes = _changes(old, resolved)
+    redone = _withdraw(staging, planned.partitions, anew=old.fingerprint != resolved.fingerprint)
+    attempt = int(record["attempt"]) + 1
+    write_spec(staging, resolved, planned, spec["start"], spec["end"], attempt)
+    fields = [f"{p.number}:{stage}" for p in redone for stage in STAGES] + ["0:finish"]
+
+    def write(pipe: RedisPipeline) -> None:
+        runs.reopen(pipe, run, record, attempt, fields)
+
+    _enqueue(connection, resolved, run, attempt, redone, write)
+    return run, changes
+
+
+def cancel(connection: Redis, run: str) -> bool:
+    """Close a run, take its waiting jobs away and stop its running ones.
+
+    Returns:
+        False where it had ended already.
+    """
+    ids = [raw.decode() for raw in connection.smembers(runs.jobs_key(run))]  # type: ignore[union-attr]
+    if not runs.close(connection, run, "canceled", error="canceled"):
+        return False
+    for id in ids:
+        try:
+            job = EtlJob.fetch(id, connection=connection)
+            if job.get_status() == JobStatus.STARTED:
+                send_stop_job_command(connection, id)
+            else:
+                job.delete()
+        except (NoSuchJobError, InvalidJobOperation):
+            continue
+    return True
+
+
+def write_spec(
+    staging: Staging, pipeline: Pipeline, planned: Plan, start: Any, end: Any, attempt: int
+) -> None:
+    """Write what every stage of the run needs to know into its staging folder."""
+    moments = [moment.isoformat() if isinstance(moment, datetime) else moment for moment in (start, end)]
+    staging.write_json(
+        "run.json",
+        {
+            "pipeline": pipeline.model_dump(mode="json", by_alias=True),
+            "plan": planned.model_dump(mode="json"),
+            "start": moments[0],
+            "end": moments[1],
+            "attempt": attempt,
+        },
+    )
+
+
+def _enqueue(
+    connection: Redis, pipeline: Pipeline, run: str, attempt: int, partitions: Sequence[Partition], write: Any
+) -> None:
+    queue = FairQueue(f"etl-{pipeline.client}", connection=connection)
+    graph = list(_jobs(queue, pipeline, run, attempt, partitions))
+    queue.get_redis_server_version()  # asked for while enqueueing, and a question has no place inside MULTI
+    with connection.pipeline() as pipe:
+        while True:
+            try:
+                pipe.watch(runs.holder_key(pipeline.client, pipeline.name))
+                held = pipe.get(runs.holder_key(pipeline.client, pipeline.name))
+                _refuse_second(held.decode() if held else None, pipeline)  # type: ignore[union-attr]
+                pipe.multi()
+                write(pipe)
+                for job in graph:
+                    if job.get_status(refresh=False) == JobStatus.DEFERRED:
+                        job.register_dependency(pipeline=pipe)
+                        job.save(pipeline=pipe)
+                    else:
+                        queue.enqueue_job(job, pipeline=pipe)
+                pipe.sadd(runs.jobs_key(run), *[job.id for job in graph])
+                pipe.execute()
+                return
+            except WatchError:
+                continue
+
+
+def _jobs(
+    queue: FairQueue, pipeline: Pipeline, run: str, attempt: int, partitions: Sequence[Partition]
+) -> Iterator[EtlJob]:
+    gather = not pipeline.columns and pipeline.extract.type == "csv"
+    total = len(partitions)
+    retries = Retry(max=pipeline.retries, interval=list(pipeline.retry_delays)) if pipeline.retries else None
+    for node in nodes(run, attempt, partitions, pipeline.max_active, gather=gather):
+        what = node.stage if node.stage == "finish" else f"{node.stage} {node.partition}/{total}"
+        depends_on = None
+        if node.parents:
+            depends_on = Dependency(jobs=list(node.parents), allow_failure=True, enqueue_at_front=True)
+        yield queue.create_job(  # type: ignore[misc]
+            f"jobs.stages.{node.stage}",
+            args=(run,) if node.stage == "finish" else (run, str(node.partition)),
+            job_id=node.id,
+            timeout=int(pipeline.timeout),
+            result_ttl=RESULT_TTL,
+            failure_ttl=FAILURE_TTL,
+            description=f"{pipeline.client}/{pipeline.name} {what}",
+            depends_on=depends_on,
+            status=JobStatus.DEFERRED if depends_on else JobStatus.QUEUED,
+            retry=retries,
+        )
+
+
+def _refuse_second(run: str | None, pipeline: Pipeline) -> None:
+    if run:
+        raise AlreadyRunning(
+            f"{pipeline.client}/{pipeline.name} is running already as run {run}",
+            f"wait for it (rq-etl wait {run}) or cancel it (rq-etl cancel {run})",
+            run=run,
+        )
+
+
+def _withdraw(staging: Staging, partitions: Sequence[Partition], *, anew: bool) -> list[Partition]:
+    """Return the partitions that are not finally loaded; takes back what they made where the config has changed."""
+    redone = []
+    for partition in partitions:
+        loaded: Marker | None = staging.marker("load", partition.number)
+        if loaded is not None and (loaded.counts.get("final") or not anew):
+            continue
+        redone.append(partition)
+        if anew:
+            for stage in STAGES:
+                staging.withdraw(stage, partition.number)
+    return redone
+
+
+def _changes(old: Pipeline, new: Pipeline) -> list[str]:
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    skipped = ("fingerprint", "root", "staging", "modules")
+    return [f"{key} has changed since the run was submitted" for key in after if key not in skipped and before.get(key) != after[key]]
