@@ -1,0 +1,270 @@
+"""What a pipeline is, whose it is, and `resolve`, which settles one for a client. `etl.config` reads the files."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from etl.errors import ConfigError, UnknownName
+from etl.parts import Column, CsvExtract, FunctionExtract, Load, Model, Problem, Step, Target
+from etl.values import (
+    Plain,
+    Positive,
+    Seconds,
+    Share,
+    Strings,
+    Whole,
+    Zone,
+    check_cron,
+    duration,
+    fill,
+    placeholders,
+    share,
+    suggest,
+)
+
+__all__ = [
+    "Client",
+    "Column",
+    "Config",
+    "CsvExtract",
+    "Definition",
+    "FunctionExtract",
+    "Load",
+    "Pipeline",
+    "Schedule",
+    "Settings",
+    "Step",
+    "Target",
+    "duration",
+    "fill",
+    "placeholders",
+    "resolve",
+]
+
+RUN_VALUES = ("client", "date", "start", "end")  # what a path's {name}s may be, besides params
+
+
+def _step(value: object) -> object:
+    return {"function": value} if isinstance(value, str) else value
+
+
+def _schedule(value: object) -> object:
+    return {"cron": value} if isinstance(value, str) else value
+
+
+class Definition(Model):
+    """A pipeline as it is written in etl.toml, for any client."""
+
+    extract: Annotated[CsvExtract | FunctionExtract, Field(discriminator="type")]
+    transform: tuple[Annotated[Step, BeforeValidator(_step)], ...] = ()
+    load: Load
+    retries: Annotated[Whole, Field(le=100)] = 3
+    retry_delays: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (5.0, 30.0, 120.0)
+    timeout: Annotated[Seconds, Field(gt=0)] = 600.0
+    max_rejects: Share = None
+    new_columns: Literal["add", "ignore", "fail"] = "add"
+    columns: dict[str, Column] = Field(default_factory=dict)
+
+
+class Pipeline(Definition):
+    """A pipeline settled for one client: defaults, overrides, renames and params are in it.
+
+    `Pipeline.model_validate_json(pipeline.model_dump_json())` gives an equal one.
+    """
+
+    name: str
+    client: str
+    root: str
+    staging: str
+    modules: tuple[str, ...]
+    target: Target
+    rename: dict[str, str] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(default_factory=dict)
+    timezone: str = "UTC"
+    max_active: int = 4
+
+    @property
+    def shared(self) -> bool:
+        """Whether clients share the table, so that a `_client` column tells them apart."""
+        return "client" not in placeholders(self.load.table) + placeholders(self.target.url)
+
+    @property
+    def table(self) -> str:
+        """The table's name, with `{client}` filled."""
+        return fill(self.load.table, {"client": self.client}) or self.name
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when anything changes that shapes the rows."""
+        shape = {"extract", "transform", "load", "columns", "rename", "params", "timezone", "new_columns"}
+        # Defaults are left out, so that a key added to rq-etl later changes no fingerprint.
+        text = self.model_dump_json(include=shape, exclude_defaults=True)
+        return hashlib.sha256(f"{self.extract.type} {text}".encode()).hexdigest()[:16]
+
+    def reject_limit(self, read: int) -> int | None:
+        """Return how many of `read` rows may be rejected, or None where any number may."""
+        if isinstance(self.max_rejects, str):
+            return int(Fraction(self.max_rejects.rstrip("% ")) * read / 100)
+        return self.max_rejects
+
+
+class Schedule(Model):
+    """When a client's pipeline runs: a cron line in the client's time zone, and what becomes of missed moments."""
+
+    cron: str
+    catchup: Literal["none", "last", "all"] = "last"
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with the cron line."""
+        try:
+            check_cron(self.cron)
+        except ValueError as error:
+            yield ("cron",), str(error)
+
+
+class Client(Model):
+    """Whose data it is; the client's own keys laid over `[defaults]`."""
+
+    name: str
+    pipelines: Strings = ()
+    timezone: Zone = "UTC"
+    max_active: Positive = 4
+    weight: Positive = 1
+    params: Plain = Field(default_factory=dict)
+    schedule: dict[str, Annotated[Schedule, BeforeValidator(_schedule)]] = Field(default_factory=dict)
+    override: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    rename: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with these keys taken together."""
+        for name in self.params:
+            if problem := _param_problem(name):
+                yield ("params", name), problem
+        for name in {name for name in self.pipelines if self.pipelines.count(name) > 1}:
+            yield ("pipelines",), f"names {name} twice"
+
+
+class Settings(Model):
+    """What holds for every run."""
+
+    staging: str = "staging"
+    modules: Strings = ()
+    history: Seconds = 90 * 86400.0
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with these keys taken together."""
+        if not self.staging or "${" in self.staging or ("://" in self.staging and not self.staging.startswith("s3://")):
+            yield ("staging",), "must be a folder or s3://bucket/prefix"
+
+
+class Config(Model):
+    """All of etl.toml and clients/*.toml, checked.
+
+    Args:
+        root: Absolute folder of etl.toml.
+        path: etl.toml itself, absolute.
+        defaults: `[defaults]` as written; every client in `clients` has it beneath its own keys.
+        variants: By (client, pipeline), pipelines that a client's `override` changes.
+    """
+
+    root: Path
+    path: Path
+    settings: Settings = Settings()
+    targets: dict[str, Target] = Field(default_factory=dict)
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    pipelines: dict[str, Definition] = Field(default_factory=dict)
+    clients: dict[str, Client] = Field(default_factory=dict)
+    variants: dict[tuple[str, str], Definition] = Field(default_factory=dict)
+
+    @property
+    def staging(self) -> str:
+        """Absolute folder of staging, or its s3:// URL."""
+        if self.settings.staging.startswith("s3://"):
+            return self.settings.staging
+        return str(self.root / Path(self.settings.staging).expanduser())
+
+
+def resolve(
+    config: Config,
+    pipeline: str,
+    client: str,
+    params: Mapping[str, Any] | None = None,
+    max_rejects: str | int | None = None,
+) -> Pipeline:
+    """Settle a pipeline for a client: defaults, the client's keys, `override`, `rename`, then `params`.
+
+    Args:
+        params: The run's own parameters; they win over the client's.
+        max_rejects: Takes the place of the pipeline's where given: a number of rows, or "5%".
+
+    Raises:
+        UnknownName: There is no such pipeline or client, or the client doesn't have the pipeline.
+        ConfigError: A parameter is wrong, or the path asks for one that nothing gives.
+    """
+    if pipeline not in config.pipelines:
+        raise _unknown("pipeline", pipeline, config.pipelines)
+    if client not in config.clients:
+        raise _unknown("client", client, config.clients)
+    owner = config.clients[client]
+    if pipeline not in owner.pipelines:
+        what = f"client {client} does not have pipeline {pipeline}"
+        raise UnknownName(what, f"add it to clients.{client}.pipelines; it has {', '.join(owner.pipelines) or 'none'}")
+    definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
+    values = {**owner.params, **_checked(params or {})}
+    _check_path(definition, pipeline, client, values)
+    fields = dict(definition)
+    if max_rejects is not None:
+        try:
+            fields["max_rejects"] = share(max_rejects)
+        except ValueError as error:
+            raise ConfigError(f"max_rejects: {error}") from None
+    # Every part has been validated when it was read; doing it again would cost most of `plan --all-clients`.
+    return Pipeline.model_construct(
+        **fields,
+        name=pipeline,
+        client=client,
+        root=str(config.root),
+        staging=config.staging,
+        modules=config.settings.modules,
+        target=config.targets[definition.load.target],
+        rename=owner.rename.get(pipeline, {}),
+        params=values,
+        timezone=owner.timezone,
+        max_active=owner.max_active,
+    )
+
+
+def _unknown(kind: str, name: str, known: Mapping[str, object]) -> UnknownName:
+    some = ", ".join(list(known)[:10]) + (", …" if len(known) > 10 else "")
+    return UnknownName(
+        f"no {kind} {name}{suggest(name, known)}", f"known: {some}" if known else f"there is no {kind} yet"
+    )
+
+
+def _checked(params: Mapping[str, Any]) -> dict[str, Any]:
+    for name in params:
+        if problem := _param_problem(name):
+            raise ConfigError(f"param {name}: {problem}")
+    return dict(params)
+
+
+def _param_problem(name: str) -> str:
+    if name in RUN_VALUES:
+        return f"is a name of rq-etl's own ({', '.join(RUN_VALUES)}); choose another"
+    return "" if name.isidentifier() else "is no name; use letters, digits and _"
+
+
+def _check_path(definition: Definition, pipeline: str, client: str, params: Mapping[str, Any]) -> None:
+    if not isinstance(definition.extract, CsvExtract):
+        return
+    for name in placeholders(definition.extract.path):
+        if name not in params and name not in RUN_VALUES:
+            near = suggest(name, [*params, *RUN_VALUES])
+            raise ConfigError(
+                f"pipelines.{pipeline}.extract.path: {{{name}}} is no parameter of client {client}{near}",
+                f"give it with --param {name}=…, or add it to clients.{client}.params",
+            )

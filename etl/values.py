@@ -1,0 +1,205 @@
+"""The small languages of the configuration: spans of time, `{name}`s, references, column values."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, time
+from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BeforeValidator, Field
+
+from etl.errors import ConfigError
+
+NAME = re.compile(r"[a-z0-9_]+")  # of clients, pipelines, targets
+_PLACEHOLDER = re.compile(r"(?<!\$)\{([^{}]*)\}")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def duration(value: object) -> float:
+    """Return a span of time in seconds.
+
+    Args:
+        value: A number of seconds, or text such as "500ms", "2s", "10m", "26h", "1d".
+
+    Raises:
+        ValueError: It is neither, or below zero.
+    """
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", value.strip())):
+        return float(match[1]) * _SECONDS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise ValueError('must be a span of time such as "500ms", "2s", "10m", "26h" or "1d", or a number of seconds')
+
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the name nearest to `word`, or nothing."""
+    near = get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def placeholders(text: str) -> list[str]:
+    """Return the names in the `{name}`s of `text`; `${NAME}` is not one.
+
+    Raises:
+        ValueError: A brace is alone, or what it holds is no name.
+    """
+    names = _PLACEHOLDER.findall(text)
+    rest = _PLACEHOLDER.sub("", re.sub(r"\$\{[^{}]*\}", "", text))
+    if "{" in rest or "}" in rest or not all(name.isidentifier() for name in names):
+        raise ValueError("has a { or } that is not part of a {name}")
+    return names
+
+
+def fill(text: str, values: Mapping[str, object]) -> str:
+    """Return `text` with each `{name}` replaced by its value.
+
+    Raises:
+        ConfigError: A name has no value.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise ConfigError(
+                f"{{{match[1]}}} has no value{suggest(match[1], values)}",
+                f"give it with --param {match[1]}=…, or in the client's params",
+            )
+        return str(values[match[1]])
+
+    return _PLACEHOLDER.sub(value, text)
+
+
+def plain(value: Any) -> Any:
+    """Return a TOML value as JSON keeps it: dates as ISO text."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def reference(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        raise ValueError('must be "module:function"')
+    return value
+
+
+def share(value: object) -> object:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value)) and float(match[1]) <= 100:
+        return value
+    raise ValueError('must be a number of rows, or a share of the rows read such as "5%"')
+
+
+def header(value: object) -> object:
+    if isinstance(value, bool) or (
+        isinstance(value, list | tuple) and value and all(isinstance(n, str) for n in value)
+    ):
+        return value
+    raise ValueError("must be true, false or a list of column names")
+
+
+def scalar(value: object) -> object:
+    if value is None or (isinstance(value, int | float | str | date) and not isinstance(value, bool)):
+        return plain(value)
+    raise ValueError("must be a number, text or a date")
+
+
+def scalars(value: object) -> object:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("must be a list of values")
+    return [scalar(item) for item in value]
+
+
+def typed(kind: str, value: int | float | str) -> Any:
+    number = isinstance(value, int | float)
+    try:
+        if kind == "string" and not number:
+            return value
+        if kind == "integer" and isinstance(value, int):
+            return value
+        if kind == "number" and number:
+            return float(value)
+        if kind == "decimal" and (exact := Decimal(str(value))).is_finite():
+            return exact
+        if kind == "date" and not number:
+            return date.fromisoformat(str(value))
+        if kind == "timestamp" and not number:
+            return datetime.fromisoformat(str(value))
+    except (ValueError, InvalidOperation):
+        pass
+    wanted = {"string": "text", "integer": "a whole number", "date": "a date such as 2024-01-31"}
+    wanted |= {"timestamp": "a time such as 2024-01-31T08:00:00"}
+    raise ValueError(f"must be {wanted.get(kind, 'a number')} in a {kind} column")
+
+
+def zoned(value: Any) -> Any:
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+
+
+@lru_cache
+def reads_whole_date(text: str) -> bool:
+    probe = datetime(2023, 11, 25, 10, 11, 12, tzinfo=UTC)
+    try:
+        return datetime.strptime(probe.strftime(text), text).date() == probe.date()
+    except (ValueError, re.error):
+        return False
+
+
+@lru_cache
+def zone(value: object) -> object:
+    """Return the name of a time zone, or raise ValueError."""
+    try:
+        ZoneInfo(str(value))
+    except (ValueError, OSError, LookupError):
+        near = suggest(value, available_timezones())
+        raise ValueError(f"is no time zone{near or '; use a name such as America/Chicago'}") from None
+    return value
+
+
+@lru_cache
+def check_cron(line: str) -> None:
+    """Raise ValueError unless `line` is a cron line of five fields that some moment fits."""
+    from croniter import croniter
+
+    try:
+        if len(line.split()) != 5:
+            raise ValueError
+        croniter(line, datetime(2024, 1, 1, tzinfo=UTC)).get_next()
+    except (ValueError, KeyError, AttributeError):
+        raise ValueError('is no cron line; write minute, hour, day, month, weekday, such as "0 2 * * *"') from None
+
+
+def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` laid over it, table by table; lists and values are replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        tables = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = deep_merge(below or {}, value) if tables else value
+    return merged
+
+
+Strings = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Seconds = Annotated[float, BeforeValidator(duration)]
+Reference = Annotated[str, BeforeValidator(reference)]
+Plain = Annotated[dict[str, Any], BeforeValidator(plain)]
+Scalar = Annotated[int | float | str | None, BeforeValidator(scalar)]
+Scalars = Annotated[tuple[int | float | str, ...] | None, BeforeValidator(scalars)]
+Share = Annotated[int | str | None, BeforeValidator(share)]
+Header = Annotated[bool | tuple[str, ...], BeforeValidator(header)]
+Zone = Annotated[str, BeforeValidator(zone)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Positive = Annotated[int, Field(strict=True, ge=1)]
