@@ -1,0 +1,45 @@
+"""From a partition to chunks of rows and rejects; one module per kind of source."""
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, NamedTuple
+
+from etl.context import Context
+from etl.pipeline import CsvExtract, Pipeline
+from etl.plan import Partition
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNK_ROWS = 100_000
+CHUNK_BYTES = 32 << 20
+
+
+class Chunk(NamedTuple):
+    """A piece of a partition small enough for memory.
+
+    Args:
+        rows: All source columns and, last, `_row` (int64), which says where each row comes from.
+        rejects: What is no row, in the shape of `etl.rejects.SCHEMA`.
+    """
+
+    rows: "pa.Table"
+    rejects: "pa.Table"
+
+
+def extract(pipeline: Pipeline, partition: Partition, context: Context) -> Generator[Chunk, None, str]:
+    """Yield a partition's chunks, at least one; return the sha256 of the content read.
+
+    Every chunk of a partition has the same columns. Rows and rejects together are all the records there are.
+
+    Raises:
+        SourceMissing: A file is gone.
+        BadSource: A file can't be read as the pipeline describes it.
+        FunctionFailed: The user's function raised, or gave what it must not.
+    """
+    if isinstance(pipeline.extract, CsvExtract):
+        from etl.extract.csv import extract_csv
+
+        return extract_csv(pipeline.extract, partition)
+    from etl.extract.function import extract_function
+
+    return extract_function(pipeline, pipeline.extract, context)
