@@ -1,0 +1,81 @@
+"""Which column of the source is which column of the pipeline."""
+
+from collections.abc import Mapping, Sequence
+
+from etl.errors import BadSource, MissingColumn
+from etl.parts import Column
+from etl.pipeline import Pipeline
+
+ROW = "_row"
+
+
+def match(headers: Sequence[str], pipeline: Pipeline, file: str) -> dict[str, str]:
+    """Return the pipeline's name for each column of the source: the client's `rename`, then `from`, else its own.
+
+    Names are compared trimmed and without case.
+
+    Args:
+        headers: The source's columns; `_row` is left out.
+        file: Name of the file, for errors.
+
+    Raises:
+        BadSource: Two columns of the source are the same column of the pipeline.
+        MissingColumn: A required column or a column of the load's key isn't there.
+    """
+    headers = [header for header in headers if header != ROW]
+    renames = {_key(header): name for header, name in pipeline.rename.items()}
+    known = {_key(name): name for name in pipeline.columns}
+    known = {_key(alias): name for name, column in pipeline.columns.items() for alias in column.from_} | known
+    names = {}
+    for header in headers:
+        name = renames.get(_key(header), header.strip())
+        names[header] = known.get(_key(name), name)
+    _refuse_doubles(names, file)
+    _refuse_missing(names, pipeline, file)
+    return names
+
+
+def missing(names: Mapping[str, str], columns: Mapping[str, Column]) -> list[str]:
+    """Return the declared columns that the source doesn't have and no function makes."""
+    return [name for name, column in columns.items() if not column.computed and name not in names.values()]
+
+
+def _refuse_doubles(names: Mapping[str, str], file: str) -> None:
+    first: dict[str, str] = {}
+    for header, name in names.items():
+        if _key(name) in first:
+            raise BadSource(
+                f'{file}: its columns "{first[_key(name)]}" and "{header}" are both {name}',
+                "take one out of `from` or `rename`, or rename it in the source",
+            )
+        first[_key(name)] = header
+
+
+def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
+    absent = missing(names, pipeline.columns)
+    if not absent:
+        return
+    found = ", ".join(f'"{header}"' for header in list(names)[:20]) + (", …" if len(names) > 20 else "")
+    if len(absent) == sum(not column.computed for column in pipeline.columns.values()):
+        raise MissingColumn(
+            f"{file}: none of the declared columns is in it; its header has {found or 'no columns'}",
+            "look at the extract's delimiter, encoding and skip" + _other_delimiter(list(names)),
+        )
+    needed = [name for name in absent if pipeline.columns[name].required or name in pipeline.load.key]
+    if needed:
+        raise MissingColumn(
+            f"{file}: no column {', '.join(needed)}; its header has {found}",
+            f'if it goes by another name, give it: columns.{needed[0]}.from = ["…"], or rename for this client',
+        )
+
+
+def _other_delimiter(headers: Sequence[str]) -> str:
+    if len(headers) == 1:
+        for delimiter, written in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
+            if delimiter in headers[0]:
+                return f'; delimiter = "{written}" or "auto" would split this header'
+    return ""
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold()
