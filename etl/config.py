@@ -10,7 +10,7 @@ from typing import Any
 import etl
 from etl.errors import ConfigError
 from etl.functions import OURS
-from etl.mistakes import Mistake, combined, parse, rename_problems
+from etl.mistakes import Mistake, define, parse, rename_problems
 from etl.parts import Problem, Target
 from etl.pipeline import Client, Config, Definition, Settings, resolve
 from etl.values import NAME, deep_merge, suggest
@@ -183,9 +183,7 @@ class _Reader:
             merged = deep_merge(raw, override)
             if _kind(override) not in (None, _kind(raw)):
                 merged["extract"] = override["extract"]  # another kind of source has other keys
-            definition, problems = parse(Definition, merged)
-            problems += combined(definition, merged, self.target_names, self.settings.modules)
-            self.cache[key] = definition, problems
+            self.cache[key] = define(merged, self.target_names, self.settings.modules)
         return self.cache[key]
 
     def read_defaults(self, raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,6 +194,8 @@ class _Reader:
         problems += self.name_problems(table, self.raw)
         bad = {where[0] for where, _ in problems}
         defaults = {key: value for key, value in table.items() if key not in bad}
+        if "pipelines" in bad:
+            defaults["pipelines"] = list(self.raw)  # else every client would be told that it lacks some
         for pipeline, override in defaults.get("override", {}).items():
             problems += self.override_problems(pipeline, override, override, {})
         for pipeline, rename in defaults.get("rename", {}).items():
@@ -208,7 +208,8 @@ class _Reader:
         client, problems = parse(Client, deep_merge(defaults, written.table), name=name)
         own = written.table
         if client:
-            problems += self.name_problems(own, client.pipelines)
+            unsure = any(where[0] == "pipelines" for where, _ in problems)
+            problems += self.name_problems(own, self.raw if unsure else client.pipelines)
             for pipeline, override in own.get("override", {}).items():
                 below = defaults.get("override", {}).get(pipeline, {})
                 problems += self.override_problems(pipeline, override, client.override[pipeline], below)

@@ -24,7 +24,7 @@ _SAID = {
     "tuple_type": "must be a list",
     "union_tag_not_found": 'has no type; add type = "csv" or type = "function"',
 }
-Parts = tuple[CsvExtract | FunctionExtract | None, dict[int, Step], Load | None, dict[str, Column]]
+PIVOTS = {"type", "mode"}  # without them nothing can be said of the keys beside them
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
@@ -56,7 +56,9 @@ def key_path(key: Iterable[str | int]) -> str:
 
 
 def parse(model: type[AnyModel], table: Any, *, name: str | None = None) -> tuple[AnyModel | None, list[Problem]]:
-    """Return a table as its model, or None, and what is wrong with it.
+    """Return a table as its model, and what is wrong with it.
+
+    With mistakes, the model is what the keys without a mistake make, so that more can be looked at; or None.
 
     Args:
         name: For models that know their own name, which TOML says in the table's header.
@@ -69,7 +71,15 @@ def parse(model: type[AnyModel], table: Any, *, name: str | None = None) -> tupl
     try:
         return model.model_validate(table), problems
     except ValidationError as error:
-        return None, problems + list(_told(error, model, table))
+        problems += _told(error, model, table)
+    wrong = {where[0] for where, _ in problems if where}
+    if not isinstance(table, Mapping) or wrong & PIVOTS:
+        return None, problems
+    try:
+        return model.model_validate({key: value for key, value in table.items() if key not in wrong}), problems
+    except ValidationError as error:  # what only shows when each key is right by itself
+        more = [problem for problem in _told(error, model, table) if problem[0] and problem[0][0] not in wrong]
+        return None, problems + more
 
 
 def _told(error: ValidationError, model: type[Model], table: Any) -> Iterator[Problem]:
@@ -102,11 +112,10 @@ def _real(loc: Sequence[str | int], table: Any) -> tuple[str | int, ...]:
     """Return a place without what pydantic adds to it: the tags of unions, which are no keys of the table."""
     real: list[str | int] = []
     for part in loc[:-1]:
-        if (isinstance(table, Mapping) and part in table) or (isinstance(table, list | tuple) and isinstance(part, int)):
-            table = table[part]
-        else:
-            continue
-        real.append(part)
+        inside: Any = table  # a list takes an int, a table takes a key
+        if part in table if isinstance(table, Mapping) else isinstance(table, list | tuple) and isinstance(part, int):
+            table = inside[part]
+            real.append(part)
     return (*real, *loc[-1:])
 
 
@@ -127,43 +136,48 @@ def _model_at(model: type[Model], loc: Sequence[str | int]) -> type[Model]:
     return model
 
 
-def combined(
-    definition: Definition | None, table: Mapping[str, Any], targets: Iterable[str], modules: Iterable[str]
-) -> list[Problem]:
-    """What is wrong between a pipeline's parts, its targets and its modules.
+def define(
+    table: Mapping[str, Any], targets: Iterable[str], modules: Iterable[str]
+) -> tuple[Definition | None, list[Problem]]:
+    """Return a pipeline's table as its model, or None, and what is wrong in its parts and between them."""
+    load: Load | None
+    definition, problems = parse(Definition, table)
+    if definition and not problems:
+        extract: Any = definition.extract
+        steps, load, columns = dict(enumerate(definition.transform)), definition.load, definition.columns
+    else:
+        definition = None
+        parts, found = _salvage(table)
+        problems += [problem for problem in found if problem not in problems]
+        extract, load = parts.get(("extract",)), parts.get(("load",))
+        steps = {where[1]: part for where, part in parts.items() if where[0] == "transform"}
+        columns = {where[1]: part for where, part in parts.items() if where[0] == "columns"}
+    problems += _references(extract, steps, load, targets, set(modules))
+    problems += _columns(columns, computes=bool(table.get("transform")) or isinstance(extract, FunctionExtract))
+    problems += _keys(load, columns) if load else ()
+    return definition, problems
 
-    Args:
-        definition: The pipeline, or None where a part is wrong: then the other parts are looked at all the same.
-        table: The pipeline as written.
-    """
-    extract, steps, load, columns = _parts(definition) if definition else _salvage(table)
-    return [
-        *_references(extract, steps, load, targets, set(modules)),
-        *_columns(columns, computes=bool(table.get("transform")) or isinstance(extract, FunctionExtract)),
-        *(_keys(load, columns) if load else ()),
-    ]
 
-
-def _parts(definition: Definition) -> Parts:
-    return definition.extract, dict(enumerate(definition.transform)), definition.load, definition.columns
-
-
-def _salvage(table: Mapping[str, Any]) -> Parts:
-    """Return those parts of a pipeline that are right by themselves."""
-
-    def part(model: type[AnyModel], value: Any) -> AnyModel | None:
-        return parse(model, value)[0] if isinstance(value, Mapping) else None
-
-    written, listed = table.get("columns", {}), table.get("transform", [])
-    steps = {
-        place: part(Step, {"function": value} if isinstance(value, str) else value)
-        for place, value in enumerate(listed if isinstance(listed, list) else [])
-    }
-    columns = (
-        {name: part(Column, value) or Column() for name, value in written.items()} if isinstance(written, dict) else {}
-    )
-    extract = part(FunctionExtract, table.get("extract"))
-    return extract, {place: step for place, step in steps.items() if step}, part(Load, table.get("load")), columns
+def _salvage(table: Mapping[str, Any]) -> tuple[dict[tuple[Any, ...], Any], list[Problem]]:
+    """Return the parts of a wrong pipeline that are right by themselves, by place, and what is wrong in each."""
+    extract, load, columns, steps = (table.get(key) for key in ("extract", "load", "columns", "transform"))
+    kinds = {"csv": CsvExtract, "function": FunctionExtract}
+    models: list[tuple[tuple[Any, ...], Any, Any]] = [(("load",), Load, load)]
+    if isinstance(extract, Mapping) and extract.get("type") in kinds:
+        models.append((("extract",), kinds[extract["type"]], extract))
+    for name, value in columns.items() if isinstance(columns, Mapping) else ():
+        models.append((("columns", name), Column, value))
+    for place, value in enumerate(steps) if isinstance(steps, list) else ():
+        models.append((("transform", place), Step, {"function": value} if isinstance(value, str) else value))
+    parts: dict[tuple[Any, ...], Any] = {}
+    problems: list[Problem] = []
+    for where, model, value in models:
+        if isinstance(value, Mapping):
+            part, found = parse(model, value)
+            problems += [((*where, *inner), what) for inner, what in found]
+            if part or model is Column:
+                parts[where] = part or Column()
+    return parts, problems
 
 
 def _references(

@@ -1,0 +1,59 @@
+"""Whether the user's functions can be called as etl.toml says, found out before any row is read."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etl.context import Context
+from etl.errors import ConfigError
+from etl.functions import _keywords, load_function
+from etl.mistakes import Mistake
+from etl.pipeline import Config, Definition, FunctionExtract
+
+# What a function is called with before anything is filled by name: the frame, and for a load the connection.
+FIRST = {"extract": 0, "transform": 1, "load": 2}
+Call = tuple[tuple[str | int, ...], str, Mapping[str, Any]]  # key path, "module:name", args
+
+
+def check_functions(config: Config) -> list[Mistake]:
+    """Import every function that a pipeline names, and compare its parameters with what it will be given.
+
+    This runs the user's modules, as a worker would.
+
+    Returns:
+        A mistake for each function that is not there, or can't be called.
+    """
+    places = {("pipelines", name): definition for name, definition in config.pipelines.items()}
+    places |= {("clients", client, "override", name): d for (client, name), d in config.variants.items()}
+    told: dict[str, str] = {}  # by call: the same one is checked and told once, however many clients have it
+    mistakes = []
+    for prefix, definition in places.items():
+        for where, function, args in _calls(definition):
+            call = f"{where[0]} {function} {sorted(args)}"
+            if call not in told:
+                told[call] = _problem(config, function, args, FIRST[str(where[0])])
+                if told[call]:
+                    mistakes.append(Mistake(str(config.path.name), (*prefix, *where), told[call]))
+    return mistakes
+
+
+def _calls(definition: Definition) -> Iterator[Call]:
+    if isinstance(definition.extract, FunctionExtract):
+        yield ("extract", "function"), definition.extract.function, definition.extract.args
+    for place, step in enumerate(definition.transform):
+        yield ("transform", place), step.function, step.args
+    if definition.load.function:
+        yield ("load", "function"), definition.load.function, {}
+
+
+def _problem(config: Config, name: str, args: Mapping[str, Any], first: int) -> str:
+    try:
+        function = load_function(name, root=str(config.root), modules=config.settings.modules)
+        _keywords(function, [None] * first, Context(client="", run=""), dict(args), name)
+    except ConfigError as error:
+        return f"{error.what}; {error.cure}" if error.cure else error.what
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return f"{name} is async; write it with a plain def"
+    if first and inspect.isgeneratorfunction(function):
+        return f"{name} yields; return one DataFrame instead"
+    return ""
