@@ -17,6 +17,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+REASONS = ("_file", "_row", "_column", "_reason")  # an export's columns that say where a row comes from and why
+
 
 def table(entries: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Return rejects as a table of `SCHEMA`; missing keys are null."""

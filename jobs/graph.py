@@ -17,9 +17,8 @@ from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Dependency, JobStatus
 
-from etl.config import Config, resolve
-from etl.errors import AlreadyRunning, EtlError
-from etl.pipeline import Pipeline
+from etl.errors import AlreadyRunning, BadSource, EtlError, SourceMissing
+from etl.pipeline import Config, Pipeline, resolve
 from etl.plan import Partition, Plan, plan
 from etl.staging import Marker, Staging
 from jobs import runs
@@ -78,51 +77,59 @@ def nodes(run: str, attempt: int, partitions: Sequence[Partition], most: int, *,
 
 
 def submit(
-    config: Config,
     connection: Redis,
-    pipeline: str,
-    client: str,
+    pipeline: Pipeline,
     *,
-    params: Mapping[str, Any] | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
-    max_rejects: str | int | None = None,
+    full_refresh: bool = False,
 ) -> str:
     """Plan a run and enqueue its whole graph in one transaction.
 
+    Args:
+        pipeline: Resolved for the client.
+        start, end: The run's window.
+        full_refresh: Load again what is loaded already.
+
     Returns:
-        The run's id.
+        The run's id. Where the source can't be planned, for example because no file matches, the run
+        has failed already and says why, so that a nightly submission leaves a trace.
 
     Raises:
         AlreadyRunning: A run of this client and pipeline has not ended.
-        EtlError: The plan can't be made, for example because no file matches.
+        StagingFailed: Staging can't be written.
     """
-    resolved = resolve(config, pipeline, client, params=params, max_rejects=max_rejects)
-    _refuse_second(runs.holder(connection, client, pipeline), resolved)
-    planned = plan(resolved, start=start, end=end)
+    _refuse_second(runs.holder(connection, pipeline.client, pipeline.name), pipeline)
     run = runs.new_id()
-    staging = Staging(resolved.staging, client, run)
-    write_spec(staging, resolved, planned, start, end, attempt=1)
+    staging = Staging(pipeline.staging, pipeline.client, run)
+    failure: EtlError | None = None
+    try:
+        planned = plan(pipeline, start=start, end=end)
+    except (SourceMissing, BadSource) as exc:
+        planned, failure = Plan(), exc
+    write_spec(staging, pipeline, planned, start, end, attempt=1, full_refresh=full_refresh)
 
     def write(pipe: RedisPipeline) -> None:
         runs.create(
             pipe,
             run,
-            client=client,
-            pipeline=pipeline,
-            params=resolved.params,
+            client=pipeline.client,
+            pipeline=pipeline.name,
+            params=pipeline.params,
             start=start.isoformat() if start else None,
             end=end.isoformat() if end else None,
             partitions=len(planned.partitions),
             warnings=planned.warnings,
-            max_active=resolved.max_active,
+            max_active=pipeline.max_active,
         )
 
     try:
-        _enqueue(connection, resolved, run, 1, planned.partitions, write)
+        _enqueue(connection, pipeline, run, 1, planned.partitions, write, dead=failure is not None)
     except EtlError:
         staging.remove()
         raise
+    if failure is not None:
+        runs.close(connection, run, "failed", error=str(failure), exit=failure.exit_code)
     return run
 
 
@@ -182,7 +189,14 @@ def cancel(connection: Redis, run: str) -> bool:
 
 
 def write_spec(
-    staging: Staging, pipeline: Pipeline, planned: Plan, start: Any, end: Any, attempt: int
+    staging: Staging,
+    pipeline: Pipeline,
+    planned: Plan,
+    start: Any,
+    end: Any,
+    attempt: int,
+    *,
+    full_refresh: bool = False,
 ) -> None:
     """Write what every stage of the run needs to know into its staging folder."""
     moments = [moment.isoformat() if isinstance(moment, datetime) else moment for moment in (start, end)]
@@ -194,15 +208,18 @@ def write_spec(
             "start": moments[0],
             "end": moments[1],
             "attempt": attempt,
+            "full_refresh": full_refresh,
         },
     )
 
 
 def _enqueue(
-    connection: Redis, pipeline: Pipeline, run: str, attempt: int, partitions: Sequence[Partition], write: Any
+    connection: Redis, pipeline: Pipeline, run: str, attempt: int, partitions: Sequence[Partition], write: Any,
+    *, dead: bool = False,
 ) -> None:
+    """Write a run and its jobs in one transaction; a dead one has no jobs."""
     queue = FairQueue(f"etl-{pipeline.client}", connection=connection)
-    graph = list(_jobs(queue, pipeline, run, attempt, partitions))
+    graph = [] if dead else list(_jobs(queue, pipeline, run, attempt, partitions))
     queue.get_redis_server_version()  # asked for while enqueueing, and a question has no place inside MULTI
     with connection.pipeline() as pipe:
         while True:
@@ -218,7 +235,8 @@ def _enqueue(
                         job.save(pipeline=pipe)
                     else:
                         queue.enqueue_job(job, pipeline=pipe)
-                pipe.sadd(runs.jobs_key(run), *[job.id for job in graph])
+                if graph:
+                    pipe.sadd(runs.jobs_key(run), *[job.id for job in graph])
                 pipe.execute()
                 return
             except WatchError:

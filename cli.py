@@ -1,0 +1,359 @@
+"""The command line: `rq-etl`. Commands read options, call jobs, print; heavy imports wait until a command runs."""
+
+import json as jsonlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from etl.errors import EtlError
+    from jobs.session import Session
+
+
+class Shared:
+    """The options that are accepted before and after a command's name."""
+
+    def __init__(self) -> None:
+        self.config: str | None = None
+        self.redis: str | None = None
+        self.json = False
+
+    def take(self, config: str | None, redis: str | None, json: bool) -> None:
+        """Keep what was given; what stands after the command's name wins."""
+        self.config = config or self.config
+        self.redis = redis or self.redis
+        self.json = json or self.json
+
+    def session(self, **options: Any) -> "Session":
+        """Open the broker, with workers where it is ours."""
+        from jobs.session import Session
+
+        return Session(self.config, self.redis, **options)
+
+    def print(self, value: Any, human: Callable[[], None]) -> None:
+        """Print a value as one JSON document, or for people."""
+        if self.json:
+            click.echo(jsonlib.dumps(value, indent=2, default=str))
+        else:
+            human()
+
+
+shared = Shared()
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that every command has."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        shared.take(**{"config": None, "redis": None, "json": False, str(param.name): value})
+
+    options = (
+        click.option("--config", metavar="FILE", expose_value=False, callback=keep, help="etl.toml to use (or ETL_CONFIG)."),
+        click.option("--redis", metavar="URL", expose_value=False, callback=keep, help="Redis to use (or REDIS_URL)."),
+        click.option("--json", is_flag=True, expose_value=False, callback=keep, help="Print one JSON document."),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rq-etl")
+@common
+def cli() -> None:
+    """Extract, clean and load many clients' files and tables as RQ jobs."""
+
+
+@cli.command()
+@click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
+@common
+def init(folder: Path) -> None:
+    """Write a first etl.toml, functions and a sample file into FOLDER."""
+    from jobs.starter import write
+
+    written = write(folder)
+    shared.print([str(path) for path in written], lambda: click.echo("\n".join(f"wrote {path}" for path in written)))
+
+
+@cli.command()
+@common
+def validate() -> None:
+    """Check etl.toml, clients/*.toml and the functions they name."""
+    from etl.config import check_functions
+    from etl.errors import ConfigError
+    from jobs import project
+
+    project.use(shared.config)
+    config = project.config()
+    mistakes = check_functions(config)
+    if mistakes:
+        raise ConfigError(f"{len(mistakes)} mistakes", mistakes=tuple(map(str, mistakes)))
+    count = {"pipelines": len(config.pipelines), "clients": len(config.clients), "targets": len(config.targets)}
+    text = ", ".join(f"{number} {name}" for name, number in count.items())
+    shared.print({"valid": True, **count}, lambda: click.echo(f"{config.path}: fine ({text})"))
+
+
+@cli.command()
+@click.argument("pipeline")
+@click.option("--client", required=True, help="Whose files to look at.")
+@click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the run.")
+@click.option("--rows", type=click.IntRange(1), help="Show so many rows as they would be loaded.")
+@common
+def plan(pipeline: str, client: str, params: tuple[str, ...], rows: int | None) -> None:
+    """Show the partitions a run would have; nothing is enqueued."""
+    from etl.pipeline import resolve
+    from jobs import preview, project
+
+    project.use(shared.config)
+    found = preview.plan(resolve(project.config(), pipeline, client, params=pairs(params)), rows)
+    shared.print(found, lambda: preview.show(found))
+
+
+@cli.command()
+@click.argument("pipelines", nargs=-1)
+@click.option("--client", "clients", multiple=True, help="Run for this client (may be repeated).")
+@click.option("--all-clients", is_flag=True, help="Run for every client that has the pipeline.")
+@click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the run.")
+@click.option("--wait", is_flag=True, help="Wait until the runs have ended.")
+@click.option("--inline", is_flag=True, help="Run the same graph in this process, without Redis.")
+@click.option("--workers", type=click.IntRange(1), help="Start so many worker processes for the life of this command.")
+@click.option("--max-rejects", metavar="N", help="Rows, or a percentage, that may be rejected.")
+@common
+def run(
+    pipelines: tuple[str, ...],
+    clients: tuple[str, ...],
+    all_clients: bool,
+    params: tuple[str, ...],
+    wait: bool,
+    inline: bool,
+    workers: int | None,
+    max_rejects: str | None,
+) -> None:
+    """Run pipelines for clients; without PIPELINE all that the client has."""
+    from jobs import commands, project
+
+    if bool(clients) == all_clients:
+        raise click.UsageError("give --client NAME or --all-clients")
+    project.use(shared.config)
+    wanted = commands.wanted(project.config(), pipelines, clients)
+    session = shared.session(inline=inline, workers=workers)
+    try:
+        waiting = wait or inline or workers is not None or session.is_ours
+        code = commands.run(
+            session, wanted, params=pairs(params), max_rejects=max_rejects, waiting=waiting, as_json=shared.json
+        )
+    finally:
+        session.close()
+    sys.exit(code)
+
+
+@cli.command()
+@click.option("--client", help="Only this client.")
+@common
+def status(client: str | None) -> None:
+    """Show each client's pipelines: the last run, the last success, its age."""
+    from jobs import commands, console
+
+    found = commands.status(shared.session(workers=0), client)
+    columns = ("client", "pipeline", "state", "last_success", "age", "rows", "run")
+    shared.print(found, lambda: console.table(columns, [[line[name] for name in columns] for line in found]))
+
+
+@cli.command()
+@click.option("--client", help="Only this client.")
+@click.option("--state", help="Only runs in this state.")
+@click.option("--since", metavar="24h", help="Only runs submitted within this span.")
+@common
+def runs(client: str | None, state: str | None, since: str | None) -> None:
+    """List runs, newest first."""
+    from jobs import commands, console
+
+    found = commands.runs_since(shared.session(workers=0), client, state, since)
+    shared.print(found, lambda: console.results(found))
+
+
+@cli.command()
+@click.argument("run")
+@common
+def show(run: str) -> None:
+    """Show one run: its counts, partitions, failures and warnings."""
+    from jobs import commands, console
+
+    found = commands.one(shared.session(workers=0), run)
+    shared.print(found, lambda: console.show(found))
+
+
+@cli.command()
+@click.argument("run")
+@common
+def logs(run: str) -> None:
+    """Print what a run's stages said and, from staging, what they raised."""
+    from jobs import commands
+
+    lines = commands.logs(shared.session(workers=0), run)
+    shared.print(lines, lambda: click.echo("\n".join(line["text"] for line in lines)))
+
+
+@cli.command()
+@click.argument("run")
+@common
+def wait(run: str) -> None:
+    """Wait until a run has ended."""
+    from jobs import commands
+
+    sys.exit(commands.wait(shared.session(workers=0), [run], as_json=shared.json))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--rows", is_flag=True, help="Each rejected row instead of counts.")
+@click.option("--export", type=click.Path(path_type=Path, dir_okay=False), help="Write the rejected rows as CSV.")
+@click.option("--load", type=click.Path(path_type=Path, dir_okay=False), help="Load rows that --export wrote and you mended.")
+@common
+def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> None:
+    """Count a run's rejected rows by file, column and reason."""
+    from jobs import commands
+
+    sys.exit(commands.rejects(shared, run, rows=rows, export=export, load=load))
+
+
+@cli.command()
+@click.argument("runs", nargs=-1)
+@click.option("--failed", is_flag=True, help="Every run that failed.")
+@click.option("--since", metavar="24h", help="With --failed: submitted within this span.")
+@common
+def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
+    """Run again what is missing of failed runs, with today's config and code."""
+    from jobs import commands
+
+    if bool(runs) == failed:
+        raise click.UsageError("give RUN… or --failed")
+    sys.exit(commands.retry(shared, runs, since))
+
+
+@cli.command()
+@click.argument("runs", nargs=-1)
+@click.option("--client", help="Every active run of this client.")
+@common
+def cancel(runs: tuple[str, ...], client: str | None) -> None:
+    """Stop runs; what they have loaded stays loaded."""
+    from jobs import commands
+
+    if bool(runs) == bool(client):
+        raise click.UsageError("give RUN… or --client C")
+    found = commands.cancel(shared.session(workers=0), runs, client)
+    shared.print(found, lambda: click.echo("\n".join(f"{line['run']} {line['state']}" for line in found)))
+
+
+@cli.command()
+@common
+def doctor() -> None:
+    """Check what a run needs; each failure comes with its remedy."""
+    from jobs import doctor as checks
+
+    found = checks.examine(shared.config, shared.redis)
+    shared.print(found, lambda: checks.show(found))
+    sys.exit(checks.exit_code(found))
+
+
+@cli.command()
+@click.argument("folder", default="rq-etl-demo", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--rows", type=click.IntRange(100), help="How many rows to make, about.")
+@common
+def demo(folder: Path, rows: int | None) -> None:
+    """Make three clients' claims files in FOLDER and load them."""
+    from jobs import demo as demonstration
+
+    sys.exit(demonstration.main(shared, folder, rows))
+
+
+@cli.command()
+@click.option("-n", "count", type=click.IntRange(1), default=1, help="How many processes.")
+@click.option("--burst", is_flag=True, help="End when there is nothing to do.")
+@common
+def worker(count: int, burst: bool) -> None:
+    """Work on jobs: `rq worker` with our classes."""
+    from jobs import commands
+
+    commands.worker(shared.config, shared.redis, count, burst=burst)
+
+
+@cli.command()
+@common
+def workers() -> None:
+    """List the workers that are alive, and what they do."""
+    from jobs import commands, console
+
+    found = commands.workers(shared.session(workers=0))
+    columns = ("name", "host", "pid", "state", "job", "jobs_done", "heartbeat_age")
+    shared.print(found, lambda: console.table(columns, [[line[name] for name in columns] for line in found]))
+
+
+@cli.command()
+@click.option("--port", type=int, default=9181, help="Port on the loopback address.")
+@common
+def dashboard(port: int) -> None:
+    """Serve rq-dashboard and our runs on 127.0.0.1."""
+    from jobs import dashboard as pages
+
+    pages.serve(shared.session(workers=0), port)
+
+
+@cli.command()
+@click.option("-n", "count", type=click.IntRange(1), default=2, help="How many workers.")
+@click.option("--port", type=int, default=9181, help="Port of the dashboard.")
+@common
+def up(count: int, port: int) -> None:
+    """Run workers and the dashboard here until interrupted."""
+    from jobs import commands
+
+    sys.exit(commands.up(shared.config, shared.redis, count, port))
+
+
+def pairs(params: tuple[str, ...]) -> dict[str, str]:
+    """Return `K=V` options as a dictionary."""
+    found = dict(param.partition("=")[::2] for param in params if "=" in param)
+    if len(found) != len(params):
+        raise click.UsageError("--param takes NAME=VALUE, each name once")
+    return found
+
+
+def main() -> None:
+    """Run the command line; what goes wrong is one or two lines on stderr and an exit code."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as exc:
+        sys.exit(fail(exc))
+
+
+def fail(exc: Exception) -> int:
+    """Tell an error to the user and return the exit code; what is not theirs to mend keeps its traceback."""
+    from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
+
+    from etl.errors import BrokerUnreachable, EtlError
+
+    if isinstance(exc, ConnectionError | TimeoutError | AuthenticationError):
+        exc = BrokerUnreachable("Redis went away", "start it, or see rq-etl doctor")
+    if not isinstance(exc, EtlError):
+        raise exc
+    tell(exc)
+    return exc.exit_code
+
+
+def tell(error: "EtlError") -> None:
+    """Print an error: on stderr for people, with --json also as the one document on stdout."""
+    click.echo(f"rq-etl: {error}", err=True)
+    if shared.json:
+        click.echo(jsonlib.dumps({"error": error.what, "cure": error.cure, "exit": error.exit_code}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""The same verbs as the command line, from Python."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from os import PathLike
+from typing import Any
+
+from redis import Redis
+
+from etl.errors import EtlError, UnknownName
+from etl.pipeline import resolve
+from jobs import graph, runs
+from jobs.session import Session, session
+
+POLL = 0.1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A run's rows by kind; read + added = rejected + dropped + superseded + loaded + unchanged."""
+
+    read: int = 0
+    added: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    superseded: int = 0
+    loaded: int = 0
+    unchanged: int = 0
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that failed a check: its file, physical line (header = line 1), column, value and reason."""
+
+    file: str
+    row: int
+    column: str | None
+    value: str | None
+    reason: str
+
+
+class Run:
+    """One execution of a pipeline for one client.
+
+    Args:
+        session: The broker and configuration it belongs to.
+        id: The run's id.
+    """
+
+    def __init__(self, session: Session, id: str) -> None:
+        self.session = session
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.client}/{self.pipeline} {self.state}>"
+
+    def json(self) -> dict[str, Any]:
+        """Return the run in its public JSON shape, as Redis knows it now.
+
+        Raises:
+            UnknownName: Redis has forgotten the run.
+        """
+        found = runs.snapshot(self.session.connection, [self.id])
+        if not found:
+            raise UnknownName(f"run {self.id} is not known to Redis any more", "see rq-etl runs")
+        return found[0]
+
+    @property
+    def client(self) -> str:
+        """The client whose run it is."""
+        return str(self.json()["client"])
+
+    @property
+    def pipeline(self) -> str:
+        """The pipeline it executes."""
+        return str(self.json()["pipeline"])
+
+    @property
+    def state(self) -> str:
+        """held, queued, running, succeeded, failed or canceled."""
+        return str(self.json()["state"])
+
+    @property
+    def rows(self) -> Rows:
+        """The run's rows by kind, so far."""
+        return Rows(**self.json()["rows"])
+
+    @property
+    def error(self) -> str | None:
+        """Why the run failed, without row values, or None."""
+        return self.json()["error"]  # type: ignore[no-any-return]
+
+    @property
+    def partitions(self) -> dict[str, int]:
+        """How many partitions there are: total, done, failed, blocked."""
+        return dict(self.json()["partitions"])
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """The partitions that failed: partition, file, stage, error."""
+        return list(self.json()["failures"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the run noticed but did not fail for."""
+        return list(self.json()["warnings"])
+
+    def wait(self, timeout: float | None = None) -> "Run":
+        """Wait until the run has ended and return it; a failed run is returned, not raised.
+
+        Args:
+            timeout: Seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: It has not ended by then.
+        """
+        for _ in wait([self], timeout):
+            pass
+        return self
+
+    def rejects(self) -> list[Reject]:
+        """Return the rejected rows, by file and line."""
+        from jobs.rejects import entries
+
+        keys = ("file", "row", "column", "value", "reason")
+        return [Reject(**{key: entry[key] for key in keys}) for entry in entries(self.session, self.id)]
+
+    def cancel(self) -> "Run":
+        """Stop the run; what is loaded stays loaded."""
+        graph.cancel(self.session.connection, self.id)
+        return self
+
+    def retry(self) -> "Run":
+        """Run again what is missing, with today's configuration and code."""
+        graph.retry(self.session.config, self.session.connection, self.id)
+        return self
+
+
+def submit(
+    pipeline: str,
+    client: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    full_refresh: bool = False,
+    config: str | PathLike[str] | None = None,
+    redis: str | Redis | None = None,
+) -> Run:
+    """Enqueue a run of a pipeline for a client.
+
+    Args:
+        params: Values for `{name}` in paths, `:name` in SQL and parameters of functions.
+        start, end: The run's window.
+        full_refresh: Read and load again what is loaded already.
+        config: Path of etl.toml; None means ETL_CONFIG or the working directory.
+        redis: A URL or a connection; None means REDIS_URL, else a private broker for the life of this process.
+
+    Raises:
+        AlreadyRunning: A run of this client and pipeline is active.
+        ConfigError: The configuration has mistakes, or a name is unknown.
+        BrokerUnreachable: Redis can't be reached.
+    """
+    opened = session(config, redis)
+    resolved = resolve(opened.config, pipeline, client, params=params)
+    id = graph.submit(opened.connection, resolved, start=start, end=end, full_refresh=full_refresh)
+    return Run(opened, id)
+
+
+def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
+    """Yield runs as each ends.
+
+    Args:
+        timeout: Seconds to wait at most, for all of them together.
+
+    Raises:
+        TimeoutError: Some have not ended by then.
+    """
+    pending = list(runs_)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while pending:
+        left: list[Run] = []
+        for run in pending:
+            if run.session.is_active(run.id):
+                left.append(run)
+            else:
+                yield run
+        if left == pending:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{len(left)} runs have not ended after {timeout} s: {', '.join(run.id for run in left[:5])}")
+            pending[0].session.advance(POLL)
+        pending = left
+
+
+__all__ = ["EtlError", "Reject", "Rows", "Run", "submit", "wait"]

@@ -1,0 +1,291 @@
+"""What the commands do, between their options and what they print."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from etl.errors import AlreadyRunning, ConfigError, EtlError
+from etl.pipeline import Config, pipelines_of, resolve
+from jobs import console, graph, project, runs
+from jobs import rejects as rejected
+from jobs.session import Session, worker_command, worker_environment
+
+if TYPE_CHECKING:
+    from cli import Shared
+
+
+def wanted(config: Config, pipelines: Sequence[str], clients: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the (client, pipeline) pairs meant; no clients means all, no pipelines all that a client has.
+
+    Raises:
+        UnknownName: A client or a pipeline isn't configured.
+    """
+    pairs = []
+    for client in clients or list(config.clients):
+        names = pipelines or pipelines_of(config, client)
+        for name in names:
+            if clients or name in pipelines_of(config, client):
+                resolve(config, name, client)
+                pairs.append((client, name))
+    if not pairs:
+        raise ConfigError("no client has the pipeline" if pipelines else "no client is configured", "see etl.toml")
+    return pairs
+
+
+def run(
+    session: Session,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    params: Mapping[str, str],
+    max_rejects: str | None,
+    waiting: bool,
+    as_json: bool,
+) -> int:
+    """Submit a run for each pair and, where asked, wait for them; one that can't start holds up no other.
+
+    Returns:
+        The exit code.
+    """
+    ids, code = [], 0
+    for client, pipeline in pairs:
+        try:
+            resolved = resolve(session.config, pipeline, client, params=params, max_rejects=max_rejects)
+            ids.append(graph.submit(session.connection, resolved))
+        except AlreadyRunning as exc:
+            print(f"rq-etl: {exc}", file=sys.stderr)
+            code = 1
+    if waiting:
+        return max(code, wait(session, ids, as_json=as_json))
+    found = runs.snapshot(session.connection, ids)
+    if as_json:
+        _print_json(found)
+    else:
+        for line in found:
+            print(f"{line['client']}/{line['pipeline']} {line['state']} as run {line['run']}")
+            if line["error"]:
+                console.notes(line)
+    return max(code, _exit_code(found))
+
+
+def wait(session: Session, texts: Sequence[str], *, as_json: bool) -> int:
+    """Wait for runs, print them and return the exit code."""
+    ids = [runs.find(session.connection, text) for text in texts]
+    found = console.watch(session, ids, quiet=as_json)
+    if as_json:
+        _print_json(found)
+    else:
+        console.results(found)
+    return _exit_code(found)
+
+
+def _exit_code(found: Sequence[Mapping[str, Any]]) -> int:
+    bad = [run["exit"] or 1 for run in found if run["state"] in ("failed", "canceled")]
+    return 3 if bad and all(code == 3 for code in bad) else int(bool(bad))
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=2, default=str))
+
+
+def seconds(text: str) -> float:
+    """Return a span such as `24h`, `90m` or `7d` in seconds.
+
+    Raises:
+        ConfigError: It isn't one.
+    """
+    from etl.values import duration as parse
+
+    try:
+        return float(parse(text))
+    except ValueError:
+        raise ConfigError(f"{text} is not a span of time", "write 30m, 24h or 7d") from None
+
+
+def runs_since(session: Session, client: str | None, state: str | None, since: str | None) -> list[dict[str, Any]]:
+    """Return runs newest first, of a client, in a state, submitted within a span.
+
+    Raises:
+        ConfigError: The state or the span isn't one.
+    """
+    if state and state not in runs.STATES:
+        raise ConfigError(f"{state} is not a state of a run", f"states are {', '.join(runs.STATES)}")
+    after = time.time() - seconds(since) if since else None
+    return runs.recent(session.connection, client=client, state=state, since=after)
+
+
+def status(session: Session, client: str | None) -> list[dict[str, Any]]:
+    """Return a line for each client's pipelines: the last run's state, the last success and its age in seconds."""
+    config = session.config
+    if client:
+        pipelines_of(config, client)
+    found = runs.recent(session.connection, client=client, limit=100_000)
+    lines = []
+    for name in [client] if client else list(config.clients):
+        for pipeline in pipelines_of(config, name):
+            mine = [run for run in found if run["client"] == name and run["pipeline"] == pipeline]
+            good = next((run for run in mine if run["state"] == "succeeded"), None)
+            finished = good["finished"] if good else None
+            lines.append(
+                {
+                    "client": name,
+                    "pipeline": pipeline,
+                    "state": mine[0]["state"] if mine else None,
+                    "last_success": finished,
+                    "age": round(time.time() - _moment(finished), 1) if finished else None,
+                    "rows": good["rows"]["loaded"] if good else None,
+                    "run": mine[0]["run"] if mine else None,
+                    "error": mine[0]["error"] if mine else None,
+                }
+            )
+    return lines
+
+
+def _moment(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).timestamp()
+
+
+def one(session: Session, text: str) -> dict[str, Any]:
+    """Return one run with the records of its stages."""
+    id = runs.find(session.connection, text)
+    found = runs.snapshot(session.connection, [id])[0]
+    records = runs.stage_records(session.connection, id)
+    found["stages"] = [
+        {"partition": number, "stage": stage, **record.__dict__} for (number, stage), record in sorted(records.items())
+    ]
+    return found
+
+
+def logs(session: Session, text: str) -> list[dict[str, Any]]:
+    """Return what a run's stages said, and what they raised as staging keeps it."""
+    found = one(session, text)
+    lines = []
+    for stage in found["stages"]:
+        counts = ", ".join(f"{kind} {count:,}" for kind, count in stage["counts"].items())
+        said = f"{stage['stage']} {stage['partition'] or ''}".strip()
+        lines.append({**stage, "text": f"{said}: {stage['state']} in {stage['seconds']} s; {stage['error'] or counts}"})
+    staging = rejected.staging_of(session, found["run"])
+    for name in staging.names():
+        if name.endswith(".error.txt"):
+            content = (staging.read_bytes(name) or b"").decode("utf-8", "replace")
+            lines.append({"file": name, "text": f"--- {name}\n{content.rstrip()}"})
+    return lines
+
+
+def rejects(shared: "Shared", text: str, *, rows: bool, export: Path | None, load: Path | None) -> int:
+    """Count, list, export or load again a run's rejected rows."""
+    session = shared.session(workers=None if load else 0)
+    try:
+        id = runs.find(session.connection, text)
+        if load:
+            new = rejected.load(session, id, load)
+            return wait(session, [new], as_json=shared.json)
+        if export:
+            count = rejected.export(session, id, export)
+            shared.print({"rows": count, "file": str(export)}, lambda: print(f"wrote {count:,} rows to {export}"))
+            return 0
+        keys = ("file", "row", "column", "value", "reason")
+        if rows:
+            found = [{key: entry[key] for key in keys} for entry in rejected.entries(session, id)]
+        else:
+            found, keys = rejected.counted(session, id), ("file", "column", "reason", "rows")
+        shared.print(found, lambda: console.table(keys, [[line[key] for key in keys] for line in found]))
+        return 0
+    finally:
+        session.close()
+
+
+def retry(shared: "Shared", texts: Sequence[str], since: str | None) -> int:
+    """Retry runs, and wait for them where the workers are ours."""
+    session = shared.session()
+    try:
+        chosen = [runs.find(session.connection, text) for text in texts]
+        chosen = chosen or [run["run"] for run in runs_since(session, None, "failed", since)]
+        started, code = [], 0
+        for id in chosen:
+            try:
+                _, changes = graph.retry(session.config, session.connection, id)
+            except EtlError as exc:
+                print(f"rq-etl: {exc}", file=sys.stderr)
+                code = 1
+                continue
+            started.append(id)
+            for change in changes:
+                print(f"{id}: {change}", file=sys.stderr)
+        if session.is_ours:
+            return max(code, wait(session, started, as_json=shared.json))
+        found = runs.snapshot(session.connection, started)
+        shared.print(found, lambda: print("\n".join(f"{run['run']} {run['state']}" for run in found)))
+        return code
+    finally:
+        session.close()
+
+
+def cancel(session: Session, texts: Sequence[str], client: str | None) -> list[dict[str, Any]]:
+    """Cancel runs, or every active run of a client, and return them."""
+    ids = [runs.find(session.connection, text) for text in texts]
+    if client:
+        pipelines_of(session.config, client)
+        found = runs.snapshot(session.connection, runs.active(session.connection))
+        ids = [run["run"] for run in found if run["client"] == client]
+    for id in ids:
+        graph.cancel(session.connection, id)
+    return runs.snapshot(session.connection, ids)
+
+
+def workers(session: Session) -> list[dict[str, Any]]:
+    """Return the workers that are alive, as RQ knows them."""
+    from datetime import UTC, datetime
+
+    from jobs.worker import Worker
+
+    lines = []
+    for worker in Worker.all(connection=session.connection):
+        beat = worker.last_heartbeat
+        lines.append(
+            {
+                "name": worker.name,
+                "host": worker.hostname,
+                "pid": worker.pid,
+                "state": worker.get_state(),
+                "job": worker.get_current_job_id(),
+                "jobs_done": worker.successful_job_count,
+                "jobs_failed": worker.failed_job_count,
+                "heartbeat_age": round((datetime.now(UTC) - beat.astimezone(UTC)).total_seconds(), 1) if beat else None,
+            }
+        )
+    return lines
+
+
+def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> None:
+    """Become `rq worker`, or `rq worker-pool` for several, with our classes."""
+    from jobs import broker
+
+    project.use(config)
+    found = broker.connect(redis, project.path().parent)
+    if found.kind == "in-process":
+        raise ConfigError("workers need a Redis server", "set REDIS_URL or install redis-server")
+    environment = worker_environment(found.url)
+    options = ["--burst"] if burst else []
+    if found.owned:
+        import subprocess
+
+        processes = [subprocess.Popen(worker_command(*options), env=environment) for _ in range(count)]
+        try:
+            sys.exit(max(process.wait() for process in processes))
+        finally:
+            found.close()
+    command = worker_command(*options)
+    if count > 1:
+        command = [*command[:-1 - len(options)], "worker-pool", *options, "-n", str(count), *POOL_CLASSES]
+    os.execve(command[0], command, environment)
+
+
+# `rq worker-pool` reads no classes from the environment but the worker's.
+POOL_CLASSES = ("--worker-class", "jobs.worker.Worker", "--job-class", "jobs.job.EtlJob", "--queue-class", "jobs.queue.FairQueue")

@@ -1,0 +1,142 @@
+"""The pytest plugin: pipelines run in milliseconds, on fakeredis, into SQLite in a temporary folder."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jobs.api import Run
+
+
+class Harness:
+    """What the fixture `rq_etl` gives: run a pipeline on given files, look at its table, call its transform alone.
+
+    Args:
+        folder: Where files, staging and the SQLite targets of this test are.
+        config: Path of the project's etl.toml.
+    """
+
+    def __init__(self, folder: Path, config: Path) -> None:
+        self.folder = folder
+        self.config = config
+        self._session: Any = None
+
+    def _project(self) -> Any:
+        """Return the project's configuration with its targets and staging moved into this test's folder."""
+        from etl.config import load_config
+        from etl.pipeline import Target
+
+        read = load_config(self.config)
+        targets = {name: Target(name=name, url=self._url(name)) for name in read.targets}
+        settings = read.settings.model_copy(update={"staging": str(self.folder / "staging")})
+        return read.model_copy(update={"targets": targets, "settings": settings})
+
+    def _url(self, target: str) -> str:
+        return f"sqlite:///{self.folder / target}.db"
+
+    def run(
+        self,
+        pipeline: str,
+        client: str,
+        files: Mapping[str, str | bytes] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        max_rejects: str | int | None = None,
+    ) -> "Run":
+        """Run a pipeline for a client to its end.
+
+        Args:
+            files: What the client delivers, by file name: they take the place of the source's own path.
+            max_rejects: Instead of the pipeline's own; a percentage of the pipeline's own is not applied, as it
+                says nothing of a file of three rows.
+        """
+        from etl.pipeline import resolve
+        from jobs import graph, project
+        from jobs.api import Run
+        from jobs.session import Session
+
+        read = self._project()
+        resolved = resolve(read, pipeline, client, params=params, max_rejects=max_rejects)
+        changed: dict[str, Any] = {}
+        if max_rejects is None and isinstance(resolved.max_rejects, str):
+            changed["max_rejects"] = None
+        if files is not None:
+            extract = resolved.extract.model_copy(update={"path": self._deliver(files), "settle": 0.0})
+            changed["extract"] = extract
+        if self._session is None:
+            self._session = Session(self.config, inline=True)
+        project.override(read)
+        id = graph.submit(self._session.connection, resolved.model_copy(update=changed))
+        return Run(self._session, id).wait()
+
+    def _deliver(self, files: Mapping[str, str | bytes]) -> str:
+        inbox = self.folder / "inbox"
+        inbox.mkdir(exist_ok=True)
+        for old in inbox.iterdir():
+            old.unlink()
+        for name, content in files.items():
+            (inbox / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(inbox / "*")
+
+    def table(self, name: str, target: str | None = None) -> "pd.DataFrame":
+        """Return a table of a target (the only one, where `target` is not given) in the order it was loaded."""
+        import sqlite3
+        from contextlib import closing
+
+        import pandas as pd
+
+        target = target or next(iter(self._project().targets))
+        quoted = '"' + name.replace('"', '""') + '"'
+        with closing(sqlite3.connect(self.folder / f"{target}.db")) as connection:
+            return pd.read_sql_query(f"SELECT * FROM {quoted}", connection)
+
+    def transform(
+        self, pipeline: str, df: "pd.DataFrame", client: str, *, params: Mapping[str, Any] | None = None
+    ) -> "tuple[pd.DataFrame, pd.DataFrame]":
+        """Return the good rows and the rejects of a frame, without a queue or a target.
+
+        Args:
+            df: Source rows with the source's column names, of any dtypes.
+        """
+        import pyarrow as pa
+
+        from etl.context import Context
+        from etl.pipeline import resolve
+        from etl.transform import Transformer
+
+        resolved = resolve(self._project(), pipeline, client, params=params)
+        raw = pa.Table.from_pandas(df, preserve_index=False).append_column("_row", pa.array(range(2, len(df) + 2), pa.int64()))
+        context = Context(client=client, run="test", params=resolved.params)
+        result = Transformer(resolved, context, ["df"]).apply(raw)
+        return result.rows.drop_columns(["_row"]).to_pandas(), result.rejects.to_pandas()
+
+    def close(self) -> None:
+        """End the session."""
+        from jobs import project
+
+        project.override(None)
+        if self._session is not None:
+            self._session.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the ini key that says where etl.toml is."""
+    parser.addini("rq_etl_config", "path of etl.toml, relative to the root of the tests", default="etl.toml")
+
+
+@pytest.fixture
+def rq_etl(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """Pipelines of this project's etl.toml, on fakeredis and SQLite."""
+    import os
+
+    given = os.environ.get("ETL_CONFIG") or request.config.getini("rq_etl_config")
+    path = Path(given) if Path(given).is_absolute() else Path(request.config.rootpath) / given
+    if not path.exists():
+        path = Path.cwd() / given
+    harness = Harness(tmp_path, path)
+    yield harness
+    harness.close()

@@ -1,0 +1,106 @@
+"""A run's rejects: read from staging, counted, exported for mending and loaded again."""
+
+import csv
+import glob
+import io
+import json
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from etl.errors import EtlError, StagingFailed, UnknownName
+from etl.parts import CsvExtract
+from etl.pipeline import resolve
+from etl.plan import Plan
+from etl.rejects import REASONS
+from etl.staging import Staging
+from jobs import graph, receipts, runs
+from jobs.session import Session
+
+
+def entries(session: Session, run: str) -> Iterator[dict[str, Any]]:
+    """Yield a run's rejects, one a row: file, row, column, value, reason, raw.
+
+    Raises:
+        UnknownName: Redis has forgotten the run.
+        StagingFailed: Its staging is gone.
+    """
+    staging = staging_of(session, run)
+    names = staging.read_json("rejects.json")
+    if names is None:
+        spec = staging.read_json("run.json")
+        if spec is None:
+            raise StagingFailed(f"run {run} has no staging left", "its rejects were removed with it")
+        names = receipts.gather(staging, Plan.model_validate(spec["plan"]).partitions).rejects
+    for table in staging.chunks(names):
+        yield from table.to_pylist()
+
+
+def staging_of(session: Session, run: str) -> Staging:
+    """Return the staging of a run that Redis knows."""
+    record = runs.read(session.connection, run)
+    if record is None:
+        raise UnknownName(f"no run {run} is known", "see rq-etl runs")
+    return Staging(resolve(session.config, record["pipeline"], record["client"]).staging, record["client"], run)
+
+
+def counted(session: Session, run: str) -> list[dict[str, Any]]:
+    """Return how many rows were rejected, by file, column and reason, most first."""
+    counts: Counter[tuple[str | None, str | None, str]] = Counter()
+    for entry in entries(session, run):
+        counts[entry["file"], entry["column"], entry["reason"]] += 1
+    return [
+        {"file": file, "column": column, "reason": reason, "rows": rows}
+        for (file, column, reason), rows in counts.most_common()
+    ]
+
+
+def export(session: Session, run: str, file: Path) -> int:
+    """Write the rejected rows with their source columns, and file, row, column and reason before them, as CSV.
+
+    Returns:
+        How many rows were written.
+    """
+    found = [(entry, json.loads(entry["raw"] or "{}")) for entry in entries(session, run)]
+    names = list(dict.fromkeys(name for _, raw in found for name in raw if name))
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow([*REASONS, *names])
+        for entry, raw in found:
+            writer.writerow([*(entry[key[1:]] for key in REASONS), *("" if raw.get(n) is None else raw[n] for n in names)])
+    return len(found)
+
+
+
+def load(session: Session, run: str, file: Path) -> str:
+    """Submit a run of mended rows, as `export` wrote them; the columns that say why are passed over.
+
+    Returns:
+        The new run's id.
+    """
+    record = runs.read(session.connection, run)
+    if record is None:
+        raise UnknownName(f"no run {run} is known", "see rq-etl runs")
+    if not file.is_file():
+        raise EtlError(f"{file} is not a file", f"write it with rq-etl rejects {run} --export {file}")
+    pipeline = resolve(session.config, record["pipeline"], record["client"], params=json.loads(record["params"]))
+    staging = staging_of(session, run)
+    name = f"mended-{secrets.token_hex(4)}.csv"
+    staging.write_bytes(name, _without_reasons(file).encode())
+    extract = CsvExtract(type="csv", path=glob.escape(staging.path(name)), settle=0)
+    # The mended rows are few: replacing a client's table by them would empty it.
+    mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
+    changed = {"extract": extract, "load": pipeline.load.model_copy(update=mode)}
+    return graph.submit(session.connection, pipeline.model_copy(update=changed))
+
+
+def _without_reasons(file: Path) -> str:
+    with file.open(encoding="utf-8-sig", newline="") as source:
+        rows = csv.reader(source)
+        names = next(rows, [])
+        kept = [index for index, name in enumerate(names) if name not in REASONS]
+        text = io.StringIO()
+        csv.writer(text).writerows([row[index] for index in kept if index < len(row)] for row in [names, *rows])
+    return text.getvalue()

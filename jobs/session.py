@@ -1,0 +1,141 @@
+"""A broker, a configuration and, where the broker is ours, its workers, for the life of a process."""
+
+import atexit
+import os
+import signal
+import subprocess
+import sys
+import time
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from redis import Redis
+
+from jobs import broker, project, runs, settings
+
+if TYPE_CHECKING:
+    from etl.pipeline import Config
+    from jobs.worker import InProcessWorker
+
+WORKERS = 2
+
+
+class Session:
+    """The broker that runs are sent to, and who works on them.
+
+    Args:
+        config: Path of etl.toml, or None for ETL_CONFIG or the working directory.
+        redis: A URL, a connection, or None for REDIS_URL or a private broker.
+        inline: Work in this process, whatever brokers there are.
+        workers: How many worker processes to start; None starts two where the broker is private.
+
+    Raises:
+        BrokerUnreachable: Redis can't be reached.
+    """
+
+    def __init__(
+        self,
+        config: str | PathLike[str] | None = None,
+        redis: str | Redis | None = None,
+        *,
+        inline: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        project.use(config)
+        self._worker: InProcessWorker | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._inline = inline
+        if isinstance(redis, Redis):
+            self.broker = broker.given(redis)
+        elif inline:
+            self.broker = broker.in_process()
+        else:
+            self.broker = broker.connect(redis, project.path().parent)
+        self.connection = self.broker.connection
+        if not self.in_process:
+            private = self.broker.kind == "private" and self.broker.owned
+            self.start_workers(workers if workers is not None else WORKERS if private else 0)
+        atexit.register(self.close)
+
+    @property
+    def config(self) -> "Config":
+        """The configuration, read again where it has changed."""
+        return project.config()
+
+    @property
+    def in_process(self) -> bool:
+        """Whether jobs run in this process."""
+        return self.broker.kind == "in-process"
+
+    def start_workers(self, count: int) -> None:
+        """Start worker processes that end with this one."""
+        for _ in range(count):
+            self._processes.append(
+                subprocess.Popen(
+                    worker_command(),
+                    env=worker_environment(self.broker.url),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._log(),
+                    start_new_session=True,
+                )
+            )
+
+    def _log(self) -> int:
+        folder = project.path().parent / ".rq-etl"
+        folder.mkdir(exist_ok=True)
+        return os.open(folder / "workers.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def is_active(self, run: str) -> bool:
+        """Whether a run has not ended."""
+        return bool(self.connection.sismember(runs.ACTIVE, run))
+
+    def advance(self, seconds: float) -> None:
+        """Let work go on for a moment: here, where jobs run in this process, else by waiting."""
+        if not self.in_process:
+            time.sleep(seconds)
+            return
+        if self._worker is None:
+            from jobs.worker import InProcessWorker
+
+            self._worker = InProcessWorker(self.connection, inline=self._inline)
+        self._worker.work_for(seconds)
+
+    def close(self) -> None:
+        """Stop the workers started here, letting each finish its job, and then the broker."""
+        for process in self._processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._processes = []
+        self.broker.close()
+        atexit.unregister(self.close)
+
+
+def worker_command(*options: str) -> list[str]:
+    """Return the command line of a stock `rq worker`."""
+    return [sys.executable, "-m", "rq.cli", "worker", *options]
+
+
+def worker_environment(url: str) -> dict[str, str]:
+    """Return the environment that makes a stock `rq worker` ours."""
+    return {**os.environ, **settings.worker_variables(url, project.path())}
+
+
+_sessions: dict[tuple[str, object], Session] = {}
+
+
+def session(config: str | PathLike[str] | None = None, redis: str | Redis | None = None) -> Session:
+    """Return this process's session for a configuration and a broker, opened once."""
+    path = str(Path(config).resolve()) if config else str(settings.config_path())
+    key = (path, redis if isinstance(redis, str | None) else id(redis))
+    if key not in _sessions:
+        _sessions[key] = Session(config, redis)
+    else:
+        project.use(config)
+    return _sessions[key]

@@ -1,0 +1,20 @@
+"""The public names of rq-etl, for scripts and for your own functions."""
+
+from pathlib import Path
+
+import etl
+import jobs
+
+for _module in (etl, jobs):
+    _path = Path(_module.__file__ or next(iter(_module.__path__), "")).resolve()
+    if not (_path.parent / "errors.py").exists() and not (_path.parent / "runs.py").exists():
+        raise ImportError(
+            f"a folder of your own called {_module.__name__} ({_path.parent}) hides the one of rq-etl; rename it or move it"
+        )
+
+from etl.errors import AlreadyRunning, EtlError  # noqa: E402
+from etl.functions import reject  # noqa: E402
+from jobs.api import Reject, Rows, Run, submit, wait  # noqa: E402
+from jobs.enqueue import enqueue  # noqa: E402
+
+__all__ = ["AlreadyRunning", "EtlError", "Reject", "Rows", "Run", "enqueue", "reject", "submit", "wait"]
