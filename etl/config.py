@@ -13,9 +13,10 @@ from etl.functions import OURS
 from etl.mistakes import Mistake, define, parse, rename_problems
 from etl.parts import Problem, Target
 from etl.pipeline import Client, Config, Definition, Settings, resolve
+from etl.signatures import check_functions
 from etl.values import NAME, deep_merge, suggest
 
-__all__ = ["Config", "Mistake", "load_config", "resolve"]
+__all__ = ["Config", "Mistake", "check_functions", "load_config", "resolve"]
 
 SECTIONS = ("settings", "targets", "defaults", "pipelines", "clients")
 

@@ -41,6 +41,7 @@ __all__ = [
     "Target",
     "duration",
     "fill",
+    "pipelines_of",
     "placeholders",
     "resolve",
 ]
@@ -188,6 +189,17 @@ class Config(Model):
         return str(self.root / Path(self.settings.staging).expanduser())
 
 
+def pipelines_of(config: Config, client: str) -> tuple[str, ...]:
+    """Return the names of a client's pipelines.
+
+    Raises:
+        UnknownName: There is no such client.
+    """
+    if client not in config.clients:
+        raise _unknown("client", client, config.clients)
+    return config.clients[client].pipelines
+
+
 def resolve(
     config: Config,
     pipeline: str,
@@ -207,12 +219,10 @@ def resolve(
     """
     if pipeline not in config.pipelines:
         raise _unknown("pipeline", pipeline, config.pipelines)
-    if client not in config.clients:
-        raise _unknown("client", client, config.clients)
-    owner = config.clients[client]
-    if pipeline not in owner.pipelines:
+    if pipeline not in (names := pipelines_of(config, client)):
         what = f"client {client} does not have pipeline {pipeline}"
-        raise UnknownName(what, f"add it to clients.{client}.pipelines; it has {', '.join(owner.pipelines) or 'none'}")
+        raise UnknownName(what, f"add it to clients.{client}.pipelines; it has {', '.join(names) or 'none'}")
+    owner = config.clients[client]
     definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
     values = {**owner.params, **_checked(params or {})}
     _check_path(definition, pipeline, client, values)

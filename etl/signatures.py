@@ -23,7 +23,9 @@ def check_functions(config: Config) -> list[Mistake]:
     Returns:
         A mistake for each function that is not there, or can't be called.
     """
-    places = {("pipelines", name): definition for name, definition in config.pipelines.items()}
+    places: dict[tuple[str, ...], Definition] = {
+        ("pipelines", name): definition for name, definition in config.pipelines.items()
+    }
     places |= {("clients", client, "override", name): d for (client, name), d in config.variants.items()}
     told: dict[str, str] = {}  # by call: the same one is checked and told once, however many clients have it
     mistakes = []
