@@ -1,0 +1,212 @@
+"""The process that runs a worker's jobs, one after another, for as long as it stays healthy."""
+
+import contextlib
+import importlib
+import json
+import os
+import random
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from multiprocessing.connection import Connection, Pipe
+from typing import NoReturn
+
+from redis import Redis
+from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
+
+from etl.errors import EtlError
+from jobs import settings
+from jobs.job import EtlJob
+from jobs.scrub import told
+from jobs.settle import Outcome
+
+
+def perform(job: EtlJob) -> Outcome:
+    """Run the job's function in this process; whatever it raises becomes an outcome without its words."""
+    try:
+        value = job.perform()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:
+        keep_traceback(job, exc)
+        curable = exc.retryable if isinstance(exc, EtlError) else True
+        return Outcome("failed", error=told(exc, _modules()), curable=curable)
+    try:
+        return Outcome("done", value=json.dumps(value))
+    except (TypeError, ValueError):
+        return Outcome("done", value=json.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD))
+
+
+def keep_traceback(job: EtlJob, exc: BaseException) -> None:
+    """Hand the whole text of what a stage raised to whoever keeps it privately."""
+    with contextlib.suppress(Exception):
+        if str(job.func_name).startswith("jobs.stages."):
+            text = "".join(traceback.format_exception(exc))
+            importlib.import_module("jobs.stages").keep_traceback(job, text)
+
+
+def _modules() -> frozenset[str]:
+    try:
+        return settings.modules()
+    except EtlError:
+        return frozenset()
+
+
+class Horse:
+    """A child process that runs jobs, and a keeper that kills it and all it started when the worker is gone.
+
+    The keeper is a process because nothing within the horse is sure to run: a long call into C keeps its
+    threads waiting, and PR_SET_PDEATHSIG would leave what the horse has started behind.
+
+    Args:
+        connection: The worker's; the horse makes its own sockets of it.
+        preload: Whether to import what stages need before the first job comes.
+    """
+
+    def __init__(self, connection: Redis, *, preload: bool = False) -> None:
+        self.jobs = 0
+        self._sources: dict[str, int] = {}
+        self._pipe, theirs = Pipe()
+        leash, self._leash = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._leave_to_worker(leash)
+            _serve(theirs, connection, preload)
+        os.setpgid(self.pid, self.pid)
+        theirs.close()
+        self._keeper = os.fork()
+        if self._keeper == 0:
+            self._leave_to_worker()
+            _keep(leash, self.pid)
+        os.close(leash)
+
+    def _leave_to_worker(self, *descriptors: int) -> None:
+        self._pipe.close()
+        for descriptor in (self._leash, *descriptors):
+            os.close(descriptor)
+
+    def hand(self, id: str, raw: Mapping[bytes, bytes]) -> None:
+        """Give the horse a job.
+
+        Args:
+            raw: The job's hash.
+
+        Raises:
+            OSError: The horse is dead.
+        """
+        self.jobs += 1
+        fields = {key.decode(): value.decode("latin-1") for key, value in raw.items()}
+        self._pipe.send_bytes(json.dumps([id, fields]).encode())
+
+    def is_outdated(self) -> bool:
+        """Whether a file of the user's code has changed since the horse imported it."""
+        for file, changed in self._sources.items():
+            try:
+                if os.stat(file).st_mtime_ns != changed:
+                    return True
+            except OSError:
+                return True
+        return False
+
+    def outcome(self, patience: float) -> Outcome | None:
+        """Wait for the job's end.
+
+        Args:
+            patience: Seconds to wait at most.
+
+        Returns:
+            The outcome, `lost` where the horse has died, or None where it is still running.
+        """
+        try:
+            if self._pipe.poll(max(0.0, patience)):
+                answer, sources = json.loads(self._pipe.recv_bytes())
+                self._sources = {**sources, **self._sources} if sources else self._sources
+                return Outcome(**answer)
+        except (EOFError, OSError):
+            return Outcome("lost")
+        # A process that the job left behind holds the pipe open when the horse is dead.
+        return Outcome("lost") if self._is_dead() else None
+
+    def _is_dead(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def kill(self) -> None:
+        """Kill the horse and all it started; safe from signal handlers and other threads, and when it is dead."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def bury(self) -> None:
+        """Kill the horse and wait until it is gone."""
+        self.kill()
+        pid, self.pid = self.pid, 0
+        for child in (pid, self._keeper):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, 0)
+        self._pipe.close()
+        with contextlib.suppress(OSError):
+            os.close(self._leash)
+
+
+def _keep(leash: int, group: int) -> NoReturn:
+    """Wait for the worker's end, then kill the horse's process group, this process included."""
+    os.setpgid(0, group)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.read(leash, 1)
+    os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def _serve(pipe: Connection, connection: Redis, preload: bool) -> NoReturn:
+    """Run jobs as they come until the worker closes the pipe or kills this process."""
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    connection.connection_pool.reset()
+    try:
+        if preload:
+            with contextlib.suppress(Exception):
+                importlib.import_module("jobs.stages")
+        imported = 0
+        while True:
+            id, fields = json.loads(pipe.recv_bytes())
+            random.seed()
+            job = EtlJob(id, connection=connection)
+            job.read({key.encode(): value.encode("latin-1") for key, value in fields.items()})
+            answer = {**asdict(perform(job)), "memory": _memory()}
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            news = _sources() if len(sys.modules) != imported else None
+            imported = len(sys.modules)
+            pipe.send_bytes(json.dumps([answer, news]).encode())
+    except EOFError:
+        os._exit(0)
+    except BaseException:
+        os._exit(1)
+
+
+def _sources() -> dict[str, int]:
+    """Return the files in etl.toml's folder that this process has imported, and when they were changed."""
+    folder = settings.module_folder() + os.sep
+    found = {}
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith(folder) and "site-packages" not in file:
+            with contextlib.suppress(OSError):
+                found[file] = os.stat(file).st_mtime_ns
+    return found
+
+
+def _memory() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+__all__ = ["Horse", "keep_traceback", "perform"]

@@ -1,0 +1,160 @@
+"""The jobs that our workers run: JSON only, and only functions that the company has allowed."""
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from redis import Redis
+from rq.executions import Execution
+from rq.job import Job, JobStatus, _job_stack
+from rq.serializers import JSONSerializer
+
+from etl.errors import EtlError
+from jobs import settings
+
+OURS = frozenset(
+    {f"jobs.stages.{stage}" for stage in ("extract", "transform", "load", "finish")} | {"jobs.schedules.start"}
+)
+
+
+class JobRefused(EtlError):
+    """A job asks for something that workers don't do for whoever can write to Redis."""
+
+
+class JobFailed(EtlError):
+    """A job has failed."""
+
+
+class _Id(str):
+    """A job id that takes RQ's dashboard's `decode`."""
+
+    __slots__ = ()
+
+    def decode(self, *_: str) -> str:
+        return str(self)
+
+
+class EtlJob(Job):
+    """An RQ job whose data is JSON and whose function is one of our stages or in an allowed module."""
+
+    execution: Execution | None = None  # the lease under which this process works on it
+    raw: Mapping[bytes, bytes]  # the hash it was read from
+
+    # What stands in Redis is never imported as a callback, whoever asks for it.
+    success_callback = failure_callback = stopped_callback = property(lambda self: None)  # type: ignore[assignment]
+
+    def __init__(self, id: str | None = None, connection: Redis | None = None, serializer: object = None) -> None:
+        super().__init__(id, connection=connection, serializer=JSONSerializer)  # type: ignore[no-untyped-call]
+
+    def read(self, raw: Mapping[bytes, bytes]) -> None:
+        """Take over what stands in the job's hash; what can't be read fails when it is performed, not here."""
+        self.raw = raw
+        try:
+            self.restore(raw)  # type: ignore[no-untyped-call]
+        except Exception:
+            self.data = b"unreadable"
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The function to call.
+
+        Raises:
+            JobRefused: It may not be called.
+        """
+        return allowed(str(self.func_name))
+
+    @property
+    def dependency_ids(self) -> list[str]:
+        """Ids of the jobs this one waits for."""
+        return [_Id(id) for id in super().dependency_ids]
+
+    def perform(self) -> Any:
+        """Call the job's function and return its value.
+
+        Raises:
+            JobRefused: The job isn't one that workers here run.
+        """
+        self.check()
+        _job_stack.push(self)
+        try:
+            return self._execute()  # type: ignore[no-untyped-call]
+        finally:
+            _job_stack.pop()
+
+    def check(self) -> None:
+        """Refuse a job with an instance, callbacks or webhooks."""
+        extras = {
+            "an instance": self.instance,
+            "callbacks": self._success_callback_name or self._failure_callback_name or self._stopped_callback_name,
+            "webhooks": self.webhooks,
+        }
+        for what, there in extras.items():
+            if there:
+                raise JobRefused(f"job {self.id} has {what}", "enqueue a plain function")
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """Wait until the job has ended and return its value.
+
+        Args:
+            timeout: Seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            JobFailed: It failed, was stopped or canceled, or is gone.
+            TimeoutError: It has not ended by then.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            raw = self.connection.hget(self.key, "status")
+            status = raw.decode() if isinstance(raw, bytes) else raw
+            if status == JobStatus.FINISHED:
+                return self.return_value(refresh=True)
+            if status in (None, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED):
+                result = self.latest_result() if status else None
+                why = (result.exc_string if result else None) or status or "gone from Redis"
+                raise JobFailed(f"job {self.id}: {why}")
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"job {self.id} is {status} after {timeout} s")
+            time.sleep(0.02)
+
+
+def allowed(name: str) -> Callable[..., Any]:
+    """Return the function of a dotted name, if it may be called.
+
+    Args:
+        name: `module.function`, as it stands in a job.
+
+    Raises:
+        JobRefused: It is neither a stage nor in one of the modules of etl.toml, or there is no such function.
+    """
+    module, _, attribute = name.rpartition(".")
+    if name not in OURS:
+        modules = settings.modules()
+        if not _within(module, modules):
+            raise JobRefused(f"{name} may not be called", _cure(module))
+        folder = settings.module_folder()
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    try:
+        function = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        raise JobRefused(f"{name} can't be called: there is no module {error.name}", _where()) from error
+    if not callable(function):
+        raise JobRefused(f"{name} can't be called: module {module} has no function {attribute}", _where())
+    if name not in OURS and not _within(str(getattr(function, "__module__", "")), modules):
+        raise JobRefused(f"{name} may not be called: it comes from {function.__module__}", _cure(function.__module__))
+    return function  # type: ignore[no-any-return]
+
+
+def _within(module: str, modules: frozenset[str]) -> bool:
+    parts = module.split(".")
+    return any(".".join(parts[:length]) in modules for length in range(1, len(parts) + 1))
+
+
+def _cure(module: str) -> str:
+    return f'add "{module}" to modules under [settings] in etl.toml (or to ETL_MODULES where there is none)'
+
+
+def _where() -> str:
+    return f"modules are imported from {settings.module_folder()}"

@@ -1,0 +1,259 @@
+"""What must happen at once in Redis: the Lua that takes, settles, reaps and releases jobs.
+
+A lease is a job's entry `<job>:<execution>` in RQ's started registry. Its score is the lease's end plus
+SHIFT, so that RQ's own clean-ups (`rq info`, a dashboard's count) never find one expired: they would
+fail the job or use up a retry. Times are Redis's own, so that workers' clocks do not matter.
+"""
+
+from hashlib import sha1
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import NoScriptError
+
+SHIFT = 10 * 365 * 86400
+
+SHARED = f"""
+local SHIFT = {SHIFT}
+
+local function clock()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) + tonumber(t[2]) / 1000000
+end
+
+local function seconds(t) return string.format('%.3f', t) end
+
+local function push(origin, id, front)
+  local queue = 'rq:queue:' .. origin
+  redis.call('SADD', 'rq:queues', queue)
+  redis.call(front and 'LPUSH' or 'RPUSH', queue, id)
+end
+
+local function requeue(origin, id, at, front)
+  redis.call('HSET', 'rq:job:' .. id, 'status', 'queued', 'enqueued_at', at)
+  push(origin, id, front)
+end
+
+-- A parent that is gone counts as finished; one that ended otherwise, only for a child that allows failures.
+local function is_over(parent, tolerant)
+  local status = redis.call('HGET', 'rq:job:' .. parent, 'status')
+  if not status or status == 'finished' then return true end
+  return tolerant and (status == 'failed' or status == 'stopped' or status == 'canceled')
+end
+
+-- Queue a deferred job if all it waits for is over.
+local function release(id, at)
+  local key = 'rq:job:' .. id
+  local job = redis.call('HMGET', key, 'status', 'origin', 'dependency_ids', 'allow_dependency_failures',
+                         'enqueue_at_front', 'timeout')
+  if job[1] ~= 'deferred' or not job[2] then return 0 end
+  local parents = job[3] and cjson.decode(job[3]) or {{}}
+  for _, parent in ipairs(parents) do
+    if not is_over(parent, job[4] == '1') then return 0 end
+  end
+  for _, parent in ipairs(parents) do redis.call('SREM', 'rq:job:' .. parent .. ':dependents', id) end
+  redis.call('ZREM', 'rq:deferred:' .. job[2], id)
+  if not job[6] then redis.call('HSET', key, 'timeout', '180') end
+  requeue(job[2], id, at, job[5] == '1')
+  return 1
+end
+
+local function release_all(ids, at)
+  local released = 0
+  for _, id in ipairs(ids) do released = released + release(id, at) end
+  return released
+end
+
+local function keep_execution(id, execution)
+  redis.call('EXPIRE', 'rq:execution:' .. id .. ':' .. execution, '86400')
+  redis.call('EXPIRE', 'rq:executions:' .. id, '86400')
+end
+
+local function end_execution(id, execution)
+  redis.call('DEL', 'rq:execution:' .. id .. ':' .. execution)
+  redis.call('ZREM', 'rq:executions:' .. id, execution)
+end
+
+-- A job whose worker is gone goes back to the front of its queue; where that counts, at most so often.
+-- text, packed: why it fails in the end, plain and as RQ packs it into a result.
+local function lose(name, entry, at, most, text, packed)
+  if redis.call('ZREM', 'rq:wip:' .. name, entry) == 0 then return 'gone' end
+  local id, execution = string.match(entry, '^(.*):(.*)$')
+  local key = 'rq:job:' .. id
+  end_execution(id, execution)
+  local job = redis.call('HMGET', key, 'status', 'failure_ttl')
+  if job[1] ~= 'started' then return 'gone' end
+  if most == 0 or redis.call('HINCRBY', key, 'etl_losses', 1) < most then
+    requeue(name, id, at, true)
+    return 'queued'
+  end
+  local ttl = tonumber(job[2] or '') or 31536000
+  redis.call('HDEL', key, 'etl_losses')
+  redis.call('HSET', key, 'status', 'failed', 'ended_at', at, 'exc_info', text)
+  redis.call('XADD', 'rq:results:' .. id, 'MAXLEN', '10', '*', 'type', '2', 'worker_name', '', 'exc_string', packed)
+  redis.call('ZADD', 'rq:failed:' .. name, ttl < 0 and '-1' or seconds(clock() + ttl), id)
+  local children = redis.call('SMEMBERS', key .. ':dependents')
+  if ttl > 0 then
+    local kept = {{key, key .. ':dependents', 'rq:job::' .. id .. ':dependencies', 'rq:results:' .. id}}
+    for _, each in ipairs(kept) do redis.call('EXPIRE', each, string.format('%d', ttl)) end
+  end
+  release_all(children, at)
+  return 'failed'
+end
+"""
+
+# ARGV: lease s, execution id, worker's name, now as text, now in seconds, names of queues (one per line).
+# The queue after the one served last is served next, by whichever worker asks.
+TAKE = """
+if redis.call('EXISTS', 'rq:suspended') == 1 then return false end
+local names, last, start = {}, redis.call('GET', 'etl:turn'), 0
+for name in string.gmatch(ARGV[6], '[^\\n]+') do
+  names[#names + 1] = name
+  if name == last then start = #names end
+end
+
+local function is_open(name)
+  local client = string.match(name, '^etl%-(.+)$')
+  if not client then return true end
+  local limits = redis.call('HMGET', 'etl:client:' .. client, 'paused', 'max_active')
+  if limits[1] and limits[1] ~= '' and limits[1] ~= '0' then return false end
+  local cap = tonumber(limits[2] or '')
+  return not cap or redis.call('ZCARD', 'rq:wip:' .. name) < cap
+end
+
+local function lend(name, id)
+  local key, execution = 'rq:job:' .. id, ARGV[2]
+  local now = clock()
+  redis.call('ZADD', 'rq:wip:' .. name, seconds(now + ARGV[1] + SHIFT), id .. ':' .. execution)
+  redis.call('HSET', key, 'status', 'started', 'started_at', ARGV[4], 'last_heartbeat', ARGV[4], 'worker_name', ARGV[3])
+  redis.call('PERSIST', key)
+  redis.call('HSET', 'rq:execution:' .. id .. ':' .. execution, 'id', execution, 'created_at', ARGV[5],
+             'last_heartbeat', ARGV[5], 'worker_name', ARGV[3])
+  redis.call('ZADD', 'rq:executions:' .. id, seconds(now + SHIFT), execution)
+  keep_execution(id, execution)
+  redis.call('HSET', 'rq:worker:' .. ARGV[3], 'state', 'busy', 'current_job', id, 'current_job_working_time', '0')
+  redis.call('SET', 'etl:turn', name)
+  return {name, id, redis.call('HGETALL', key)}
+end
+
+for i = 1, #names do
+  local name = names[(start + i - 1) % #names + 1]
+  local queue = 'rq:queue:' .. name
+  if redis.call('EXISTS', queue) == 1 and is_open(name) then
+    local id = redis.call('LPOP', queue)
+    while id do
+      local job = redis.call('HMGET', 'rq:job:' .. id, 'status', 'data')
+      if job[1] == 'queued' and job[2] then return lend(name, id) end
+      id = redis.call('LPOP', queue)
+    end
+  end
+end
+return false
+"""
+
+# ARGV: queue, entry, lease s, worker's name, now as text, now in seconds, seconds of work so far.
+RENEW = """
+local wip = 'rq:wip:' .. ARGV[1]
+if not redis.call('ZSCORE', wip, ARGV[2]) then return 0 end
+redis.call('ZADD', wip, seconds(clock() + ARGV[3] + SHIFT), ARGV[2])
+local id, execution = string.match(ARGV[2], '^(.*):(.*)$')
+redis.call('HSET', 'rq:job:' .. id, 'last_heartbeat', ARGV[5])
+redis.call('HSET', 'rq:execution:' .. ARGV[2], 'last_heartbeat', ARGV[6])
+keep_execution(id, execution)
+redis.call('HSET', 'rq:worker:' .. ARGV[4], 'current_job_working_time', ARGV[7])
+return 1
+"""
+
+# ARGV: queue, entry, id, whether the job has ended, now as text, then commands, each after its number of words.
+# RQ's own methods say what is written about a job; here it is written, if the lease still stands.
+SETTLE = """
+if not redis.call('ZSCORE', 'rq:wip:' .. ARGV[1], ARGV[2]) then return 0 end
+local children = ARGV[4] == '1' and redis.call('SMEMBERS', 'rq:job:' .. ARGV[3] .. ':dependents') or {}
+local i = 6
+while i <= #ARGV do
+  local words = tonumber(ARGV[i])
+  redis.call(unpack(ARGV, i + 1, i + words))
+  i = i + words + 1
+end
+release_all(children, ARGV[5])
+return 1
+"""
+
+# ARGV: queue, entry, now as text, most losses (0: don't count), text, packed text.
+LOSE = "return lose(ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6])"
+
+# ARGV: now as text, most losses, text, packed text, names of queues (one per line).
+# Expired leases and due retries of every queue. Scores far below SHIFT are a stock worker's: its own affair.
+REAP = """
+local now, lost, due = clock(), {}, 0
+for name in string.gmatch(ARGV[5], '[^\\n]+') do
+  local ended = redis.call('ZRANGEBYSCORE', 'rq:wip:' .. name, seconds(now + SHIFT / 2), seconds(now + SHIFT))
+  for i = #ended, 1, -1 do
+    if lose(name, ended[i], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]) ~= 'gone' then lost[#lost + 1] = ended[i] end
+  end
+  local scheduled = 'rq:scheduled:' .. name
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', seconds(now), 'LIMIT', '0', '1000')) do
+    redis.call('ZREM', scheduled, id)
+    local job = redis.call('HMGET', 'rq:job:' .. id, 'status', 'enqueue_at_front_on_retry')
+    if job[1] == 'scheduled' then
+      requeue(name, id, ARGV[1], job[2] == '1')
+      due = due + 1
+    end
+  end
+end
+return {lost, due}
+"""
+
+# ARGV: now as text, whether to look for lost ones, job ids. One active run's jobs: children whose parents are over,
+# and, after what no script here can cause (a half-restored Redis, a hand in the data), jobs that are in no list.
+RELEASE = """
+local function is_listed(id, status, origin)
+  if status == 'queued' then return redis.call('LPOS', 'rq:queue:' .. origin, id) end
+  if status == 'scheduled' then return redis.call('ZSCORE', 'rq:scheduled:' .. origin, id) end
+  if status ~= 'started' then return true end
+  for _, execution in ipairs(redis.call('ZRANGE', 'rq:executions:' .. id, '0', '-1')) do
+    if redis.call('ZSCORE', 'rq:wip:' .. origin, id .. ':' .. execution) then return true end
+  end
+  return false
+end
+
+local released = 0
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local job = redis.call('HMGET', 'rq:job:' .. id, 'status', 'origin')
+  if job[1] == 'deferred' then
+    released = released + release(id, ARGV[1])
+  elseif ARGV[2] == '1' and job[2] and not is_listed(id, job[1], job[2]) then
+    requeue(job[2], id, ARGV[1], true)
+    released = released + 1
+  end
+end
+return released
+"""
+
+
+class Script:
+    """A Lua script, sent to a Redis the first time it is needed there.
+
+    Args:
+        body: What follows the shared functions.
+    """
+
+    def __init__(self, body: str) -> None:
+        self.text = SHARED + body
+        self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, connection: Redis, *arguments: Any) -> Any:
+        """Run the script; all it needs are arguments, as no Redis Cluster is served."""
+        try:
+            return connection.evalsha(self.digest, 0, *arguments)
+        except NoScriptError:
+            return connection.eval(self.text, 0, *arguments)
+
+
+take = Script(TAKE)
+renew = Script(RENEW)
+settle = Script(SETTLE)
+lose = Script(LOSE)
+reap = Script(REAP)
+release = Script(RELEASE)

@@ -1,0 +1,90 @@
+"""The only reader of the environment, and the intervals that workers keep.
+
+| variable | what |
+|---|---|
+| `REDIS_URL` | the Redis to use; without it a private one is started |
+| `ETL_CONFIG` | path of etl.toml, else the working directory's |
+| `ETL_MODULES` | where there is no etl.toml: modules whose functions may be called, comma separated |
+| `ETL_LEASE` | seconds after which a silent worker's job is given to another (12) |
+"""
+
+import os
+from pathlib import Path
+
+POLL = 0.17  # seconds between an idle worker's looks: under 20 commands a second, a new job waits less than 0.2 s
+JOBS_PER_HORSE = 500  # libraries leak; a new horse costs about a second
+HORSE_MEMORY = 450 << 20  # bytes in memory after a job, above which a horse is replaced
+MAX_LOSSES = 3  # so often may a job take its worker along before it is failed
+SWEEP = 30.0  # seconds between looks for jobs that are in no list
+
+WORKER_CLASSES = {
+    "RQ_WORKER_CLASS": "jobs.worker.Worker",
+    "RQ_QUEUE_CLASS": "jobs.queue.FairQueue",
+    "RQ_JOB_CLASS": "jobs.job.EtlJob",
+}
+
+
+def redis_url() -> str | None:
+    """Return the Redis URL of the environment, or None."""
+    return os.environ.get("REDIS_URL") or None
+
+
+def config_path() -> Path:
+    """Return the absolute path of the etl.toml of the environment or the working directory, there or not."""
+    return Path(os.environ.get("ETL_CONFIG") or "etl.toml").resolve()
+
+
+def lease() -> float:
+    """Return how many seconds a job stays a worker's without a sign of life."""
+    return float(os.environ.get("ETL_LEASE") or 12)
+
+
+def modules() -> frozenset[str]:
+    """Return the modules whose functions may be called, from etl.toml, or ETL_MODULES where there is none.
+
+    Raises:
+        ConfigError: etl.toml has mistakes.
+    """
+    from jobs import project
+
+    if project.path().is_file():
+        return frozenset(project.config().settings.modules)
+    named = os.environ.get("ETL_MODULES") or ""
+    return frozenset(name.strip() for name in named.split(",") if name.strip())
+
+
+def module_folder() -> str:
+    """Return the folder that users' modules are imported from: etl.toml's."""
+    from jobs import project
+
+    return str(project.path().parent)
+
+
+def staging() -> str:
+    """Return the folder or s3:// prefix of staging, absolute.
+
+    Raises:
+        ConfigError: etl.toml is missing or has mistakes.
+    """
+    from etl.staging import folder_of
+    from jobs import project
+
+    config = project.config()
+    return folder_of(config.settings.staging, config.root)
+
+
+def history() -> float:
+    """Return how many seconds a run that has ended is remembered."""
+    from jobs import project
+
+    return project.config().settings.history
+
+
+def worker_variables(url: str, config: Path) -> dict[str, str]:
+    """Return the environment variables that make a stock `rq worker` ours.
+
+    Args:
+        url: The Redis to work for.
+        config: Path of etl.toml.
+    """
+    return {**WORKER_CLASSES, "RQ_REDIS_URL": url, "REDIS_URL": url, "ETL_CONFIG": str(config)}
