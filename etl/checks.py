@@ -128,10 +128,8 @@ def _matches(values: "pd.Series[Any]", pattern: str) -> "pd.Series[Any]":
         fits = _numpy(pc.match_substring_regex(text, fast))
         foreign = pc.invert(pc.string_is_ascii(text))
         if pc.any(foreign).as_py():
-            mask = _numpy(foreign)
-            fits[mask] = _numpy(
-                pc.is_in(text.filter(foreign), value_set=_fitting(pc.unique(text.filter(foreign)), pattern))
-            )
+            some = text.filter(foreign)
+            fits[_numpy(foreign)] = _numpy(pc.is_in(some, value_set=_fitting(pc.unique(some), pattern)))
     return pd.Series(fits, index=values.index)
 
 
@@ -143,14 +141,7 @@ def _fitting(distinct: pa.Array, pattern: str) -> pa.Array:
 @lru_cache
 def _fast(pattern: str) -> str | None:
     """Return the pattern for RE2, or None where RE2 can't read it or reads it in another way."""
-    if (
-        "{," in pattern
-        or "[[" in pattern
-        or "[:" in pattern
-        or "\\p" in pattern
-        or "\\z" in pattern
-        or "(?x" in pattern
-    ):
+    if "{," in pattern or "[[" in pattern or "[:" in pattern:
         return None
     fast = f"^(?:{pattern})$"
     try:

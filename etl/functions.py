@@ -110,9 +110,10 @@ def blame(name: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Rejected:
-    """Rows that a function turned down: their `_row` numbers, and why."""
+    """Rows that a function turned down: their `_row` numbers, those that no other row of the frame had, and why."""
 
     rows: list[int]
+    gone: list[int]
     reason: str
     column: str | None
 
@@ -151,7 +152,8 @@ def reject(df: "pd.DataFrame", bad: Any, *, reason: str, column: str | None = No
     mask = _mask(df, bad)
     collected = _rejected.get()
     if collected is not None and mask.any():
-        collected.append(Rejected(df.index[mask].tolist(), reason, column))
+        rows = df.index[mask]
+        collected.append(Rejected(rows.tolist(), rows[~rows.isin(df.index[~mask])].tolist(), reason, column))
     return df[~mask]
 
 
