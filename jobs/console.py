@@ -131,6 +131,21 @@ def results(found: Sequence[Mapping[str, Any]]) -> None:
         notes(run)
 
 
+def show(run: Mapping[str, Any]) -> None:
+    """Print one run with its partitions' stages."""
+    results([run])
+    rows = ", ".join(f"{kind} {count:,}" for kind, count in run["rows"].items())
+    print(f"rows: {rows}")
+    print("partitions: " + ", ".join(f"{kind} {count:,}" for kind, count in run["partitions"].items()))
+    columns = ("partition", "stage", "state", "seconds", "counts")
+    lines = [[*(line[name] for name in columns[:-1]), _counts(line["counts"])] for line in run["stages"][:150]]
+    table(columns, lines, title="\nstages")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{kind} {count:,}" for kind, count in counts.items())
+
+
 def notes(run: Mapping[str, Any]) -> None:
     """Print why a run failed, by partition, and its warnings."""
     console, name = out(), f"{run['client']}/{run['pipeline']}"

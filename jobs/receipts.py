@@ -23,6 +23,11 @@ class Tally:
     def __post_init__(self) -> None:
         self.done = [number for number, stages in self.markers.items() if "load" in stages]
 
+    @property
+    def is_final(self) -> bool:
+        """Whether every load was final by itself, so that there is nothing left to apply."""
+        return all(self.markers[number]["load"].counts.get("final") for number in self.done)
+
     def missing(self, number: int) -> str | None:
         """Return the first stage of a partition that published nothing, or None."""
         return next((stage for stage in STAGES if stage not in self.markers[number]), None)
@@ -49,7 +54,8 @@ class Tally:
 
     def partitions(self, failures: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Return how many partitions are done, failed and blocked."""
-        return {"done": len(self.done), "failed": len(failures), "blocked": 0}
+        states = [failure["state"] for failure in failures]
+        return {"done": len(self.done), "failed": states.count("failed"), "blocked": states.count("blocked")}
 
     def disagreement(self, rows: Mapping[str, int]) -> str | None:
         """Return the sentence for receipts that do not balance, with the two numbers, or None.

@@ -54,8 +54,7 @@ class Session:
             self.broker = broker.connect(redis, project.path().parent)
         self.connection = self.broker.connection
         if not self.in_process:
-            private = self.broker.kind == "private" and self.broker.owned
-            self.start_workers(workers if workers is not None else WORKERS if private else 0)
+            self.start_workers(workers if workers is not None else WORKERS if self.is_ours else 0)
         atexit.register(self.close)
 
     @property
@@ -67,6 +66,11 @@ class Session:
     def in_process(self) -> bool:
         """Whether jobs run in this process."""
         return self.broker.kind == "in-process"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the broker ends with this process, so that runs must be waited for."""
+        return self.in_process or (self.broker.kind == "private" and self.broker.owned)
 
     def start_workers(self, count: int) -> None:
         """Start worker processes that end with this one."""

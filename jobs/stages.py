@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from redis import Redis
 from rq import get_current_job
 from rq.job import Job
@@ -242,49 +243,54 @@ def _load(work: Work, connection: Redis) -> Marker:
 def _finish(work: Work, connection: Redis) -> Marker:
     tally = receipts.gather(work.staging, work.plan.partitions)
     failures = _failures(work, tally, connection)
-    rows, error = tally.rows(), None
-    exit_code = max((failure.pop("exit") for failure in failures), default=0)
+    rows = tally.rows()
+    error, exit_code = _make_final(work, tally, rows, complete=not failures)
+    if error is None and failures:
+        error = failures[0]["error"] if len(failures) == 1 else f"{len(failures)} partitions failed"
+        exit_code = max(failure["exit"] for failure in failures)
+    if error is None:
+        error = tally.disagreement(rows)
+        exit_code = int(error is not None)
+    keep = _list_rejects(work, tally)
+    if error is None:
+        work.staging.remove(keep=keep)
+    runs.close(
+        connection,
+        work.run,
+        "failed" if error else "succeeded",
+        rows=rows,
+        partitions=tally.partitions(failures),
+        failures=failures,
+        warnings=list(dict.fromkeys([*work.plan.warnings, *tally.warnings])),
+        error=error,
+        exit=exit_code,
+        history=settings.history(),
+    )
+    return Marker(counts=rows)
+
+
+def _make_final(work: Work, tally: receipts.Tally, rows: dict[str, int], *, complete: bool) -> tuple[str | None, int]:
+    """Apply what the run's loads have put aside, and count it; answers the error that forbade it, and its exit code."""
+    if tally.is_final or not tally.done:
+        return None, 0
     try:
         final = target.finish(
             work.pipeline,
             work.run,
             work.plan.partitions,
             done=tally.done,
-            complete=not failures,
+            complete=complete,
             read=rows["read"],
             rejected=rows["rejected"],
         )
     except EtlError as exc:
         if exc.retryable:
             raise
-        error, exit_code = told(exc), exc.exit_code
-        final = None
-    if final is not None:
-        rows.update(loaded=final.loaded, unchanged=final.unchanged, superseded=final.superseded)
-        rows["rejected"] += len(final.duplicates)
-        _keep_duplicates(work, final.duplicates)
-        error = None if failures else tally.disagreement(rows)
-        exit_code = exit_code or int(error is not None)
-    if failures and error is None:
-        error = failures[0]["error"] if len(failures) == 1 else f"{len(failures)} partitions failed"
-    keep = _list_rejects(work, tally)
-    warnings = [*work.plan.warnings, *tally.warnings]
-    state = "failed" if error else "succeeded"
-    if not error:
-        work.staging.remove(keep=keep)
-    runs.close(
-        connection,
-        work.run,
-        state,
-        rows=rows,
-        partitions=tally.partitions(failures),
-        failures=failures,
-        warnings=list(dict.fromkeys(warnings)),
-        error=error,
-        exit=exit_code,
-        history=settings.history(),
-    )
-    return Marker(counts=rows)
+        return told(exc), exc.exit_code
+    rows.update(loaded=final.loaded, unchanged=final.unchanged, superseded=final.superseded)
+    rows["rejected"] += len(final.duplicates)
+    _keep_duplicates(work, final.duplicates)
+    return None, 0
 
 
 def _failures(work: Work, tally: receipts.Tally, connection: Redis) -> list[dict[str, Any]]:
@@ -302,22 +308,23 @@ def _failures(work: Work, tally: receipts.Tally, connection: Redis) -> list[dict
                 "partition": partition.number,
                 "file": partition.pieces[0].file if partition.pieces else None,
                 "stage": stage,
-                "error": error,
+                "state": "failed" if error or (record and record.state != "done") else "blocked",
+                "error": error or "its input is gone from staging",
                 "exit": (record.exit if record else 0) or 1,
             }
         )
     return failures
 
 
-def _job_error(connection: Redis, work: Work, number: int, stage: str) -> str:
+def _job_error(connection: Redis, work: Work, number: int, stage: str) -> str | None:
     """Return what RQ knows of a stage that could not speak for itself, as after a kill."""
     record = runs.read(connection, work.run) or {}
     id = f"{work.run}-{number}-{stage}-{record.get('attempt', 1)}"
     if not Job.exists(id, connection=connection):
-        return "its job is gone from Redis"
+        return None
     result = Job.fetch(id, connection=connection).latest_result()
     lines = (result.exc_string or "").strip().splitlines() if result else []
-    return lines[-1] if lines else "it did not run"
+    return lines[-1] if lines else None
 
 
 def _keep_duplicates(work: Work, duplicates: Sequence[Any]) -> None:
@@ -332,7 +339,7 @@ def _keep_duplicates(work: Work, duplicates: Sequence[Any]) -> None:
         found = wanted.get(partition.number, {})
         marker = work.staging.marker("extract", partition.number) if found else None
         for chunk in work.staging.chunks(marker.data if marker else ()):
-            mine = chunk.filter(pa.compute.is_in(chunk["_row"], pa.array(list(found), pa.int64())))
+            mine = chunk.filter(pc.is_in(chunk["_row"], pa.array(list(found), pa.int64())))
             names = [name for name in mine.column_names if name != "_row"]
             for row in mine.to_pylist():
                 duplicate = found[row["_row"]]
