@@ -27,7 +27,7 @@ def last_end(data: bytes, quote: bytes, *, final: bool) -> int:
         final: Whether nothing follows.
     """
     newline = b"\n" if b"\n" in data else b"\r"
-    odd = data.count(quote) % 2 if quote else 0
+    odd = np.count_nonzero(np.frombuffer(data, np.uint8) == quote[0]) % 2 if quote and quote in data else 0
     if final and not odd:
         return len(data)
     seen = len(data)
@@ -58,11 +58,14 @@ def sound(data: Bytes, quotes: npt.NDArray[np.int64], delimiter: bytes, quote: b
 
 def line_count(data: Bytes) -> int:
     r"""Return the number of line ends: `\n`, `\r\n` and a lone `\r`."""
-    newlines, returns = data == _NEWLINE, data == _RETURN
-    lines = int(np.count_nonzero(newlines))
-    if found := int(np.count_nonzero(returns)):
-        lines += found - int(np.count_nonzero(returns[:-1] & newlines[1:]))
-    return lines
+    return int(np.count_nonzero(data == _NEWLINE)) + lone_returns(data)
+
+
+def lone_returns(data: Bytes) -> int:
+    r"""Return the number of `\r` that no `\n` follows."""
+    returns = data == _RETURN
+    found = int(np.count_nonzero(returns))
+    return found - int(np.count_nonzero(returns[:-1] & (data[1:] == _NEWLINE))) if found else 0
 
 
 def starts(data: Bytes, quotes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

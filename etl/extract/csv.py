@@ -164,21 +164,24 @@ def _parse(block: bytes, head: Head, quote: str) -> _Parsed | None:
     """Parse whole records all at once, or return None if only the strict reader can tell what they are."""
     if not (head.delimiter + quote).isascii() or b"\0" in block or block.startswith(codecs.BOM_UTF8):
         return None
+    if not block.isascii() and not _is_utf8(block):
+        return None
     quoted = bool(quote) and quote.encode() in block
-    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
+    data = np.frombuffer(block, np.uint8)
+    if b"\r" in block and split.lone_returns(data):
         if quoted or b"\n" in block:
             return None
         block = block.replace(b"\r", b"\n")
-    data = np.frombuffer(block, np.uint8)
+        data = np.frombuffer(block, np.uint8)
     quotes = np.flatnonzero(data == ord(quote)) if quoted else np.zeros(0, np.int64)
     if quoted and not split.sound(data, quotes, head.delimiter.encode(), quote.encode()):
         return None
     ragged: list[pyarrow.csv.InvalidRow] = []
     try:
         rows = _arrow(block, head, quote if quoted else "", ragged)
-    except (pa.ArrowInvalid, UnicodeDecodeError):
+    except pa.ArrowInvalid:
         return None
-    line_ends = block.count(b"\n")
+    line_ends = int(np.count_nonzero(data == ord("\n")))
     count = rows.num_rows + len(ragged)
     if count == line_ends + (not block.endswith(b"\n")):
         lines = np.arange(count)
@@ -191,6 +194,14 @@ def _parse(block: bytes, head: Head, quote: str) -> _Parsed | None:
         [fields] = csv.reader([row.text], **csv_format(head.delimiter, quote))
         bad.append(Record(int(lines[row.number - 1]), fields, "", row.text, 0, 0))
     return _Parsed(rows, np.delete(lines, [row.number - 1 for row in ragged]), bad, line_ends)
+
+
+def _is_utf8(block: bytes) -> bool:
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _arrow(block: bytes, head: Head, quote: str, ragged: list["pyarrow.csv.InvalidRow"]) -> pa.Table:
@@ -208,6 +219,7 @@ def _arrow(block: bytes, head: Head, quote: str, ragged: list["pyarrow.csv.Inval
             invalid_row_handler=skip,
         ),
         pyarrow.csv.ConvertOptions(
+            check_utf8=False,
             column_types=dict.fromkeys(head.names, pa.string()),
             null_values=[""],
             strings_can_be_null=True,
