@@ -43,16 +43,16 @@ class EtlJob(Job):
     raw: Mapping[bytes, bytes]  # the hash it was read from
 
     # What stands in Redis is never imported as a callback, whoever asks for it.
-    success_callback = failure_callback = stopped_callback = property(lambda self: None)  # type: ignore[assignment]
+    success_callback = failure_callback = stopped_callback = property(lambda self: None)
 
     def __init__(self, id: str | None = None, connection: Redis | None = None, serializer: object = None) -> None:
-        super().__init__(id, connection=connection, serializer=JSONSerializer)  # type: ignore[no-untyped-call]
+        super().__init__(id, connection=connection, serializer=JSONSerializer)
 
     def read(self, raw: Mapping[bytes, bytes]) -> None:
         """Take over what stands in the job's hash; what can't be read fails when it is performed, not here."""
         self.raw = raw
         try:
-            self.restore(raw)  # type: ignore[no-untyped-call]
+            self.restore(raw)
         except Exception:
             self.data = b"unreadable"
 
@@ -77,11 +77,11 @@ class EtlJob(Job):
             JobRefused: The job isn't one that workers here run.
         """
         self.check()
-        _job_stack.push(self)
+        _job_stack.push(self)  # type: ignore[no-untyped-call]
         try:
-            return self._execute()  # type: ignore[no-untyped-call]
+            return self._execute()
         finally:
-            _job_stack.pop()
+            _job_stack.pop()  # type: ignore[no-untyped-call]
 
     def check(self) -> None:
         """Refuse a job with an instance, callbacks or webhooks."""

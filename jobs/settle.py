@@ -73,14 +73,14 @@ def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> None:
     pipe.hdel(job.key, "exc_info")  # of a try before
     job._status = JobStatus.FINISHED
     if ttl != 0:
-        job._handle_success(ttl, pipe, **_execution(job))  # type: ignore[no-untyped-call]
-    job.cleanup(ttl, pipeline=pipe, remove_from_queue=False)  # type: ignore[no-untyped-call]
+        job._handle_success(ttl, pipe, **_execution(job))
+    job.cleanup(ttl, pipeline=pipe, remove_from_queue=False)
 
 
 def _fail(job: EtlJob, outcome: Outcome, pipe: Any) -> None:
     job.retries_left = 0
     job.set_status(JobStatus.STOPPED if outcome.kind == "stopped" else JobStatus.FAILED, pipeline=pipe)
-    job._handle_failure(outcome.error, pipe, **_execution(job))  # type: ignore[no-untyped-call]
+    job._handle_failure(outcome.error, pipe, **_execution(job))
 
 
 def _try_again(job: EtlJob, queue: FairQueue, outcome: Outcome, pipe: Any) -> None:

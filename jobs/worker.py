@@ -39,12 +39,12 @@ class Worker(RQWorker):
     Takes RQ's arguments; serializer, classes, intervals and scheduler are ours.
     """
 
-    queue_class = FairQueue
+    queue_class: type[Queue] = FairQueue
     job_class = EtlJob
     max_connection_wait_time = 5.0
 
     def __init__(self, queues: Any, name: str | None = None, **options: Any) -> None:
-        given = [queues] if isinstance(queues, str | Queue) else list(queues)
+        given: list[Any] = [queues] if isinstance(queues, str | Queue) else list(queues)
         connection = options.get("connection") or given[0].connection
         self._renewal = settings.lease() / 4
         options |= {
@@ -65,13 +65,13 @@ class Worker(RQWorker):
 
     # --- RQ's loop, with our parts ---
 
-    dequeue_timeout = property(lambda self: 5)  # type: ignore[assignment]
-    should_run_maintenance_tasks = property(lambda self: False)  # type: ignore[assignment]  # the pass, in _tick
+    dequeue_timeout = property(lambda self: 5)
+    should_run_maintenance_tasks = property(lambda self: False)  # the pass, in _tick
 
     def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:
         """Work until told to stop, or until there is nothing to do where `burst` is true."""
         options["with_scheduler"] = False
-        self.connection.set_retry(Retry(NoBackoff(), 1))  # type: ignore[no-untyped-call]  # our loops wait for Redis
+        self.connection.set_retry(Retry(NoBackoff(), 1))  # our loops wait for Redis
         self._saddle()
         try:
             return bool(super().work(burst, *arguments, **options))
