@@ -1,0 +1,168 @@
+"""The rules of the house: who may import whom, how long a file may be, what never stands in the repository."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("etl", "jobs", "tests", "docs", "examples", "benchmarks", ".ci")
+TEXT = {".py", ".toml", ".md", ".txt", ".csv", ".json", ".yml", ".yaml", ".cfg", ".sh", ".sql", ".lua", ".html", ""}
+
+
+def repository_files() -> Iterator[Path]:
+    """Yield the text files that belong to the project, whether or not it is a git checkout."""
+    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT and path.name != ".env")
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.suffix in TEXT and "__pycache__" not in path.parts:
+                yield path
+
+
+def python_files(*places: str) -> list[Path]:
+    """Return the Python files in folders, or the files named."""
+    found = [
+        path for place in places for path in ([ROOT / place] if place.endswith(".py") else (ROOT / place).rglob("*.py"))
+    ]
+    return sorted(found)
+
+
+def imported(path: Path) -> dict[str, int]:
+    """Return the modules a file imports anywhere in it, with the line; `from a import b` gives a and a.b."""
+    found: dict[str, int] = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name: node.lineno for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {f"{node.module}.{alias.name}": node.lineno for alias in node.names} | {node.module: node.lineno}
+    return found
+
+
+def offences(paths: list[Path], forbidden: set[str]) -> list[str]:
+    """Return where one of the paths imports something forbidden, or from within it."""
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in paths
+        for module, line in imported(path).items()
+        if any(module == name or module.startswith(f"{name}.") for name in forbidden)
+    ]
+
+
+def test_etl_knows_nothing_of_queues_and_commands() -> None:
+    """Imports go one way: cli, jobs, etl."""
+    forbidden = {"jobs", "cli", "rq_etl", "redis", "fakeredis", "rq", "rq_scheduler", "rq_dashboard", "click", "flask"}
+    assert offences(python_files("etl"), forbidden) == []
+
+
+def test_jobs_knows_nothing_of_the_command_line() -> None:
+    """The demo's functions are a user's, so they alone import rq_etl."""
+    files = [path for path in python_files("jobs") if path.name != "demo_steps.py"]
+    assert offences(files, {"cli", "rq_etl"}) == []
+
+
+def test_nothing_imports_cli() -> None:
+    """It is the outermost layer."""
+    assert offences(python_files("etl", "jobs", "rq_etl.py"), {"cli"}) == []
+
+
+def test_transform_touches_no_file_and_no_network() -> None:
+    """What it makes depends on its arguments alone."""
+    path = ROOT / "etl" / "transform.py"
+    forbidden = {
+        "os",
+        "io",
+        "pathlib",
+        "shutil",
+        "tempfile",
+        "subprocess",
+        "fsspec",
+        "socket",
+        "urllib",
+        "http",
+        "httpx",
+    }
+    forbidden |= {"requests", "sqlite3", "sqlalchemy", "psycopg", "etl.staging", "etl.load", "etl.extract"}
+    assert offences([path], forbidden) == []
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert "open" not in {call.id for call in calls if isinstance(call, ast.Name)}
+
+
+def test_only_settings_reads_the_environment() -> None:
+    """But for secrets: ${NAME} in a target's URL is read where the target is opened, in the worker."""
+    pattern = re.compile(r"\bos\.(environ(\.get\b|\[)|getenv)")
+    files = python_files("etl", "jobs", "cli.py", "rq_etl.py")
+    readers = {path.relative_to(ROOT).as_posix() for path in files if pattern.search(path.read_text())}
+    assert {reader for reader in readers if not reader.startswith("etl/load/")} == {"jobs/settings.py"}
+
+
+def test_no_file_is_over_400_lines() -> None:
+    """There is a seam along which it would rather be two."""
+    long = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in python_files(*FOLDERS)}
+    assert {name: lines for name, lines in long.items() if lines > 400} == {}
+
+
+def test_the_command_line_starts_without_the_heavy_libraries() -> None:
+    """`rq-etl --help` takes a tenth of a second, not two."""
+    heavy = "pandas numpy pyarrow pandera sqlalchemy psycopg fakeredis flask pytest"
+    code = f"import cli, sys; print(*[name for name in {heavy.split()!r} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("what", "pattern"),
+    [
+        ("a path of somebody's machine", r"(?<![\w.}/-])/(?:work|tmp|root|home/\w+)/\w"),
+        (
+            "the address of a package index",
+            r"https?://[^\s\"'`]*/simple\b|--(?:extra-)?index-url[= ]|files\.pythonhosted",
+        ),
+    ],
+)
+def test_the_repository_names_no(what: str, pattern: str) -> None:
+    """Only ./run names an index: the one that is public, when none is set up."""
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {what}"
+        for path in repository_files()
+        if path != Path(__file__).resolve()
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if re.search(pattern, line) and not (path.name == "run" and "https://pypi.org/simple" in line)
+    ]
+    assert found == []
+
+
+def pinned() -> dict[str, tuple[str, int]]:
+    """Return requirements.txt as name → (versions, number of hashes)."""
+    text = re.sub(r"^#.*$", "", (ROOT / "requirements.txt").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    found: dict[str, tuple[str, int]] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        requirement = Requirement(line.partition("--hash")[0].strip())
+        found[requirement.name.lower().replace("_", "-")] = (str(requirement.specifier), line.count("--hash=sha256:"))
+    return found
+
+
+def test_every_requirement_has_one_version_and_hashes() -> None:
+    """What is installed is what was tried."""
+    assert [name for name, (version, hashes) in pinned().items() if not version.startswith("==") or not hashes] == []
+
+
+def test_requirements_are_those_of_pyproject() -> None:
+    """requirements.txt is made from pyproject.toml: nothing is missing, nothing is out of bounds."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    found = pinned()
+    for requirement in wanted:
+        version = found[requirement.name.lower().replace("_", "-")][0].removeprefix("==")
+        assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
+
+
+def test_rq_stays_below_3() -> None:
+    """In 3.0.0 the release of children is no longer in the parent's transaction: docs/decisions.md."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "rq>=2.12,<3" in project["dependencies"]
