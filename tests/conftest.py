@@ -22,6 +22,8 @@ import psycopg
 import pytest
 from redis import Redis
 
+from jobs.settings import WORKER_CLASSES
+
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0  # seconds a server or a worker may take to come up on a busy machine
 
@@ -64,6 +66,13 @@ def kill_session(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait(PATIENCE)
+
+
+@pytest.fixture(autouse=True)
+def without_the_users_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests off the Redis and the configuration that a developer has set."""
+    for name in ("REDIS_URL", "RQ_REDIS_URL", "ETL_CONFIG", "ETL_MODULES", "ETL_LEASE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -219,12 +228,6 @@ def target_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 # --- Workers ---
-
-WORKER_CLASSES = {
-    "RQ_WORKER_CLASS": "jobs.worker.Worker",
-    "RQ_QUEUE_CLASS": "jobs.queue.FairQueue",
-    "RQ_JOB_CLASS": "jobs.job.EtlJob",
-}
 
 
 class StartWorkers:
