@@ -192,31 +192,32 @@ class _Reader:
         table = self.table(raw, "defaults")
         self.defaulted = "pipelines" in table
         _, problems = parse(Client, table, name="defaults")
-        problems += self.name_problems(table, self.raw)
-        bad = {where[0] for where, _ in problems}
-        defaults = {key: value for key, value in table.items() if key not in bad}
-        if "pipelines" in bad:
+        defaults = _without(table, problems)
+        problems += self.name_problems(defaults, self.raw)
+        defaults = _without(table, problems)
+        if "pipelines" in table.keys() - defaults.keys():
             defaults["pipelines"] = list(self.raw)  # else every client would be told that it lacks some
         for pipeline, override in defaults.get("override", {}).items():
             problems += self.override_problems(pipeline, override, override, {})
         for pipeline, rename in defaults.get("rename", {}).items():
-            problems += rename_problems(pipeline, rename, self.raw[pipeline])
+            problems += rename_problems(pipeline, rename, self.raw.get(pipeline, {}))
         for where, what in problems:
             self.wrong(self.path, ("defaults", *where), what)
         return defaults
 
     def read_client(self, name: str, written: _Written, defaults: Mapping[str, Any]) -> Client | None:
         client, problems = parse(Client, deep_merge(defaults, written.table), name=name)
-        own = written.table
+        own = _without(written.table, problems)
         if client:
-            unsure = any(where[0] == "pipelines" for where, _ in problems)
-            problems += self.name_problems(own, self.raw if unsure else client.pipelines)
+            problems += self.name_problems(
+                own, self.raw if "pipelines" in written.table.keys() - own.keys() else client.pipelines
+            )
             for pipeline, override in own.get("override", {}).items():
                 below = defaults.get("override", {}).get(pipeline, {})
                 problems += self.override_problems(pipeline, override, client.override[pipeline], below)
             for pipeline, rename in own.get("rename", {}).items():
                 problems += rename_problems(pipeline, rename, self.raw.get(pipeline, {}))
-        if "pipelines" not in own and not self.defaulted:
+        if "pipelines" not in written.table and not self.defaulted:
             problems.append((("pipelines",), "is missing; list the client's pipelines here or in [defaults]"))
         for where, what in problems:
             self.wrong(written.file, (*written.prefix, *where), what)
@@ -263,6 +264,11 @@ class _Reader:
                 if definition:
                     found[client.name, pipeline] = definition
         return found
+
+
+def _without(table: Mapping[str, Any], problems: Iterable[Problem]) -> dict[str, Any]:
+    wrong = {where[0] for where, _ in problems}
+    return {key: value for key, value in table.items() if key not in wrong}
 
 
 def _kind(definition: Mapping[str, Any]) -> object:

@@ -163,7 +163,7 @@ def _salvage(table: Mapping[str, Any]) -> tuple[dict[tuple[Any, ...], Any], list
     extract, load, columns, steps = (table.get(key) for key in ("extract", "load", "columns", "transform"))
     kinds = {"csv": CsvExtract, "function": FunctionExtract}
     models: list[tuple[tuple[Any, ...], Any, Any]] = [(("load",), Load, load)]
-    if isinstance(extract, Mapping) and extract.get("type") in kinds:
+    if isinstance(extract, Mapping) and str(extract.get("type")) in kinds:
         models.append((("extract",), kinds[extract["type"]], extract))
     for name, value in columns.items() if isinstance(columns, Mapping) else ():
         models.append((("columns", name), Column, value))
@@ -218,7 +218,7 @@ def _keys(load: Load, columns: Mapping[str, Column]) -> Iterator[Problem]:
                 yield ("load", key), f"there is no column {name}{suggest(name, columns) or '; declare it in columns'}"
 
 
-def rename_problems(pipeline: str, rename: Any, table: Mapping[str, Any]) -> list[Problem]:
+def rename_problems(pipeline: str, rename: Mapping[str, str], table: Mapping[str, Any]) -> list[Problem]:
     """What is wrong with a client's `rename` of a pipeline's headers.
 
     Args:
@@ -227,7 +227,7 @@ def rename_problems(pipeline: str, rename: Any, table: Mapping[str, Any]) -> lis
     problems: list[Problem] = []
     columns = table.get("columns", {})
     headers: set[str] = set()
-    for header, column in rename.items() if isinstance(rename, Mapping) else ():
+    for header, column in rename.items():
         where = ("rename", pipeline, header)
         declared = columns.get(column) if isinstance(columns, Mapping) else None
         if isinstance(declared, Mapping) and declared.get("computed") is True:

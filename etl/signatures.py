@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from etl.context import Context
@@ -35,8 +36,15 @@ def check_functions(config: Config) -> list[Mistake]:
             if call not in told:
                 told[call] = _problem(config, function, args, FIRST[str(where[0])])
                 if told[call]:
-                    mistakes.append(Mistake(str(config.path.name), (*prefix, *where), told[call]))
+                    mistakes.append(_mistake(config, (*prefix, *where), told[call]))
     return mistakes
+
+
+def _mistake(config: Config, key: tuple[str | int, ...], what: str) -> Mistake:
+    own = Path("clients", f"{key[1]}.toml")
+    if key[0] == "clients" and (config.root / own).is_file():
+        return Mistake(str(own), key[2:], what)
+    return Mistake(config.path.name, key, what)
 
 
 def _calls(definition: Definition) -> Iterator[Call]:

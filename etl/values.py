@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from etl.errors import ConfigError
 
@@ -159,10 +159,10 @@ def reads_whole_date(text: str) -> bool:
 
 
 @lru_cache
-def zone(value: object) -> object:
+def zone(value: str) -> str:
     """Return the name of a time zone, or raise ValueError."""
     try:
-        ZoneInfo(str(value))
+        ZoneInfo(value)
     except (ValueError, OSError, LookupError):
         near = suggest(value, available_timezones())
         raise ValueError(f"is no time zone{near or '; use a name such as America/Chicago'}") from None
@@ -200,6 +200,6 @@ Scalar = Annotated[int | float | str | None, BeforeValidator(scalar)]
 Scalars = Annotated[tuple[int | float | str, ...] | None, BeforeValidator(scalars)]
 Share = Annotated[int | str | None, BeforeValidator(share)]
 Header = Annotated[bool | tuple[str, ...], BeforeValidator(header)]
-Zone = Annotated[str, BeforeValidator(zone)]
+Zone = Annotated[str, AfterValidator(zone)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
