@@ -1,0 +1,345 @@
+"""Loading: one partition's rows go into the target in one transaction with the ledger row that says so."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from etl.errors import ReceiptMismatch, TableMismatch, TooManyRejects
+from etl.load import function, ledger, tables
+from etl.load.connect import check_target, resolve_url, transaction, url_of
+from etl.load.ledger import Delivery, Entry
+from etl.load.rows import Writer, grouped, kind_of
+from etl.load.shadow import TEMPORARY, Duplicate, Shadow, apply, of_run
+from etl.pipeline import Pipeline
+from etl.plan import Partition
+
+__all__ = [
+    "Delivery",
+    "Duplicate",
+    "FinishCounts",
+    "LoadCounts",
+    "check_target",
+    "column_types",
+    "drop_shadow",
+    "finish",
+    "load",
+    "resolve_url",
+]
+
+
+@dataclass(frozen=True)
+class LoadCounts:
+    """What became of a partition's rows.
+
+    Args:
+        loaded, unchanged, superseded: Rows, all 0 until `final`.
+        staged: Rows that wait in the run's shadow table for `finish`.
+        final: Whether nothing is left to do for this partition.
+    """
+
+    loaded: int
+    unchanged: int
+    superseded: int
+    rejected: int = 0
+    staged: int = 0
+    final: bool = True
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FinishCounts:
+    """What became of a run's rows.
+
+    Args:
+        duplicates: Rows that are rejects because another partition has the same value of a unique column.
+        applied: Whether what was staged is in the table now; nothing is where an atomic run is not complete.
+    """
+
+    loaded: int = 0
+    unchanged: int = 0
+    superseded: int = 0
+    duplicates: tuple[Duplicate, ...] = ()
+    applied: bool = True
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def rejected(self) -> int:
+        """How many duplicates there are."""
+        return len(self.duplicates)
+
+
+def is_atomic(pipeline: Pipeline) -> bool:
+    """Whether a run loads all of its rows or none."""
+    return pipeline.load.atomic or pipeline.load.mode == "replace" or pipeline.max_rejects is not None
+
+
+def load(
+    delivery: Delivery, chunks: Iterable[pa.Table], *, rejected: int, read: int, url: str | None = None
+) -> LoadCounts:
+    """Load one partition, once: called again it answers what it did and writes nothing.
+
+    The only partition of a run is final then, as is a plain append; other rows wait in the target for `finish`.
+
+    Args:
+        chunks: Rows as the transform gives them, with `_row`; up to 100,000 in each. Read once, one at a time.
+        rejected, read: Rows of the partition so far, for `max_rejects` of a run with one partition.
+        url: Of the target; by default the pipeline's.
+
+    Raises:
+        TooManyRejects: More rows were rejected than `max_rejects` allows.
+        ChangedFile: An append of a file that has changed since an earlier run appended it.
+        TableMismatch, BadSource, MissingColumn, FunctionFailed: The rows can't go into the table as they are.
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't take them, now or at all.
+    """
+    pipeline = delivery.pipeline
+    if delivery.partitions == 1:
+        _check_rejects(pipeline, rejected, read)
+    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+        book = ledger.table(connection, pipeline)
+        shadow = of_run(connection, pipeline, delivery.run)
+        known = ledger.claim(connection, book, delivery)
+        if known is not None:
+            if known.final or known.attempt >= delivery.attempt:
+                return _answer(known)
+            _take_back(connection, book, shadow, delivery)
+        work = _Load(connection, book, delivery)
+        if pipeline.load.function:
+            rows = function.call(connection, pipeline, chunks)
+            return work.close(LoadCounts(rows, 0, 0))
+        if pipeline.load.mode == "append" and ledger.loaded_before(connection, book, delivery):
+            return work.close(LoadCounts(0, sum(chunk.num_rows for chunk in chunks), 0))
+        if delivery.partitions > 1 and _staged(pipeline):
+            staged = work.stage(shadow, chunks)
+            return work.close(LoadCounts(0, 0, 0, staged=staged, final=False))
+        if pipeline.load.mode == "append":
+            return work.close(LoadCounts(work.append(chunks), 0, 0))
+        return work.close(work.merge(chunks))
+
+
+def finish(
+    pipeline: Pipeline,
+    run: str,
+    partitions: Sequence[Partition],
+    *,
+    done: Sequence[int],
+    complete: bool,
+    read: int,
+    rejected: int,
+    url: str | None = None,
+) -> FinishCounts:
+    """Apply what a run's partitions have staged, in one transaction; called again it answers the same.
+
+    Args:
+        partitions: All of the run's.
+        done: Numbers of those that were loaded.
+        complete: Whether that is all of them; if not, an atomic run applies nothing, and what is staged is kept.
+        read, rejected: Rows of the whole run, for `max_rejects`.
+        url: Of the target; by default the pipeline's.
+
+    Raises:
+        TooManyRejects: More rows were rejected than `max_rejects` allows, doubled ones included.
+        ReceiptMismatch: The target does not have what was loaded.
+        TargetUnreachable, TargetBusy, TargetRefused, TableMismatch: See `load`.
+    """
+    if not done:
+        return FinishCounts(applied=complete)
+    if len(partitions) > 1:
+        _check_rejects(pipeline, rejected, read)
+    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+        book = ledger.table(connection, pipeline)
+        shadow = of_run(connection, pipeline, run)
+        # Two executions of one finish meet here; the second finds everything final.
+        tables.kind(connection).lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
+        entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
+        if lost := sorted(set(done) - set(entries)):
+            raise ReceiptMismatch(
+                f"partition {lost[0]} of run {run} was loaded, but target {pipeline.target.name} has no record of it",
+                "run the pipeline again: the target was restored or changed, or what was staged there was dropped",
+            )
+        pending = {number for number in done if not entries[number].final}
+        applied = not pending or complete or not is_atomic(pipeline)
+        duplicates: list[Duplicate] = []
+        if pending and applied:
+            duplicates = _apply(connection, book, shadow, partitions, {number: entries[number] for number in done})
+            if duplicates:
+                _check_rejects(pipeline, rejected + len(duplicates), read)
+            if complete and not duplicates:
+                shadow.drop()
+            entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
+        elif shadow.exists():
+            duplicates = shadow.duplicates()
+        final = [entries[number] for number in done if entries[number].final]
+        return FinishCounts(
+            loaded=sum(entry.loaded for entry in final),
+            unchanged=sum(entry.unchanged for entry in final),
+            superseded=sum(entry.superseded for entry in final),
+            duplicates=tuple(duplicates),
+            applied=applied,
+        )
+
+
+def drop_shadow(pipeline: Pipeline, run: str, url: str | None = None) -> None:
+    """Remove what a run has staged in the target and not applied; the run can't be finished after that, only redone."""
+    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+        shadow = of_run(connection, pipeline, run)
+        ledger.forget(connection, ledger.table(connection, pipeline), run)
+        shadow.drop()
+
+
+def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
+    """Return the types of the columns that the pipeline's table has, in the pipeline's words; {} if there is none."""
+    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+        there = tables.existing(connection, pipeline.table) or {}
+        found = {name: tables.word(type) for name, type in there.items() if name not in ("_client", "_run", "_file")}
+        last = ledger.last_types(connection, ledger.table(connection, pipeline), pipeline)
+        fits = tables.kind(connection).FITS
+        # SQLite keeps dates as text: what was last loaded says which they are.
+        found |= {name: type for name, type in last.items() if name in found and found[name] in fits[type]}
+        return {name: type for name, type in found.items() if type in fits}
+
+
+class _Load:
+    """One partition's way into the target, in one transaction."""
+
+    def __init__(self, connection: sa.Connection, book: sa.Table, delivery: Delivery) -> None:
+        self.connection, self.book, self.delivery, self.pipeline = connection, book, delivery, delivery.pipeline
+        self.warnings: list[str] = []
+        self.types: dict[str, str] = {}
+
+    def append(self, chunks: Iterable[pa.Table]) -> int:
+        """Write rows straight into the table; return how many."""
+        writer = Writer(self.pipeline, self.delivery.run, self.delivery.partition, staged=False)
+        own = dict.fromkeys(writer.extra, tables.kind(self.connection).TYPES["string"])
+        for schema, group in grouped(self.pipeline, chunks):
+            fit = self._fit(schema)
+            tables.ensure(self.connection, self.pipeline.table, {**fit.types, **own})
+            self._write(self.pipeline.table, writer, fit, group)
+        return writer.written
+
+    def stage(self, shadow: Shadow, chunks: Iterable[pa.Table]) -> int:
+        """Write rows into a staging table; return how many."""
+        writer = Writer(self.pipeline, self.delivery.run, self.delivery.partition, staged=True)
+        for schema, group in grouped(self.pipeline, chunks):
+            fit = self._fit(schema)
+            self._check_staged(shadow, fit)
+            shadow.widen(fit.types)
+            self._write(shadow.names[0], writer, fit, group)
+        return writer.written
+
+    def merge(self, chunks: Iterable[pa.Table]) -> LoadCounts:
+        """Bring rows into the table by way of a temporary one."""
+        shadow = Shadow(self.connection, self.pipeline, self.delivery.run, TEMPORARY, temporary=True)
+        staged = self.stage(shadow, chunks)
+        if not shadow.types:
+            return LoadCounts(0, 0, 0)
+        number = self.delivery.partition.number
+        outcome = apply(shadow, [self.delivery.partition], (), staged={number: staged})[number]
+        return LoadCounts(outcome.loaded, outcome.unchanged, outcome.superseded)
+
+    def close(self, counts: LoadCounts) -> LoadCounts:
+        """Write the counts into the ledger, and return them."""
+        rows = counts.loaded + counts.unchanged + counts.superseded + counts.staged
+        ledger.record(
+            self.connection, self.book, self.delivery.run, self.delivery.partition.number,
+            rows=rows, loaded=counts.loaded, unchanged=counts.unchanged, superseded=counts.superseded,
+            final=counts.final, types=json.dumps(self.types),
+        )  # fmt: skip
+        return LoadCounts(**{**asdict(counts), "warnings": tuple(dict.fromkeys(self.warnings))})
+
+    def _fit(self, schema: pa.Schema) -> tables.Fit:
+        fit = tables.fit(self.connection, self.pipeline, schema)
+        self.warnings += fit.warnings
+        self.types |= {name: kind_of(name, schema.field(name).type) for name in fit.types}
+        return fit
+
+    def _check_staged(self, shadow: Shadow, fit: tables.Fit) -> None:
+        """Meet rows that were staged with other types: by an earlier attempt, or from a function that is not steady."""
+        there = {} if shadow.temporary else tables.existing(self.connection, shadow.names[0]) or {}
+        differing = [name for name, type in fit.types.items() if name in there and _word(there[name]) != _word(type)]
+        if not differing:
+            return
+        others = ledger.entries(self.connection, self.book, self.delivery.run)
+        mine = self.delivery.partition.number
+        if any(entry.final or entry.attempt >= self.delivery.attempt for entry in others if entry.partition != mine):
+            raise TableMismatch(
+                f"column {differing[0]} has other types in other partitions of the run",
+                f"declare the type of {differing[0]} in [columns] (computed = true if a function makes it)",
+            )
+        shadow.drop()
+
+    def _write(self, table: str, writer: Writer, fit: tables.Fit, chunks: Iterable[pa.Table]) -> None:
+        before = writer.written
+        columns = [*fit.types, *writer.extra]
+        into = tables.table(self.connection, table, columns)
+        ready = writer.ready(chunks, fit.types, fit.casts)
+        written = tables.kind(self.connection).write(self.connection, into, columns, ready)
+        if written != writer.written - before:
+            raise ReceiptMismatch(
+                f"table {table} took {written:,} rows of {writer.written - before:,}",
+                "look for a trigger or a rule on the table that drops rows",
+            )
+
+
+def _word(type: Any) -> str:
+    return tables.word(type)
+
+
+def _staged(pipeline: Pipeline) -> bool:
+    """Whether the rows of several partitions have to be seen together before they are the table's."""
+    unique = any(column.unique for column in pipeline.columns.values())
+    return pipeline.load.mode != "append" or is_atomic(pipeline) or unique
+
+
+def _answer(known: Entry) -> LoadCounts:
+    staged = 0 if known.final else known.rows
+    return LoadCounts(known.loaded, known.unchanged, known.superseded, known.rejected, staged, known.final)
+
+
+def _take_back(connection: sa.Connection, book: sa.Table, shadow: Shadow, delivery: Delivery) -> None:
+    """Remove what an earlier attempt staged for this partition, and claim it anew."""
+    if shadow.exists():
+        shadow.forget(delivery.partition.number)
+    ledger.forget(connection, book, delivery.run, delivery.partition.number)
+    ledger.claim(connection, book, delivery)
+
+
+def _apply(
+    connection: sa.Connection, book: sa.Table, shadow: Shadow, partitions: Sequence[Partition], done: dict[int, Entry]
+) -> list[Duplicate]:
+    staged = shadow.counts() if shadow.exists() else {}
+    for number, entry in done.items():
+        if not entry.final and entry.rows != staged.get(number, 0):
+            raise ReceiptMismatch(
+                f"partition {number} staged {entry.rows:,} rows, the target has {staged.get(number, 0):,} of them",
+                "run the pipeline again: what was staged in the target was changed",
+            )
+    if not staged and not shadow.types:
+        outcomes = {}
+    else:
+        counting = [partition for partition in partitions if partition.number in done]
+        applied = [number for number, entry in done.items() if entry.final]
+        outcomes = apply(shadow, counting, applied, staged=staged)
+    for number, entry in done.items():
+        outcome = outcomes.get(number)
+        if outcome is None or (entry.final and not outcome.staged):
+            if not entry.final:
+                ledger.record(connection, book, shadow.run, number, final=True)
+            continue
+        ledger.record(
+            connection, book, shadow.run, number, final=True, loaded=outcome.loaded, unchanged=outcome.unchanged,
+            superseded=outcome.superseded, rejected=outcome.rejected,
+        )  # fmt: skip
+    return shadow.duplicates()
+
+
+def _check_rejects(pipeline: Pipeline, rejected: int, read: int) -> None:
+    limit = pipeline.reject_limit(read)
+    if limit is not None and rejected > limit:
+        raise TooManyRejects(
+            f"{rejected:,} of {read:,} rows were rejected, max_rejects allows {limit:,}: nothing was loaded",
+            "look at them (rq-etl rejects), mend the source, or allow more with --max-rejects",
+        )

@@ -1,0 +1,119 @@
+"""Reaching the target: its URL with the environment's values in it, one connection, one transaction."""
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import sqlalchemy as sa
+
+from etl.errors import ConfigError, TargetRefused
+from etl.load import postgres
+from etl.load import sqlite as sqlite_target
+from etl.load.driver_errors import translated, unreachable
+from etl.pipeline import Pipeline, Target
+from etl.values import fill
+
+_NAME = re.compile(r"\$\{(\w+)\}")
+
+
+def resolve_url(target: Target, client: str, root: str | Path, environ: Mapping[str, str] | None = None) -> str:
+    """Return a target's URL with `${NAME}` and `{client}` filled, and an SQLite file's path made absolute.
+
+    A value that stands for user or password is quoted, so that it may hold any character.
+
+    Args:
+        root: Folder of etl.toml, which relative paths are relative to.
+        environ: Where values are taken from, by default this process's environment.
+
+    Raises:
+        ConfigError: A name is not in the environment, or the URL is none.
+    """
+    values = os.environ if environ is None else environ
+    missing = sorted({name for name in _NAME.findall(target.url) if name not in values})
+    if missing:
+        raise ConfigError(
+            f"targets.{target.name}.url: {', '.join(missing)} is not in the environment",
+            "set it where the workers are started",
+        )
+    template = fill(target.url, {"client": client})
+    authority = re.match(r"[^/]*://[^/?]*@", template)
+    login = authority.end() if authority else 0
+    url = _NAME.sub(lambda found: quote(values[found[1]], safe=""), template[:login])
+    url += _NAME.sub(lambda found: values[found[1]], template[login:])
+    parsed = _parsed(url, target.name)
+    if parsed.get_backend_name() == "sqlite":
+        parsed = parsed.set(database=str(Path(root, Path(parsed.database or "").expanduser())))
+    return parsed.render_as_string(hide_password=False)
+
+
+def url_of(pipeline: Pipeline) -> str:
+    """Return the URL of a pipeline's target.
+
+    Raises:
+        ConfigError: See `resolve_url`.
+    """
+    return resolve_url(pipeline.target, pipeline.client, pipeline.root)
+
+
+def _parsed(url: str, name: str) -> sa.URL:
+    cure = "use postgresql://user:password@host/database or sqlite:///file.db"
+    try:
+        parsed = sa.make_url(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
+    except (sa.exc.ArgumentError, ValueError):
+        raise ConfigError(f"targets.{name}.url is no URL", cure) from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigError(f"targets.{name}.url: no target of kind {parsed.get_backend_name()}", cure)
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise ConfigError(f"targets.{name}.url: an SQLite target is a file", cure)
+    return parsed
+
+
+@contextmanager
+def transaction(url: str, name: str = "target") -> Iterator[sa.Connection]:
+    """Open a connection and one transaction, committed at the end of the block unless it raises.
+
+    Args:
+        url: Of an SQLite or a PostgreSQL database.
+        name: The target's, for errors.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused, TableMismatch: By what the driver said.
+    """
+    parsed = _parsed(url, name)
+    where = f"target {name}"
+    try:
+        engine = (sqlite_target if parsed.get_backend_name() == "sqlite" else postgres).engine(parsed)
+        connection = engine.connect()
+    except OSError as error:
+        raise TargetRefused(f"{where}: its folder can't be made: {error.strerror}", "check the url's path") from error
+    except (sa.exc.SQLAlchemyError, psycopg.Error, sqlite3.Error) as error:
+        raise unreachable(error, where) from error
+    with translated(where), connection, connection.begin():
+        yield connection
+
+
+def check_target(url: str, name: str = "target") -> str:
+    """Return what a target is, in a few words, after having written to it and taken that back.
+
+    Raises:
+        EtlError: It can't be reached, or can't be written to.
+    """
+    parsed = _parsed(url, name)
+    if parsed.get_backend_name() == "sqlite":
+        path = Path(parsed.database or "")
+        if not path.exists():
+            folder = next(folder for folder in path.parents if folder.exists())
+            if not os.access(folder, os.W_OK):
+                raise TargetRefused(f"target {name}: folder {folder} can't be written", "give another path")
+            return f"SQLite, {path.name} will be made by the first load"
+    with transaction(url, name) as connection:
+        version = ".".join(str(number) for number in connection.dialect.server_version_info or ())
+        connection.exec_driver_sql("CREATE TABLE _etl_check (one int)")
+        connection.exec_driver_sql("DROP TABLE _etl_check")
+        kind = "SQLite" if connection.dialect.name == "sqlite" else "PostgreSQL"
+        return f"{kind} {version}, {parsed.database}"

@@ -1,0 +1,139 @@
+"""A user's own load function, called inside the ledger's transaction, which it may not end."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from etl.errors import FunctionFailed
+from etl.functions import blame, load_function
+from etl.load.rows import ROW
+from etl.pipeline import Pipeline
+
+_CURE = "leave the transaction to rq-etl: it commits the rows together with the ledger"
+_ENDS = re.compile(r"\s*(commit|rollback(?!\s+to)|end|abort|begin|start\s+transaction)\b", re.IGNORECASE)
+
+
+def call(connection: sa.Connection, pipeline: Pipeline, chunks: Iterable[pa.Table]) -> int:
+    """Give the user's function the rows, and the connection to load them with.
+
+    It gets every piece of the partition by itself with `split = "rows"`, and the whole partition at once otherwise.
+
+    Returns:
+        How many rows the function was given.
+
+    Raises:
+        FunctionFailed: It raised, or it ended the transaction.
+    """
+    name = pipeline.load.function or ""
+    function = load_function(name, root=pipeline.root, modules=pipeline.modules)
+    given = 0
+    tables: Iterator[pa.Table] = (chunk for chunk in chunks if chunk.num_rows)
+    if pipeline.extract.split != "rows":
+        whole = list(tables)
+        tables = iter([pa.concat_tables(whole, promote_options="permissive")] if whole else [])
+    for chunk in tables:
+        frame = _frame(chunk.drop_columns([ROW]))
+        with _unbroken(connection, name):
+            _run(function, frame, connection, name)
+        given += chunk.num_rows
+    return given
+
+
+def _frame(chunk: pa.Table) -> Any:
+    import pandas as pd
+
+    types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    return chunk.to_pandas(types_mapper=types.get)
+
+
+def _run(function: Callable[..., Any], frame: Any, connection: sa.Connection, name: str) -> None:
+    with blame(name):
+        function(frame, connection)
+
+
+@contextmanager
+def _unbroken(connection: sa.Connection, name: str) -> Iterator[None]:
+    """Have a commit inside the block fail, whichever way it is asked for, so that nothing of it stays."""
+
+    def refuse(_connection: sa.Connection) -> None:
+        raise FunctionFailed(f"{name} ends the transaction of its load", _CURE)
+
+    def look(_c: object, _cursor: object, statement: str, _p: object, _x: object, _many: bool) -> None:
+        if _ENDS.match(statement):
+            raise FunctionFailed(f"{name} ends the transaction of its load", _CURE)
+
+    events: list[tuple[str, Callable[..., Any]]] = [
+        ("commit", refuse),
+        ("rollback", refuse),
+        ("before_cursor_execute", look),
+    ]
+    guard = _SqliteGuard(connection) if connection.dialect.name == "sqlite" else _PostgresGuard(connection)
+    guard.raise_()
+    for event, handler in events:
+        sa.event.listen(connection, event, handler)
+    try:
+        yield
+    except FunctionFailed as error:
+        if guard.broke(error):
+            raise FunctionFailed(f"{name} ends the transaction of its load", _CURE) from error
+        raise
+    finally:
+        for event, handler in events:
+            sa.event.remove(connection, event, handler)
+    if not connection.in_transaction() or not guard.lower():
+        raise FunctionFailed(f"{name} ends the transaction of its load", _CURE)
+
+
+class _SqliteGuard:
+    """SQLite asks before it prepares a COMMIT or a ROLLBACK."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.driver: Any = connection.connection.driver_connection
+
+    def raise_(self) -> None:
+        import sqlite3
+
+        def judge(action: int, *_: object) -> int:
+            return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+        self.driver.set_authorizer(judge)
+
+    def broke(self, error: FunctionFailed) -> bool:
+        self.driver.set_authorizer(None)
+        cause = error.__cause__
+        original = getattr(cause, "orig", None) or cause
+        return getattr(original, "sqlite_errorname", "") == "SQLITE_AUTH"
+
+    def lower(self) -> bool:
+        self.driver.set_authorizer(None)
+        return bool(self.driver.in_transaction)
+
+
+class _PostgresGuard:
+    """A deferred constraint that is broken for the while: PostgreSQL itself then refuses to commit."""
+
+    NAME = "_etl_guard"
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+
+    def raise_(self) -> None:
+        create = f"CREATE TEMPORARY TABLE {self.NAME} (one int UNIQUE DEFERRABLE INITIALLY DEFERRED) ON COMMIT DROP"
+        self.connection.exec_driver_sql(create)
+        self.connection.exec_driver_sql(f"INSERT INTO {self.NAME} VALUES (1), (1)")
+
+    def broke(self, error: FunctionFailed) -> bool:
+        cause = error.__cause__
+        original: Any = getattr(cause, "orig", None) or cause
+        return getattr(getattr(original, "diag", None), "table_name", None) == self.NAME
+
+    def lower(self) -> bool:
+        try:
+            self.connection.exec_driver_sql(f"DROP TABLE {self.NAME}")
+        except sa.exc.DBAPIError:
+            return False
+        return True

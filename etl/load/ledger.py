@@ -1,0 +1,213 @@
+"""The ledger: the target's table `_etl_loads`, which says which partition of which run was loaded, and from what."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from etl.errors import ChangedFile
+from etl.load import tables
+from etl.pipeline import Pipeline
+from etl.plan import Partition
+
+NAME = "_etl_loads"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One partition of a run, as it is handed to the target.
+
+    Args:
+        content: sha256 of what was extracted.
+        partitions: How many the run has.
+        attempt: Which attempt of the run this is, from 1; a later one takes back what an earlier one staged.
+    """
+
+    pipeline: Pipeline
+    run: str
+    partition: Partition
+    content: str
+    partitions: int
+    attempt: int = 1
+
+    @property
+    def file(self) -> str:
+        """What the partition is read from: a file's name, or a JSON list of several."""
+        names = [piece.file for piece in self.partition.pieces]
+        return names[0] if len(names) == 1 else json.dumps(names)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger says of one partition."""
+
+    partition: int
+    rows: int
+    loaded: int
+    unchanged: int
+    superseded: int
+    rejected: int
+    final: bool
+    attempt: int
+
+
+def table(connection: sa.Connection, pipeline: Pipeline) -> sa.Table:
+    """Return the ledger, made if it is missing. It stands in the schema of the pipeline's table."""
+    made = _table(tables.split(connection, pipeline.table)[0])
+    if not sa.inspect(connection).has_table(NAME, schema=made.schema):
+        tables.kind(connection).lock(connection, "table", NAME)
+        made.create(connection, checkfirst=True)
+    return made
+
+
+def _table(schema: str | None) -> sa.Table:
+    text, number = sa.Text, sa.BigInteger
+    return sa.Table(
+        NAME,
+        sa.MetaData(),
+        sa.Column("run", text, primary_key=True),
+        sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("client", text, nullable=False),
+        sa.Column("pipeline", text, nullable=False),
+        sa.Column("table_name", text, nullable=False),
+        sa.Column("mode", text, nullable=False),
+        sa.Column("file", text, nullable=False),
+        sa.Column("first_byte", number, nullable=False),
+        sa.Column("last_byte", number),
+        sa.Column("version", text, nullable=False),
+        sa.Column("content", text, nullable=False),
+        sa.Column("fingerprint", text, nullable=False),
+        sa.Column("types", text, nullable=False, server_default="{}"),
+        sa.Column("rows", number, nullable=False),
+        sa.Column("loaded", number, nullable=False),
+        sa.Column("unchanged", number, nullable=False),
+        sa.Column("superseded", number, nullable=False),
+        sa.Column("rejected", number, nullable=False),
+        sa.Column("final", sa.Boolean, nullable=False),
+        sa.Column("loaded_at", sa.TIMESTAMP(timezone=True), nullable=False),
+        sa.Index(f"{NAME}_file", "client", "pipeline", "table_name", "file"),
+        schema=schema,
+    )
+
+
+def claim(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> Entry | None:
+    """Write the delivery's row, or return the one that is there. A second execution waits here for the first."""
+    pipeline, piece = delivery.pipeline, delivery.partition.pieces[0]
+    whole = piece.start == 0 and piece.end is None and len(delivery.partition.pieces) == 1
+    values = {
+        "run": delivery.run,
+        "partition": delivery.partition.number,
+        "attempt": delivery.attempt,
+        "client": pipeline.client,
+        "pipeline": pipeline.name,
+        "table_name": pipeline.table,
+        "mode": pipeline.load.mode,
+        "file": delivery.file,
+        "first_byte": piece.start,
+        "last_byte": piece.end,
+        "version": piece.version or (delivery.content if whole else ""),
+        "content": delivery.content,
+        "fingerprint": pipeline.fingerprint,
+        "types": "{}",
+        **dict.fromkeys(("rows", "loaded", "unchanged", "superseded", "rejected"), 0),
+        "final": False,
+        "loaded_at": datetime.now(UTC),
+    }
+    insert = tables.kind(connection).insert(ledger).values(values).on_conflict_do_nothing()
+    if connection.execute(insert).rowcount == 1:
+        return None
+    return entries(connection, ledger, delivery.run, delivery.partition.number)[0]
+
+
+def entries(connection: sa.Connection, ledger: sa.Table, run: str, partition: int | None = None) -> list[Entry]:
+    """Return what the ledger says of a run, by partition."""
+    columns = [ledger.c[name] for name in Entry.__dataclass_fields__]
+    query = sa.select(*columns).where(ledger.c.run == run).order_by(ledger.c.partition)
+    if partition is not None:
+        query = query.where(ledger.c.partition == partition)
+    return [Entry(*row) for row in connection.execute(query)]
+
+
+def record(connection: sa.Connection, ledger: sa.Table, run: str, partition: int, **values: Any) -> None:
+    """Write counts into a partition's row."""
+    mine = (ledger.c.run == run) & (ledger.c.partition == partition)
+    connection.execute(sa.update(ledger).where(mine).values(loaded_at=datetime.now(UTC), **values))
+
+
+def forget(connection: sa.Connection, ledger: sa.Table, run: str, partition: int | None = None) -> None:
+    """Remove the rows of what was staged and never applied."""
+    gone = (ledger.c.run == run) & ledger.c.final.is_(False)
+    if partition is not None:
+        gone &= ledger.c.partition == partition
+    connection.execute(sa.delete(ledger).where(gone))
+
+
+def last_types(connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline) -> dict[str, str]:
+    """Return the types of the columns that the pipeline's latest load had."""
+    same = (ledger.c.pipeline == pipeline.name) & (ledger.c.table_name == pipeline.table) & (ledger.c.types != "{}")
+    query = sa.select(ledger.c.types).where(same).order_by(ledger.c.loaded_at.desc()).limit(1)
+    found: Mapping[str, str] = json.loads(connection.execute(query).scalar() or "{}")
+    return dict(found)
+
+
+def loaded_before(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> bool:
+    """Say whether an earlier run has loaded this very piece of this file.
+
+    Raises:
+        ChangedFile: An earlier run has loaded the file when it was another, so that its rows would be there twice.
+    """
+    pipeline, piece = delivery.pipeline, delivery.partition.pieces[0]
+    if pipeline.extract.type == "function":
+        return False  # no file that could be the same
+    tables.kind(connection).lock(connection, "file", pipeline.client, pipeline.name, pipeline.table, delivery.file)
+    earlier = _earlier(connection, ledger, delivery)
+    if not earlier:
+        return False
+    if len(delivery.partition.pieces) > 1 or any(row.file != delivery.file for row in earlier):
+        if any((row.file, row.content) == (delivery.file, delivery.content) for row in earlier):
+            return True
+        raise _changed(delivery, earlier[0].run)
+    if any((row.first_byte, row.content) == (piece.start, delivery.content) for row in earlier):
+        return True
+    version = piece.version or (delivery.content if piece.start == 0 and piece.end is None else "")
+    end = piece.end if piece.end is not None else float("inf")
+    for row in earlier:
+        last = row.last_byte if row.last_byte is not None else float("inf")
+        if row.version != version or not version or (row.first_byte < end and piece.start < last):
+            raise _changed(delivery, row.run)
+    return False  # the rest of a file of which another run loaded a part
+
+
+def _earlier(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> Sequence[sa.Row[Any]]:
+    pipeline, names = delivery.pipeline, {piece.file for piece in delivery.partition.pieces}
+    same = (ledger.c.client == pipeline.client) & (ledger.c.pipeline == pipeline.name)
+    same &= (ledger.c.table_name == pipeline.table) & (ledger.c.run != delivery.run)
+    same &= ledger.c.final.is_(True) & (ledger.c.rows > 0)
+    # Several files stand in one row as a JSON list, where no index can find one of them.
+    either = ledger.c.file.startswith("[", autoescape=True)
+    if len(names) == 1:
+        either |= ledger.c.file == delivery.file
+        same &= either
+    query = sa.select(ledger).where(same).order_by(ledger.c.loaded_at.desc())
+    return [row for row in connection.execute(query) if names & _names(row.file)]
+
+
+def _names(file: str) -> set[str]:
+    try:
+        found = json.loads(file) if file.startswith("[") else file
+    except ValueError:
+        found = file
+    return set(found) if isinstance(found, list) else {file}
+
+
+def _changed(delivery: Delivery, run: str) -> ChangedFile:
+    pieces = delivery.partition.pieces
+    what = pieces[0].file if len(pieces) == 1 else f"{pieces[0].file} or one of {len(pieces) - 1} files with it"
+    return ChangedFile(
+        f"{what} has changed since run {run} appended it to {delivery.pipeline.table}",
+        'use mode = "replace" with by = ["_file"] to replace its rows, or give new rows a file of their own',
+    )

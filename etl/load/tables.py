@@ -1,0 +1,273 @@
+"""The target's tables: what is there, whether the rows fit it, and making or widening what is missing."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
+
+from etl.errors import BadSource, MissingColumn, TableMismatch
+from etl.load import postgres, sqlite
+from etl.load.rows import OWN, ROW, kind_of
+from etl.pipeline import Pipeline
+
+Types = Mapping[str, TypeEngine[Any]]
+
+
+class Kind(Protocol):
+    """What a module of a kind of database has."""
+
+    TYPES: dict[str, TypeEngine[Any]]
+    FITS: dict[str, frozenset[str]]
+    NAME_BYTES: int
+
+    def engine(self, url: sa.URL) -> sa.Engine: ...
+    def insert(self, table: Any) -> Any: ...
+    def lock(self, connection: sa.Connection, *names: str) -> None: ...
+    def prepare(self, connection: sa.Connection, *staged: sa.TableClause) -> None: ...
+    def write(
+        self, connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]
+    ) -> int: ...
+
+
+def kind(connection: sa.Connection) -> Kind:
+    """Return the module of the connection's kind of database."""
+    found: ModuleType = sqlite if connection.dialect.name == "sqlite" else postgres
+    return cast(Kind, found)
+
+
+def table(connection: sa.Connection, name: str, columns: Iterable[str]) -> sa.TableClause:
+    """Return a table, "name" or PostgreSQL's "schema.name", with columns of any type to build statements from."""
+    schema, name = split(connection, name)
+    return sa.table(name, *(sa.column(column) for column in columns), schema=schema)
+
+
+def split(connection: sa.Connection, name: str) -> tuple[str | None, str]:
+    """Return schema and name; SQLite has no schemas."""
+    schema, dot, rest = name.partition(".")
+    return (schema, rest) if dot and connection.dialect.name != "sqlite" else (None, name)
+
+
+def existing(connection: sa.Connection, name: str) -> dict[str, TypeEngine[Any]] | None:
+    """Return the types of a table's columns, or None where there is no such table."""
+    schema, name = split(connection, name)
+    try:
+        columns = sa.inspect(connection).get_columns(name, schema=schema)
+    except sa.exc.NoSuchTableError:
+        return None
+    return {column["name"]: column["type"] for column in columns}
+
+
+def word(type: TypeEngine[Any]) -> str:
+    """Return the pipeline's word for a column's type, "any" where the column takes anything, or "" for another type."""
+    if isinstance(type, sa.types.NullType):
+        return "any"
+    if isinstance(type, sa.REAL) and type.__class__.__module__.startswith("sqlalchemy.dialects.postgresql"):
+        return ""
+    if isinstance(type, sa.Enum):
+        return ""
+    words: tuple[tuple[Any, str], ...] = (
+        (sa.Boolean, "boolean"),
+        (sa.Integer, "integer"),
+        (sa.Float, "number"),
+        (sa.Numeric, "decimal"),
+        (sa.DateTime, "timestamp"),
+        (sa.Date, "date"),
+        (sa.String, "string"),
+    )
+    return next((word for sql, word in words if isinstance(type, sql)), "")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a chunk's columns go into a table.
+
+    Args:
+        types: Columns to load, with the type they have there or would be made with.
+        casts: Arrow types to cast columns to first.
+        warnings: What is left out although it was declared.
+    """
+
+    types: dict[str, TypeEngine[Any]]
+    casts: dict[str, pa.DataType] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit:
+    """Say how rows go into the pipeline's table, by its types and by `new_columns`.
+
+    Raises:
+        TableMismatch: A column has another type there, or is unknown where `new_columns = "fail"`.
+        BadSource: A column can't be a table's.
+        MissingColumn: A column that decides which row wins is not among the rows'.
+    """
+    database = kind(connection)
+    there = existing(connection, pipeline.table)
+    fold = str.lower if connection.dialect.name == "sqlite" else str
+    known = {fold(name): type for name, type in (there or {}).items()}
+    names = [name for name in schema.names if name != ROW]
+    _check_names(names, fold, database.NAME_BYTES)
+    needed = {*pipeline.load.key, *pipeline.load.by, *filter(None, [pipeline.load.newest])} - {"_file"}
+    if missing := sorted(needed - set(names)):
+        raise MissingColumn(f"the rows have no column {missing[0]}, which load needs", f"they have {', '.join(names)}")
+    types: dict[str, TypeEngine[Any]] = {}
+    casts: dict[str, pa.DataType] = {}
+    warnings = []
+    for name in names:
+        wanted = kind_of(name, schema.field(name).type)
+        if fold(name) in known:
+            types[name], to = _met(pipeline, name, wanted, known[fold(name)], database)
+            if to is not None:
+                casts[name] = to
+            continue
+        expected = name in needed or (there is None and (name in pipeline.columns or not pipeline.columns))
+        if pipeline.new_columns == "fail" and not expected:
+            raise TableMismatch(
+                f"table {pipeline.table} has no column {name}, and new_columns is fail",
+                f'add the column to the table, or say new_columns = "add" or "ignore" for {pipeline.name}',
+            )
+        if pipeline.new_columns == "ignore" and not expected:
+            if name in pipeline.columns:
+                warnings.append(f"table {pipeline.table} has no column {name}: not loaded (new_columns is ignore)")
+        elif wanted != "null":  # a column without values is made once there is a value, since only that has a type
+            types[name] = database.TYPES[wanted]
+    return Fit(types, casts, tuple(warnings))
+
+
+def _check_names(names: Sequence[str], fold: Any, limit: int) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if not name or len(name.encode()) > limit:
+            raise BadSource(
+                f"column name {name!r} is empty or longer than {limit} bytes", "rename it with [columns] from"
+            )
+        if name in OWN:
+            raise BadSource(f"column {name} has the name of a column that rq-etl adds", "rename it with [columns] from")
+        if fold(name) in seen:
+            raise BadSource(f"column {name} differs from another in case only", "rename one with [columns] from")
+        seen.add(fold(name))
+
+
+def _met(
+    pipeline: Pipeline, name: str, wanted: str, there: TypeEngine[Any], database: Kind
+) -> tuple[TypeEngine[Any], pa.DataType | None]:
+    """Return the type to stage a column with that the table has, and the Arrow type to cast it to."""
+    found = word(there)
+    if wanted == "null":
+        return there, None
+    if wanted == "integer" and found == "string" and not pipeline.columns:
+        return there, pa.string()  # inferred from fewer rows than the table was made from
+    if found not in database.FITS[wanted]:
+        declared = f'declare type = "{found}" for it in [columns]' if found and found != "any" else "leave it out"
+        raise TableMismatch(
+            f"table {pipeline.table}, column {name}: the table has {there}, the pipeline {wanted}",
+            f"{declared}, or alter the table",
+        )
+    to: pa.DataType | None = None
+    if wanted == "integer" and found == "number":
+        to = pa.float64()  # refuses what a float can't hold
+    if wanted == "decimal" and isinstance(there, sa.Numeric) and there.scale is not None and 0 <= there.scale < 9:
+        to = pa.decimal128(38, there.scale)  # refuses what the server would round
+    return database.TYPES[wanted if to != pa.float64() else "number"], to
+
+
+def ensure(
+    connection: sa.Connection, name: str, types: Types, key: Sequence[str] = (), *, temporary: bool = False
+) -> bool:
+    """Make a table, or add the columns and the unique index that it lacks.
+
+    Args:
+        types: The columns it must have.
+        key: The columns that tell its rows apart.
+
+    Returns:
+        Whether the table is new.
+
+    Raises:
+        TableMismatch: Rows that are there have the same key.
+    """
+    there = existing(connection, name)
+    if there is not None and not _lacking(connection, there, types) and _has_key(connection, name, key):
+        return False
+    if not temporary:
+        kind(connection).lock(connection, "table", name)
+        there = existing(connection, name)  # another load may have made it while this one waited
+    if there is None:
+        _create(connection, name, types, key, temporary)
+        return True
+    where = _formatted(connection, name)
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    for column in _lacking(connection, there, types):
+        made = types[column].compile(connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {where} ADD COLUMN {quote(column)} {made}")
+    if not _has_key(connection, name, key):
+        _index(connection, name, key)
+    return False
+
+
+def _lacking(connection: sa.Connection, there: Types, types: Types) -> list[str]:
+    if connection.dialect.name == "sqlite":
+        known = {name.lower() for name in there}
+        return [name for name in types if name.lower() not in known]
+    return [name for name in types if name not in there]
+
+
+def _has_key(connection: sa.Connection, name: str, key: Sequence[str]) -> bool:
+    if not key:
+        return True
+    schema, name = split(connection, name)
+    inspector = sa.inspect(connection)
+    found: list[Sequence[str | None]] = [inspector.get_pk_constraint(name, schema=schema)["constrained_columns"]]
+    for index in inspector.get_indexes(name, schema=schema):
+        partial = any("where" in option for option in index.get("dialect_options", {}))
+        if index["unique"] and not partial and not index.get("expressions"):
+            found.append(index["column_names"])
+    found += [constraint["column_names"] for constraint in inspector.get_unique_constraints(name, schema=schema)]
+    return any(len(columns) == len(key) and set(columns) == set(key) for columns in found)
+
+
+def _create(connection: sa.Connection, name: str, types: Types, key: Sequence[str], temporary: bool) -> None:
+    schema, name = split(connection, name)
+    columns = [
+        sa.Column(column, type, primary_key=column in key, nullable=column not in key, autoincrement=False)
+        for column, type in types.items()
+    ]
+    made = sa.Table(
+        name,
+        sa.MetaData(),
+        *columns,
+        schema=schema,
+        prefixes=["TEMPORARY"] if temporary else [],
+        postgresql_on_commit="DROP" if temporary else None,
+    )
+    made.create(connection)
+
+
+def _index(connection: sa.Connection, name: str, key: Sequence[str]) -> None:
+    _, short = split(connection, name)
+    mark = hashlib.sha256("\0".join((short, *key)).encode()).hexdigest()[:8]
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    index = quote(f"{short[:40]}_key_{mark}")
+    columns = ", ".join(quote(column) for column in key)
+    try:
+        connection.exec_driver_sql(f"CREATE UNIQUE INDEX {index} ON {_formatted(connection, name)} ({columns})")
+    except sa.exc.IntegrityError as error:
+        raise TableMismatch(
+            f"table {name} has rows with the same {', '.join(key)}, so it can't be merged into by that key",
+            "remove the doubled rows, or name a key that tells them apart",
+        ) from error
+
+
+def drop(connection: sa.Connection, name: str) -> None:
+    """Drop a table if it is there."""
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_formatted(connection, name)}")
+
+
+def _formatted(connection: sa.Connection, name: str) -> str:
+    schema, name = split(connection, name)
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    return ".".join(quote(part) for part in (schema, name) if part)
