@@ -166,3 +166,14 @@ def test_rq_stays_below_3() -> None:
     """In 3.0.0 the release of children is no longer in the parent's transaction: docs/decisions.md."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "rq>=2.12,<3" in project["dependencies"]
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    """Another's dependency may go with its next version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {Requirement(line).name.lower().replace("-", "_") for line in project["dependencies"]}
+    along = {"pydantic_core": "pydantic", "werkzeug": "flask", "markupsafe": "flask"}
+    files = python_files("etl", "jobs", "cli.py", "rq_etl.py")
+    modules = {module.partition(".")[0] for path in files for module in imported(path)}
+    foreign = modules - sys.stdlib_module_names - {"etl", "jobs", "cli", "rq_etl"}
+    assert {name for name in foreign if along.get(name, name).lower() not in declared} == set()
