@@ -42,11 +42,11 @@ class Broker:
         owned: Whether it stops with this process.
     """
 
-    connection: Redis
-    url: str
+    connection: Redis = field(repr=False)
+    url: str = field(repr=False)
     kind: Literal["set", "private", "in-process"]
     owned: bool = False
-    _stop: list[Callable[[], None]] = field(default_factory=list)
+    _stop: list[Callable[[], None]] = field(default_factory=list, repr=False)
 
     def close(self) -> None:
         """Close the connection, and stop the server if it is this process's own."""

@@ -70,7 +70,10 @@ local function keep_execution(id, execution)
 end
 
 local function end_execution(id, execution)
-  redis.call('DEL', 'rq:execution:' .. id .. ':' .. execution)
+  local key = 'rq:execution:' .. id .. ':' .. execution
+  local worker = 'rq:worker:' .. (redis.call('HGET', key, 'worker_name') or '')
+  if redis.call('HGET', worker, 'current_job') == id then redis.call('HDEL', worker, 'current_job') end
+  redis.call('DEL', key)
   redis.call('ZREM', 'rq:executions:' .. id, execution)
 end
 

@@ -102,9 +102,7 @@ class Line:
         for start in range(0, len(self.names), 1000):
             pipe.exists(*[prefix + name for name in self.names[start : start + 1000]])
         known, *filled = pipe.execute()
-        if known != self._known:
-            self.refresh()
-        return known != self._known or any(filled)
+        return any(filled) or (known != self._known and self.refresh())
 
     def due(self) -> float | None:
         """Return in how many seconds the next retry is due, or None where none waits."""

@@ -49,24 +49,23 @@ def settle(connection: Redis, job: EtlJob, queue: FairQueue, outcome: Outcome) -
     at, entry = utcformat(job.ended_at), job.execution.composite_key
     if outcome.kind in ("lost", "returned"):
         most = settings.MAX_LOSSES if outcome.kind == "lost" else 0
-        became = lua.lose(connection, queue.name, entry, at, most, LOST, PACKED).decode()
-        return None if became == "gone" else JobStatus(became)
+        answer = lua.lose(connection, queue.name, entry, at, most, LOST, PACKED).decode()
+        return None if answer == "gone" else JobStatus(answer)
     pipe = connection.pipeline()  # only to collect what RQ would send
     if outcome.kind == "done":
-        _finish(job, outcome, pipe)
+        became = _finish(job, outcome, pipe)
     elif outcome.kind == "failed" and outcome.curable and job.should_retry:
-        _try_again(job, queue, outcome, pipe)
+        became = _try_again(job, queue, outcome, pipe)
     else:
-        _fail(job, outcome, pipe)
+        became = _fail(job, outcome, pipe)
     _count(job, outcome, pipe)
     job.execution.delete(job=job, pipeline=pipe)
-    ended = job.get_status(refresh=False) in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED)
+    ended = became in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED)
     commands = [word for words, _ in pipe.command_stack for word in (len(words), *words)]
-    written = lua.settle(connection, queue.name, entry, job.id, int(ended), at, *commands)
-    return job.get_status(refresh=False) if written else None
+    return became if lua.settle(connection, queue.name, entry, job.id, int(ended), at, *commands) else None
 
 
-def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> None:
+def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:
     ttl = job.get_result_ttl(DEFAULT_RESULT_TTL)
     job._result = job.serializer.loads(outcome.value.encode())
     job._exc_info = None
@@ -75,25 +74,29 @@ def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> None:
     if ttl != 0:
         job._handle_success(ttl, pipe, **_execution(job))
     job.cleanup(ttl, pipeline=pipe, remove_from_queue=False)
+    return JobStatus.FINISHED
 
 
-def _fail(job: EtlJob, outcome: Outcome, pipe: Any) -> None:
+def _fail(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:
     job.retries_left = 0
-    job.set_status(JobStatus.STOPPED if outcome.kind == "stopped" else JobStatus.FAILED, pipeline=pipe)
+    became = JobStatus.STOPPED if outcome.kind == "stopped" else JobStatus.FAILED
+    job.set_status(became, pipeline=pipe)
     job._handle_failure(outcome.error, pipe, **_execution(job))
+    return became
 
 
-def _try_again(job: EtlJob, queue: FairQueue, outcome: Outcome, pipe: Any) -> None:
+def _try_again(job: EtlJob, queue: FairQueue, outcome: Outcome, pipe: Any) -> JobStatus:
     """Queue the job again, now or when its interval is over; RQ's own `retry` writes at once, outside `pipe`."""
     interval = job.get_retry_interval()
     job.retries_left = (job.retries_left or 1) - 1
     job._exc_info = outcome.error
     if not interval:
         queue._enqueue_job(job, pipeline=pipe, at_front=job.enqueue_at_front_on_retry)
-        return
+        return JobStatus.QUEUED
     pipe.sadd(queue.redis_queues_keys, queue.key)
     queue._persist_job(job, pipe, status=JobStatus.SCHEDULED)
     pipe.zadd(queue.scheduled_job_registry.key, {job.id: time.time() + interval})
+    return JobStatus.SCHEDULED
 
 
 def _count(job: EtlJob, outcome: Outcome, pipe: Any) -> None:
