@@ -56,7 +56,7 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.root = path.absolute().parent
+        self.root = path.parent.resolve()
         self.mistakes: list[Mistake] = []
         self.settings = Settings()
         self.targets: dict[str, Target] = {}
@@ -72,7 +72,7 @@ class _Reader:
         raw = self.toml(self.path)
         written = self.client_files()
         if raw is None:
-            return Config(root=self.root, path=self.path.absolute())
+            return Config(root=self.root, path=self.root / self.path.name)
         for key in raw.keys() - set(SECTIONS):
             self.wrong(self.path, (key,), f"unknown key{suggest(key, SECTIONS)}")
         self.read_settings(raw)
@@ -88,7 +88,7 @@ class _Reader:
         variants = [self.variants(client) for client in known.values()]
         return Config.model_construct(
             root=self.root,
-            path=self.path.absolute(),
+            path=self.root / self.path.name,
             settings=self.settings,
             targets=self.targets,
             defaults=defaults,

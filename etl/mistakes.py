@@ -39,8 +39,11 @@ class Mistake:
     def __str__(self) -> str:
         path = key_path(self.key)
         if self.what.startswith("unknown key"):
-            return f"{self.file}: unknown key {path}{self.what.removeprefix('unknown key')}"
-        return f"{self.file}: {path}: {self.what}" if path else f"{self.file}: {self.what}"
+            text = f"unknown key {path}{self.what.removeprefix('unknown key')}"
+        else:
+            text = f"{path}: {self.what}" if path else self.what
+        # Names out of the file may hold anything; a mistake stays one line.
+        return f"{self.file}: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def key_path(key: Iterable[str | int]) -> str:

@@ -1,6 +1,7 @@
 """What a pipeline is, whose it is, and `resolve`, which settles one for a client. `etl.config` reads the files."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -186,7 +187,7 @@ class Config(Model):
         """Absolute folder of staging, or its s3:// URL."""
         if self.settings.staging.startswith("s3://"):
             return self.settings.staging
-        return str(self.root / Path(self.settings.staging).expanduser())
+        return os.path.normpath(self.root / Path(self.settings.staging).expanduser())
 
 
 def pipelines_of(config: Config, client: str) -> tuple[str, ...]:
@@ -211,7 +212,7 @@ def resolve(
 
     Args:
         params: The run's own parameters; they win over the client's.
-        max_rejects: Takes the place of the pipeline's where given: a number of rows, or "5%".
+        max_rejects: Takes the place of the pipeline's where given: a number of rows (as text too), or "5%".
 
     Raises:
         UnknownName: There is no such pipeline or client, or the client doesn't have the pipeline.
@@ -229,7 +230,7 @@ def resolve(
     fields = dict(definition)
     if max_rejects is not None:
         try:
-            fields["max_rejects"] = share(max_rejects)
+            fields["max_rejects"] = share(int(max_rejects) if str(max_rejects).isdecimal() else max_rejects)
         except ValueError as error:
             raise ConfigError(f"max_rejects: {error}") from None
     # Every part has been validated when it was read; doing it again would cost most of `plan --all-clients`.

@@ -99,8 +99,11 @@ def test_the_designed_configuration_loads(write: Write) -> None:
 
 
 def test_a_configuration_elsewhere_has_its_own_root(write: Write, tmp_path_factory: pytest.TempPathFactory) -> None:
-    root = write(DESIGNED)
+    root = write(DESIGNED.replace('"staging"', '"../staging"'))
     assert load_config(root / "etl.toml").root == root
+    (root / "inner").mkdir()
+    config = load_config(Path("inner/../etl.toml"))
+    assert (config.root, config.path, config.staging) == (root, root / "etl.toml", str(root.parent / "staging"))
     missing = tmp_path_factory.mktemp("empty") / "etl.toml"
     with pytest.raises(
         ConfigError, match=r"there is no .*etl\.toml\n  make one with rq-etl init, or name it with --config"

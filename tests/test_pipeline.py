@@ -92,6 +92,7 @@ def test_params_of_the_run_win(config: Config) -> None:
     assert found.params == {"region": "south", "year": 2024, "month": "5"}
     assert found.max_rejects == 3
     assert resolve(config, "claims", "globex", max_rejects="2%").reject_limit(100) == 2
+    assert resolve(config, "claims", "globex", max_rejects="12").max_rejects == 12
     assert resolve(config, "claims", "globex").params["region"] == "north"
 
 
