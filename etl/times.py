@@ -1,6 +1,7 @@
 """Dates and timestamps out of text: ISO 8601, or the formats a column declares, never a guess."""
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -35,6 +36,7 @@ _SHAPES = {
     "S": "[0-5]?[0-9]",
     "p": "[AaPp][Mm]",
 }
+_PANDAS = np.array(["0001-01-03", "9999-12-29"], "datetime64[us]")  # the days that its tz_localize can do
 _EARLIEST, _LATEST = pa.scalar(datetime.min, WALL), pa.scalar(datetime.max, WALL)
 
 
@@ -68,17 +70,19 @@ def localize(walls: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     """Return wall clock times of a zone as UTC instants.
 
     A time that a change of clocks repeats is the first of the two; one that it leaves out is read by the clock before
-    the change, as Python and PostgreSQL do.
+    the change, as Python and PostgreSQL do. One that is outside the calendar in UTC is null.
     """
-    walls = walls.cast(WALL)
+    walls = _in_calendar(walls.cast(WALL))
     if zone == "UTC":
         return walls.cast(INSTANT)
     values = walls.to_numpy().astype("datetime64[us]")
-    index = pd.DatetimeIndex(values).tz_localize(zone, ambiguous=np.ones(len(values), dtype=bool), nonexistent="NaT")
+    usual = np.where((values > _PANDAS[0]) & (values < _PANDAS[1]), values, np.datetime64("NaT"))
+    index = pd.DatetimeIndex(usual).tz_localize(zone, ambiguous=np.ones(len(usual), dtype=bool), nonexistent="NaT")
     instants = np.array(index.tz_convert("UTC").tz_localize(None).as_unit("us").to_numpy())
     for place in np.flatnonzero(np.isnat(instants) & ~np.isnat(values)):
-        moment = values[place].item().replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
-        instants[place] = np.datetime64(moment.replace(tzinfo=None), "us")
+        with suppress(OverflowError):  # 9999-12-31 in America is in the year 10000
+            moment = values[place].item().replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+            instants[place] = np.datetime64(moment.replace(tzinfo=None), "us")
     return pa.chunked_array([pa.array(instants, WALL).cast(INSTANT)])
 
 
