@@ -2,8 +2,10 @@
 
 import glob
 import os
+import re
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -13,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from etl.errors import BadSource, ConfigError, SourceMissing
 from etl.pipeline import CsvExtract, Pipeline
 from etl.values import fill, placeholders
+
+_ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them
 
 ROW_BITS = 40  # `_row` = piece index << ROW_BITS | physical line
 
@@ -102,14 +106,13 @@ def plan(
         return Plan(partitions=(Partition(number=1, pieces=(piece,), order=0),))
 
     pattern = _pattern(pipeline, config, start, end)
-    files = _list(pipeline.root, pattern)
-    shown = _unescaped(pattern)
-    if not files:
+    files, growing = _settled(_list(pipeline.root, pattern), config.settle)
+    warnings = [f"{file.name} is still growing: left out of this run" for file in sorted(growing)]
+    if not files and not growing:
+        shown = _unescaped(pattern)
         if config.missing == "fail":
             raise SourceMissing(f"no file matches {shown}{_nearest(pipeline.root, pattern)}", 'or set missing = "ok"')
         return Plan(warnings=(f"no file matches {shown}",) if config.missing == "warn" else ())
-    files, growing = _settled(files, config.settle)
-    warnings = [f"{file.name} is still growing: left out of this run" for file in growing]
 
     pieces = []
     for file in sorted(files):
@@ -197,11 +200,8 @@ def _cut(file: _File, config: CsvExtract, size: int) -> list[Piece] | None:
 
     whole = Piece(file=file.name, path=file.path, size=file.size, modified=file.modified)
     try:
-        feed = Feed(whole, config.encoding)
-        try:
+        with closing(Feed(whole, config.encoding)) as feed:
             head = read_head(feed, config)
-        finally:
-            feed.close()
     except (BadSource, SourceMissing):
         return None  # extract says what is wrong
     if feed.compressed or not ascii_compatible(feed.encoding) or not (head.delimiter + config.quote).isascii():
@@ -229,9 +229,7 @@ def _cut(file: _File, config: CsvExtract, size: int) -> list[Piece] | None:
 
 
 def _unescaped(pattern: str) -> str:
-    for letter in "*?[":
-        pattern = pattern.replace(f"[{letter}]", letter)
-    return pattern
+    return _ESCAPED.sub(r"\1", pattern)
 
 
 def _nearest(root: str, pattern: str) -> str:
@@ -239,9 +237,7 @@ def _nearest(root: str, pattern: str) -> str:
     folder = root if not os.path.isabs(pattern) else os.sep
     for part in pattern.strip(os.sep).split(os.sep)[:-1]:
         deeper = os.path.join(folder, _unescaped(part))
-        if glob.has_magic(glob.escape("") + part.replace("[*]", "").replace("[?]", "").replace("[[]", "")):
-            break
-        if not os.path.isdir(deeper):
+        if glob.has_magic(_ESCAPED.sub("", part)) or not os.path.isdir(deeper):
             break
         folder = deeper
     try:

@@ -83,7 +83,8 @@ def starts(data: Bytes, quotes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     begin = np.append(0, ends[last][:-1] + 1)
     length = ends[last] - begin
     blank = (length == 0) | ((length == 1) & (data[np.minimum(begin, len(data) - 1)] == _RETURN))
-    return first[~blank]
+    lines: npt.NDArray[np.int64] = first[~blank]
+    return lines
 
 
 def cut(path: str, begin: int, delimiter: bytes, quote: bytes, size: int) -> tuple[list[tuple[int, int]], str]:

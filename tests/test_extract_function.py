@@ -40,7 +40,7 @@ def read(pipeline: Pipeline) -> tuple[pa.Table, str]:
     """Return all rows as one table, and the content hash."""
     [partition] = plan(pipeline).partitions
     source = extract(pipeline, partition, Context(client="acme", run="r1", params=pipeline.params))
-    tables = []
+    tables: list[pa.Table] = []
     while True:
         try:
             chunk = next(source)

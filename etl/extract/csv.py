@@ -7,6 +7,7 @@ import codecs
 import csv
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -44,24 +45,18 @@ def extract_csv(config: CsvExtract, partition: Partition) -> Generator[Chunk, No
     names.pop("", None)
     gathered = _Gathered(list(names.values()))
     for index, (piece, head) in enumerate(zip(partition.pieces, heads, strict=True)):
-        feed = Feed(piece, config.encoding, digest)
-        try:
+        with closing(Feed(piece, config.encoding, digest)) as feed:
             if piece.start == 0:
                 read_head(feed, config)
             for _ in _records(feed, head, config.quote, index << ROW_BITS, gathered):
                 yield from gathered.full()
-        finally:
-            feed.close()
     yield gathered.rest()
     return digest.hexdigest()
 
 
 def _head(piece: Piece, config: CsvExtract) -> Head:
-    feed = Feed(piece, config.encoding, whole=True)
-    try:
+    with closing(Feed(piece, config.encoding, whole=True)) as feed:
         return read_head(feed, config)
-    finally:
-        feed.close()
 
 
 class _Gathered:
@@ -183,10 +178,8 @@ def _parse(block: bytes, head: Head, quote: str) -> _Parsed | None:
         return None
     line_ends = int(np.count_nonzero(data == ord("\n")))
     count = rows.num_rows + len(ragged)
-    if count == line_ends + (not block.endswith(b"\n")):
-        lines = np.arange(count)
-    else:  # some lines are blank, or inside of quotes
-        lines = split.starts(data, quotes)
+    simple = count == line_ends + (not block.endswith(b"\n"))  # else some lines are blank, or inside of quotes
+    lines = np.arange(count) if simple else split.starts(data, quotes)
     if len(lines) != count:
         return None
     bad = []
@@ -242,7 +235,9 @@ def _strictly(reader: StrictReader, length: int, names: Sequence[str]) -> _Parse
             good.append(record.fields)
             lines.append(line)
     columns = zip(*good, strict=True) if good else [()] * len(names)
-    rows = pa.table([pa.array([value or None for value in column], pa.string()) for column in columns], names=list(names))
+    rows = pa.table(
+        [pa.array([value or None for value in column], pa.string()) for column in columns], names=list(names)
+    )
     return _Parsed(rows, np.array(lines, np.int64), bad, 0)
 
 

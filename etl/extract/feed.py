@@ -43,6 +43,7 @@ class Feed:
         line: Physical line number of the buffer's first byte.
         position: Bytes of UTF-8 taken so far.
         eof: Whether the buffer holds all that is left.
+        compressed: Whether the file is gzip.
         encoding: The encoding found.
         bom: Length of the byte order mark in bytes.
 
@@ -67,14 +68,11 @@ class Feed:
         except OSError as exc:
             raise BadSource(f"{piece.file} can't be opened: {exc.strerror}", "check who may read it") from None
         self._opened = _state(self._file)
-        head = self._file.read(4096)
-        if piece.version and self._opened[0] != piece.modified:
-            raise self._changed("since the run was planned")
-        self.compressed = head.startswith(b"\x1f\x8b")
-        if self.compressed:
-            with contextlib.suppress(zlib.error):  # reading it says what is wrong
-                head = zlib.decompressobj(wbits=31).decompress(head, 4096)
-        self.encoding, self.bom = _encoding(piece.file, head, encoding)
+        try:
+            self.compressed, self.encoding, self.bom = self._look(encoding)
+        except BaseException:
+            self.close()
+            raise
         self._blocks = self._decoded()
 
     def close(self) -> None:
@@ -147,6 +145,16 @@ class Feed:
         likely = "cp1252" if self.encoding == "utf-8" else "utf-8"
         what = f"{self.piece.file} line {line} is not {self.encoding}"
         return BadSource(what, f'set encoding = "{likely}" (or what it really is) in the pipeline\'s extract')
+
+    def _look(self, encoding: str) -> tuple[bool, str, int]:
+        if self.piece.version and self._opened[0] != self.piece.modified:
+            raise self._changed("since the run was planned")
+        head = self._file.read(4096)
+        compressed = head.startswith(b"\x1f\x8b")
+        if compressed:
+            with contextlib.suppress(zlib.error):  # reading it says what is wrong
+                head = zlib.decompressobj(wbits=31).decompress(head, 4096)
+        return compressed, *_encoding(self.piece.file, head, encoding)
 
     def _changed(self, when: str) -> BadSource:
         return BadSource(f"{self.piece.file} changed {when}", "run it again once the file is complete")
@@ -240,6 +248,8 @@ def _encoding(file: str, head: bytes, declared: str) -> tuple[str, int]:
         name += "-le"
     if ascii_compatible(name) and len(head) >= 8:
         for first, likely in ((1, "utf-16-le"), (0, "utf-16-be")):
-            if head[first::2].count(0) * 10 > len(head[first::2]) * 7 and head[1 - first :: 2].count(0) * 10 < len(head):
+            if head[first::2].count(0) * 10 > len(head[first::2]) * 7 and head[1 - first :: 2].count(0) * 10 < len(
+                head
+            ):
                 raise BadSource(f"{file} line 1 is not {name}: it looks like UTF-16", f'set encoding = "{likely}"')
     return name, 0

@@ -219,7 +219,9 @@ def _cast(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
         try:
             columns.append(column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            what = f"{name}: column {field.name} is {column.type} in one frame and does not fit the others' {field.type}"
+            what = (
+                f"{name}: column {field.name} is {column.type} in one frame and does not fit the others' {field.type}"
+            )
             raise FunctionFailed(what, "give the column the same type in every frame") from None
     return pa.Table.from_arrays(columns, schema=schema)
 

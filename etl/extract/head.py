@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from etl.errors import BadSource
 from etl.extract.feed import Feed
-from etl.extract.strict import StrictReader
+from etl.extract.strict import StrictReader, csv_format
 from etl.pipeline import CsvExtract
 
 _SAMPLE = 1 << 16
@@ -74,8 +74,7 @@ def _sniff(feed: Feed, quote: str) -> str:
         lines.pop()
     best, delimiter = (0.0, 1), ","
     for candidate in _DELIMITERS:
-        quoting = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
-        records = csv.reader(lines, delimiter=candidate, quotechar=quote or None, quoting=quoting)
+        records = csv.reader(lines, **{**csv_format(candidate, quote), "strict": False})
         counts = [len(record) for record, _ in zip(filter(None, records), range(30), strict=False)]
         if counts and counts[0] > 1 and (score := (counts.count(counts[0]) / len(counts), counts[0])) > best:
             best, delimiter = score, candidate
