@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etl.config import check_functions, load_config, resolve
+from etl.config import load_config, resolve
 from etl.errors import ConfigError
 
 DESIGNED = """
@@ -367,80 +367,6 @@ def test_any_value_anywhere_is_read_or_told(write: Write, data: st.DataObject) -
     except ConfigError as error:
         lines = error.mistakes
     assert all(line.startswith("etl.toml: ") and "\n" not in line for line in lines)
-
-
-STEPS = """
-import pandas as pd
-def clean(df): return df
-def scale(df, factor, client, params, since=None): return df
-def anything(df, **kwargs): return df
-def source(client, start, page_size=10): yield from ()
-def store(df, connection): pass
-async def later(df): return df
-def piecewise(df): yield df
-def no_frame(): return None
-def needy(df, rate): return df
-number = 5
-"""
-
-
-def with_functions(transform: str, extract: str = "", load: str = "") -> str:
-    return f"""
-    settings.modules = ["demo_steps"]
-    targets.db.url = "sqlite:///w.db"
-    pipelines.claims.extract = {extract or '{ type = "csv", path = "x" }'}
-    pipelines.claims.transform = {transform}
-    pipelines.claims.load = {{ target = "db", table = "t"{load} }}
-    """
-
-
-def test_functions_that_fit_are_fine(write: Write) -> None:
-    root = write(
-        with_functions(
-            '["demo_steps:clean", { function = "demo_steps:scale", args = { factor = 2 } },'
-            ' { function = "demo_steps:anything", args = { x = 1 } }]',
-            '{ type = "function", function = "demo_steps:source", args = { page_size = 5 } }',
-            ', function = "demo_steps:store"',
-        )
-    )
-    (root / "demo_steps.py").write_text(STEPS)
-    assert check_functions(load_config()) == []
-
-
-@pytest.mark.parametrize(
-    ("transform", "said"),
-    [
-        ('"demo_steps:claen"', "demo_steps:claen: demo_steps has no function claen"),
-        ('"demo_steps:number"', "demo_steps:number: demo_steps has no function number"),
-        ('"demo_steps:needy"', "demo_steps:needy asks for rate, which nothing gives it; give it in `args`"),
-        ('{ function = "demo_steps:clean", args = { factr = 1 } }', "demo_steps:clean has no parameter factr"),
-        ('"demo_steps:no_frame"', "demo_steps:no_frame takes 0 arguments, it is called with 1"),
-        ('"demo_steps:later"', "demo_steps:later is async; write it with a plain def"),
-        ('"demo_steps:piecewise"', "demo_steps:piecewise yields; return one DataFrame instead"),
-    ],
-)
-def test_a_function_that_can_not_be_called_is_told(write: Write, transform: str, said: str) -> None:
-    root = write(with_functions(f'["demo_steps:clean", {transform}]'))
-    (root / "demo_steps.py").write_text(STEPS)
-    (told,) = check_functions(load_config())
-    assert str(told).startswith(f"etl.toml: pipelines.claims.transform[1]: {said}")
-
-
-def test_a_module_that_is_not_there_or_broken_is_told(write: Write) -> None:
-    root = write(with_functions('["demo_steps:clean"]'))
-    (told,) = check_functions(load_config())
-    assert "there is no module demo_steps" in str(told)
-    (root / "demo_steps.py").write_text("def clean(df:\n")
-    (told,) = check_functions(load_config())
-    assert "demo_steps can't be imported: SyntaxError" in str(told)
-
-
-def test_a_function_of_an_override_is_told_in_the_clients_own_file(write: Write) -> None:
-    acme = 'pipelines = ["claims"]\noverride.claims.transform = ["demo_steps:needy"]\n'
-    root = write(with_functions("[]"), acme=acme, globex=acme)
-    (root / "demo_steps.py").write_text(STEPS)
-    (told,) = check_functions(load_config())
-    assert str(told).startswith("clients/acme.toml: override.claims.transform[0]: demo_steps:needy asks for rate")
 
 
 def test_resolve_can_be_had_beside_load_config(write: Write) -> None:
