@@ -265,9 +265,9 @@ def doctor() -> None:
 @common
 def demo(folder: Path, rows: int | None) -> None:
     """Make three clients' claims files in FOLDER and load them."""
-    from jobs import demo as demonstration
+    from jobs.demo import show
 
-    sys.exit(demonstration.main(shared, folder, rows))
+    sys.exit(show.main(shared, folder, rows))
 
 
 @cli.command()

@@ -40,6 +40,7 @@ class Work:
     run: str
     stage: str
     number: int
+    attempt: int
     pipeline: Pipeline
     plan: Plan
     context: Context
@@ -118,7 +119,7 @@ def _perform(stage: str, run: str, number: int, body: Callable[[Work, Redis], Ma
 def _work(stage: str, run: str, number: int, record: dict[str, str]) -> Work:
     staging = Staging(settings.staging(), record["client"], run)
     pipeline, plan, context = _spec(settings.staging(), record["client"], run, record["attempt"])
-    return Work(run, stage, number, pipeline, plan, context, staging)
+    return Work(run, stage, number, int(record["attempt"]), pipeline, plan, context, staging)
 
 
 @lru_cache(maxsize=64)
@@ -223,6 +224,7 @@ def _load(work: Work, connection: Redis) -> Marker:
         partition=work.partition,
         content=source.content,
         partitions=len(work.plan.partitions),
+        attempt=work.attempt,
     )
     answer = target.load(
         delivery,
