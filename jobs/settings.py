@@ -6,6 +6,7 @@
 | `ETL_CONFIG` | path of etl.toml, else the working directory's |
 | `ETL_MODULES` | where there is no etl.toml: modules whose functions may be called, comma separated |
 | `ETL_LEASE` | seconds after which a silent worker's job is given to another (12) |
+| `ETL_DASHBOARD_PASSWORD` | what the dashboard asks for, under any user name; else one is made at each start |
 """
 
 import os
@@ -37,6 +38,11 @@ def config_path() -> Path:
 def lease() -> float:
     """Return how many seconds a job stays a worker's without a sign of life."""
     return float(os.environ.get("ETL_LEASE") or 12)
+
+
+def dashboard_password() -> str | None:
+    """Return the dashboard's password of the environment, or None."""
+    return os.environ.get("ETL_DASHBOARD_PASSWORD") or None
 
 
 def modules() -> frozenset[str]:

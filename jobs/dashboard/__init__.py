@@ -1,0 +1,147 @@
+"""The dashboard: our runs on the front page, rq-dashboard under /rq/, for this machine alone."""
+
+import secrets
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, abort, render_template, request
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisAway
+from redis.exceptions import TimeoutError as RedisSlow
+from rq import Worker
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from werkzeug.exceptions import Conflict, HTTPException, NotFound, SecurityError
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from etl.errors import ConfigError, EtlError
+from jobs import runs, settings
+from jobs.dashboard import guard, rqpages
+from jobs.graph import STAGES
+
+if TYPE_CHECKING:
+    from jobs.session import Session
+
+REFRESH = 5  # seconds between a page's looks
+SHOWN = 200  # runs on the front page
+
+
+def create_app(connection: Redis, *, password: str) -> Flask:
+    """Return the dashboard as a WSGI application.
+
+    Args:
+        connection: The Redis whose runs, queues, jobs and workers are shown.
+        password: What every request must carry as basic authentication, under any user name.
+    """
+    app = Flask(__name__)
+    app.url_map.redirect_defaults = False  # a permanent redirect is remembered by browsers for ever
+    app.jinja_env.autoescape = True  # rq-dashboard writes names from the address into its .js templates
+    app.jinja_env.filters |= {"count": _count, "seconds": _seconds, "moment": _moment}
+    guard.protect(app, password)
+
+    @app.get("/")
+    def front() -> str:
+        client, state = request.args.get("client"), request.args.get("state")
+        found = runs.recent(connection, client=client, state=state, limit=SHOWN)
+        states = [(name, sum(run["state"] == name for run in found)) for name in runs.STATES]
+        keys = Worker.all_keys(connection)
+        workers = connection.exists(*keys) if keys else 0
+        return render_template(
+            "runs.html", runs=found, states=states, workers=workers, client=client, state=state, refresh=REFRESH
+        )
+
+    @app.get("/runs/<run>")
+    def one(run: str) -> str:
+        found = runs.snapshot(connection, [run])
+        if not found:
+            abort(404, f"No run {run} is known to Redis.")
+        records = sorted(runs.stage_records(connection, run).items(), key=_order)
+        active = found[0]["state"] not in runs.ENDED
+        return render_template("run.html", run=found[0], stages=records, refresh=REFRESH if active else None)
+
+    rqpages.mount(app, connection)
+    app.register_error_handler(HTTPException, _trouble)
+    app.register_error_handler(NoSuchJobError, lambda _: _trouble(NotFound("That job is gone from Redis.")))
+    app.register_error_handler(InvalidJobOperation, lambda _: _trouble(Conflict("That job can't be run again now.")))
+    app.register_error_handler(EtlError, lambda exc: _trouble(Conflict(str(exc))))
+    for kind in (RedisAway, RedisSlow):
+        app.register_error_handler(kind, _away)
+    return app
+
+
+def serve(session: "Session", port: int) -> None:
+    """Serve the dashboard on 127.0.0.1 until interrupted.
+
+    Args:
+        session: Whose broker is shown.
+        port: The port to listen on; 0 takes a free one.
+
+    Raises:
+        ConfigError: There is no Redis server to look at, or the port is taken.
+    """
+    if session.in_process:
+        raise ConfigError("the dashboard needs a Redis server", "set REDIS_URL or install redis-server")
+    password = settings.dashboard_password()
+    given = password is not None
+    password = password or secrets.token_urlsafe(18)
+    try:
+        listening = socket.create_server(("127.0.0.1", port))
+    except OSError as exc:
+        raise ConfigError(f"port {port} can't be used: {exc.strerror}", "choose another with --port") from None
+    app = create_app(session.connection, password=password)
+    with listening:
+        server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet, fd=listening.fileno())
+        host = f"127.0.0.1:{listening.getsockname()[1]}"
+        shown = f"http://{host}/ (password: ETL_DASHBOARD_PASSWORD)" if given else f"http://etl:{password}@{host}/"
+        print(f"dashboard: {shown}", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        try:
+            server.serve_forever()
+        finally:
+            session.close()
+
+
+class _Quiet(WSGIRequestHandler):
+    """Answers requests without a line in the log for each."""
+
+    def log_request(self, *_: object) -> None:
+        """Say nothing: pages ask again every few seconds."""
+
+
+def _trouble(exc: HTTPException) -> Any:
+    if isinstance(exc, SecurityError):  # a foreign host name: there is no page to make under it
+        return exc
+    if rqpages.wants_json():
+        return {"status": "ERROR", "error": exc.description}, exc.code or 500
+    response = exc.get_response()
+    response.set_data(render_template("trouble.html", what=exc.name, why=exc.description))
+    return response
+
+
+def _away(_: Exception) -> Any:
+    why = "Start it; this page asks again."
+    return render_template("trouble.html", what="Redis can't be reached", why=why, refresh=REFRESH), 503
+
+
+def _order(item: tuple[tuple[int, str], runs.StageRecord]) -> tuple[int, int]:
+    (partition, stage), _ = item
+    return partition or sys.maxsize, STAGES.index(stage) if stage in STAGES else len(STAGES)
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+
+
+def _moment(value: str | None) -> str:
+    return f"{value[:10]} {value[11:19]}" if value else "–"
