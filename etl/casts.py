@@ -1,8 +1,8 @@
 """One column's values as its declared type: exactly, or not at all."""
 
 import json
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import date, datetime, time
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ _SHAPES = {
     "number": r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$",
     "decimal": r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)$",
 }
+_LAST_PLACE, _EXACT = Decimal(1).scaleb(-PLACES), Context(prec=400, rounding=ROUND_HALF_EVEN)
 _YES, _NO = pa.array(["true", "1", "yes", "y", "t"]), pa.array(["false", "0", "no", "n", "f"])
 
 Failures = list[tuple[pa.ChunkedArray, str]]  # which rows (booleans without nulls), and why
@@ -90,8 +91,12 @@ def plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values
 
 
-def from_series(series: "pd.Series[Any]") -> pa.ChunkedArray:
-    """Return a pandas column as arrow, with missing values null and mixed objects as text."""
+def from_series(series: "pd.Series[Any]", wanted: str = "") -> pa.ChunkedArray:
+    """Return a pandas column as arrow, with missing values null and mixed objects as text.
+
+    Args:
+        wanted: The type it will be cast to, which decides how an object is spelled.
+    """
     if series.dtype == object:
         kind = pd.api.types.infer_dtype(series, skipna=True)
         if kind == "decimal":
@@ -100,11 +105,11 @@ def from_series(series: "pd.Series[Any]") -> pa.ChunkedArray:
             except pa.ArrowInvalid:
                 pass
         elif kind not in ("string", "integer", "floating", "boolean", "empty"):
-            return _spelled(series.tolist())  # arrow would read a datetime among dates as a date
+            return _spelled(series.tolist(), wanted)  # arrow would read a datetime among dates as a date
     try:
         array = pa.array(series, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        return _spelled(series.tolist())
+        return _spelled(series.tolist(), wanted)
     return plain(array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array]))
 
 
@@ -214,11 +219,11 @@ def _bad(mask: pa.ChunkedArray, reason: str) -> Failures:
     return [(pc.fill_null(mask, False), reason)] if pc.any(mask).as_py() else []
 
 
-def _spelled(values: list[Any]) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array([_spell(value) for value in values], pa.string())])
+def _spelled(values: list[Any], wanted: str = "") -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array([_spell(value, wanted) for value in values], pa.string())])
 
 
-def _spell(value: Any) -> str | None:
+def _spell(value: Any, wanted: str) -> str | None:
     if isinstance(value, str):
         return value
     if isinstance(value, dict | list | tuple | set | np.ndarray):
@@ -228,12 +233,16 @@ def _spell(value: Any) -> str | None:
     if value is None or pd.isna(value):
         return None
     if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
+        return str(int(value)) if wanted in ("integer", "number") else str(bool(value)).lower()
+    if isinstance(value, float | np.floating) and (wanted == "decimal" or float(value).is_integer()):
+        value = Decimal(repr(float(value)))
     if isinstance(value, Decimal):
+        if wanted == "decimal" and value.is_finite():
+            value = value.quantize(_LAST_PLACE, context=_EXACT)
         text = format(value, "f")
         return text.rstrip("0").rstrip(".") if "." in text else text
-    if isinstance(value, float | np.floating):
-        return str(int(value)) if float(value).is_integer() and abs(float(value)) < 1e15 else repr(float(value))
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    return value.isoformat() if isinstance(value, date | datetime) else str(value)
+    if isinstance(value, datetime) and wanted == "date" and value.tzinfo is None and value.time() == time.min:
+        value = value.date()
+    return value.isoformat() if isinstance(value, date) else str(value)

@@ -154,7 +154,8 @@ def reject(df: "pd.DataFrame", bad: Any, *, reason: str, column: str | None = No
     if collected is not None and mask.any():
         rows = df.index[mask]
         collected.append(Rejected(rows.tolist(), rows[~rows.isin(df.index[~mask])].tolist(), reason, column))
-    return df[~mask]
+    good: pd.DataFrame = df[~mask]
+    return good
 
 
 def _mask(df: "pd.DataFrame", bad: Any) -> Any:

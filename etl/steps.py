@@ -50,7 +50,8 @@ def to_frame(rows: pa.Table) -> pd.DataFrame:
     for place, field in enumerate(rows.schema):
         if pa.types.is_date(field.type):
             rows = rows.set_column(place, field.name, rows.column(place).cast(pa.timestamp("us")))
-    return rows.to_pandas(types_mapper=_DTYPES.get).set_index(ROW)
+    frame: pd.DataFrame = rows.to_pandas(types_mapper=_DTYPES.get)
+    return frame.set_index(ROW)
 
 
 def run_steps(
@@ -95,7 +96,7 @@ def from_frame(
     failures: dict[str, Failures] = {}
     spelled: dict[str, pa.ChunkedArray] = {}
     for name in [*columns, *(str(name) for name in frame.columns if name not in columns)]:
-        values = from_series(frame[name])
+        values = from_series(frame[name], columns[name].type if name in columns else "")
         if name not in columns:
             made[name] = undeclared(values, zone, made=True)
             continue

@@ -102,6 +102,8 @@ class Transformer:
         if self._steps and rows.num_rows:
             taken = rows[ROW].to_numpy()
             rows, others = self._call(rows)
+            before = {reject.row for reject in found}
+            others = [other for other in others if other.row not in before]
             dropped, added = _balance(
                 taken, np.array([*rows[ROW].to_pylist(), *(other.row for other in others)], dtype=np.int64)
             )

@@ -29,7 +29,7 @@ def read(values: Any, kind: str, zone: str = "UTC", made: bool = False, **keys: 
     array = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
     result, failures = cast(pa.chunked_array([array]), column(kind, **keys), zone, made=made)
     assert result.type == ARROW_TYPES[kind]
-    seen = result.to_pylist()
+    seen: list[Any] = result.to_pylist()
     for mask, reason in failures:
         for place, bad in enumerate(mask.to_pylist()):
             if bad:
