@@ -1,8 +1,10 @@
 """How an execution ended is written at once, as RQ would write it."""
 
+from typing import cast
+
 import pytest
 from redis import Redis
-from rq.job import Retry
+from rq.job import Dependency, Retry
 from rq.results import Result
 
 from jobs.job import EtlJob
@@ -24,7 +26,7 @@ def ended(queue: FairQueue, outcome: Outcome, **options: object) -> EtlJob:
     assert queue.connection.zcard(queue.started_job_registry.key) == 0
     assert queue.connection.keys("rq:execution*") == []
     assert queue.connection.hget("rq:worker:w", "current_job") is None
-    return EtlJob.fetch("j", connection=queue.connection)
+    return cast(EtlJob, EtlJob.fetch("j", connection=queue.connection))
 
 
 def test_a_finished_job_keeps_its_value_for_its_time(queue: FairQueue) -> None:
@@ -32,7 +34,7 @@ def test_a_finished_job_keeps_its_value_for_its_time(queue: FairQueue) -> None:
     assert (job.get_status(), job.return_value()) == ("finished", {"rows": 3})
     assert queue.finished_job_registry.get_job_ids() == ["j"]
     assert 0 < queue.connection.ttl(job.key) <= 60
-    assert 0 < queue.connection.ttl(Result.get_key("j")) <= 60
+    assert 0 < queue.connection.ttl("rq:results:j") <= 60
     assert queue.connection.hget("rq:worker:w", "successful_job_count") == b"1"
     assert job.ended_at is not None
 
@@ -99,8 +101,6 @@ def test_a_job_returned_unfinished_is_first_in_its_queue_and_not_counted_as_lost
 
 
 def test_children_are_queued_in_the_same_step_at_the_front(queue: FairQueue) -> None:
-    from rq.job import Dependency
-
     parent = queue.enqueue("tasks.nothing")
     child = queue.enqueue("tasks.nothing", depends_on=Dependency([parent], enqueue_at_front=True))
     waiting = queue.enqueue("tasks.nothing")
