@@ -46,9 +46,16 @@ def merge_candidates(many: Iterable[Mapping[str, list[str]]]) -> dict[str, list[
     return merged
 
 
-def decide(candidates: Mapping[str, list[str]]) -> dict[str, str]:
-    """Return the type of each column: the narrowest that fits, and string where there was no value."""
-    return {name: "string" if len(kinds) == len(KINDS) else kinds[0] for name, kinds in candidates.items()}
+def decide(candidates: Mapping[str, list[str]], existing: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the type of each column: the narrowest that fits, and string where there was no value.
+
+    Args:
+        existing: Types that columns have in the target already; a column keeps its own where that fits, so that a
+            night with whole numbers only doesn't quarrel with a table of fractions.
+    """
+    kept = {name: kind for name, kind in (existing or {}).items() if kind in candidates.get(name, [])}
+    fresh = {name: "string" if len(kinds) == len(KINDS) else kinds[0] for name, kinds in candidates.items()}
+    return fresh | kept
 
 
 def _fitting(values: pa.ChunkedArray) -> list[str]:

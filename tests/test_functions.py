@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,6 @@ from etl.errors import ConfigError, FunctionFailed
 from etl.functions import blame, call_by_name, collecting, load_function, reject
 
 CONTEXT = Context(client="acme", run="r1", params={"region": "north"}, lookups={"codes": pd.DataFrame({"code": [1]})})
-
-
-@pytest.fixture(autouse=True)
-def _clean_path() -> Iterator[None]:
-    before = list(sys.path)
-    yield
-    sys.path[:] = before
 
 
 def write(root: Path, name: str, text: str) -> None:

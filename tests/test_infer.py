@@ -122,3 +122,11 @@ def test_columns_are_merged_by_name() -> None:
         "b": ["string"],
     }
     assert merge_candidates([]) == {}
+
+
+def test_a_column_keeps_the_type_it_has_in_the_target_where_it_fits() -> None:
+    fitting = candidates(table(["1", "2"]))
+    assert decide(fitting, {"x": "number", "gone": "date"}) == {"x": "number"}
+    assert decide(fitting, {"x": "string"}) == {"x": "string"}
+    assert decide(fitting, {"x": "date"}) == {"x": "integer"}
+    assert decide(candidates(table([None])), {"x": "date"}) == {"x": "date"}
