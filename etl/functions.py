@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 OURS = ("etl", "jobs", "cli", "rq_etl")
 
 
+# Raised by code that is wrong: trying again gives the same.
+_BUGS: tuple[type[BaseException], ...] = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, NotImplementedError),
+    *(RecursionError, SyntaxError, SystemExit, TypeError, ValueError),
+)
+
+
+class FunctionInterrupted(FunctionFailed):
+    """A function of the user's own raised what another try may cure, such as an error of the network."""
+
+    retryable = True
+
+
 @dataclass
 class _Code:
     """What has been imported for the user: from which root, and how its files looked then (path, mtime in ns)."""
@@ -96,14 +109,16 @@ def blame(name: str) -> Iterator[None]:
     """Turn whatever the user's function raises inside the block into a FunctionFailed that quotes no value.
 
     Raises:
-        FunctionFailed: With the exception's type and the innermost line of the user's code.
+        FunctionFailed: With the exception's type and the innermost line of the user's code. It is a
+            FunctionInterrupted, which is tried again, unless the exception says that the code is wrong.
     """
     try:
         yield
     except EtlError:
         raise
     except (Exception, SystemExit) as error:
-        raise FunctionFailed(
+        bug = isinstance(error, _BUGS) and not isinstance(error, OSError)  # some errors of `requests` are both
+        raise (FunctionFailed if bug else FunctionInterrupted)(
             f"{name} raised {_told(error)}", "mend the function and retry the run; what is loaded stays loaded"
         ) from error
 

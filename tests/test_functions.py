@@ -143,6 +143,22 @@ def test_a_name_that_stands_in_the_users_code_is_told(tmp_path: Path) -> None:
     assert "Jane" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (ConnectionError(), True),
+        (RuntimeError(), True),
+        (MemoryError(), True),
+        (ValueError(), False),
+        (KeyError(), False),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(error: Exception, again: bool) -> None:
+    with pytest.raises(FunctionFailed) as caught, blame("steps:clean"):
+        raise error
+    assert caught.value.retryable is again
+
+
 def test_exits_are_failures_and_our_own_errors_pass() -> None:
     with pytest.raises(FunctionFailed, match="SystemExit"), blame("steps:clean"):
         sys.exit(0)
