@@ -1,6 +1,8 @@
 """The dashboard: what its pages show, and who may ask it what."""
 
 import base64
+import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,15 +10,21 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from rq import Worker
 from rq.job import Dependency, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.results import Result
+from werkzeug.serving import BaseWSGIServer
 
+from etl.errors import ConfigError
 from jobs import project, runs
-from jobs.dashboard import create_app
+from jobs.dashboard import create_app, serve
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
+
+pytestmark = pytest.mark.filterwarnings("ignore:CLIENT LIST command not supported")  # by fakeredis
 
 PASSWORD = "correct horse"
 LOGIN = {"Authorization": "Basic " + base64.b64encode(f"etl:{PASSWORD}".encode()).decode()}
@@ -77,7 +85,7 @@ def fail(job: EtlJob, words: str = "ValueError at steps:clean:3") -> EtlJob:
     """Leave a job as a worker leaves one that has failed."""
     job.connection.lrem(f"rq:queue:{job.origin}", 0, job.id)
     job.set_status(JobStatus.FAILED)
-    FailedJobRegistry(job.origin, connection=job.connection).add(job, ttl=1000)  # type: ignore[arg-type]
+    FailedJobRegistry(job.origin, connection=job.connection).add(job, ttl=1000)
     Result.create_failure(job, 1000, words)
     return job
 
@@ -91,6 +99,63 @@ def stage(queue: FairQueue, run: str, name: str = "load", **options: Any) -> Etl
         description=f"acme/claims {name} 1/1",
         **options,
     )
+
+
+# --- the server ---
+
+
+class Opened:
+    """A session as `serve` needs one."""
+
+    def __init__(self, connection: Redis, *, in_process: bool = False) -> None:
+        self.connection = connection
+        self.in_process = in_process
+        self.closed = False
+
+    def close(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[BaseWSGIServer]:
+    """The servers that were started; none waits for requests."""
+    found: list[BaseWSGIServer] = []
+    monkeypatch.setattr(BaseWSGIServer, "serve_forever", lambda self, *_: found.append(self))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    return found
+
+
+def test_it_listens_on_the_loopback_address_with_a_password_made_for_this_start(
+    fake_redis: Redis, served: list[BaseWSGIServer], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ETL_DASHBOARD_PASSWORD", raising=False)
+    told = []
+    for _ in range(2):
+        session = Opened(fake_redis)
+        serve(session, 0)  # type: ignore[arg-type]
+        assert session.closed
+        out, err = capfd.readouterr()
+        assert out == ""
+        told.append(re.fullmatch(r"dashboard: http://etl:([\w-]{20,})@127\.0\.0\.1:\d+/\n", err)[1])  # type: ignore[index]
+    assert told[0] != told[1]
+    assert {server.server_address[0] for server in served} == {"127.0.0.1"}
+
+
+def test_a_password_of_the_environment_is_not_printed(
+    fake_redis: Redis, served: list[BaseWSGIServer], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETL_DASHBOARD_PASSWORD", PASSWORD)
+    serve(Opened(fake_redis), 0)  # type: ignore[arg-type]
+    assert PASSWORD not in "".join(capfd.readouterr())
+    assert served[0].app.test_client().get("/", headers=LOGIN).status_code == 200  # type: ignore[attr-defined]
+
+
+def test_a_port_that_is_taken_and_a_missing_redis_server_are_told(fake_redis: Redis) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="--port"):
+        serve(Opened(fake_redis), taken.getsockname()[1])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="REDIS_URL"):
+        serve(Opened(fake_redis, in_process=True), 0)  # type: ignore[arg-type]
 
 
 # --- our pages ---
@@ -129,7 +194,7 @@ def test_a_page_without_runs_says_how_to_start_one(pages: Pages) -> None:
 
 def test_the_front_page_says_when_no_worker_is_alive(connection: Redis, pages: Pages) -> None:
     assert "no worker is alive" in pages.get("/")
-    Worker([FairQueue("etl-acme", connection=connection)], connection=connection).register_birth()
+    Worker([FairQueue("etl-acme", connection=connection)], connection=connection).register_birth()  # type: ignore[no-untyped-call]
     assert "1 worker<" in pages.get("/")
 
 
@@ -187,7 +252,7 @@ def test_queues_workers_and_registries_are_listed(connection: Redis, queue: Fair
     job = queue.enqueue("steps.a", 2, 3, description="add them")
     fail(queue.enqueue("steps.b"))  # type: ignore[arg-type]
     worker = Worker([queue], name="mary", connection=connection)
-    worker.register_birth()
+    worker.register_birth()  # type: ignore[no-untyped-call]
     worker.set_current_job_id(job.id)
     for view in ("queues", "workers", "jobs", "jobs/etl-acme/failed/8/dsc/1"):
         assert "rq-dashboard" in pages.get(f"/rq/0/view/{view}").lower()
@@ -201,7 +266,7 @@ def test_queues_workers_and_registries_are_listed(connection: Redis, queue: Fair
 
 def test_a_worker_whose_job_is_gone_is_shown_as_idle(connection: Redis, queue: FairQueue, pages: Pages) -> None:
     worker = Worker([queue], connection=connection)
-    worker.register_birth()
+    worker.register_birth()  # type: ignore[no-untyped-call]
     worker.set_current_job_id("gone")
     assert pages.data("workers.json")["workers"][0]["current_job"] == "idle"
 
@@ -217,7 +282,7 @@ def test_nothing_is_unpickled(connection: Redis, queue: FairQueue, pages: Pages,
     connection.hset(job.key, mapping={"data": bomb, "meta": bomb, "serializer": "pickle"})
     connection.xadd(f"rq:results:{job.id}", {"type": "1", "return_value": base64.b64encode(bomb)})
     worker = Worker([queue], connection=connection)
-    worker.register_birth()
+    worker.register_birth()  # type: ignore[no-untyped-call]
     worker.set_current_job_id(job.id)
     pages.get(f"/rq/0/view/job/{job.id}")
     assert pages.data(f"job/{job.id}.json")["result"] == "(not JSON)"
@@ -234,9 +299,9 @@ def test_an_unreadable_job_does_not_hide_the_others(connection: Redis, queue: Fa
 
 
 READS = {
-    "hget", "hgetall", "hmget", "exists", "type", "llen", "lrange", "scard", "smembers", "sismember", "zcard", "zcount",
-    "zrange", "zrevrange", "zrangebyscore", "zrevrangebyscore", "zscore", "xrange", "xrevrange", "ttl", "get", "mget", "sort",
-    "info", "config|resetstat", "client|setinfo", "client|setname", "hello", "select", "time", "multi", "exec", "strlen",
+    "hget", "hgetall", "hmget", "exists", "type", "llen", "lrange", "scard", "smembers", "sismember", "strlen", "zcard",
+    "zcount", "zrange", "zrevrange", "zrangebyscore", "zrevrangebyscore", "zscore", "xrange", "xrevrange", "ttl", "get",
+    "mget", "info", "config|resetstat", "client|setinfo", "client|setname", "hello", "select", "time", "multi", "exec",
 }  # fmt: skip
 
 
@@ -403,8 +468,8 @@ def test_what_stands_in_a_job_is_escaped(connection: Redis, queue: FairQueue, pa
     fail(evil, EVIL)  # type: ignore[arg-type]
     done = queue.enqueue("steps.a", job_id="done", result_ttl=500)
     Result.create(done, Result.Type.SUCCESSFUL, ttl=500, return_value={EVIL: [EVIL]})
-    worker = Worker([FairQueue(EVIL, connection=connection)], name=EVIL, connection=connection)
-    worker.register_birth()
+    worker = Worker([FairQueue(EVIL, connection=connection)], name="<b>mary</b>", connection=connection)
+    worker.register_birth()  # type: ignore[no-untyped-call]
     worker.set_current_job_id("j")
     for path in ("job/j.json", "job/done.json"):
         assert EVIL not in pages.client.get(f"/rq/0/data/{path}", headers=LOGIN).text
@@ -414,7 +479,7 @@ def test_what_stands_in_a_job_is_escaped(connection: Redis, queue: FairQueue, pa
     connection.sadd("rq:queues", f"rq:queue:{EVIL}")
     assert EVIL not in pages.client.get("/rq/0/data/queues.json", headers=LOGIN).text
     [mary] = pages.data("workers.json")["workers"]
-    assert EVIL not in mary["name"] + str(mary["queues"]) + mary["current_job"]["call_string"]
+    assert "<" not in mary["name"] + str(mary["queues"]) + mary["current_job"]["call_string"]
     for view in ("queues", "workers", "jobs", "jobs/etl-acme/failed/8/asc/1", "job/j"):
         assert EVIL not in pages.get(f"/rq/0/view/{view}")
 
@@ -485,7 +550,7 @@ def test_compacting_a_queue_removes_what_is_gone_and_nothing_else(
 
 
 def test_a_redis_that_is_away_is_told_and_not_raised() -> None:
-    away = Redis(host="127.0.0.1", port=1)
+    away = Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0))
     client = create_app(away, password=PASSWORD).test_client()
     for path in ("/", "/rq/0/data/queues.json", "/rq/0/view/workers"):
         answer = client.get(path, headers=LOGIN)

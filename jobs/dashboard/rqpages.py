@@ -30,6 +30,13 @@ PAGE = 200  # jobs on one page, at most
 # Where data ends as HTML although the templates don't escape it, and the few keys that they do escape.
 DATA = {"list_queues": (), "list_workers": ("description",), "list_jobs": ("description", "exc_info"), "job_info": ()}
 
+# What is replaced in its pages: its own script may run, and there is a way back to ours.
+DRESS = (
+    ('<script type="text/javascript">', '<script nonce="{nonce}" type="text/javascript">'),
+    ('<a class="navbar-brand">', '<a class="navbar-brand" href="/">Runs</a> <a class="navbar-brand">'),
+    ("/static/favicon.ico", "/static/icon.svg"),
+)
+
 
 class Tolerant(JSONSerializer):
     """JSON; what another application has pickled into the same Redis is named, never loaded."""
@@ -199,12 +206,9 @@ def _mend(response: Response) -> Response:
         response.set_data(json.dumps(_escaped(response.get_json(), DATA[_view()])))
     elif response.mimetype == "text/html" and not response.direct_passthrough:
         page = response.get_data(as_text=True)
-        page = page.replace('<script type="text/javascript">', f'<script nonce="{g.nonce}" type="text/javascript">')
-        response.set_data(
-            page.replace(
-                '<a class="navbar-brand">', '<a class="navbar-brand" href="/">Runs</a> <a class="navbar-brand">'
-            )
-        )
+        for theirs, ours in DRESS:
+            page = page.replace(theirs, ours.format(nonce=g.nonce))
+        response.set_data(page)
     return response
 
 
