@@ -78,8 +78,8 @@ local function end_execution(id, execution)
 end
 
 -- A job whose worker is gone goes back to the front of its queue; where that counts, at most so often.
--- text, packed: why it fails in the end, plain and as RQ packs it into a result.
-local function lose(name, entry, at, most, text, packed)
+-- packed: why it fails in the end, as RQ packs it into a result.
+local function lose(name, entry, at, most, packed)
   if redis.call('ZREM', 'rq:wip:' .. name, entry) == 0 then return 'gone' end
   local id, execution = string.match(entry, '^(.*):(.*)$')
   local key = 'rq:job:' .. id
@@ -91,8 +91,8 @@ local function lose(name, entry, at, most, text, packed)
     return 'queued'
   end
   local ttl = tonumber(job[2] or '') or 31536000
-  redis.call('HDEL', key, 'etl_losses')
-  redis.call('HSET', key, 'status', 'failed', 'ended_at', at, 'exc_info', text)
+  redis.call('HDEL', key, 'etl_losses', 'exc_info')
+  redis.call('HSET', key, 'status', 'failed', 'ended_at', at)
   redis.call('XADD', 'rq:results:' .. id, 'MAXLEN', '10', '*', 'type', '2', 'worker_name', '', 'exc_string', packed)
   redis.call('ZADD', 'rq:failed:' .. name, ttl < 0 and '-1' or seconds(clock() + ttl), id)
   local children = redis.call('SMEMBERS', key .. ':dependents')
@@ -182,17 +182,17 @@ release_all(children, ARGV[5])
 return 1
 """
 
-# ARGV: queue, entry, now as text, most losses (0: don't count), text, packed text.
-LOSE = "return lose(ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6])"
+# ARGV: queue, entry, now as text, most losses (0: don't count), packed text.
+LOSE = "return lose(ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5])"
 
-# ARGV: now as text, most losses, text, packed text, names of queues (one per line).
+# ARGV: now as text, most losses, packed text, names of queues (one per line).
 # Expired leases and due retries of every queue. Scores far below SHIFT are a stock worker's: its own affair.
 REAP = """
 local now, lost, due = clock(), {}, 0
-for name in string.gmatch(ARGV[5], '[^\\n]+') do
+for name in string.gmatch(ARGV[4], '[^\\n]+') do
   local ended = redis.call('ZRANGEBYSCORE', 'rq:wip:' .. name, seconds(now + SHIFT / 2), seconds(now + SHIFT))
   for i = #ended, 1, -1 do
-    if lose(name, ended[i], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]) ~= 'gone' then lost[#lost + 1] = ended[i] end
+    if lose(name, ended[i], ARGV[1], tonumber(ARGV[2]), ARGV[3]) ~= 'gone' then lost[#lost + 1] = ended[i] end
   end
   local scheduled = 'rq:scheduled:' .. name
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', seconds(now), 'LIMIT', '0', '1000')) do

@@ -12,7 +12,7 @@ from redis import Redis
 from rq.utils import now, utcformat
 
 from jobs import lua, runs, settings
-from jobs.settle import LOST, PACKED
+from jobs.settle import PACKED
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def reconcile(connection: Redis, names: Sequence[str]) -> Mended:
         names: Names of all queues.
     """
     at = utcformat(now())
-    lost, due = lua.reap(connection, at, settings.MAX_LOSSES, LOST, PACKED, "\n".join(names))
+    lost, due = lua.reap(connection, at, settings.MAX_LOSSES, PACKED, "\n".join(names))
     sweep = bool(connection.set("etl:sweep", 1, nx=True, px=int(settings.SWEEP * 1000)))
     released = sum(
         _release(connection, run.decode(), at, sweep) for run in cast(set[bytes], connection.smembers(runs.ACTIVE))

@@ -49,7 +49,7 @@ def settle(connection: Redis, job: EtlJob, queue: FairQueue, outcome: Outcome) -
     at, entry = utcformat(job.ended_at), job.execution.composite_key
     if outcome.kind in ("lost", "returned"):
         most = settings.MAX_LOSSES if outcome.kind == "lost" else 0
-        answer = lua.lose(connection, queue.name, entry, at, most, LOST, PACKED).decode()
+        answer = lua.lose(connection, queue.name, entry, at, most, PACKED).decode()
         return None if answer == "gone" else JobStatus(answer)
     pipe = connection.pipeline()  # only to collect what RQ would send
     if outcome.kind == "done":
@@ -69,7 +69,7 @@ def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:
     ttl = job.get_result_ttl(DEFAULT_RESULT_TTL)
     job._result = job.serializer.loads(outcome.value.encode())
     job._exc_info = None
-    pipe.hdel(job.key, "exc_info")  # of a try before
+    pipe.hdel(job.key, "exc_info")  # a try before may have left it
     job._status = JobStatus.FINISHED
     if ttl != 0:
         job._handle_success(ttl, pipe, **_execution(job))
@@ -79,6 +79,7 @@ def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:
 
 def _fail(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:
     job.retries_left = 0
+    pipe.hdel(job.key, "exc_info")  # the result has it
     became = JobStatus.STOPPED if outcome.kind == "stopped" else JobStatus.FAILED
     job.set_status(became, pipeline=pipe)
     job._handle_failure(outcome.error, pipe, **_execution(job))

@@ -130,6 +130,14 @@ def test_a_few_thousand_queues_are_looked_at_together(connection: Redis) -> None
     assert drain(connection, served.names) == ["c2400"]
 
 
+def test_an_idle_look_is_two_commands(real_redis: Redis) -> None:
+    real_redis.sadd("rq:queues", *[f"rq:queue:etl-c{i}" for i in range(300)])
+    served = line(real_redis)
+    before = real_redis.info("stats")["total_commands_processed"]
+    served.stirs()
+    assert real_redis.info("stats")["total_commands_processed"] - before == 2 + 1  # and the question before
+
+
 def test_jobs_are_json_whatever_is_asked_for(connection: Redis) -> None:
     queue = FairQueue("etl-acme", connection=connection, serializer="pickle", job_class="rq.job.Job")
     job = queue.enqueue("tasks.nothing", 1, two=2)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, WORKER_CLASSES, StartWorkers, die_with_parent, kill_session, wait_until
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.command import send_shutdown_command, send_stop_job_command
@@ -20,7 +19,10 @@ from rq.job import Dependency, Retry
 
 from jobs.job import EtlJob, JobFailed
 from jobs.queue import FairQueue
+from jobs.settings import WORKER_CLASSES
+from tests.conftest import ROOT, StartWorkers, die_with_parent, kill_session, wait_until
 
+Start = Callable[[int], list[subprocess.Popen[bytes]]]
 PATIENCE = 20.0
 LEASE = "1.2"  # seconds, so that lost leases are found soon
 
@@ -84,11 +86,11 @@ def tasks(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(workers: StartWorkers, tasks: Path) -> Callable[..., list[subprocess.Popen[bytes]]]:
+def start(workers: StartWorkers, tasks: Path) -> Start:
     """`start(n)` starts workers that may call tasks.py, with short leases."""
 
-    def started(n: int = 1, **options: Any) -> list[subprocess.Popen[bytes]]:
-        return workers(n, env={"ETL_MODULES": "tasks", "ETL_LEASE": LEASE}, **options)
+    def started(n: int) -> list[subprocess.Popen[bytes]]:
+        return workers(n, env={"ETL_MODULES": "tasks", "ETL_LEASE": LEASE})
 
     return started
 
@@ -161,7 +163,7 @@ def serve(folder: Path) -> subprocess.Popen[bytes]:
     log = folder / "log"
     with log.open("ab") as out:
         server = subprocess.Popen([program, *options], cwd=folder, stdout=out, stderr=out, preexec_fn=die_with_parent)
-    client = Redis(unix_socket_path=str(folder / "r.sock"), retry=None)
+    client = Redis(unix_socket_path=str(folder / "r.sock"))
 
     def answers() -> bool:
         with contextlib.suppress(RedisError):
@@ -175,8 +177,8 @@ def serve(folder: Path) -> subprocess.Popen[bytes]:
 # --- jobs ---
 
 
-def test_jobs_of_all_clients_are_run_by_one_horse(start: Any, real_redis: Redis) -> None:
-    [worker] = start()
+def test_jobs_of_all_clients_are_run_by_one_horse(start: Start, real_redis: Redis) -> None:
+    [worker] = start(1)
     clients = [FairQueue(f"etl-{client}", connection=real_redis) for client in ("ant", "bee", "cat")]
     put_jobs = [put(queue, "pid") for queue in clients for _ in range(3)]
     pids = {job.wait(PATIENCE) for job in put_jobs}
@@ -184,37 +186,37 @@ def test_jobs_of_all_clients_are_run_by_one_horse(start: Any, real_redis: Redis)
     assert pids.pop() != worker.pid
 
 
-def test_jobs_waiting_under_a_name_of_the_command_line_are_run_too(start: Any, real_redis: Redis) -> None:
-    start()
+def test_jobs_waiting_under_a_name_of_the_command_line_are_run_too(start: Start, real_redis: Redis) -> None:
+    start(1)
     assert put(FairQueue("default", connection=real_redis), "add", 2, 3).wait(PATIENCE) == 5
 
 
-def test_random_numbers_differ_between_horses(start: Any, queue: FairQueue) -> None:
+def test_random_numbers_differ_between_horses(start: Start, queue: FairQueue) -> None:
     start(3)
     values = [job.wait(PATIENCE) for job in [put(queue, "dice") for _ in range(30)]]
     assert len(set(values)) == 30
 
 
-def test_what_is_raised_is_told_by_type_and_place_only(start: Any, queue: FairQueue, tasks: Path) -> None:
-    start()
+def test_what_is_raised_is_told_by_type_and_place_only(start: Start, queue: FairQueue, tasks: Path) -> None:
+    start(1)
     job = put(queue, "secret")
     with pytest.raises(JobFailed, match=r"ValueError at tasks:secret:\d+$"):
         job.wait(PATIENCE)
-    everything = b"".join(queue.connection.dump(key) or b"" for key in queue.connection.scan_iter())  # type: ignore[misc, union-attr]
+    everything = b"".join(queue.connection.dump(key) or b"" for key in queue.connection.scan_iter())
     assert b"Jane" not in everything + (tasks / "worker-1.log").read_bytes()
     raw = EtlJob.fetch(job.id, connection=queue.connection)
     assert "Jane" not in f"{raw.to_dict()} {raw._exc_info}"
 
 
-def test_sys_exit_is_a_failure_and_a_value_that_is_not_json_is_not_kept(start: Any, queue: FairQueue) -> None:
-    start()
+def test_sys_exit_is_a_failure_and_a_value_that_is_not_json_is_not_kept(start: Start, queue: FairQueue) -> None:
+    start(1)
     with pytest.raises(JobFailed, match=r"SystemExit at tasks:leave:\d+$"):
         put(queue, "leave").wait(PATIENCE)
     assert put(queue, "rows").wait(PATIENCE) == "Unserializable return value"
 
 
-def test_a_failed_job_is_retried_without_rqs_scheduler(start: Any, queue: FairQueue) -> None:
-    start()
+def test_a_failed_job_is_retried_without_rqs_scheduler(start: Start, queue: FairQueue) -> None:
+    start(1)
     job = put(queue, "secret", retry=Retry(max=2, interval=[1, 0]))
     with pytest.raises(JobFailed, match="ValueError"):
         job.wait(PATIENCE)
@@ -222,16 +224,16 @@ def test_a_failed_job_is_retried_without_rqs_scheduler(start: Any, queue: FairQu
     assert queue.connection.keys("rq:scheduler*") == []
 
 
-def test_changed_code_is_run_from_the_next_job_on(start: Any, queue: FairQueue, tasks: Path) -> None:
-    start()
+def test_changed_code_is_run_from_the_next_job_on(start: Start, queue: FairQueue, tasks: Path) -> None:
+    start(1)
     assert put(queue, "add", 2, 3).wait(PATIENCE) == 5
     (tasks / "tasks.py").write_text("def add(a, b):\n    return [a, b]\n")
     assert put(queue, "add", 2, 3).wait(PATIENCE) == [2, 3]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-def test_a_horse_that_has_grown_is_replaced(start: Any, queue: FairQueue) -> None:
-    start()
+def test_a_horse_that_has_grown_is_replaced(start: Start, queue: FairQueue) -> None:
+    start(1)
     before = put(queue, "pid").wait(PATIENCE)
     put(queue, "grow").wait(PATIENCE)
     assert put(queue, "pid").wait(PATIENCE) != before
@@ -241,8 +243,8 @@ def test_a_horse_that_has_grown_is_replaced(start: Any, queue: FairQueue) -> Non
 
 
 @pytest.mark.parametrize("name", ["hold", "deaf"])
-def test_a_timeout_ends_whatever_the_job_does_about_it(start: Any, queue: FairQueue, tasks: Path, name: str) -> None:
-    start()
+def test_a_timeout_ends_whatever_the_job_does_about_it(start: Start, queue: FairQueue, tasks: Path, name: str) -> None:
+    start(1)
     job = put(queue, name, "slow", job_timeout=1)
     with pytest.raises(JobFailed, match="timed out after 1 s"):
         job.wait(PATIENCE)
@@ -250,8 +252,8 @@ def test_a_timeout_ends_whatever_the_job_does_about_it(start: Any, queue: FairQu
     assert put(queue, "add", 2, 3).wait(PATIENCE) == 5
 
 
-def test_a_timeout_uses_up_a_retry(start: Any, queue: FairQueue, tasks: Path) -> None:
-    start()
+def test_a_timeout_uses_up_a_retry(start: Start, queue: FairQueue, tasks: Path) -> None:
+    start(1)
     job = put(queue, "hold", "slow", job_timeout=1, retry=Retry(max=1))
     until(lambda: len(notes(tasks, "slow")) == 2)
     (tasks / "slow.go").touch()
@@ -259,8 +261,8 @@ def test_a_timeout_uses_up_a_retry(start: Any, queue: FairQueue, tasks: Path) ->
     assert EtlJob.fetch(job.id, connection=queue.connection).retries_left == 0
 
 
-def test_a_running_job_can_be_stopped(start: Any, queue: FairQueue, tasks: Path) -> None:
-    start()
+def test_a_running_job_can_be_stopped(start: Start, queue: FairQueue, tasks: Path) -> None:
+    start(1)
     job = put(queue, "hold_with_child", "a", retry=Retry(max=3))
     until(lambda: notes(tasks, "a"))
     send_stop_job_command(queue.connection, job.id)
@@ -271,8 +273,8 @@ def test_a_running_job_can_be_stopped(start: Any, queue: FairQueue, tasks: Path)
     assert put(queue, "add", 2, 3).wait(PATIENCE) == 5
 
 
-def test_a_job_that_is_canceled_while_it_runs_is_killed(start: Any, queue: FairQueue, tasks: Path) -> None:
-    start()
+def test_a_job_that_is_canceled_while_it_runs_is_killed(start: Start, queue: FairQueue, tasks: Path) -> None:
+    start(1)
     job = put(queue, "hold", "a")
     [pid] = until(lambda: notes(tasks, "a"))
     EtlJob.fetch(job.id, connection=queue.connection).cancel()
@@ -284,8 +286,8 @@ def test_a_job_that_is_canceled_while_it_runs_is_killed(start: Any, queue: FairQ
 # --- deaths ---
 
 
-def test_a_job_whose_horse_is_killed_runs_again_at_once(start: Any, queue: FairQueue, tasks: Path) -> None:
-    start()
+def test_a_job_whose_horse_is_killed_runs_again_at_once(start: Start, queue: FairQueue, tasks: Path) -> None:
+    start(1)
     job = put(queue, "hold", "a", retry=Retry(max=1))
     [pid] = until(lambda: notes(tasks, "a"))
     os.kill(pid, signal.SIGKILL)
@@ -296,8 +298,8 @@ def test_a_job_whose_horse_is_killed_runs_again_at_once(start: Any, queue: FairQ
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_poison_job_is_failed_and_delays_nobody(start: Any, queue: FairQueue, tasks: Path, code: int) -> None:
-    start()
+def test_a_poison_job_is_failed_and_delays_nobody(start: Start, queue: FairQueue, tasks: Path, code: int) -> None:
+    start(1)
     poison, other = put(queue, "die", "poison", code), put(queue, "add", 2, 3)
     child = put(queue, "add", 1, 1, depends_on=after(poison))
     with pytest.raises(JobFailed, match="lost its worker three times"):
@@ -308,7 +310,7 @@ def test_a_poison_job_is_failed_and_delays_nobody(start: Any, queue: FairQueue, 
 
 @pytest.mark.parametrize("victims", ["worker", "both"])
 def test_a_job_whose_worker_is_killed_runs_again_elsewhere(
-    start: Any, queue: FairQueue, tasks: Path, victims: str
+    start: Start, queue: FairQueue, tasks: Path, victims: str
 ) -> None:
     processes = start(3)
     job = put(queue, "hold_with_child", "a")
@@ -325,7 +327,7 @@ def test_a_job_whose_worker_is_killed_runs_again_elsewhere(
     assert len(notes(tasks, "a")) == 2
 
 
-def test_a_worker_that_slept_past_its_lease_drops_its_result(start: Any, queue: FairQueue, tasks: Path) -> None:
+def test_a_worker_that_slept_past_its_lease_drops_its_result(start: Start, queue: FairQueue, tasks: Path) -> None:
     processes = start(3)
     job = put(queue, "hold", "a")
     [pid] = until(lambda: notes(tasks, "a"))
@@ -341,7 +343,7 @@ def test_a_worker_that_slept_past_its_lease_drops_its_result(start: Any, queue: 
 
 
 @pytest.mark.slow
-def test_a_storm_of_kills_leaves_every_job_done(start: Any, real_redis: Redis, tasks: Path) -> None:
+def test_a_storm_of_kills_leaves_every_job_done(start: Start, real_redis: Redis, tasks: Path) -> None:
     queues = [FairQueue(f"etl-c{i}", connection=real_redis) for i in range(6)]
     chains = []
     for i in range(60):
@@ -371,8 +373,8 @@ def test_a_storm_of_kills_leaves_every_job_done(start: Any, real_redis: Redis, t
 # --- stopping ---
 
 
-def test_the_first_signal_lets_the_job_end(start: Any, queue: FairQueue, tasks: Path) -> None:
-    [worker] = start()
+def test_the_first_signal_lets_the_job_end(start: Start, queue: FairQueue, tasks: Path) -> None:
+    [worker] = start(1)
     job, next_job = put(queue, "hold", "a"), put(queue, "add", 2, 3)
     until(lambda: notes(tasks, "a"))
     worker.send_signal(signal.SIGTERM)
@@ -383,8 +385,8 @@ def test_the_first_signal_lets_the_job_end(start: Any, queue: FairQueue, tasks: 
     assert (job.get_status(), next_job.get_status()) == ("finished", "queued")
 
 
-def test_the_second_signal_puts_the_job_back(start: Any, queue: FairQueue, tasks: Path) -> None:
-    [worker] = start()
+def test_the_second_signal_puts_the_job_back(start: Start, queue: FairQueue, tasks: Path) -> None:
+    [worker] = start(1)
     job = put(queue, "hold", "a", retry=Retry(max=1))
     [pid] = until(lambda: notes(tasks, "a"))
     worker.send_signal(signal.SIGTERM)
@@ -393,12 +395,12 @@ def test_the_second_signal_puts_the_job_back(start: Any, queue: FairQueue, tasks
         with contextlib.suppress(ProcessLookupError):
             worker.send_signal(signal.SIGTERM)
     assert not is_alive(pid)
-    job = EtlJob.fetch(job.id, connection=queue.connection)
-    assert (job.get_status(), queue.job_ids, job.retries_left) == ("queued", [job.id], 1)
+    again = EtlJob.fetch(job.id, connection=queue.connection)
+    assert (again.get_status(), queue.job_ids, again.retries_left) == ("queued", [job.id], 1)
     assert queue.connection.hget(job.key, "etl_losses") is None
 
 
-def test_an_idle_worker_stops_at_once_and_by_command(start: Any, queue: FairQueue) -> None:
+def test_an_idle_worker_stops_at_once_and_by_command(start: Start, queue: FairQueue) -> None:
     one, two = start(2)
     one.send_signal(signal.SIGINT)
     assert one.wait(PATIENCE) == 0
@@ -423,8 +425,8 @@ def test_a_pool_of_workers_is_ours(queue: FairQueue, tasks: Path) -> None:
 # --- Redis ---
 
 
-def test_a_worker_survives_a_flush(start: Any, queue: FairQueue) -> None:
-    [worker] = start()
+def test_a_worker_survives_a_flush(start: Start, queue: FairQueue) -> None:
+    [worker] = start(1)
     assert put(queue, "add", 2, 3).wait(PATIENCE) == 5
     queue.connection.flushall()
     assert put(queue, "add", 2, 4).wait(PATIENCE) == 6
@@ -459,11 +461,11 @@ def test_a_worker_waits_for_redis_to_come_back_and_keeps_its_result(tasks: Path,
             kill_session(process)
 
 
-def test_an_idle_worker_asks_little_and_is_known(start: Any, queue: FairQueue) -> None:
-    start()
+def test_an_idle_worker_is_known_with_its_queues(start: Start, queue: FairQueue) -> None:
+    start(1)
     put(queue, "add", 2, 3).wait(PATIENCE)
     until(lambda: queue.connection.smembers("rq:workers:etl-acme"))
-    name = next(iter(queue.connection.smembers("rq:workers")))  # type: ignore[arg-type]
+    name = next(iter(queue.connection.smembers("rq:workers")))
     until(lambda: queue.connection.hget(name, "state") == b"idle")
     assert queue.connection.hget(name, "queues") == b"default,etl-acme"
     assert queue.connection.hget(name, "current_job") is None
