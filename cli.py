@@ -1,6 +1,5 @@
 """The command line: `rq-etl`. Commands read options, call jobs, print; heavy imports wait until a command runs."""
 
-import json as jsonlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,37 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.shared import Shared
+
 if TYPE_CHECKING:
     from etl.errors import EtlError
-    from jobs.session import Session
-
-
-class Shared:
-    """The options that are accepted before and after a command's name."""
-
-    def __init__(self) -> None:
-        self.config: str | None = None
-        self.redis: str | None = None
-        self.json = False
-
-    def take(self, config: str | None, redis: str | None, json: bool) -> None:
-        """Keep what was given; what stands after the command's name wins."""
-        self.config = config or self.config
-        self.redis = redis or self.redis
-        self.json = json or self.json
-
-    def session(self, **options: Any) -> "Session":
-        """Open the broker, with workers where it is ours."""
-        from jobs.session import Session
-
-        return Session(self.config, self.redis, **options)
-
-    def print(self, value: Any, human: Callable[[], None]) -> None:
-        """Print a value as one JSON document, or for people."""
-        if self.json:
-            click.echo(jsonlib.dumps(value, indent=2, default=str))
-        else:
-            human()
 
 
 shared = Shared()
@@ -51,7 +23,9 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
         shared.take(**{"config": None, "redis": None, "json": False, str(param.name): value})
 
     options = (
-        click.option("--config", metavar="FILE", expose_value=False, callback=keep, help="etl.toml to use (or ETL_CONFIG)."),
+        click.option(
+            "--config", metavar="FILE", expose_value=False, callback=keep, help="etl.toml to use (or ETL_CONFIG)."
+        ),
         click.option("--redis", metavar="URL", expose_value=False, callback=keep, help="Redis to use (or REDIS_URL)."),
         click.option("--json", is_flag=True, expose_value=False, callback=keep, help="Print one JSON document."),
     )
@@ -211,7 +185,9 @@ def wait(run: str) -> None:
 @click.argument("run")
 @click.option("--rows", is_flag=True, help="Each rejected row instead of counts.")
 @click.option("--export", type=click.Path(path_type=Path, dir_okay=False), help="Write the rejected rows as CSV.")
-@click.option("--load", type=click.Path(path_type=Path, dir_okay=False), help="Load rows that --export wrote and you mended.")
+@click.option(
+    "--load", type=click.Path(path_type=Path, dir_okay=False), help="Load rows that --export wrote and you mended."
+)
 @common
 def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> None:
     """Count a run's rejected rows by file, column and reason."""
@@ -276,18 +252,18 @@ def demo(folder: Path, rows: int | None) -> None:
 @common
 def worker(count: int, burst: bool) -> None:
     """Work on jobs: `rq worker` with our classes."""
-    from jobs import commands
+    from jobs import processes
 
-    commands.worker(shared.config, shared.redis, count, burst=burst)
+    processes.worker(shared.config, shared.redis, count, burst=burst)
 
 
 @cli.command()
 @common
 def workers() -> None:
     """List the workers that are alive, and what they do."""
-    from jobs import commands, console
+    from jobs import console, processes
 
-    found = commands.workers(shared.session(workers=0))
+    found = processes.workers(shared.session(workers=0))
     columns = ("name", "host", "pid", "state", "job", "jobs_done", "heartbeat_age")
     shared.print(found, lambda: console.table(columns, [[line[name] for name in columns] for line in found]))
 
@@ -308,9 +284,9 @@ def dashboard(port: int) -> None:
 @common
 def up(count: int, port: int) -> None:
     """Run workers and the dashboard here until interrupted."""
-    from jobs import commands
+    from jobs import processes
 
-    sys.exit(commands.up(shared.config, shared.redis, count, port))
+    sys.exit(processes.up(shared.config, shared.redis, count, port))
 
 
 def pairs(params: tuple[str, ...]) -> dict[str, str]:
@@ -352,7 +328,7 @@ def tell(error: "EtlError") -> None:
     """Print an error: on stderr for people, with --json also as the one document on stdout."""
     click.echo(f"rq-etl: {error}", err=True)
     if shared.json:
-        click.echo(jsonlib.dumps({"error": error.what, "cure": error.cure, "exit": error.exit_code}))
+        shared.print({"error": error.what, "cure": error.cure, "exit": error.exit_code}, lambda: None)
 
 
 if __name__ == "__main__":

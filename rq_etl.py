@@ -8,9 +8,7 @@ import jobs
 for _module in (etl, jobs):
     _path = Path(_module.__file__ or next(iter(_module.__path__), "")).resolve()
     if not (_path.parent / "errors.py").exists() and not (_path.parent / "runs.py").exists():
-        raise ImportError(
-            f"a folder of your own called {_module.__name__} ({_path.parent}) hides the one of rq-etl; rename it or move it"
-        )
+        raise ImportError(f"your folder {_path.parent} hides rq-etl's own {_module.__name__}; rename it or move it")
 
 from etl.errors import AlreadyRunning, EtlError  # noqa: E402
 from etl.functions import reject  # noqa: E402

@@ -61,7 +61,6 @@ class _Reader:
         self.settings = Settings()
         self.targets: dict[str, Target] = {}
         self.target_names: set[str] = set()
-        self.defaulted = False
         self.raw: dict[str, Mapping[str, Any]] = {}
         self.cache: dict[tuple[str, str], tuple[Definition | None, list[Problem]]] = {}
 
@@ -190,13 +189,12 @@ class _Reader:
     def read_defaults(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Return `[defaults]` without the keys that are wrong, so that a mistake is told once, not per client."""
         table = self.table(raw, "defaults")
-        self.defaulted = "pipelines" in table
         _, problems = parse(Client, table, name="defaults")
         defaults = _without(table, problems)
         problems += self.name_problems(defaults, self.raw)
         defaults = _without(table, problems)
-        if "pipelines" in table.keys() - defaults.keys():
-            defaults["pipelines"] = list(self.raw)  # else every client would be told that it lacks some
+        if "pipelines" not in defaults:
+            defaults["pipelines"] = list(self.raw)  # a client that lists none has them all
         for pipeline, override in defaults.get("override", {}).items():
             problems += self.override_problems(pipeline, override, override, {})
         for pipeline, rename in defaults.get("rename", {}).items():
@@ -217,8 +215,6 @@ class _Reader:
                 problems += self.override_problems(pipeline, override, client.override[pipeline], below)
             for pipeline, rename in own.get("rename", {}).items():
                 problems += rename_problems(pipeline, rename, self.raw.get(pipeline, {}))
-        if "pipelines" not in written.table and not self.defaulted:
-            problems.append((("pipelines",), "is missing; list the client's pipelines here or in [defaults]"))
         for where, what in problems:
             self.wrong(written.file, (*written.prefix, *where), what)
         return client

@@ -124,8 +124,8 @@ class Staging:
         found = self.read_json(_marker_name(stage, partition))
         if found is None:
             return None
-        names = {key: tuple(found.pop(key)) for key in ("data", "rejects", "warnings")}
-        return Marker(**found, **names)
+        lists: dict[str, Any] = {key: tuple(found.pop(key)) for key in ("data", "rejects", "warnings")}
+        return Marker(**found, **lists)
 
     def publish(self, stage: str, partition: int, marker: Marker) -> Marker:
         """Publish a stage's marker, last of all; answers the one that stands."""
@@ -246,7 +246,7 @@ def _marker_name(stage: str, partition: int) -> str:
     return f"{partition:05d}.{stage}.json"
 
 
-class _failing_as_staging:  # noqa: N801 - reads as a statement
+class _failing_as_staging:
     """Turns an OSError of the folder into StagingFailed, which says where and what to do."""
 
     def __init__(self, folder: str) -> None:

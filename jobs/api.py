@@ -189,7 +189,9 @@ def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
                 yield run
         if left == pending:
             if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{len(left)} runs have not ended after {timeout} s: {', '.join(run.id for run in left[:5])}")
+                raise TimeoutError(
+                    f"{len(left)} runs have not ended after {timeout} s: {', '.join(run.id for run in left[:5])}"
+                )
             pending[0].session.advance(POLL)
         pending = left
 

@@ -1,6 +1,5 @@
 """What the commands do, between their options and what they print."""
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -9,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from etl.errors import AlreadyRunning, ConfigError, EtlError
 from etl.pipeline import Config, pipelines_of, resolve
-from jobs import console, graph, project, runs
+from jobs import console, graph, runs
 from jobs import rejects as rejected
-from jobs.session import Session, worker_command, worker_environment
+from jobs.session import Session
+from jobs.shared import print_json
 
 if TYPE_CHECKING:
-    from cli import Shared
+    from jobs.shared import Shared
 
 
 def wanted(config: Config, pipelines: Sequence[str], clients: Sequence[str]) -> list[tuple[str, str]]:
@@ -61,7 +61,7 @@ def run(
         return max(code, wait(session, ids, as_json=as_json))
     found = runs.snapshot(session.connection, ids)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         for line in found:
             print(f"{line['client']}/{line['pipeline']} {line['state']} as run {line['run']}")
@@ -74,22 +74,13 @@ def wait(session: Session, texts: Sequence[str], *, as_json: bool) -> int:
     """Wait for runs, print them and return the exit code."""
     ids = [runs.find(session.connection, text) for text in texts]
     found = console.watch(session, ids, quiet=as_json)
-    if as_json:
-        _print_json(found)
-    else:
-        console.results(found)
+    print_json(found) if as_json else console.results(found)
     return _exit_code(found)
 
 
 def _exit_code(found: Sequence[Mapping[str, Any]]) -> int:
     bad = [run["exit"] or 1 for run in found if run["state"] in ("failed", "canceled")]
     return 3 if bad and all(code == 3 for code in bad) else int(bool(bad))
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    print(json.dumps(value, indent=2, default=str))
 
 
 def seconds(text: str) -> float:
@@ -190,7 +181,7 @@ def rejects(shared: "Shared", text: str, *, rows: bool, export: Path | None, loa
             count = rejected.export(session, id, export)
             shared.print({"rows": count, "file": str(export)}, lambda: print(f"wrote {count:,} rows to {export}"))
             return 0
-        keys = ("file", "row", "column", "value", "reason")
+        keys: tuple[str, ...] = ("file", "row", "column", "value", "reason")
         if rows:
             found = [{key: entry[key] for key in keys} for entry in rejected.entries(session, id)]
         else:
@@ -237,55 +228,3 @@ def cancel(session: Session, texts: Sequence[str], client: str | None) -> list[d
     for id in ids:
         graph.cancel(session.connection, id)
     return runs.snapshot(session.connection, ids)
-
-
-def workers(session: Session) -> list[dict[str, Any]]:
-    """Return the workers that are alive, as RQ knows them."""
-    from datetime import UTC, datetime
-
-    from jobs.worker import Worker
-
-    lines = []
-    for worker in Worker.all(connection=session.connection):
-        beat = worker.last_heartbeat
-        lines.append(
-            {
-                "name": worker.name,
-                "host": worker.hostname,
-                "pid": worker.pid,
-                "state": worker.get_state(),
-                "job": worker.get_current_job_id(),
-                "jobs_done": worker.successful_job_count,
-                "jobs_failed": worker.failed_job_count,
-                "heartbeat_age": round((datetime.now(UTC) - beat.astimezone(UTC)).total_seconds(), 1) if beat else None,
-            }
-        )
-    return lines
-
-
-def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> None:
-    """Become `rq worker`, or `rq worker-pool` for several, with our classes."""
-    from jobs import broker
-
-    project.use(config)
-    found = broker.connect(redis, project.path().parent)
-    if found.kind == "in-process":
-        raise ConfigError("workers need a Redis server", "set REDIS_URL or install redis-server")
-    environment = worker_environment(found.url)
-    options = ["--burst"] if burst else []
-    if found.owned:
-        import subprocess
-
-        processes = [subprocess.Popen(worker_command(*options), env=environment) for _ in range(count)]
-        try:
-            sys.exit(max(process.wait() for process in processes))
-        finally:
-            found.close()
-    command = worker_command(*options)
-    if count > 1:
-        command = [*command[:-1 - len(options)], "worker-pool", *options, "-n", str(count), *POOL_CLASSES]
-    os.execve(command[0], command, environment)
-
-
-# `rq worker-pool` reads no classes from the environment but the worker's.
-POOL_CLASSES = ("--worker-class", "jobs.worker.Worker", "--job-class", "jobs.job.EtlJob", "--queue-class", "jobs.queue.FairQueue")

@@ -64,7 +64,9 @@ def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[
         return _wait(session, ids, pending, lambda shown: None, tick)
 
 
-def _wait(session: Session, ids: Sequence[str], pending: set[str], ended: Any, tick: Any = None) -> list[dict[str, Any]]:
+def _wait(
+    session: Session, ids: Sequence[str], pending: set[str], ended: Any, tick: Any = None
+) -> list[dict[str, Any]]:
     shown = 0.0
     while pending:
         still = {run for run in pending if session.is_active(run)}
@@ -83,7 +85,8 @@ def _line(run: Mapping[str, Any]) -> None:
     rows = run["rows"]
     print(
         f"{run['client']}/{run['pipeline']} {run['state']}: {rows['read']:,} read, {rows['rejected']:,} rejected, "
-        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s" + (f" - {first_line(run['error'])}" if run["error"] else ""),
+        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s"
+        + (f" - {first_line(run['error'])}" if run["error"] else ""),
         flush=True,
     )
 

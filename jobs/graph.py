@@ -1,11 +1,11 @@
 """A run as a graph of RQ jobs: submitted whole or not at all, retried where it is missing, canceled.
 
-    lane 1:  extract 1 → transform 1 → load 1 → extract 5 → … ─┐
-    lane 2:  extract 2 → transform 2 → load 2 → …              ├→ finish
-    …                                                          ┘
+lane 1:  extract 1 → transform 1 → load 1 → extract 5 → … ─┐
+lane 2:  extract 2 → transform 2 → load 2 → …              ├→ finish
+…                                                          ┘
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -214,8 +214,14 @@ def write_spec(
 
 
 def _enqueue(
-    connection: Redis, pipeline: Pipeline, run: str, attempt: int, partitions: Sequence[Partition], write: Any,
-    *, dead: bool = False,
+    connection: Redis,
+    pipeline: Pipeline,
+    run: str,
+    attempt: int,
+    partitions: Sequence[Partition],
+    write: Any,
+    *,
+    dead: bool = False,
 ) -> None:
     """Write a run and its jobs in one transaction; a dead one has no jobs."""
     queue = FairQueue(f"etl-{pipeline.client}", connection=connection)
@@ -224,7 +230,9 @@ def _enqueue(
     with connection.pipeline() as pipe:
         while True:
             try:
-                pipe.watch(runs.holder_key(pipeline.client, pipeline.name))
+                pipe.watch(  # type: ignore[no-untyped-call]
+                    runs.holder_key(pipeline.client, pipeline.name)
+                )
                 held = pipe.get(runs.holder_key(pipeline.client, pipeline.name))
                 _refuse_second(held.decode() if held else None, pipeline)  # type: ignore[union-attr]
                 pipe.multi()
@@ -248,7 +256,11 @@ def _jobs(
 ) -> Iterator[EtlJob]:
     gather = not pipeline.columns and pipeline.extract.type == "csv"
     total = len(partitions)
-    retries = Retry(max=pipeline.retries, interval=list(pipeline.retry_delays)) if pipeline.retries else None
+    retries = (
+        Retry(max=pipeline.retries, interval=[int(delay) for delay in pipeline.retry_delays])
+        if pipeline.retries
+        else None
+    )
     for node in nodes(run, attempt, partitions, pipeline.max_active, gather=gather):
         what = node.stage if node.stage == "finish" else f"{node.stage} {node.partition}/{total}"
         depends_on = None
@@ -294,4 +306,8 @@ def _withdraw(staging: Staging, partitions: Sequence[Partition], *, anew: bool) 
 def _changes(old: Pipeline, new: Pipeline) -> list[str]:
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     skipped = ("fingerprint", "root", "staging", "modules")
-    return [f"{key} has changed since the run was submitted" for key in after if key not in skipped and before.get(key) != after[key]]
+    return [
+        f"{key} has changed since the run was submitted"
+        for key in after
+        if key not in skipped and before.get(key) != after[key]
+    ]

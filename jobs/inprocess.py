@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from uuid import uuid4
 
 from redis import Redis
 
@@ -28,16 +27,15 @@ class InProcessWorker:
 
     def __init__(self, connection: Redis, names: Iterable[str] = ("default",), *, inline: bool = False) -> None:
         self.connection = connection
-        self.name = f"in-process-{uuid4().hex[:8]}"
         self.inline = inline
         self._line = Line(connection, names)
 
     def step(self) -> bool:
         """Run one job if there is one; returns whether there was."""
         self._line.refresh()
-        found = take(self.connection, self._line.names, self.name)
+        found = take(self.connection, self._line.names)
         if found is None and any(self._mend()):
-            found = take(self.connection, self._line.names, self.name)
+            found = take(self.connection, self._line.names)
         if found is None:
             return False
         job, queue = found

@@ -105,7 +105,7 @@ local function lose(name, entry, at, most, packed)
 end
 """
 
-# ARGV: lease s, execution id, worker's name, now as text, now in seconds, names of queues (one per line).
+# ARGV: lease s, execution id, worker's name or '', now as text, now in seconds, names of queues (one per line).
 # The queue after the one served last is served next, by whichever worker asks.
 TAKE = """
 if redis.call('EXISTS', 'rq:suspended') == 1 then return false end
@@ -134,7 +134,9 @@ local function lend(name, id)
              'last_heartbeat', ARGV[5], 'worker_name', ARGV[3])
   redis.call('ZADD', 'rq:executions:' .. id, seconds(now + SHIFT), execution)
   keep_execution(id, execution)
-  redis.call('HSET', 'rq:worker:' .. ARGV[3], 'state', 'busy', 'current_job', id, 'current_job_working_time', '0')
+  if ARGV[3] ~= '' then
+    redis.call('HSET', 'rq:worker:' .. ARGV[3], 'state', 'busy', 'current_job', id, 'current_job_working_time', '0')
+  end
   redis.call('SET', 'etl:turn', name)
   return {name, id, redis.call('HGETALL', key)}
 end
@@ -207,8 +209,9 @@ end
 return {lost, due}
 """
 
-# ARGV: now as text, whether to look for lost ones, job ids. One active run's jobs: children whose parents are over,
-# and, after what no script here can cause (a half-restored Redis, a hand in the data), jobs that are in no list.
+# ARGV: now as text, whether to look for lost ones, key of the ids of an active run's jobs. Queued are: children whose
+# parents are over, and, after what no script here can cause (a half-restored Redis, a hand in the data), jobs that
+# are in no list. Returned: how many, and how many jobs there are that have not ended.
 RELEASE = """
 local function is_listed(id, status, origin)
   if status == 'queued' then return redis.call('LPOS', 'rq:queue:' .. origin, id) end
@@ -220,18 +223,19 @@ local function is_listed(id, status, origin)
   return false
 end
 
-local released = 0
-for i = 3, #ARGV do
-  local id = ARGV[i]
+local released, open = 0, 0
+for _, id in ipairs(redis.call('SMEMBERS', ARGV[3])) do
   local job = redis.call('HMGET', 'rq:job:' .. id, 'status', 'origin')
-  if job[1] == 'deferred' then
+  local status = job[1]
+  if status == 'deferred' then
     released = released + release(id, ARGV[1])
-  elseif ARGV[2] == '1' and job[2] and not is_listed(id, job[1], job[2]) then
+  elseif ARGV[2] == '1' and job[2] and not is_listed(id, status, job[2]) then
     requeue(job[2], id, ARGV[1], true)
     released = released + 1
   end
+  if status == 'queued' or status == 'started' or status == 'deferred' or status == 'scheduled' then open = open + 1 end
 end
-return released
+return {released, open}
 """
 
 

@@ -72,7 +72,11 @@ def show(found: dict[str, Any]) -> None:
         print(f"warning: {warning}")
     if found.get("rows"):
         names = list(found["rows"][0])
-        console.table(names, [[_shown(row[name]) for name in names] for row in found["rows"]], title="\nrows as they would be loaded")
+        console.table(
+            names,
+            [[_shown(row[name]) for name in names] for row in found["rows"]],
+            title="\nrows as they would be loaded",
+        )
     if found.get("rejects"):
         keys = ("file", "row", "column", "value", "reason")
         console.table(keys, [[line[key] for key in keys] for line in found["rejects"]], title="\nrejects")

@@ -104,12 +104,14 @@ class Harness:
         """
         import pyarrow as pa
 
+        from etl.casts import from_series
         from etl.context import Context
         from etl.pipeline import resolve
         from etl.transform import Transformer
 
         resolved = resolve(self._project(), pipeline, client, params=params)
-        raw = pa.Table.from_pandas(df, preserve_index=False).append_column("_row", pa.array(range(2, len(df) + 2), pa.int64()))
+        columns = {str(name): from_series(df[name]) for name in df.columns}
+        raw = pa.table({**columns, "_row": pa.array(range(2, len(df) + 2), pa.int64())})
         context = Context(client=client, run="test", params=resolved.params)
         result = Transformer(resolved, context, ["df"]).apply(raw)
         return result.rows.drop_columns(["_row"]).to_pandas(), result.rejects.to_pandas()
@@ -131,12 +133,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def rq_etl(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Pipelines of this project's etl.toml, on fakeredis and SQLite."""
-    import os
+    from jobs import settings
 
-    given = os.environ.get("ETL_CONFIG") or request.config.getini("rq_etl_config")
-    path = Path(given) if Path(given).is_absolute() else Path(request.config.rootpath) / given
-    if not path.exists():
-        path = Path.cwd() / given
-    harness = Harness(tmp_path, path)
+    named = Path(request.config.rootpath) / request.config.getini("rq_etl_config")
+    harness = Harness(tmp_path, named if named.exists() else settings.config_path())
     yield harness
     harness.close()

@@ -48,12 +48,12 @@ class FairQueue(Queue):
         return take(connection, [queue.name for queue in queues], worker)
 
 
-def take(connection: Redis, names: Iterable[str], worker: str) -> tuple[EtlJob, FairQueue] | None:
+def take(connection: Redis, names: Iterable[str], worker: str = "") -> tuple[EtlJob, FairQueue] | None:
     """Take the next job of the queues whose turn it is; the job's `execution` is its lease.
 
     Args:
         names: Names of queues, in an order that all workers share.
-        worker: Name of the worker that takes it.
+        worker: Name of the worker that takes it, where it is registered.
 
     Returns:
         The job and its queue, or None where no queue has one to give, or workers are suspended.

@@ -35,7 +35,13 @@ class Tally:
     @property
     def rejects(self) -> list[str]:
         """Names of the files that hold the rejects, in the order of the partitions."""
-        return [name for stages in self.markers.values() for stage in STAGES if stage in stages for name in stages[stage].rejects]
+        return [
+            name
+            for stages in self.markers.values()
+            for stage in STAGES
+            if stage in stages
+            for name in stages[stage].rejects
+        ]
 
     @property
     def warnings(self) -> list[str]:
@@ -70,7 +76,8 @@ class Tally:
         given = rows["read"] + rows["added"]
         taken = sum(rows[kind] for kind in ROWS if kind not in ("read", "added"))
         if given != taken:
-            return f"receipts disagree: read + added = {given}, rejected + dropped + superseded + loaded + unchanged = {taken}"
+            kinds = "rejected + dropped + superseded + loaded + unchanged"
+            return f"receipts disagree: read + added = {given}, {kinds} = {taken}"
         return None
 
 
@@ -100,7 +107,9 @@ def gather(staging: Staging, partitions: Sequence[Partition]) -> Tally:
     for partition in partitions:
         stages = markers[partition.number] = {}
         for stage in STAGES:
-            found = staging.marker(stage, partition.number) if f"{partition.number:05d}.{stage}.json" in published else None
+            found = (
+                staging.marker(stage, partition.number) if f"{partition.number:05d}.{stage}.json" in published else None
+            )
             if found is not None:
                 stages[stage] = found
     return Tally(markers)

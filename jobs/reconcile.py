@@ -1,7 +1,8 @@
 """The pass: what every worker does every few seconds so that no job is ever left behind.
 
 *Reap*: a job whose lease has expired goes back to the front of its queue. *Release*: a retry that is due,
-and a job of an active run whose parents are all over, is queued. One worker at a time does it for all.
+and a job of an active run whose parents are all over, is queued. *Sweep*, now and then: a run that nothing
+will end any more is closed, and what has expired is forgotten. One worker at a time does it for all.
 """
 
 from collections.abc import Sequence
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from redis import Redis
+from rq import worker_registration
 from rq.utils import now, utcformat
 
 from jobs import lua, runs, settings
+from jobs.job import EtlJob
 from jobs.settle import PACKED
 
 
@@ -23,11 +26,13 @@ class Mended:
         lost: Ids of jobs whose lease had expired.
         due: How many retries were due.
         released: How many jobs of active runs were queued that nothing else had queued.
+        closed: Ids of runs whose last job has ended without ending the run.
     """
 
     lost: tuple[str, ...] = ()
     due: int = 0
     released: int = 0
+    closed: tuple[str, ...] = ()
 
 
 def reconcile(connection: Redis, names: Sequence[str]) -> Mended:
@@ -39,12 +44,16 @@ def reconcile(connection: Redis, names: Sequence[str]) -> Mended:
     at = utcformat(now())
     lost, due = lua.reap(connection, at, settings.MAX_LOSSES, PACKED, "\n".join(names))
     sweep = bool(connection.set("etl:sweep", 1, nx=True, px=int(settings.SWEEP * 1000)))
-    released = sum(
-        _release(connection, run.decode(), at, sweep) for run in cast(set[bytes], connection.smembers(runs.ACTIVE))
-    )
+    released, closed = 0, []
+    for raw in cast(set[bytes], connection.smembers(runs.ACTIVE)):
+        run = raw.decode()
+        count, left = lua.release(connection, at, int(sweep), runs.jobs_key(run))
+        released += count
+        if sweep and not left and _close(connection, run):
+            closed.append(run)
     if sweep:
-        _trim(connection, names)
-    return Mended(tuple(entry.decode().rpartition(":")[0] for entry in lost), due, released)
+        _forget(connection, names)
+    return Mended(tuple(entry.decode().rpartition(":")[0] for entry in lost), due, released, tuple(closed))
 
 
 def take_turn(connection: Redis, worker: str) -> bool:
@@ -52,18 +61,34 @@ def take_turn(connection: Redis, worker: str) -> bool:
     return bool(connection.set("etl:pass", worker, nx=True, px=int(settings.lease() / 4 * 900)))
 
 
-def _release(connection: Redis, run: str, at: str, sweep: bool) -> int:
-    ids = list(cast(set[bytes], connection.smembers(runs.jobs_key(run))))
-    return sum(
-        lua.release(connection, at, int(sweep), *ids[start : start + 1000]) for start in range(0, len(ids), 1000)
-    )
+def _close(connection: Redis, run: str) -> bool:
+    """End a run whose jobs have all ended without doing so: its finish was lost, stopped or out of time."""
+    ids = sorted(raw.decode() for raw in cast(set[bytes], connection.smembers(runs.jobs_key(run))))
+    why = "its jobs are gone from Redis"
+    for id in ids:
+        if "-finish-" in id and EtlJob.exists(id, connection):
+            result = EtlJob(id, connection=connection).latest_result()
+            why = f"finish: {(result and result.exc_string) or 'did not run'}"
+    if runs.close(connection, run, "failed", error=why, exit=1):
+        return True
+    if not connection.exists(runs.run_key(run)):
+        connection.srem(runs.ACTIVE, run)
+    return False
 
 
-def _trim(connection: Redis, names: Sequence[str]) -> None:
-    """Forget finished and failed jobs whose time to live is over; Redis has deleted them already."""
+def _forget(connection: Redis, names: Sequence[str]) -> None:
+    """Take jobs that Redis has deleted, and workers that have died, from RQ's lists."""
     until = now().timestamp()
+    known = list(cast(set[bytes], connection.smembers(worker_registration.REDIS_WORKER_KEYS)))
     pipe = connection.pipeline(transaction=False)
+    for worker in known:
+        pipe.exists(worker)
+    dead = [worker for worker, there in zip(known, pipe.execute(), strict=True) if not there]
     for name in names:
         pipe.zremrangebyscore(f"rq:finished:{name}", 0, until)
         pipe.zremrangebyscore(f"rq:failed:{name}", 0, until)
+        if dead:
+            pipe.srem(worker_registration.WORKERS_BY_QUEUE_KEY % name, *dead)
+    if dead:
+        pipe.srem(worker_registration.REDIS_WORKER_KEYS, *dead)
     pipe.execute()

@@ -69,9 +69,10 @@ def export(session: Session, run: str, file: Path) -> int:
         writer = csv.writer(out)
         writer.writerow([*REASONS, *names])
         for entry, raw in found:
-            writer.writerow([*(entry[key[1:]] for key in REASONS), *("" if raw.get(n) is None else raw[n] for n in names)])
+            writer.writerow(
+                [*(entry[key[1:]] for key in REASONS), *("" if raw.get(n) is None else raw[n] for n in names)]
+            )
     return len(found)
-
 
 
 def load(session: Session, run: str, file: Path) -> str:

@@ -30,7 +30,8 @@ ENDED = ("succeeded", "failed", "canceled")
 STATES = ("held", "queued", "running", *ENDED)
 ROWS = ("read", "added", "rejected", "dropped", "superseded", "loaded", "unchanged")
 
-# KEYS: run, active, holder, stages, jobs; ARGV: run id, wanted states (comma separated), history s, stages kept s, field, value, …
+# KEYS: run, active, holder, stages, jobs; ARGV: run id, wanted states (comma separated), history in s,
+# how long stages are kept in s, field, value, …
 # Closing is one step: a run that has ended keeps its first ending, and its place is free at the same moment.
 _CLOSE = """
 local state = redis.call('HGET', KEYS[1], 'state')
@@ -119,7 +120,7 @@ def create(
 ) -> None:
     """Write a new run's keys into an open transaction."""
     now = time.time()
-    fields = {
+    fields: dict[str | bytes | int | float | bytearray | memoryview[int], Any] = {
         "client": client,
         "pipeline": pipeline,
         "state": "queued",
@@ -156,7 +157,9 @@ def reopen(pipe: RedisPipeline, run: str, record: Mapping[str, str], attempt: in
 
 def begin(connection: Redis, run: str) -> dict[str, str]:
     """Mark a queued run as running and return its hash; empty where Redis has forgotten it."""
-    flat = [cast(str, _text(part)) for part in cast(list[Any], connection.eval(_BEGIN, 1, run_key(run), repr(time.time())))]
+    flat = [
+        cast(str, _text(part)) for part in cast(list[Any], connection.eval(_BEGIN, 1, run_key(run), repr(time.time())))
+    ]
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -192,7 +195,7 @@ def close(
     keys = [run_key(run), ACTIVE, holder_key(record["client"], record["pipeline"]), stages_key(run), jobs_key(run)]
     flat = [part for pair in fields.items() for part in pair]
     args: list[str | int] = [run, "held,queued,running", int(history), min(int(history), STAGES_KEPT), *flat]
-    answer = _text(connection.eval(_CLOSE, len(keys), *keys, *args))  # type: ignore[arg-type]
+    answer = _text(connection.eval(_CLOSE, len(keys), *keys, *args))
     connection.zremrangebyscore(INDEX, 0, time.time() - history)
     return answer == "closed"
 
@@ -292,7 +295,7 @@ def partition_states(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str,
     """Count the partitions that are done, failed and blocked so far."""
     counts = {"done": 0, "failed": 0, "blocked": 0}
     for partition in {key[0] for key in stages if key[0] > 0}:
-        states = [stages[key].state for key in ((partition, "extract"), (partition, "transform"), (partition, "load")) if key in stages]
+        states = [record.state for (number, _), record in stages.items() if number == partition]
         if "failed" in states:
             counts["failed"] += 1
         elif "blocked" in states:
@@ -313,7 +316,12 @@ def live_rows(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
 
 
 def recent(
-    connection: Redis, *, client: str | None = None, state: str | None = None, since: float | None = None, limit: int = 1000
+    connection: Redis,
+    *,
+    client: str | None = None,
+    state: str | None = None,
+    since: float | None = None,
+    limit: int = 1000,
 ) -> list[dict[str, Any]]:
     """Return runs in the public JSON shape, newest first.
 

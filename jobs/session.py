@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 
+from etl.errors import EtlError
 from jobs import broker, project, runs, settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from jobs.worker import InProcessWorker
 
 WORKERS = 2
+GRACE = 3.0  # seconds; a worker that ends sooner than that can't work here
+
+
+class WorkersFailed(EtlError):
+    """The worker processes can't work."""
 
 
 class Session:
@@ -74,22 +80,44 @@ class Session:
 
     def start_workers(self, count: int) -> None:
         """Start worker processes that end with this one."""
-        for _ in range(count):
-            self._processes.append(
-                subprocess.Popen(
-                    worker_command(),
-                    env=worker_environment(self.broker.url),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=self._log(),
-                    start_new_session=True,
-                )
-            )
+        self._processes += [self._start_worker() for _ in range(count)]
+        self._started = time.monotonic()
 
-    def _log(self) -> int:
+    def _start_worker(self) -> subprocess.Popen[bytes]:
+        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            return subprocess.Popen(
+                worker_command(),
+                env=worker_environment(self.broker.url),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+
+    @property
+    def _log(self) -> Path:
         folder = project.path().parent / ".rq-etl"
         folder.mkdir(exist_ok=True)
-        return os.open(folder / "workers.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return folder / "workers.log"
+
+    def _replace_dead_workers(self) -> None:
+        """Start a worker for each that has died, so that a job that kills its worker doesn't end the command's work.
+
+        Raises:
+            WorkersFailed: They die as soon as they are started.
+        """
+        for index, process in enumerate(self._processes):
+            if process.poll() is None:
+                continue
+            if time.monotonic() - self._started < GRACE:
+                raise WorkersFailed(
+                    f"the workers ended at once, with exit code {process.returncode}", f"see {self._log}"
+                )
+            self._processes[index] = self._start_worker()
+            self._started = time.monotonic()
 
     def is_active(self, run: str) -> bool:
         """Whether a run has not ended."""
@@ -98,6 +126,7 @@ class Session:
     def advance(self, seconds: float) -> None:
         """Let work go on for a moment: here, where jobs run in this process, else by waiting."""
         if not self.in_process:
+            self._replace_dead_workers()
             time.sleep(seconds)
             return
         if self._worker is None:
@@ -123,12 +152,16 @@ class Session:
 
 def worker_command(*options: str) -> list[str]:
     """Return the command line of a stock `rq worker`."""
-    return [sys.executable, "-m", "rq.cli", "worker", *options]
+    # -P: a folder of the user's own in the working directory hides none of ours.
+    return [sys.executable, "-P", "-m", "rq.cli", "worker", *options]
 
 
 def worker_environment(url: str) -> dict[str, str]:
     """Return the environment that makes a stock `rq worker` ours."""
-    return {**os.environ, **settings.worker_variables(url, project.path())}
+    ours = str(Path(__file__).parents[1])
+    paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    variables = settings.worker_variables(url, project.path())
+    return {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 _sessions: dict[tuple[str, object], Session] = {}

@@ -102,6 +102,8 @@ def _try_again(job: EtlJob, queue: FairQueue, outcome: Outcome, pipe: Any) -> Jo
 
 def _count(job: EtlJob, outcome: Outcome, pipe: Any) -> None:
     assert job.execution is not None
+    if not job.execution.worker_name:
+        return
     worker = f"rq:worker:{job.execution.worker_name}"
     pipe.hdel(worker, "current_job")
     pipe.hincrby(worker, "successful_job_count" if outcome.kind == "done" else "failed_job_count", 1)

@@ -21,6 +21,7 @@ from rq.job import Job
 
 from etl import load as target
 from etl import rejects as rejected_rows
+from etl.columns import match
 from etl.context import Context
 from etl.errors import EtlError
 from etl.extract import extract as read_source
@@ -140,9 +141,10 @@ def _extract(work: Work, connection: Redis) -> Marker:
     rows_out = rejected = 0
     types: list[dict[str, list[str]]] = []
     infer = not work.pipeline.columns
-    with work.staging.writer("extract", work.number) as rows, work.staging.writer(
-        "extract", work.number, "rejects"
-    ) as rejects:
+    with (
+        work.staging.writer("extract", work.number) as rows,
+        work.staging.writer("extract", work.number, "rejects") as rejects,
+    ):
         source = read_source(work.pipeline, work.partition, work.context)
         content = ""
         while True:
@@ -175,9 +177,10 @@ def _transform(work: Work, connection: Redis) -> Marker:
     transformer = Transformer(work.pipeline, work.context, files, _types(work))
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     warnings: list[str] = []
-    with work.staging.writer("transform", work.number) as rows, work.staging.writer(
-        "transform", work.number, "rejects"
-    ) as rejects:
+    with (
+        work.staging.writer("transform", work.number) as rows,
+        work.staging.writer("transform", work.number, "rejects") as rejects,
+    ):
         for chunk in _pieces(work.pipeline, work.staging.chunks(source.data)):
             result = transformer.apply(chunk)
             rows.write(result.rows)
@@ -209,11 +212,17 @@ def _types(work: Work) -> dict[str, str] | None:
     if found is None:
         markers = [work.staging.marker("extract", p.number) for p in work.plan.partitions]
         fitting = [marker.types for marker in markers if marker is not None and marker.types is not None]
-        existing = target.column_types(work.pipeline)
-        decided = decide(merge_candidates(fitting), existing)
+        candidates_ = merge_candidates(fitting)
+        decided = decide(candidates_, _existing(work.pipeline, list(candidates_)))
         work.staging.write_json("types.json", decided)
         found = work.staging.read_json("types.json")
     return found
+
+
+def _existing(pipeline: Pipeline, headers: list[str]) -> dict[str, str]:
+    """Return the types that the target's table has, by the source's own column names."""
+    existing = target.column_types(pipeline)
+    return {header: existing[name] for header, name in match(headers, pipeline, "").items() if name in existing}
 
 
 def _load(work: Work, connection: Redis) -> Marker:
@@ -375,14 +384,15 @@ def keep_traceback(job: Job, text: str) -> None:
         job: The stage's job; other jobs are passed over.
         text: The traceback, which may hold row values.
     """
-    if not job.func_name.startswith("jobs.stages."):
+    name = str(job.func_name)
+    if not name.startswith("jobs.stages."):
         return
     run = str(job.args[0])
     record = runs.read(job.connection, run)
     if record is None:
         return
     number = int(job.args[1]) if len(job.args) > 1 else 0
-    stage = job.func_name.rsplit(".", 1)[-1]
+    stage = name.rsplit(".", 1)[-1]
     try:
         Staging(settings.staging(), record["client"], run).keep_private(f"{number:05d}.{stage}.error.txt", text)
     except EtlError:

@@ -113,12 +113,15 @@ class Worker(RQWorker):
         """Have the horse run the job, and write down how it ended."""
         self.execution = job.execution
         self.log.info("%s: %s (%s)", queue.name, job.description, job.id)
+        began = time.monotonic()
         outcome = self._ride(job)
         became = self._stubborn(lambda: settle(self.connection, job, queue, outcome)) if outcome else None
         self.execution = None
         if became is None:
             self.log.warning("%s: lost the lease of job %s; its result is dropped", queue.name, job.id)
-        elif outcome and outcome.kind != "done":
+        elif outcome and outcome.kind == "done":
+            self.log.info("%s: %s: done in %.1f s", queue.name, job.description, time.monotonic() - began)
+        elif outcome:
             self.log.warning("%s: job %s %s: %s", queue.name, job.id, outcome.kind, outcome.error or became.value)
         if self._cold:
             raise SystemExit
@@ -207,7 +210,7 @@ class Worker(RQWorker):
         if self._registered != self._line.names or not self.connection.exists(self.key):
             self._register()
         with self.connection.pipeline(transaction=False) as pipe:
-            self.heartbeat(pipeline=pipe)
+            self.heartbeat(max(60, round(20 * self._renewal)), pipe)  # so long is a dead worker listed
             pipe.execute()
         if take_turn(self.connection, self.name):
             mended = reconcile(self.connection, self._line.names)

@@ -185,7 +185,6 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(write: Write) -> Non
         ('modules = ["demo_steps"]', 'modules = ["demo_steps", "etl.load"]', "settings.modules: etl.load has the name of a part of rq-etl"),
         ('pipelines = ["claims"]', 'pipelines = ["clams"]', "defaults.pipelines: there is no pipeline clams; did you mean claims?"),
         ('pipelines = ["claims"]', 'pipelines = ["claims", "claims"]', "defaults.pipelines: names claims twice"),
-        ('pipelines = ["claims"]', "", "clients.acme.pipelines: is missing; list the client's pipelines here or in [defaults]"),
         # extract and targets
         ("{client}/", "{client/", "pipelines.claims.extract.path: has a { or } that is not part of a {name}"),
         ('"inbox/{client}/claims-*.csv"', '""', "pipelines.claims.extract.path: is empty"),

@@ -4,12 +4,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs import console, graph, project, rejects, runs
+from etl.pipeline import resolve
+from jobs import console, graph, project, rejects
 from jobs.demo.generate import generate
 
 if TYPE_CHECKING:
-    from cli import Shared
     from jobs.session import Session
+    from jobs.shared import Shared
 
 PER_SCALE = 30_000  # rows of all clients at scale 1, about
 
@@ -27,7 +28,7 @@ def main(shared: "Shared", folder: Path, rows: int | None) -> int:
     try:
         ids = {}
         for client in truths:
-            resolved = graph.resolve(session.config, "claims", client)
+            resolved = resolve(session.config, "claims", client)
             ids[client] = graph.submit(session.connection, resolved)
         if not shared.json:
             print(f"three clients' claims in {folder}/inbox, {_workers(session)}", flush=True)
@@ -35,8 +36,8 @@ def main(shared: "Shared", folder: Path, rows: int | None) -> int:
         reasons = {run["client"]: rejects.counted(session, run["run"]) for run in found}
     finally:
         session.close()
-    expected = {client: (bool(truth.failing), truth.read, truth.loaded) for client, truth in truths.items()}
-    actual = {run["client"]: (run["state"] == "failed", run["rows"]["read"], _kept(run)) for run in found}
+    expected = {client: (list(truth.failing), truth.loaded) for client, truth in truths.items()}
+    actual = {run["client"]: ([failure["file"] for failure in run["failures"]], _kept(run)) for run in found}
     shared.print({"folder": str(folder), "runs": found, "rejects": reasons}, lambda: _show(folder, found, reasons))
     if actual != expected:
         print(f"rq-etl: the demo's numbers are not those of its generator: {actual} instead of {expected}")
@@ -50,7 +51,9 @@ def _kept(run: dict[str, Any]) -> int:
 
 def _workers(session: "Session") -> str:
     if session.in_process:
-        return "in this process: no redis-server is on PATH (sudo apt-get install redis-server gives two worker processes)"
+        return (
+            "in this process: no redis-server is on PATH (sudo apt-get install redis-server gives two worker processes)"
+        )
     return "two worker processes"
 
 
@@ -65,14 +68,27 @@ def _show(folder: Path, found: list[dict[str, Any]], reasons: dict[str, list[dic
         text = "\n".join(f"{count} {reason}" for reason, count in why.most_common())
         pace = int(rows["read"] / run["seconds"]) if run["seconds"] else None
         lines.append(
-            [run["client"], run["state"], rows["read"], rows["rejected"], text, rows["dropped"], rows["loaded"], rows["unchanged"], run["seconds"], pace]
+            [
+                run["client"],
+                run["state"],
+                rows["read"],
+                rows["rejected"],
+                text,
+                rows["dropped"],
+                rows["loaded"],
+                rows["unchanged"],
+                run["seconds"],
+                pace,
+            ]
         )
     print()
     console.table(columns, lines)
     for run in found:
         console.notes(run)
     here = f"cd {folder} && " if folder != Path() else ""
-    print(f"\nThe warehouse is {folder}/warehouse.db, table claims. lakeside's broken file failed by itself; the others are whole.")
+    print(
+        f"\nThe warehouse is {folder}/warehouse.db, table claims. lakeside's broken file failed by itself; the others are whole."
+    )
     print("What to type next:")
     for command, what in (
         ("rq-etl rejects acme/claims --rows", "the rows that were turned away, by file and line"),

@@ -1,0 +1,93 @@
+"""Workers as processes: becoming one, listing them, and all of a project's processes under one supervisor."""
+
+import os
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from etl.errors import ConfigError
+from jobs import broker, project
+from jobs.session import Session, worker_command, worker_environment
+
+
+def workers(session: Session) -> list[dict[str, Any]]:
+    """Return the workers that are alive, as RQ knows them."""
+    from jobs.worker import Worker
+
+    lines = []
+    for worker in Worker.all(connection=session.connection):
+        beat = worker.last_heartbeat
+        lines.append(
+            {
+                "name": worker.name,
+                "host": worker.hostname,
+                "pid": worker.pid,
+                "state": worker.get_state(),
+                "job": worker.get_current_job_id(),
+                "jobs_done": worker.successful_job_count,
+                "jobs_failed": worker.failed_job_count,
+                "heartbeat_age": round((datetime.now(UTC) - beat.astimezone(UTC)).total_seconds(), 1) if beat else None,
+            }
+        )
+    return lines
+
+
+def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> None:
+    """Become `rq worker`, or `rq worker-pool` for several, with our classes."""
+    project.use(config)
+    found = _server(redis)
+    environment = worker_environment(found.url)
+    options = ["--burst"] if burst else []
+    if found.owned:
+        processes = [subprocess.Popen(worker_command(*options), env=environment) for _ in range(count)]
+        try:
+            sys.exit(max(process.wait() for process in processes))
+        finally:
+            found.close()
+    command = worker_command(*options)
+    if count > 1:
+        command = [*command[: -1 - len(options)], "worker-pool", *options, "-n", str(count), *POOL_CLASSES]
+    os.execve(command[0], command, environment)
+
+
+# `rq worker-pool` reads no classes from the environment but the worker's.
+POOL_CLASSES = (
+    "--worker-class",
+    "jobs.worker.Worker",
+    "--job-class",
+    "jobs.job.EtlJob",
+    "--queue-class",
+    "jobs.queue.FairQueue",
+)
+
+
+def up(config: str | None, redis: str | None, count: int, port: int) -> int:
+    """Run workers and the dashboard until interrupted, each line under its name.
+
+    Returns:
+        The exit code.
+    """
+    from honcho.manager import Manager
+
+    project.use(config)
+    found = _server(redis)
+    environment = worker_environment(found.url)
+    manager = Manager()
+    for number in range(1, count + 1):
+        manager.add_process(f"worker.{number}", shlex.join(worker_command()), env=environment)
+    ours = [sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)]
+    manager.add_process("dashboard", shlex.join(ours), env=environment)
+    try:
+        manager.loop()
+    finally:
+        found.close()
+    return int(manager.returncode or 0)
+
+
+def _server(redis: str | None) -> broker.Broker:
+    found = broker.connect(redis, project.path().parent)
+    if found.kind == "in-process":
+        raise ConfigError("workers need a Redis server", "set REDIS_URL or install redis-server")
+    return found
