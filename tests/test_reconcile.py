@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -268,6 +269,47 @@ def test_registries_forget_what_redis_has_deleted(connection: Redis, queue: Fair
     reconcile(connection, NAMES)
     assert connection.zrange("rq:finished:etl-acme", 0, -1) == [b"new"]
     assert connection.zrange("rq:failed:etl-acme", 0, -1) == [b"for-ever"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"),
+    [
+        (Outcome("failed", error="timed out after 600 s"), "finish: timed out after 600 s"),
+        (Outcome("stopped", error="stopped by a command"), "finish: stopped by a command"),
+    ],
+)
+def test_a_run_whose_finish_could_not_end_it_is_closed(
+    connection: Redis, queue: FairQueue, outcome: Outcome, error: str
+) -> None:
+    with connection.pipeline() as pipe:
+        options: dict[str, Any] = {"params": {}, "start": None, "end": None, "warnings": (), "max_active": 1}
+        runs.create(pipe, "r1", client="acme", pipeline="claims", partitions=0, **options)
+        pipe.execute()
+    job = queue.enqueue("tasks.nothing", job_id="r1-0-finish-1")
+    connection.sadd(runs.jobs_key("r1"), job.id)
+    assert reconcile(connection, NAMES).closed == ()
+    settle(connection, taken(connection), queue, outcome)
+    connection.delete("etl:sweep")
+    assert reconcile(connection, NAMES).closed == ("r1",)
+    record = runs.read(connection, "r1")
+    assert record is not None
+    assert (record["state"], record["error"]) == ("failed", error)
+    assert runs.holder(connection, "acme", "claims") is None
+
+
+def test_an_active_run_that_redis_has_forgotten_is_forgotten(connection: Redis) -> None:
+    connection.sadd(runs.ACTIVE, "gone")
+    assert reconcile(connection, NAMES).closed == ()
+    assert connection.smembers(runs.ACTIVE) == set()
+
+
+def test_workers_that_are_dead_are_not_listed_for_ever(connection: Redis) -> None:
+    connection.sadd("rq:workers", "rq:worker:dead", "rq:worker:alive")
+    connection.sadd("rq:workers:etl-acme", "rq:worker:dead", "rq:worker:alive")
+    connection.hset("rq:worker:alive", "state", "idle")
+    reconcile(connection, NAMES)
+    assert connection.smembers("rq:workers") == {b"rq:worker:alive"}
+    assert connection.smembers("rq:workers:etl-acme") == {b"rq:worker:alive"}
 
 
 def test_one_worker_at_a_time_makes_the_pass(connection: Redis) -> None:
