@@ -207,7 +207,7 @@ class Worker(RQWorker):
             return
         self._next_tick = time.monotonic() + self._renewal
         self._line.refresh()
-        if self._registered != self._line.names or not self.connection.exists(self.key):
+        if self._registered != self._line.names or not self.connection.hexists(self.key, "birth"):
             self._register()
         with self.connection.pipeline(transaction=False) as pipe:
             self.heartbeat(max(60, round(20 * self._renewal)), pipe)  # so long is a dead worker listed
