@@ -37,7 +37,7 @@ class Delivery:
     def file(self) -> str:
         """What the partition is read from: a file's name, or a JSON list of several."""
         names = [piece.file for piece in self.partition.pieces]
-        return names[0] if len(names) == 1 else json.dumps(names)
+        return names[0] if len(names) == 1 and not names[0].startswith("[") else json.dumps(names)
 
 
 @dataclass(frozen=True)
@@ -197,11 +197,7 @@ def _earlier(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) ->
 
 
 def _names(file: str) -> set[str]:
-    try:
-        found = json.loads(file) if file.startswith("[") else file
-    except ValueError:
-        found = file
-    return set(found) if isinstance(found, list) else {file}
+    return set(json.loads(file)) if file.startswith("[") else {file}
 
 
 def _changed(delivery: Delivery, run: str) -> ChangedFile:

@@ -202,6 +202,8 @@ class _Step:
         self.rows, self.settled, self.key = shadow.rows, shadow.settled, key
         columns = dict.fromkeys([*shadow.types, "_client", "_run", "_file"])
         self.table = tables.table(self.connection, self.pipeline.table, columns)
+        # A column without any value that the table lacks is not staged, and decides nothing.
+        self.newest = self.pipeline.load.newest if self.pipeline.load.newest in shadow.types else None
         self.any_settled = False
 
     def live(self, *, but: Collection[int] = ()) -> sa.ColumnElement[bool]:
@@ -237,8 +239,8 @@ class _Step:
         """Of rows with the same key the newest stays, else that of the later file, else the later."""
         keys = [self.rows.c[name] for name in self.pipeline.load.key]
         last = [self.rows.c[name].desc() for name in (ORDER, LINE, ID)]
-        if self.pipeline.load.newest:
-            last.insert(0, self._plain(self.rows.c[self.pipeline.load.newest]).desc().nulls_last())
+        if self.newest:
+            last.insert(0, self._plain(self.rows.c[self.newest]).desc().nulls_last())
         self.settle(self._beaten(keys, self.live(), last, "superseded", None))
 
     def _beaten(
@@ -256,7 +258,7 @@ class _Step:
 
     def _plain(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Compare text by its code points, whatever the database's language."""
-        type = self.shadow.types[self.pipeline.load.newest or ""]
+        type = self.shadow.types[self.newest or ""]
         sqlite = self.connection.dialect.name == "sqlite"
         return sa.collate(column, "C") if isinstance(type, sa.String) and not sqlite else column
 
@@ -269,8 +271,8 @@ class _Step:
         data = [name for name in self.shadow.types if name not in self.pipeline.load.key]
         equal = sa.and_(sa.true(), *(table.c[name].is_not_distinct_from(rows.c[name]) for name in data))
         older: sa.ColumnElement[bool] = sa.false()
-        if newest := self.pipeline.load.newest:
-            there, here = table.c[newest], rows.c[newest]
+        if self.newest:
+            there, here = table.c[self.newest], rows.c[self.newest]
             older = (self._plain(there) > self._plain(here)) | (there.is_not(None) & here.is_(None))
         ours = table.c._run.is_not_distinct_from(run)
         nothing = sa.cast(sa.null(), sa.Text)

@@ -135,6 +135,8 @@ def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit
                 warnings.append(f"table {pipeline.table} has no column {name}: not loaded (new_columns is ignore)")
         elif wanted != "null":  # a column without values is made once there is a value, since only that has a type
             types[name] = database.TYPES[wanted]
+        elif name in pipeline.load.by:
+            types[name] = database.TYPES["string"]
     return Fit(types, casts, tuple(warnings))
 
 
