@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from etl.errors import ConfigError
-from jobs import broker, project
+from jobs import broker, project, settings
 from jobs.session import Session, worker_command, worker_environment
 
 
@@ -87,7 +87,7 @@ def up(config: str | None, redis: str | None, count: int, port: int) -> int:
 
 
 def _server(redis: str | None) -> broker.Broker:
-    found = broker.connect(redis, project.path().parent)
+    found = broker.connect(redis or settings.redis_url(), project.path().parent)
     if found.kind == "in-process":
         raise ConfigError("workers need a Redis server", "set REDIS_URL or install redis-server")
     return found

@@ -57,7 +57,7 @@ class Session:
         elif inline:
             self.broker = broker.in_process()
         else:
-            self.broker = broker.connect(redis, project.path().parent)
+            self.broker = broker.connect(redis or settings.redis_url(), project.path().parent)
         self.connection = self.broker.connection
         if not self.in_process:
             self.start_workers(workers if workers is not None else WORKERS if self.is_ours else 0)
