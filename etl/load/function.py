@@ -1,8 +1,9 @@
 """A user's own load function, called inside the ledger's transaction, which it may not end."""
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
@@ -95,22 +96,24 @@ class _SqliteGuard:
         self.driver: Any = connection.connection.driver_connection
 
     def raise_(self) -> None:
-        import sqlite3
-
         def judge(action: int, *_: object) -> int:
             return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
 
         self.driver.set_authorizer(judge)
 
     def broke(self, error: FunctionFailed) -> bool:
-        self.driver.set_authorizer(None)
+        self._stop()
         cause = error.__cause__
         original = getattr(cause, "orig", None) or cause
         return getattr(original, "sqlite_errorname", "") == "SQLITE_AUTH"
 
     def lower(self) -> bool:
-        self.driver.set_authorizer(None)
+        self._stop()
         return bool(self.driver.in_transaction)
+
+    def _stop(self) -> None:
+        with suppress(sqlite3.Error):  # the function may have closed the connection
+            self.driver.set_authorizer(None)
 
 
 class _PostgresGuard:
@@ -122,7 +125,8 @@ class _PostgresGuard:
         self.connection = connection
 
     def raise_(self) -> None:
-        create = f"CREATE TEMPORARY TABLE {self.NAME} (one int UNIQUE DEFERRABLE INITIALLY DEFERRED) ON COMMIT DROP"
+        columns = "one int UNIQUE DEFERRABLE INITIALLY DEFERRED"
+        create = f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.NAME} ({columns}) ON COMMIT DROP"
         self.connection.exec_driver_sql(create)
         self.connection.exec_driver_sql(f"INSERT INTO {self.NAME} VALUES (1), (1)")
 
@@ -133,7 +137,7 @@ class _PostgresGuard:
 
     def lower(self) -> bool:
         try:
-            self.connection.exec_driver_sql(f"DROP TABLE {self.NAME}")
+            self.connection.exec_driver_sql(f"DELETE FROM {self.NAME}")
         except sa.exc.DBAPIError:
             return False
         return True
