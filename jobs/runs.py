@@ -8,6 +8,8 @@
 | `etl:runs` | sorted set: run ids by the moment they were submitted |
 | `etl:active` | set: ids of runs that have not ended |
 | `etl:holder:<client>:<pipeline>` | the one run of this client and pipeline that is active |
+| `etl:held` | sorted set: runs that wait for others, by the moment they were submitted |
+| `etl:last` | hash: `<client>/<pipeline>` → id and state of the run that ended last |
 | `etl:client:<client>` | hash: `max_active`, `paused` (read by *take*) |
 """
 
@@ -30,7 +32,7 @@ ENDED = ("succeeded", "failed", "canceled")
 STATES = ("held", "queued", "running", *ENDED)
 ROWS = ("read", "added", "rejected", "dropped", "superseded", "loaded", "unchanged")
 
-# KEYS: run, active, holder, stages, jobs; ARGV: run id, wanted states (comma separated), history in s,
+# KEYS: run, active, holder, stages, jobs, held, last; ARGV: run id, wanted states (comma separated), history in s,
 # how long stages are kept in s, field, value, …
 # Closing is one step: a run that has ended keeps its first ending, and its place is free at the same moment.
 _CLOSE = """
@@ -40,6 +42,9 @@ for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('SREM', KEYS[2], ARGV[1])
 if redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
 redis.call('DEL', KEYS[5])
+redis.call('ZREM', KEYS[6], ARGV[1])
+local run = redis.call('HMGET', KEYS[1], 'client', 'pipeline', 'state')
+redis.call('HSET', KEYS[7], run[1] .. '/' .. run[2], ARGV[1] .. ' ' .. run[3])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('EXPIRE', KEYS[4], ARGV[4])
 return 'closed'
@@ -82,6 +87,8 @@ def client_key(client: str) -> str:
 
 ACTIVE = "etl:active"
 INDEX = "etl:runs"
+HELD = "etl:held"
+LAST = "etl:last"
 
 
 def new_id() -> str:
@@ -118,13 +125,12 @@ def create(
     warnings: Sequence[str],
     max_active: int,
 ) -> None:
-    """Write a new run's keys into an open transaction."""
+    """Write a new run's keys, or those of one that was held, into an open transaction."""
     now = time.time()
     fields: dict[str | bytes | int | float | bytearray | memoryview[int], Any] = {
         "client": client,
         "pipeline": pipeline,
         "state": "queued",
-        "created": repr(now),
         "params": json.dumps(dict(params)),
         "start": start or "",
         "end": end or "",
@@ -133,10 +139,62 @@ def create(
         "attempt": 1,
     }
     pipe.hset(run_key(run), mapping=fields)
-    pipe.zadd(INDEX, {run: now})
+    pipe.hsetnx(run_key(run), "created", repr(now))
+    pipe.zadd(INDEX, {run: now}, nx=True)
+    pipe.zrem(HELD, run)
     pipe.sadd(ACTIVE, run)
     pipe.set(holder_key(client, pipeline), run)
     pipe.hset(client_key(client), "max_active", max_active)
+
+
+def hold(
+    connection: Redis,
+    run: str,
+    *,
+    client: str,
+    pipeline: str,
+    params: Mapping[str, Any],
+    after: Sequence[str],
+    needs: Sequence[str],
+    options: Mapping[str, Any],
+) -> None:
+    """Write a run that waits until others have ended.
+
+    Args:
+        after: Ids of the runs it waits for, whatever they end as.
+        needs: Those of them that must succeed.
+        options: What `submit` was told beyond that, for when it starts.
+    """
+    now = time.time()
+    fields: dict[str | bytes | int | float | bytearray | memoryview[int], Any] = {
+        "client": client,
+        "pipeline": pipeline,
+        "state": "held",
+        "created": repr(now),
+        "params": json.dumps(dict(params)),
+        "after": json.dumps(list(after)),
+        "needs": json.dumps(list(needs)),
+        "options": json.dumps(dict(options)),
+    }
+    pipe = connection.pipeline()
+    pipe.hset(run_key(run), mapping=fields)
+    pipe.zadd(INDEX, {run: now})
+    pipe.zadd(HELD, {run: now})
+    pipe.execute()
+
+
+def held(connection: Redis) -> list[str]:
+    """Return the ids of the runs that wait for others, the oldest first."""
+    return [cast(str, _text(run)) for run in cast(list[Any], connection.zrange(HELD, 0, -1))]
+
+
+def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | None:
+    """Return the id and the state of the run of a client and pipeline that ended last, or None."""
+    found = _text(connection.hget(LAST, f"{client}/{pipeline}"))
+    if not found:
+        return None
+    run, _, state = found.partition(" ")
+    return run, state
 
 
 def reopen(pipe: RedisPipeline, run: str, record: Mapping[str, str], attempt: int, redone: Iterable[str]) -> None:
@@ -192,7 +250,8 @@ def close(
         fields["done"] = json.dumps(dict(partitions))
     if warnings is not None:
         fields["warnings"] = json.dumps(list(warnings))
-    keys = [run_key(run), ACTIVE, holder_key(record["client"], record["pipeline"]), stages_key(run), jobs_key(run)]
+    place = holder_key(record["client"], record["pipeline"])
+    keys = [run_key(run), ACTIVE, place, stages_key(run), jobs_key(run), HELD, LAST]
     flat = [part for pair in fields.items() for part in pair]
     args: list[str | int] = [run, "held,queued,running", int(history), min(int(history), STAGES_KEPT), *flat]
     answer = _text(connection.eval(_CLOSE, len(keys), *keys, *args))
