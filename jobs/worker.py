@@ -92,17 +92,18 @@ class Worker(RQWorker):
         """Wait for a job; returns None when told to stop, idle for too long, or in burst mode without one."""
         idle_since = time.monotonic()
         self._told_idle = False
+        stirs = True
         while not self._stop_requested:
             try:
                 self._tick()
-                found = take(self.connection, self._line.names, self.name)
+                found = take(self.connection, self._line.names, self.name) if stirs else None
                 if found is not None:
                     self._state = WorkerStatus.BUSY
                     return found
                 if timeout is None and not self._line.refresh():
                     return None
                 if timeout is not None:
-                    self._idle()
+                    stirs = self._idle()
             except AWAY as error:
                 self._wait_for_redis(error)
             if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
@@ -228,8 +229,8 @@ class Worker(RQWorker):
             worker_registration.register(self, pipe)
             pipe.execute()
 
-    def _idle(self) -> None:
-        """Sleep until a queue stirs, it is time for a sign of life, or a stop is requested."""
+    def _idle(self) -> bool:
+        """Sleep until a queue stirs, it is time for a sign of life, or a stop is requested; whether one stirs."""
         if not self._told_idle:
             self.set_state(WorkerStatus.IDLE)
             self._told_idle = True
@@ -237,7 +238,8 @@ class Worker(RQWorker):
         while not self._stop_requested and time.monotonic() < self._next_tick:
             time.sleep(settings.POLL)
             if self._line.stirs():
-                return
+                return True
+        return False
 
     def _wait_for_redis(self, error: Exception) -> None:
         self.log.error("Redis is away (%s); trying again", type(error).__name__)
