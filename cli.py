@@ -94,7 +94,9 @@ def plan(pipeline: str, client: str, params: tuple[str, ...], rows: int | None) 
 @click.option("--wait", is_flag=True, help="Wait until the runs have ended.")
 @click.option("--inline", is_flag=True, help="Run the same graph in this process, without Redis.")
 @click.option("--workers", type=click.IntRange(1), help="Start so many worker processes for the life of this command.")
+@click.option("--full-refresh", is_flag=True, help="Read and load again what is loaded already.")
 @click.option("--max-rejects", metavar="N", help="Rows, or a percentage, that may be rejected.")
+@click.option("--queue", is_flag=True, help="Where a run is active, wait for its end instead of refusing.")
 @common
 def run(
     pipelines: tuple[str, ...],
@@ -104,7 +106,9 @@ def run(
     wait: bool,
     inline: bool,
     workers: int | None,
+    full_refresh: bool,
     max_rejects: str | None,
+    queue: bool,
 ) -> None:
     """Run pipelines for clients; without PIPELINE all that the client has."""
     from jobs import commands, project
@@ -117,7 +121,14 @@ def run(
     try:
         waiting = wait or inline or workers is not None or session.is_ours
         code = commands.run(
-            session, wanted, params=pairs(params), max_rejects=max_rejects, waiting=waiting, as_json=shared.json
+            session,
+            wanted,
+            params=pairs(params),
+            max_rejects=max_rejects,
+            full_refresh=full_refresh,
+            queue=queue,
+            waiting=waiting,
+            as_json=shared.json,
         )
     finally:
         session.close()
@@ -301,13 +312,25 @@ def main() -> None:
     """Run the command line; what goes wrong is one or two lines on stderr and an exit code."""
     try:
         cli(standalone_mode=False)
-    except click.ClickException as exc:
-        exc.show()
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message())
         sys.exit(2)
+    except click.ClickException as exc:
+        sys.exit(misused(exc))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as exc:
         sys.exit(fail(exc))
+
+
+def misused(exc: click.ClickException) -> int:
+    """Tell what is wrong with the command itself, as any other error is told, and return the exit code."""
+    from etl.errors import ConfigError
+
+    shared.json = shared.json or "--json" in sys.argv  # the mistake may stand before it
+    context = getattr(exc, "ctx", None)
+    tell(ConfigError(exc.format_message(), f"see {context.command_path if context else 'rq-etl'} --help"))
+    return 2
 
 
 def fail(exc: Exception) -> int:
