@@ -77,6 +77,7 @@ class _Reader:
         self.read_settings(raw)
         self.read_targets(raw)
         pipelines = self.read_pipelines(raw)
+        self.check_needs(pipelines)
         defaults = self.read_defaults(raw)
         for name, table in self.tables(raw, "clients").items():
             if name in written:
@@ -175,6 +176,26 @@ class _Reader:
                 self.wrong(self.path, ("pipelines", name, *where), what)
         return definitions
 
+    def check_needs(self, pipelines: Mapping[str, Definition]) -> None:
+        """Tell of needed pipelines that there are not, and of ones that need themselves in the end."""
+        for name, definition in pipelines.items():
+            for other in definition.needs:
+                if other not in self.raw:
+                    self.wrong(
+                        self.path,
+                        ("pipelines", name, "needs"),
+                        f"there is no pipeline {other}{suggest(other, self.raw)}",
+                    )
+            reached: set[str] = set()
+            ahead = list(definition.needs)
+            while ahead:
+                other = ahead.pop()
+                if other in pipelines and other not in reached:
+                    reached.add(other)
+                    ahead += pipelines[other].needs
+            if name in reached:
+                self.wrong(self.path, ("pipelines", name, "needs"), "leads back to itself; take one of the needs away")
+
     def definition(self, pipeline: str, override: Mapping[str, Any]) -> tuple[Definition | None, list[Problem]]:
         """Return a pipeline with an override laid over it; the same override is checked once for all clients."""
         key = (pipeline, repr(override) if override else "")
@@ -210,6 +231,12 @@ class _Reader:
             problems += self.name_problems(
                 own, self.raw if "pipelines" in written.table.keys() - own.keys() else client.pipelines
             )
+            for pipeline in client.pipelines:
+                for other in self.raw.get(pipeline, {}).get("needs", ()):
+                    if other in self.raw and other not in client.pipelines:
+                        problems.append(
+                            (("pipelines",), f"{pipeline} needs {other}, which the client doesn't have; add it")
+                        )
             for pipeline, override in own.get("override", {}).items():
                 below = defaults.get("override", {}).get(pipeline, {})
                 problems += self.override_problems(pipeline, override, client.override[pipeline], below)

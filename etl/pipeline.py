@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,6 +42,7 @@ __all__ = [
     "Target",
     "duration",
     "fill",
+    "needed_first",
     "pipelines_of",
     "placeholders",
     "resolve",
@@ -64,6 +65,7 @@ class Definition(Model):
     extract: Annotated[CsvExtract | FunctionExtract, Field(discriminator="type")]
     transform: tuple[Annotated[Step, BeforeValidator(_step)], ...] = ()
     load: Load
+    needs: Strings = ()
     retries: Annotated[Whole, Field(le=100)] = 3
     retry_delays: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (5.0, 30.0, 120.0)
     timeout: Annotated[Seconds, Field(gt=0)] = 600.0
@@ -199,6 +201,22 @@ def pipelines_of(config: Config, client: str) -> tuple[str, ...]:
     if client not in config.clients:
         raise _unknown("client", client, config.clients)
     return config.clients[client].pipelines
+
+
+def needed_first(config: Config, names: Sequence[str]) -> tuple[str, ...]:
+    """Return pipelines in an order that puts each behind those of them that it needs."""
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name not in order:
+            for other in config.pipelines[name].needs:
+                if other in names:
+                    visit(other)
+            order.append(name)
+
+    for name in names:
+        visit(name)
+    return tuple(order)
 
 
 def resolve(

@@ -11,7 +11,7 @@ from redis import Redis
 
 from etl.errors import EtlError, UnknownName
 from etl.pipeline import resolve
-from jobs import graph, runs
+from jobs import graph, holding, runs
 from jobs.session import Session, session
 
 POLL = 0.1
@@ -147,6 +147,7 @@ def submit(
     end: datetime | None = None,
     full_refresh: bool = False,
     config: str | PathLike[str] | None = None,
+    queue: bool = False,
     redis: str | Redis | None = None,
 ) -> Run:
     """Enqueue a run of a pipeline for a client.
@@ -156,6 +157,7 @@ def submit(
         start, end: The run's window.
         full_refresh: Read and load again what is loaded already.
         config: Path of etl.toml; None means ETL_CONFIG or the working directory.
+        queue: Wait for the active run of this client and pipeline to end instead of raising AlreadyRunning.
         redis: A URL or a connection; None means REDIS_URL, else a private broker for the life of this process.
 
     Raises:
@@ -165,7 +167,7 @@ def submit(
     """
     opened = session(config, redis)
     resolved = resolve(opened.config, pipeline, client, params=params)
-    id = graph.submit(opened.connection, resolved, start=start, end=end, full_refresh=full_refresh)
+    id = holding.submit(opened.connection, resolved, start=start, end=end, full_refresh=full_refresh, queue=queue)
     return Run(opened, id)
 
 

@@ -1,5 +1,6 @@
 """What the commands do, between their options and what they print."""
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -7,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl.errors import AlreadyRunning, ConfigError, EtlError
-from etl.pipeline import Config, pipelines_of, resolve
-from jobs import console, graph, runs
+from etl.pipeline import Config, needed_first, pipelines_of, resolve
+from jobs import console, graph, holding, runs
 from jobs import rejects as rejected
 from jobs.session import Session
 from jobs.shared import print_json
@@ -25,7 +26,7 @@ def wanted(config: Config, pipelines: Sequence[str], clients: Sequence[str]) -> 
     """
     pairs = []
     for client in clients or list(config.clients):
-        names = pipelines or pipelines_of(config, client)
+        names = pipelines or needed_first(config, pipelines_of(config, client))
         for name in names:
             if clients or name in pipelines_of(config, client):
                 resolve(config, name, client)
@@ -41,6 +42,8 @@ def run(
     *,
     params: Mapping[str, str],
     max_rejects: str | None,
+    full_refresh: bool,
+    queue: bool,
     waiting: bool,
     as_json: bool,
 ) -> int:
@@ -49,11 +52,12 @@ def run(
     Returns:
         The exit code.
     """
-    ids, code = [], 0
+    ids: list[str] = []
+    code = 0
     for client, pipeline in pairs:
         try:
             resolved = resolve(session.config, pipeline, client, params=params, max_rejects=max_rejects)
-            ids.append(graph.submit(session.connection, resolved))
+            ids.append(holding.submit(session.connection, resolved, full_refresh=full_refresh, queue=queue))
         except AlreadyRunning as exc:
             print(f"rq-etl: {exc}", file=sys.stderr)
             code = 1
@@ -74,7 +78,10 @@ def wait(session: Session, texts: Sequence[str], *, as_json: bool) -> int:
     """Wait for runs, print them and return the exit code."""
     ids = [runs.find(session.connection, text) for text in texts]
     found = console.watch(session, ids, quiet=as_json)
-    print_json(found) if as_json else console.results(found)
+    if as_json:
+        print_json(found)
+    elif found:
+        console.results(found)
     return _exit_code(found)
 
 
@@ -147,8 +154,9 @@ def one(session: Session, text: str) -> dict[str, Any]:
     id = runs.find(session.connection, text)
     found = runs.snapshot(session.connection, [id])[0]
     records = runs.stage_records(session.connection, id)
+    ordered = sorted(records, key=lambda key: (key[0] or math.inf, (*graph.STAGES, "finish").index(key[1])))
     found["stages"] = [
-        {"partition": number, "stage": stage, **record.__dict__} for (number, stage), record in sorted(records.items())
+        {"partition": number, "stage": stage, **records[number, stage].__dict__} for number, stage in ordered
     ]
     return found
 
@@ -179,7 +187,9 @@ def rejects(shared: "Shared", text: str, *, rows: bool, export: Path | None, loa
             return wait(session, [new], as_json=shared.json)
         if export:
             count = rejected.export(session, id, export)
-            shared.print({"rows": count, "file": str(export)}, lambda: print(f"wrote {count:,} rows to {export}"))
+            shared.print(
+                {"rows": count, "file": str(export)}, lambda: print(f"wrote {console.plural(count, 'row')} to {export}")
+            )
             return 0
         keys: tuple[str, ...] = ("file", "row", "column", "value", "reason")
         if rows:

@@ -83,6 +83,7 @@ def submit(
     start: datetime | None = None,
     end: datetime | None = None,
     full_refresh: bool = False,
+    held: str | None = None,
 ) -> str:
     """Plan a run and enqueue its whole graph in one transaction.
 
@@ -90,6 +91,7 @@ def submit(
         pipeline: Resolved for the client.
         start, end: The run's window.
         full_refresh: Load again what is loaded already.
+        held: Id of a run that was held and starts now, instead of a new one.
 
     Returns:
         The run's id. Where the source can't be planned, for example because no file matches, the run
@@ -100,7 +102,7 @@ def submit(
         StagingFailed: Staging can't be written.
     """
     _refuse_second(runs.holder(connection, pipeline.client, pipeline.name), pipeline)
-    run = runs.new_id()
+    run = held or runs.new_id()
     staging = Staging(pipeline.staging, pipeline.client, run)
     failure: EtlError | None = None
     try:
@@ -124,7 +126,7 @@ def submit(
         )
 
     try:
-        _enqueue(connection, pipeline, run, 1, planned.partitions, write, dead=failure is not None)
+        _enqueue(connection, pipeline, run, 1, planned.partitions, write, was=held and "held", dead=failure is not None)
     except EtlError:
         staging.remove()
         raise
@@ -163,7 +165,7 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
     def write(pipe: RedisPipeline) -> None:
         runs.reopen(pipe, run, record, attempt, fields)
 
-    _enqueue(connection, resolved, run, attempt, redone, write)
+    _enqueue(connection, resolved, run, attempt, redone, write, was=record["state"])
     return run, changes
 
 
@@ -221,9 +223,15 @@ def _enqueue(
     partitions: Sequence[Partition],
     write: Any,
     *,
+    was: str | None,
     dead: bool = False,
 ) -> None:
-    """Write a run and its jobs in one transaction; a dead one has no jobs."""
+    """Write a run and its jobs in one transaction.
+
+    Args:
+        was: The state that the run is in until now.
+        dead: Whether it has failed already, and has no jobs.
+    """
     queue = FairQueue(f"etl-{pipeline.client}", connection=connection)
     graph = [] if dead else list(_jobs(queue, pipeline, run, attempt, partitions))
     queue.get_redis_server_version()  # asked for while enqueueing, and a question has no place inside MULTI
@@ -231,8 +239,11 @@ def _enqueue(
         while True:
             try:
                 pipe.watch(  # type: ignore[no-untyped-call]
-                    runs.holder_key(pipeline.client, pipeline.name)
+                    runs.holder_key(pipeline.client, pipeline.name), runs.run_key(run)
                 )
+                state = pipe.hget(runs.run_key(run), "state")
+                if (state.decode() if state else None) != was:  # type: ignore[union-attr]
+                    raise EtlError(f"run {run} is not {was} any more")
                 held = pipe.get(runs.holder_key(pipeline.client, pipeline.name))
                 _refuse_second(held.decode() if held else None, pipeline)  # type: ignore[union-attr]
                 pipe.multi()

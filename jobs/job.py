@@ -15,7 +15,8 @@ from etl.errors import EtlError
 from jobs import settings
 
 OURS = frozenset(
-    {f"jobs.stages.{stage}" for stage in ("extract", "transform", "load", "finish")} | {"jobs.schedules.start"}
+    {f"jobs.stages.{stage}" for stage in ("extract", "transform", "load", "finish")}
+    | {"jobs.holding.start", "jobs.schedules.start"}
 )
 
 

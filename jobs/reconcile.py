@@ -13,7 +13,7 @@ from redis import Redis
 from rq import worker_registration
 from rq.utils import now, utcformat
 
-from jobs import lua, runs, settings
+from jobs import holding, lua, runs, settings
 from jobs.job import EtlJob
 from jobs.settle import PACKED
 
@@ -51,6 +51,7 @@ def reconcile(connection: Redis, names: Sequence[str]) -> Mended:
         released += count
         if sweep and not left and _close(connection, run):
             closed.append(run)
+    holding.release(connection)
     if sweep:
         _forget(connection, names)
     return Mended(tuple(entry.decode().rpartition(":")[0] for entry in lost), due, released, tuple(closed))

@@ -121,7 +121,9 @@ class Session:
 
     def is_active(self, run: str) -> bool:
         """Whether a run has not ended."""
-        return bool(self.connection.sismember(runs.ACTIVE, run))
+        # In this order: a run goes from held to active, never back.
+        held = self.connection.zscore(runs.HELD, run) is not None
+        return held or bool(self.connection.sismember(runs.ACTIVE, run))
 
     def advance(self, seconds: float) -> None:
         """Let work go on for a moment: here, where jobs run in this process, else by waiting."""

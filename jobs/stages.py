@@ -30,7 +30,7 @@ from etl.pipeline import Pipeline
 from etl.plan import Partition, Plan
 from etl.staging import Marker, Staging
 from etl.transform import Transformer
-from jobs import receipts, runs, settings
+from jobs import holding, receipts, runs, settings
 from jobs.scrub import told
 
 
@@ -277,6 +277,7 @@ def _finish(work: Work, connection: Redis) -> Marker:
         exit=exit_code,
         history=settings.history(),
     )
+    holding.release(connection)
     return Marker(counts=rows)
 
 

@@ -1,0 +1,158 @@
+"""Submitting a run, at once or held: until the run before it has ended (`--queue`), or those of pipelines it needs."""
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from redis import Redis
+from rq import get_current_job
+from rq.exceptions import DuplicateJobError
+
+from etl.errors import AlreadyRunning, EtlError
+from jobs import runs
+from jobs.queue import PREFIX, FairQueue
+
+if TYPE_CHECKING:
+    from etl.pipeline import Pipeline
+
+START_TIMEOUT = 600  # seconds; planning reads no more than the list of files and the ends of lines
+FAILURE_TTL = 7 * 86400
+
+
+def submit(
+    connection: Redis,
+    pipeline: "Pipeline",
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    full_refresh: bool = False,
+    queue: bool = False,
+) -> str:
+    """Submit a run, which is held while a pipeline it needs is running.
+
+    Args:
+        pipeline: Resolved for the client.
+        start, end: The run's window.
+        full_refresh: Load again what is loaded already.
+        queue: Wait for the active run of this client and pipeline instead of refusing.
+
+    Returns:
+        The run's id. It has failed already where a needed pipeline's latest run did not succeed.
+
+    Raises:
+        AlreadyRunning: A run of this client and pipeline has not ended, and `queue` is false.
+    """
+    from jobs import graph
+
+    needs, failed = [], ""
+    for name in pipeline.needs:
+        pending = _pending(connection, pipeline.client, name)
+        ended = None if pending else runs.last(connection, pipeline.client, name)
+        if pending:
+            needs.append(pending)
+        elif ended is None or ended[1] != "succeeded":
+            failed = f"needs {name}, " + (
+                f"whose latest run {ended[0]} {_ended(ended[1])}" if ended else "which has never run"
+            )
+    before = _pending(connection, pipeline.client, pipeline.name)
+    if before and not queue:
+        raise AlreadyRunning(
+            f"{pipeline.client}/{pipeline.name} is running already as run {before}",
+            f"wait for it (rq-etl wait {before}), queue behind it (--queue) or cancel it (rq-etl cancel {before})",
+            run=before,
+        )
+    after = [*needs, *([before] if before else [])]
+    if not after and not failed:
+        return graph.submit(connection, pipeline, start=start, end=end, full_refresh=full_refresh)
+    run = runs.new_id()
+    options = {
+        "start": start.isoformat() if start else None,
+        "end": end.isoformat() if end else None,
+        "full_refresh": full_refresh,
+        "max_rejects": pipeline.max_rejects,
+    }
+    about = {"client": pipeline.client, "pipeline": pipeline.name, "params": pipeline.params}
+    runs.hold(connection, run, **about, after=after, needs=needs, options=options)  # type: ignore[arg-type]
+    if failed:
+        runs.close(connection, run, "failed", error=failed, exit=1)
+    else:
+        release(connection)
+    return run
+
+
+def release(connection: Redis) -> int:
+    """Start the held runs whose wait is over; returns how many. Part of the pass, and done when a run ends."""
+    started = 0
+    for run in runs.held(connection):
+        record = runs.read(connection, run)
+        if record is None:
+            connection.zrem(runs.HELD, run)
+            continue
+        waited = [runs.read(connection, other) for other in json.loads(record["after"])]
+        if any(other and other["state"] not in runs.ENDED for other in waited):
+            continue
+        needed = [(other, runs.read(connection, other)) for other in json.loads(record["needs"])]
+        bad = [(other, found["state"]) for other, found in needed if found and found["state"] != "succeeded"]
+        if bad:
+            error = f"needs run {bad[0][0]}, which {_ended(bad[0][1])}"
+            runs.close(connection, run, "failed", error=error, exit=1)
+        elif not runs.holder(connection, record["client"], record["pipeline"]):
+            started += _enqueue_start(connection, run, record["client"], record["pipeline"])
+    return started
+
+
+def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> int:
+    queue = FairQueue(PREFIX + client, connection=connection)
+    job = queue.create_job(
+        "jobs.holding.start",
+        args=(run,),
+        job_id=f"{run}-0-start-1",
+        timeout=START_TIMEOUT,
+        result_ttl=0,  # so that it can be enqueued again where the place was taken meanwhile
+        failure_ttl=FAILURE_TTL,
+        description=f"{client}/{pipeline} start",
+    )
+    try:
+        queue.enqueue_job(job, at_front=True, unique=True)
+    except DuplicateJobError:
+        return 0
+    return 1
+
+
+def start(run: str) -> None:
+    """Plan a held run and enqueue its graph: a job, so that it sees the source as it is when the wait is over."""
+    from etl.pipeline import resolve
+    from jobs import graph, project
+
+    job = get_current_job()
+    assert job is not None
+    record = runs.read(job.connection, run)
+    if record is None or record["state"] != "held":
+        return
+    options = json.loads(record["options"])
+    moments = [datetime.fromisoformat(options[key]) if options[key] else None for key in ("start", "end")]
+    try:
+        params, most = json.loads(record["params"]), options["max_rejects"]
+        pipeline = resolve(project.config(), record["pipeline"], record["client"], params=params, max_rejects=most)
+        graph.submit(
+            job.connection, pipeline, start=moments[0], end=moments[1], full_refresh=options["full_refresh"], held=run
+        )
+    except AlreadyRunning:
+        return
+    except EtlError as exc:
+        if exc.retryable:
+            raise
+        runs.close(job.connection, run, "failed", error=str(exc), exit=exc.exit_code)
+
+
+def _pending(connection: Redis, client: str, pipeline: str) -> str | None:
+    """Return the run of a client and pipeline that will end last: the newest that is held, else the active one."""
+    for run in reversed(runs.held(connection)):
+        record = runs.read(connection, run)
+        if record and (record["client"], record["pipeline"]) == (client, pipeline):
+            return run
+    return runs.holder(connection, client, pipeline)
+
+
+def _ended(state: str) -> str:
+    return "was canceled" if state == "canceled" else state
