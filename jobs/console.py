@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 
 from jobs import runs
@@ -14,6 +15,8 @@ from jobs.api import POLL
 from jobs.session import Session
 
 COLORS = {"succeeded": "green", "failed": "red", "canceled": "yellow", "running": "cyan"}
+BAR = 10
+NARROW = 16  # letters; a column whose cells are no longer than that is never wrapped
 
 
 def out() -> Console:
@@ -21,16 +24,50 @@ def out() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print rows under column heads; numbers stand right."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    body = [list(row) for row in rows]
-    for index, name in enumerate(columns):
-        numeric = bool(body) and all(isinstance(row[index], int | float | None) for row in body)
-        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, spare: Sequence[str] = ()
+) -> None:
+    """Print rows under column heads; numbers stand right.
+
+    Args:
+        spare: Columns that are left out, one after the other, where the terminal is too narrow for all.
+    """
+    console, body = out(), [list(row) for row in rows]
+    left = list(columns)
+    shown = _table(columns, body, left)
+    for name in spare:
+        if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
+            left.remove(name)
+            shown = _table(columns, body, left)
+    if title:
+        print(title)
+    console.print(shown)
+
+
+def _table(columns: Sequence[str], body: Sequence[Sequence[object]], left: Sequence[str]) -> Table:
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    kept = [columns.index(name) for name in left]
+    for index in kept:
+        values = [row[index] for row in body]
+        numeric = bool(body) and all(isinstance(value, int | float | None) for value in values)
+        narrow = numeric or all(len(str(value)) <= NARROW for value in values)
+        shown.add_column(columns[index], justify="right" if numeric else "left", overflow="fold", no_wrap=narrow)
     for row in body:
-        shown.add_row(*[_cell(value) for value in row])
-    out().print(shown)
+        shown.add_row(*[_cell(row[index]) for index in kept])
+    return shown
+
+
+def plural(number: int, noun: str) -> str:
+    """Return `1 row`, `2 rows`, `3 statuses`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def span(seconds: float | None) -> str | None:
+    """Return a span for people, in the largest unit that fits it: `12 s`, `5 min`, `3 h`, `8 d`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds is not None and seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return None if seconds is None else f"{seconds:.0f} s"
 
 
 def _cell(value: object) -> str:
@@ -59,7 +96,8 @@ def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[
         started = time.monotonic()
 
         def tick() -> None:
-            live.update(_progress(runs.snapshot(session.connection, ids), time.monotonic() - started))
+            found = runs.snapshot(session.connection, ids)
+            live.update(_progress(found, time.monotonic() - started, max(1, live.console.height - 4)))
 
         return _wait(session, ids, pending, lambda shown: None, tick)
 
@@ -91,47 +129,67 @@ def _line(run: Mapping[str, Any]) -> None:
     )
 
 
-def _progress(found: Sequence[Mapping[str, Any]], seconds: float) -> Table:
+def _progress(found: Sequence[Mapping[str, Any]], seconds: float, room: int) -> Table:
     trouble = {"failed": 0, "running": 1, "queued": 2}
-    live = Table(box=None, pad_edge=False, header_style="bold", title=f"{seconds:.0f} s", title_justify="right")
+    live = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("client", "pipeline", "state"):
-        live.add_column(name)
-    live.add_column("partitions", justify="right")
-    live.add_column("", width=20)
-    for name in ("rows read", "rejected", "loaded"):
-        live.add_column(name, justify="right")
+        live.add_column(name, no_wrap=True)
+    for name in ("partitions", "read", "rejected", "loaded"):
+        live.add_column(name, justify="right", no_wrap=True)
     ordered = sorted(found, key=lambda run: (trouble.get(run["state"], 3), run["client"]))
-    for run in ordered[:40]:
-        done, total = run["partitions"]["done"], run["partitions"]["total"]
-        filled = int(20 * done / total) if total else 0
-        bar = f"[green]{'━' * filled}[/][dim]{'━' * (20 - filled)}[/]"
-        rows = run["rows"]
-        numbers = [f"{rows[kind]:,}" for kind in ("read", "rejected", "loaded")]
-        live.add_row(run["client"], run["pipeline"], _cell(run["state"]), f"{done}/{total}", bar, *numbers)
-    if len(ordered) > 40:
-        live.add_row(f"and {len(ordered) - 40} more")
+    for run in ordered[:room]:
+        over, total = _over(run), run["partitions"]["total"]
+        filled = int(BAR * over / total) if total else 0
+        bar = f"[green]{'━' * filled}[/][dim]{'━' * (BAR - filled)}[/] {over}/{total}"
+        numbers = [f"{run['rows'][kind]:,}" for kind in ("read", "rejected", "loaded")]
+        live.add_row(run["client"], run["pipeline"], _cell(run["state"]), bar, *numbers)
+    if len(ordered) > room:
+        live.add_row("…", f"{len(ordered) - room} more")
+    over, total = sum(map(_over, found)), sum(run["partitions"]["total"] for run in found)
+    read = sum(run["rows"]["read"] for run in found)
+    live.caption_justify = "left"
+    live.caption = f"{over} of {plural(total, 'partition')}, {plural(read, 'row')} read, {seconds:.0f} s"
     return live
+
+
+def _over(run: Mapping[str, Any]) -> int:
+    return int(sum(run["partitions"][kind] for kind in ("done", "failed", "blocked")))
 
 
 def results(found: Sequence[Mapping[str, Any]]) -> None:
     """Print one line a run: rows by kind, seconds, rows a second; then what failed and what was noticed."""
+    kinds = ["read", "rejected", *kinds_of(found, "dropped", "added", "superseded"), "loaded", "unchanged"]
     table(
-        ("client", "pipeline", "state", "read", "rejected", "loaded", "unchanged", "seconds", "rows/s", "run"),
+        ("client", "pipeline", "state", *kinds, "seconds", "rows/s", "run"),
         [
             (
                 run["client"],
                 run["pipeline"],
                 run["state"],
-                *(run["rows"][kind] for kind in ("read", "rejected", "loaded", "unchanged")),
+                *(run["rows"][kind] for kind in kinds),
                 run["seconds"],
-                int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None,
+                pace(run),
                 run["run"],
             )
             for run in found
         ],
+        spare=("rows/s", "seconds", "pipeline")
+        if len({run["pipeline"] for run in found}) == 1
+        else ("rows/s", "seconds"),
     )
     for run in found:
         notes(run)
+
+
+def kinds_of(found: Iterable[Mapping[str, Any]], *kinds: str) -> list[str]:
+    """Return those of some kinds of rows that occur in the runs."""
+    found = list(found)
+    return [kind for kind in kinds if any(run["rows"].get(kind) for run in found)]
+
+
+def pace(run: Mapping[str, Any]) -> int | None:
+    """Return how many rows a run read in a second."""
+    return int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None
 
 
 def show(run: Mapping[str, Any]) -> None:
@@ -151,17 +209,24 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def notes(run: Mapping[str, Any]) -> None:
     """Print why a run failed, by partition, and its warnings."""
-    console, name = out(), f"{run['client']}/{run['pipeline']}"
+    name = f"{run['client']}/{run['pipeline']}"
     said = {failure["error"] for failure in run["failures"]}
     if run["error"] and run["error"] not in said:
-        console.print(f"[red]{name}:[/] {_cell(run['error'])}", soft_wrap=True)
+        _note("red", name, run["error"])
     for failure in run["failures"][:10]:
-        where = f"partition {failure['partition']} ({failure['file']}), {failure['stage']}"
-        console.print(f"[red]{name}:[/] {_cell(where)}: {_cell(failure['error'])}", soft_wrap=True)
+        where = f"partition {failure['partition']}, {failure['stage']}"
+        if failure["file"] and not failure["error"].startswith(failure["file"]):
+            where += f" of {failure['file']}"
+        _note("red", name, f"{where}: {failure['error']}")
     if len(run["failures"]) > 10:
-        console.print(f"[red]{name}:[/] and {len(run['failures']) - 10} more: rq-etl show {run['run']}")
+        _note("red", name, f"and {len(run['failures']) - 10} more: rq-etl show {run['run']}")
     for warning in run["warnings"][:10]:
-        console.print(f"[yellow]{name}:[/] {_cell(warning)}", soft_wrap=True)
+        _note("yellow", name, warning)
+
+
+def _note(color: str, name: str, text: str) -> None:
+    # A terminal gets whole words; what is piped somewhere keeps its lines.
+    out().print(f"[{color}]{name}:[/] {_cell(text)}", soft_wrap=not sys.stdout.isatty())
 
 
 def first_line(text: str) -> str:

@@ -1,5 +1,6 @@
 """What a run would do, without doing it: its partitions, and its first rows as they would be loaded."""
 
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -65,7 +66,8 @@ def show(found: dict[str, Any]) -> None:
     if len(partitions) > 50:
         print(f"… and {len(partitions) - 50} more")
     print(
-        f"{len(partitions)} partitions, {found['bytes']:,} bytes, in {found['lanes']} lanes → "
+        f"{console.plural(len(partitions), 'partition')}, {found['bytes']:,} bytes, in "
+        f"{console.plural(found['lanes'], 'lane')} → "
         f"{found['mode']} into {found['target']}, table {found['table']}; nothing was enqueued"
     )
     for warning in found["warnings"]:
@@ -83,4 +85,6 @@ def show(found: dict[str, Any]) -> None:
 
 
 def _shown(value: object) -> str | None:
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
     return None if value is None else str(value)

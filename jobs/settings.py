@@ -6,6 +6,7 @@
 | `ETL_CONFIG` | path of etl.toml, else the working directory's |
 | `ETL_MODULES` | where there is no etl.toml: modules whose functions may be called, comma separated |
 | `ETL_LEASE` | seconds after which a silent worker's job is given to another (12) |
+| `ETL_RUN` | set by `./run`: its own path, so that the demo can say what to type next |
 | `ETL_DASHBOARD_PASSWORD` | what the dashboard asks for, under any user name; else one is made at each start |
 """
 
@@ -43,6 +44,12 @@ def lease() -> float:
 def dashboard_password() -> str | None:
     """Return the dashboard's password of the environment, or None."""
     return os.environ.get("ETL_DASHBOARD_PASSWORD") or None
+
+
+def command(folder: Path) -> str:
+    """Return what to type for `rq-etl` in a folder: `rq-etl`, or the way to the `./run` that this process came from."""
+    script = os.environ.get("ETL_RUN")
+    return os.path.relpath(script, folder.resolve()) if script else "rq-etl"
 
 
 def modules() -> frozenset[str]:

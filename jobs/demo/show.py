@@ -1,11 +1,12 @@
 """The demo: make three clients' claims, load them, and say what happened and what to type next."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl.pipeline import resolve
-from jobs import console, graph, project, rejects
+from jobs import console, graph, project, rejects, settings
 from jobs.demo.generate import generate
 
 if TYPE_CHECKING:
@@ -58,42 +59,40 @@ def _workers(session: "Session") -> str:
 
 
 def _show(folder: Path, found: list[dict[str, Any]], reasons: dict[str, list[dict[str, Any]]]) -> None:
-    columns = ("client", "state", "read", "rejected", "why", "dropped", "loaded", "unchanged", "seconds", "rows/s")
-    lines = []
-    for run in found:
-        why: Counter[str] = Counter()
-        for line in reasons[run["client"]]:
-            why[line["reason"]] += line["rows"]
-        rows = run["rows"]
-        text = "\n".join(f"{count} {reason}" for reason, count in why.most_common())
-        pace = int(rows["read"] / run["seconds"]) if run["seconds"] else None
-        lines.append(
-            [
-                run["client"],
-                run["state"],
-                rows["read"],
-                rows["rejected"],
-                text,
-                rows["dropped"],
-                rows["loaded"],
-                rows["unchanged"],
-                run["seconds"],
-                pace,
-            ]
-        )
+    kinds = ["read", "rejected", *console.kinds_of(found, "dropped", "superseded"), "loaded"]
+    kinds += console.kinds_of(found, "unchanged")
+    lines = [
+        [run["client"], run["state"], *(run["rows"][kind] for kind in kinds), run["seconds"], console.pace(run)]
+        for run in found
+    ]
     print()
-    console.table(columns, lines)
+    console.table(("client", "state", *kinds, "seconds", "rows/s"), lines)
+    print()
+    clients = [run["client"] for run in found]
+    console.table(("rejected because", *clients), _why(clients, reasons))
+    print()
     for run in found:
         console.notes(run)
-    here = f"cd {folder} && " if folder != Path() else ""
-    print(
-        f"\nThe warehouse is {folder}/warehouse.db, table claims. lakeside's broken file failed by itself; the others are whole."
-    )
-    print("What to type next:")
-    for command, what in (
-        ("rq-etl rejects acme/claims --rows", "the rows that were turned away, by file and line"),
-        ("rq-etl plan claims --client north --rows 5", "what a run would read, and its first rows"),
-        ("rq-etl run claims --client acme", "the same files again: every row is unchanged"),
-        ("rq-etl retry lakeside/claims", "after taking the # from two lines near the end of etl.toml"),
+    print("\nThat file failed by itself: all other files are loaded. Where the rows are:")
+    print(f"  {folder}/warehouse.db, table claims, an SQLite database")
+    print("\nWhat to type next:")
+    print(f"  cd {folder}")
+    command = settings.command(folder)
+    for words, what in (
+        ("rejects acme/claims --rows", "the rows turned away"),
+        ("plan claims --client north --rows 5", "look without loading"),
+        ("run claims --client acme", "again: all unchanged"),
+        ("retry lakeside/claims", "after mending etl.toml"),
     ):
-        print(f"  {here}{command:<44} # {what}")
+        print(f"  {command} {words:<37} # {what}")
+    print("etl.toml says near its end which two lines mend the broken file.")
+
+
+def _why(clients: Sequence[str], reasons: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[object]]:
+    """Return a line for each reason, with its rows by client; formats and limits are left out."""
+    counts: dict[str, Counter[str]] = {}
+    for client in clients:
+        for line in reasons[client]:
+            counts.setdefault(line["reason"].partition(" (")[0], Counter())[client] += line["rows"]
+    ordered = sorted(counts, key=lambda reason: (-sum(counts[reason].values()), reason))
+    return [[reason, *(counts[reason].get(client) for client in clients)] for reason in ordered]
