@@ -30,7 +30,7 @@ def partition(number: int = 1, file: str | Sequence[str] = "", order: int | None
 
 
 def chunk(
-    rows: Sequence[Mapping[str, Any]], first: int = 2, types: Mapping[str, pa.DataType] | None = None
+    rows: Sequence[Any], first: int = 2, types: Mapping[str, pa.DataType] | None = None
 ) -> pa.Table:
     """Return rows as a chunk; their lines begin at `first`."""
     made = pa.Table.from_pylist(list(rows))

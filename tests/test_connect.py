@@ -136,7 +136,7 @@ def test_of_two_transactions_that_wait_for_each_other_one_is_busy(pg_url: str) -
         return ""
 
     with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(one, [1, 2])) == ["", "target target: deadlock with another transaction"]
+        assert sorted(pool.map(one, [1, 2])) == ["", "the target: deadlock with another transaction"]
 
 
 def test_times_are_meant_in_utc_whatever_the_servers_zone(pg_url: str) -> None:

@@ -193,7 +193,8 @@ def test_any_split_and_any_order_merge_as_pandas_does(target_url: str, newest: b
 def test_a_unique_value_in_two_partitions_is_a_reject_of_the_later(target_url: str) -> None:
     made = pipeline(columns={"id": {"type": "integer", "unique": True}, "n": {}})
     parts = [partition(1), partition(2), partition(3)]
-    for part, ids in zip(parts, ([1, None], [2, 1, None], [2, 3]), strict=True):
+    of_parts: list[list[int | None]] = [[1, None], [2, 1, None], [2, 3]]
+    for part, ids in zip(parts, of_parts, strict=True):
         deliver(target_url, made, chunk([{"id": id, "n": part.pieces[0].file} for id in ids]), of=part, partitions=3)
     final = finished(target_url, made, parts)
     assert [(found.partition, found.row, found.column) for found in final.duplicates] == [(2, 3, "id"), (3, 2, "id")]
@@ -318,7 +319,7 @@ def test_replace_by_columns_replaces_the_values_that_occur_nulls_too(target_url:
     old = [("May", "n"), ("May", "s"), ("June", "n"), (None, "n"), (None, None), ("July", None)]
     deliver(target_url, made, chunk([{"month": m, "region": r, "n": 0} for m, r in old]), run="r0")
     parts = [partition(number + 1) for number in range(partitions)]
-    new = [[("May", "n"), (None, None)], [(None, "n")]]
+    new: list[list[tuple[str | None, str | None]]] = [[("May", "n"), (None, None)], [(None, "n")]]
     rows = [[{"month": m, "region": r, "n": 1} for m, r in pairs] for pairs in new]
     for part, of_part in zip(parts, rows if partitions == 2 else [rows[0] + rows[1]], strict=True):
         deliver(target_url, made, chunk(of_part), of=part, partitions=partitions)

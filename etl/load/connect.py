@@ -61,20 +61,21 @@ def url_of(pipeline: Pipeline) -> str:
 
 
 def _parsed(url: str, name: str) -> sa.URL:
+    where = f"targets.{name}.url" if name else "the target's url"
     cure = "use postgresql://user:password@host/database or sqlite:///file.db"
     try:
         parsed = sa.make_url(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
     except (sa.exc.ArgumentError, ValueError):
-        raise ConfigError(f"targets.{name}.url is no URL", cure) from None
+        raise ConfigError(f"{where} is no URL", cure) from None
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise ConfigError(f"targets.{name}.url: no target of kind {parsed.get_backend_name()}", cure)
+        raise ConfigError(f"{where}: no target of kind {parsed.get_backend_name()}", cure)
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise ConfigError(f"targets.{name}.url: an SQLite target is a file", cure)
+        raise ConfigError(f"{where}: an SQLite target is a file", cure)
     return parsed
 
 
 @contextmanager
-def transaction(url: str, name: str = "target") -> Iterator[sa.Connection]:
+def transaction(url: str, name: str = "") -> Iterator[sa.Connection]:
     """Open a connection and one transaction, committed at the end of the block unless it raises.
 
     Args:
@@ -85,7 +86,7 @@ def transaction(url: str, name: str = "target") -> Iterator[sa.Connection]:
         TargetUnreachable, TargetBusy, TargetRefused, TableMismatch: By what the driver said.
     """
     parsed = _parsed(url, name)
-    where = f"target {name}"
+    where = f"target {name}" if name else "the target"
     try:
         engine = (sqlite_target if parsed.get_backend_name() == "sqlite" else postgres).engine(parsed)
         connection = engine.connect()
@@ -97,7 +98,7 @@ def transaction(url: str, name: str = "target") -> Iterator[sa.Connection]:
         yield connection
 
 
-def check_target(url: str, name: str = "target") -> str:
+def check_target(url: str, name: str = "") -> str:
     """Return what a target is, in a few words, after having written to it and taken that back.
 
     Raises:
@@ -109,7 +110,9 @@ def check_target(url: str, name: str = "target") -> str:
         if not path.exists():
             folder = next(folder for folder in path.parents if folder.exists())
             if not os.access(folder, os.W_OK):
-                raise TargetRefused(f"target {name}: folder {folder} can't be written", "give another path")
+                raise TargetRefused(
+                    f"target {name or path.name}: folder {folder} can't be written", "give another path"
+                )
             return f"SQLite, {path.name} will be made by the first load"
     with transaction(url, name) as connection:
         version = ".".join(str(number) for number in connection.dialect.server_version_info or ())

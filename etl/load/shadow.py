@@ -1,28 +1,20 @@
-"""Staged rows and how they are applied: who wins a key, what is there already, and one swap into the table.
-
-A run of one partition stages its rows in a temporary table and applies them in the same transaction. A run of
-several stages them in a shadow table that `finish` applies. The code is the same.
-
-Nothing is remembered but the staged rows themselves. Applied again after more partitions have come, they are settled
-anew: rows of a partition applied before are told from the table by their `_run`, and only new winners are written.
-"""
+"""Staged rows: the tables in the target where they wait until they are applied."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
-from etl.errors import ReceiptMismatch
 from etl.load import tables
 from etl.load.rows import ID, LINE, ORDER, PARTITION_BITS
 from etl.pipeline import Pipeline
-from etl.plan import Partition
 
 TEMPORARY = "_etl_staged", "_etl_settled"
-STAGED: Mapping[str, Any] = {ID: sa.BigInteger(), ORDER: sa.BigInteger(), LINE: sa.BigInteger(), "_file": sa.Text()}
-SETTLED: Mapping[str, Any] = {ID: sa.BigInteger(), "why": sa.Text(), "column_name": sa.Text()}
+_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # there an INTEGER key is the rowid itself
+STAGED: Mapping[str, Any] = {ID: _ID, ORDER: sa.BigInteger(), LINE: sa.BigInteger(), "_file": sa.Text()}
+SETTLED: Mapping[str, Any] = {ID: _ID, "why": sa.Text(), "column_name": sa.Text()}
 
 
 @dataclass(frozen=True)
@@ -36,17 +28,6 @@ class Duplicate:
     partition: int
     row: int
     column: str
-
-
-@dataclass
-class Outcome:
-    """What became of one partition's staged rows."""
-
-    staged: int = 0
-    loaded: int = 0
-    unchanged: int = 0
-    superseded: int = 0
-    rejected: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +58,7 @@ class Shadow:
     def widen(self, types: Mapping[str, Any]) -> None:
         """Make the table of rows, or give it the columns it lacks."""
         tables.ensure(
-            self.connection, self.names[0], {**STAGED, **types}, _id_key(self.connection), temporary=self.temporary
+            self.connection, self.names[0], {**STAGED, **types}, id_key(self.connection), temporary=self.temporary
         )
         self.types.update(types)
 
@@ -91,14 +72,14 @@ class Shadow:
 
     def counts(self) -> dict[int, int]:
         """Return the number of rows by partition."""
-        number = _partition(self.rows)
+        number = partition_of(self.rows)
         query = sa.select(number, sa.func.count()).group_by(number)
         return {int(number): count for number, count in self.connection.execute(query)}
 
     def forget(self, partition: int) -> None:
         """Remove a partition's rows."""
         rows = self.rows
-        self.connection.execute(sa.delete(rows).where(_partition(rows) == partition))
+        self.connection.execute(sa.delete(rows).where(partition_of(rows) == partition))
 
     def drop(self) -> None:
         """Remove everything that was staged."""
@@ -111,7 +92,7 @@ class Shadow:
             return []
         settled, rows = self.settled, self.rows
         query = (
-            sa.select(_partition(rows), rows.c[LINE], settled.c.column_name)
+            sa.select(partition_of(rows), rows.c[LINE], settled.c.column_name)
             .join_from(rows, settled, rows.c[ID] == settled.c[ID])
             .where(settled.c.why == "rejected")
             .order_by(rows.c[ID])
@@ -127,206 +108,11 @@ def of_run(connection: sa.Connection, pipeline: Pipeline, run: str) -> Shadow:
     return Shadow(connection, pipeline, run, (names[0], names[1]))
 
 
-def _partition(rows: sa.TableClause) -> sa.ColumnElement[int]:
+def partition_of(rows: sa.TableClause) -> sa.ColumnElement[int]:
+    """Return the number of the partition that a staged row is of."""
     return rows.c[ID].op(">>")(sa.literal_column(str(PARTITION_BITS)))
 
 
-def _id_key(connection: sa.Connection) -> tuple[str, ...]:
+def id_key(connection: sa.Connection) -> tuple[str, ...]:
+    """Return the key that tables of staged rows are made with."""
     return (ID,) if connection.dialect.name == "sqlite" else ()  # there it costs nothing: it is the rowid
-
-
-def apply(
-    shadow: Shadow,
-    partitions: Collection[Partition],
-    applied: Collection[int],
-    *,
-    staged: Mapping[int, int] | None = None,
-) -> dict[int, Outcome]:
-    """Bring staged rows into the pipeline's table, in the connection's transaction.
-
-    Args:
-        partitions: Those whose rows count; rows of others are left as they are.
-        applied: Numbers of those among them that were applied before.
-        staged: Rows by partition, where they have been counted.
-
-    Returns:
-        What became of each partition's rows, counting what became of them earlier.
-
-    Raises:
-        ReceiptMismatch: The target wrote another number of rows than it was told to.
-    """
-    connection, pipeline = shadow.connection, shadow.pipeline
-    database = tables.kind(connection)
-    # The order of locks is the same everywhere: ledger row, this, tables. So no two loads wait for each other.
-    database.lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
-    outcomes = {number: Outcome(staged=count) for number, count in (staged or shadow.counts()).items()}
-    key = (*(["_client"] if pipeline.shared else []), *pipeline.load.key) if pipeline.load.mode == "merge" else ()
-    own = ["_client"] * pipeline.shared + ["_run", "_file"]
-    text = database.TYPES["string"]
-    wanted = {**shadow.types, **dict.fromkeys(own, text)}
-    new = tables.ensure(connection, pipeline.table, wanted, key)
-    tables.drop(connection, shadow.names[1])
-    tables.ensure(connection, shadow.names[1], SETTLED, _id_key(connection), temporary=shadow.temporary)
-    database.prepare(connection, shadow.rows)
-    step = _Step(shadow, {p.number for p in partitions}, set(applied), set(outcomes), key)
-    if len(partitions) > 1:
-        step.reject_duplicates()
-    if pipeline.load.mode == "merge":
-        step.settle_within()
-        if not new:
-            step.settle_against_table()
-    outcomes = {number: outcomes.get(number, Outcome()) for number in step.counting}
-    for number, why, count in step.settled_counts():
-        outcome = outcomes[number]
-        setattr(outcome, why, getattr(outcome, why) + count)
-    to_write = step.to_write()
-    if pipeline.load.mode == "replace" and to_write:
-        step.clear(partitions)
-    written = step.write() if to_write else 0
-    if written != to_write:
-        what = f"table {pipeline.table} took {written:,} rows of {to_write:,}"
-        raise ReceiptMismatch(what, "look for a trigger or a rule on the table that drops rows")
-    for outcome in outcomes.values():
-        outcome.loaded = outcome.staged - outcome.unchanged - outcome.superseded - outcome.rejected
-    return outcomes
-
-
-class _Step:
-    """The statements of one `apply`."""
-
-    def __init__(
-        self, shadow: Shadow, counting: set[int], applied: set[int], present: set[int], key: tuple[str, ...]
-    ) -> None:
-        self.shadow, self.connection, self.pipeline = shadow, shadow.connection, shadow.pipeline
-        self.counting, self.applied, self.present = counting, applied & present, present
-        self.rows, self.settled, self.key = shadow.rows, shadow.settled, key
-        columns = dict.fromkeys([*shadow.types, "_client", "_run", "_file"])
-        self.table = tables.table(self.connection, self.pipeline.table, columns)
-        # A column without any value that the table lacks is not staged, and decides nothing.
-        self.newest = self.pipeline.load.newest if self.pipeline.load.newest in shadow.types else None
-        self.any_settled = False
-
-    def live(self, *, but: Collection[int] = ()) -> sa.ColumnElement[bool]:
-        """Rows of the partitions that count, but for some, that are not settled yet."""
-        numbers = (self.counting & self.present) - set(but)
-        condition: sa.ColumnElement[bool] = sa.true()
-        if numbers != self.present:
-            condition = _partition(self.rows).in_(sorted(numbers))
-        if self.any_settled:
-            same = self.settled.c[ID] == self.rows.c[ID]
-            condition = sa.and_(condition, ~sa.exists().where(same).correlate(self.rows))
-        return condition
-
-    def settle(self, query: sa.Select[Any]) -> None:
-        """Settle the rows of a query of id, why and column."""
-        statement = sa.insert(self.settled).from_select(list(SETTLED), query)
-        if self.connection.execute(statement).rowcount:
-            self.any_settled = True
-            tables.kind(self.connection).prepare(self.connection, self.settled)
-
-    def reject_duplicates(self) -> None:
-        """Of rows with the same value of a unique column the first stays, or the one that was applied before."""
-        for name, column in self.pipeline.columns.items():
-            if not column.unique or name not in self.shadow.types:
-                continue
-            there = sa.and_(self.live(), self.rows.c[name].is_not(None))
-            first: list[sa.ColumnElement[Any]] = [self.rows.c[ORDER], self.rows.c[LINE], self.rows.c[ID]]
-            if self.applied:
-                first.insert(0, sa.case((_partition(self.rows).in_(sorted(self.applied)), 0), else_=1))
-            self.settle(self._beaten([self.rows.c[name]], there, first, "rejected", name))
-
-    def settle_within(self) -> None:
-        """Of rows with the same key the newest stays, else that of the later file, else the later."""
-        keys = [self.rows.c[name] for name in self.pipeline.load.key]
-        last = [self.rows.c[name].desc() for name in (ORDER, LINE, ID)]
-        if self.newest:
-            last.insert(0, self._plain(self.rows.c[self.newest]).desc().nulls_last())
-        self.settle(self._beaten(keys, self.live(), last, "superseded", None))
-
-    def _beaten(
-        self, keys: list[Any], condition: Any, order: list[Any], why: str, column: str | None
-    ) -> sa.Select[Any]:
-        doubled = sa.select(*keys).where(condition).group_by(*keys).having(sa.func.count() > 1).subquery()
-        rank = sa.func.row_number().over(partition_by=keys, order_by=order).label("rank")
-        ranked = (
-            sa.select(self.rows.c[ID], rank)
-            .join_from(self.rows, doubled, sa.and_(*(key == doubled.c[key.name] for key in keys)))
-            .where(condition)
-            .subquery()
-        )
-        return sa.select(ranked.c[ID], sa.literal(why), sa.cast(sa.literal(column), sa.Text)).where(ranked.c.rank > 1)
-
-    def _plain(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        """Compare text by its code points, whatever the database's language."""
-        type = self.shadow.types[self.newest or ""]
-        sqlite = self.connection.dialect.name == "sqlite"
-        return sa.collate(column, "C") if isinstance(type, sa.String) and not sqlite else column
-
-    def settle_against_table(self) -> None:
-        """Rows that the table has already, or has newer, are not written."""
-        table, rows, run = self.table, self.rows, self.shadow.run
-        meet = [table.c[name] == rows.c[name] for name in self.pipeline.load.key]
-        if self.pipeline.shared:
-            meet.append(table.c._client == self.pipeline.client)
-        data = [name for name in self.shadow.types if name not in self.pipeline.load.key]
-        equal = sa.and_(sa.true(), *(table.c[name].is_not_distinct_from(rows.c[name]) for name in data))
-        older: sa.ColumnElement[bool] = sa.false()
-        if self.newest:
-            there, here = table.c[self.newest], rows.c[self.newest]
-            older = (self._plain(there) > self._plain(here)) | (there.is_not(None) & here.is_(None))
-        ours = table.c._run.is_not_distinct_from(run)
-        nothing = sa.cast(sa.null(), sa.Text)
-        if self.applied:
-            # What an earlier `apply` of this run wrote is there under its name, unless a later run has been at it.
-            became = sa.case((ours, "loaded"), (equal, "unchanged"), else_="superseded")
-            query = sa.select(rows.c[ID], became, nothing).join_from(rows, table, sa.and_(*meet), isouter=True)
-            self.settle(query.where(self.live(but=self.counting - self.applied)))
-        became = sa.case((older, "superseded"), else_="unchanged")
-        query = sa.select(rows.c[ID], became, nothing).join_from(rows, table, sa.and_(*meet))
-        self.settle(query.where(self.live(), older | (equal & ~ours)))
-
-    def settled_counts(self) -> list[tuple[int, str, int]]:
-        """Return (partition, why, rows) of the rows that are not written."""
-        partition = _partition(self.settled)
-        query = sa.select(partition, self.settled.c.why, sa.func.count()).group_by(partition, self.settled.c.why)
-        return [(int(number), why, count) for number, why, count in self.connection.execute(query)]
-
-    def to_write(self) -> int:
-        """Return how many rows are to be written."""
-        query = sa.select(sa.func.count()).select_from(self.rows).where(self.live(but=self.applied))
-        return int(self.connection.execute(query).scalar_one())
-
-    def clear(self, partitions: Collection[Partition]) -> None:
-        """Delete what a replace replaces, of this client alone."""
-        table, by = self.table, self.pipeline.load.by
-        mine = table.c._client == self.pipeline.client if self.pipeline.shared else sa.true()
-        if not by:
-            self.connection.execute(sa.delete(table).where(mine))
-        elif by == ("_file",):
-            names = sorted({piece.file for partition in partitions for piece in partition.pieces})
-            for start in range(0, len(names), 1000):
-                self.connection.execute(sa.delete(table).where(mine, table.c._file.in_(names[start : start + 1000])))
-        else:
-            there, here = [table.c[name] for name in by], [self.rows.c[name] for name in by]
-            values = sa.select(*here).where(self.live()).distinct()
-            self.connection.execute(sa.delete(table).where(mine, sa.tuple_(*there).in_(values)))
-            # IN finds no nulls; and a comparison that does find them can't be hashed, so it gets only those.
-            some_null = values.where(sa.or_(*(column.is_(None) for column in here))).subquery()
-            alike = sa.and_(*(column.is_not_distinct_from(some_null.c[column.name]) for column in there))
-            self.connection.execute(sa.delete(table).where(mine, sa.exists().where(alike)))
-
-    def write(self) -> int:
-        """Insert or update the rows that are left; return how many the target says it wrote."""
-        rows, table = self.rows, self.table
-        values: dict[str, Any] = {name: rows.c[name] for name in self.shadow.types}
-        if self.pipeline.shared:
-            values["_client"] = sa.cast(sa.literal(self.pipeline.client), sa.Text)
-        values |= {"_run": sa.cast(sa.literal(self.shadow.run), sa.Text), "_file": rows.c._file}
-        # SQLite takes ON CONFLICT for a join's ON unless there is a WHERE.
-        chosen = sa.select(*(value.label(name) for name, value in values.items()))
-        chosen = chosen.where(sa.literal_column("1") == sa.literal_column("1"), self.live(but=self.applied))
-        insert = tables.kind(self.connection).insert(table).from_select(list(values), chosen)
-        if self.pipeline.load.mode == "merge":
-            kept = {name: insert.excluded[name] for name in values if name not in self.key}
-            insert = insert.on_conflict_do_update(index_elements=list(self.key), set_=kept)
-        return int(self.connection.execute(insert).rowcount)
