@@ -51,7 +51,7 @@ def reconcile(connection: Redis, names: Sequence[str]) -> Mended:
         released += count
         if sweep and not left and _close(connection, run):
             closed.append(run)
-    holding.release(connection)
+    released += holding.release(connection)
     if sweep:
         _forget(connection, names)
     return Mended(tuple(entry.decode().rpartition(":")[0] for entry in lost), due, released, tuple(closed))

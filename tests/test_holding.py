@@ -1,0 +1,145 @@
+"""Runs that wait: for pipelines they need, or for the run before them."""
+
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from etl.config import load_config
+from etl.errors import AlreadyRunning, ConfigError
+from etl.pipeline import Config, needed_first, resolve
+from jobs import graph, holding, project, runs
+from jobs.inprocess import InProcessWorker
+
+TOML = """
+[settings]
+staging = "staging"
+[targets.warehouse]
+url = "sqlite:///warehouse.db"
+[pipelines.claims]
+needs = ["patients"]
+extract = { type = "csv", path = "{client}-claims.csv", settle = 0 }
+load = { target = "warehouse", table = "claims" }
+columns = { id = { required = true } }
+[pipelines.patients]
+extract = { type = "csv", path = "{client}-patients.csv", settle = 0 }
+load = { target = "warehouse", table = "patients", mode = "merge", key = ["id"] }
+columns = { id = { required = true } }
+[clients.acme]
+[clients.north]
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    (tmp_path / "etl.toml").write_text(TOML)
+    for client in ("acme", "north"):
+        (tmp_path / f"{client}-claims.csv").write_text("id\n1\n")
+        (tmp_path / f"{client}-patients.csv").write_text("id\n1\n")
+    monkeypatch.setattr(project, "_chosen", tmp_path / "etl.toml")
+    return load_config(tmp_path / "etl.toml")
+
+
+def state(connection: Redis, run: str) -> tuple[str, str | None]:
+    found = runs.snapshot(connection, [run])[0]
+    return found["state"], found["error"]
+
+
+def submit(connection: Redis, config: Config, pipeline: str, client: str = "acme", *, queue: bool = False) -> str:
+    return holding.submit(connection, resolve(config, pipeline, client), queue=queue)
+
+
+def work(connection: Redis) -> None:
+    InProcessWorker(connection, inline=True).work(burst=True)
+
+
+def test_a_run_is_held_until_the_pipeline_it_needs_has_succeeded(connection: Redis, config: Config) -> None:
+    patients = submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    assert state(connection, claims) == ("held", None)
+    work(connection)
+    assert state(connection, patients) == state(connection, claims) == ("succeeded", None)
+    assert runs.held(connection) == runs.active(connection) == []
+
+
+def test_a_run_fails_when_the_run_it_waits_for_fails(connection: Redis, config: Config, tmp_path: Path) -> None:
+    (tmp_path / "acme-patients.csv").write_text("no such column\n1\n")
+    patients = submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    work(connection)
+    assert state(connection, claims) == ("failed", f"needs run {patients}, which failed")
+
+
+def test_a_run_fails_at_once_where_the_needed_pipeline_never_ran_or_failed_last(
+    connection: Redis, config: Config, tmp_path: Path
+) -> None:
+    assert state(connection, submit(connection, config, "claims")) == ("failed", "needs patients, which has never run")
+    (tmp_path / "acme-patients.csv").unlink()
+    failed = submit(connection, config, "patients")
+    error = f"needs patients, whose latest run {failed} failed"
+    assert state(connection, submit(connection, config, "claims")) == ("failed", error)
+
+
+def test_a_need_is_the_same_clients(connection: Redis, config: Config) -> None:
+    submit(connection, config, "patients", "north")
+    assert state(connection, submit(connection, config, "claims"))[0] == "failed"
+
+
+def test_a_second_run_is_refused_or_queued_behind_the_first_in_turn(connection: Redis, config: Config) -> None:
+    first = submit(connection, config, "patients")
+    with pytest.raises(AlreadyRunning, match=first):
+        submit(connection, config, "patients")
+    second = submit(connection, config, "patients", queue=True)
+    third = submit(connection, config, "patients", queue=True)
+    with pytest.raises(AlreadyRunning, match=third):
+        submit(connection, config, "patients")
+    work(connection)
+    found = runs.snapshot(connection, [first, second, third])
+    assert [run["state"] for run in found] == ["succeeded"] * 3
+    ended = [run["finished"] for run in found]
+    assert ended == sorted(ended)
+
+
+def test_a_queued_run_starts_even_where_the_run_before_it_failed(
+    connection: Redis, config: Config, tmp_path: Path
+) -> None:
+    (tmp_path / "acme-patients.csv").write_text("no such column\n1\n")
+    first = submit(connection, config, "patients")
+    second = submit(connection, config, "patients", queue=True)
+    graph.cancel(connection, first)
+    (tmp_path / "acme-patients.csv").write_text("id\n1\n")
+    work(connection)
+    assert state(connection, second) == ("succeeded", None)
+
+
+def test_a_held_run_that_is_canceled_never_starts(connection: Redis, config: Config) -> None:
+    submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    assert graph.cancel(connection, claims)
+    work(connection)
+    assert state(connection, claims) == ("canceled", "canceled")
+    assert runs.held(connection) == []
+
+
+def test_a_held_run_sees_the_source_as_it_is_when_it_starts(connection: Redis, config: Config, tmp_path: Path) -> None:
+    submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    (tmp_path / "acme-claims.csv").write_text("id\n1\n2\n3\n")
+    work(connection)
+    assert runs.snapshot(connection, [claims])[0]["rows"]["loaded"] == 3
+
+
+def test_pipelines_are_run_behind_those_they_need(config: Config) -> None:
+    assert needed_first(config, ("claims", "patients")) == ("patients", "claims")
+    assert needed_first(config, ("claims",)) == ("claims",)
+
+
+def test_needs_that_lead_back_or_nowhere_are_mistakes(tmp_path: Path) -> None:
+    text = TOML.replace("[pipelines.patients]", '[pipelines.patients]\nneeds = ["claims", "patience"]')
+    (tmp_path / "etl.toml").write_text(text + 'pipelines = ["claims"]\n')
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "etl.toml")
+    told = str(caught.value)
+    assert "pipelines.claims.needs: leads back to itself" in told
+    assert "pipelines.patients.needs: there is no pipeline patience" in told
+    assert "clients.north.pipelines: claims needs patients, which the client doesn't have" in told
