@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError
 from redis.retry import Retry
 
 from etl.errors import BrokerUnreachable, ConfigError
@@ -149,6 +149,7 @@ def _dial(url: str) -> Redis:
     try:
         with once:
             version = _version(once.info("server"))
+            once.ping()  # refused, other than info, until a server that has just started has read its data
     except (AuthenticationError, NoPermissionError) as error:
         raise BrokerUnreachable(
             f"Redis at {shown(url)} refuses the user or password", "correct the part before the @ in REDIS_URL"
@@ -166,6 +167,8 @@ def _dial(url: str) -> Redis:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, BusyLoadingError):
+        return "it is still reading its data"
     for cause in (error.__cause__, error.__context__, error):
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror

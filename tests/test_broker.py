@@ -1,5 +1,6 @@
 """The broker: the Redis that is named, else a private one that the commands of a folder share."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -93,26 +94,47 @@ def test_a_wrong_password_is_told_without_telling_it(login: str, folder: Path, p
     assert "pa55word" not in str(caught.value)
 
 
-def test_an_old_redis_is_refused(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def pretended_redis(version: bytes, ping: bytes) -> Iterator[str]:
+    """A server that says it is Redis of a version, answers PING as given, and anything else with OK; its URL."""
     server = socket.create_server(("127.0.0.1", 0))
     port = server.getsockname()[1]
-    reply = b"redis_version:6.0.16\r\n"
+    reply = b"redis_version:%s\r\n" % version
     code = os.fork()
     if code == 0:
         client, _ = server.accept()
         while data := client.recv(65536):
             if b"INFO" in data:
                 client.sendall(b"$%d\r\n%s\r\n" % (len(reply), reply))
+            elif b"PING" in data:
+                client.sendall(ping)
             else:
                 client.sendall(b"+OK\r\n" * max(1, data.count(b"*")))
         os._exit(0)
     server.close()
     try:
-        with pytest.raises(BrokerUnreachable, match=r"version 6\.0\.16, too old"):
-            broker.connect(f"redis://127.0.0.1:{port}?protocol=2", tmp_path)
+        yield f"redis://127.0.0.1:{port}?protocol=2"
     finally:
         os.kill(code, signal.SIGKILL)
         os.waitpid(code, 0)
+
+
+def test_an_old_redis_is_refused(tmp_path: Path) -> None:
+    """With its version."""
+    with (
+        pretended_redis(b"6.0.16", b"+PONG\r\n") as url,
+        pytest.raises(BrokerUnreachable, match=r"version 6\.0\.16, too old"),
+    ):
+        broker.connect(url, tmp_path)
+
+
+def test_a_redis_that_still_reads_its_data_is_not_taken_for_ready(tmp_path: Path) -> None:
+    """It answers INFO by then, and nothing that a run needs; a private one is waited for."""
+    with (
+        pretended_redis(b"7.0.15", b"-LOADING Redis is loading the dataset in memory\r\n") as url,
+        pytest.raises(BrokerUnreachable, match="still reading its data"),
+    ):
+        broker.connect(url, tmp_path)
 
 
 @pytest.mark.parametrize(
