@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from multiprocessing.connection import Connection, Pipe
-from typing import NoReturn
 
 from redis import Redis
 from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
@@ -72,14 +71,21 @@ class Horse:
         leash, self._leash = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            self._leave_to_worker(leash)
-            _serve(theirs, connection, preload)
-        os.setpgid(self.pid, self.pid)
+            try:
+                self._leave_to_worker(leash)
+                _serve(theirs, connection, preload)
+            finally:
+                os._exit(1)
+        _lead(self.pid, self.pid)
         theirs.close()
         self._keeper = os.fork()
         if self._keeper == 0:
-            self._leave_to_worker()
-            _keep(leash, self.pid)
+            try:
+                self._leave_to_worker()
+                _keep(leash, self.pid)
+            finally:
+                os._exit(1)
+        _lead(self._keeper, self.pid)
         os.close(leash)
 
     def _leave_to_worker(self, *descriptors: int) -> None:
@@ -143,27 +149,31 @@ class Horse:
         self.kill()
         pid, self.pid = self.pid, 0
         for child in (pid, self._keeper):
-            with contextlib.suppress(ChildProcessError):
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
         self._pipe.close()
         with contextlib.suppress(OSError):
             os.close(self._leash)
 
 
-def _keep(leash: int, group: int) -> NoReturn:
+def _lead(pid: int, group: int) -> None:
+    """Put a process into a process group; parent and child both do it, so that neither has to wait."""
+    with contextlib.suppress(OSError):
+        os.setpgid(pid, group)
+
+
+def _keep(leash: int, group: int) -> None:
     """Wait for the worker's end, then kill the horse's process group, this process included."""
-    os.setpgid(0, group)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.read(leash, 1)
-    os.killpg(0, signal.SIGKILL)
-    os._exit(0)
+    os.killpg(group, signal.SIGKILL)
 
 
-def _serve(pipe: Connection, connection: Redis, preload: bool) -> NoReturn:
+def _serve(pipe: Connection, connection: Redis, preload: bool) -> None:
     """Run jobs as they come until the worker closes the pipe or kills this process."""
-    with contextlib.suppress(OSError):
-        os.setpgid(0, 0)
+    _lead(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     connection.connection_pool.reset()

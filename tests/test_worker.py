@@ -402,6 +402,8 @@ def test_the_second_signal_puts_the_job_back(start: Start, queue: FairQueue, tas
 
 def test_an_idle_worker_stops_at_once_and_by_command(start: Start, queue: FairQueue) -> None:
     one, two = start(2)
+    keys = queue.connection.smembers("rq:workers")
+    until(lambda: all(queue.connection.hget(key, "state") == b"idle" for key in keys))
     one.send_signal(signal.SIGINT)
     assert one.wait(PATIENCE) == 0
     [name] = [key.decode().removeprefix("rq:worker:") for key in queue.connection.smembers("rq:workers")]  # type: ignore[union-attr]
