@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -63,6 +64,7 @@ def table(connection: sa.Connection, pipeline: Pipeline) -> sa.Table:
     return made
 
 
+@lru_cache  # statements are compiled anew for a new table
 def _table(schema: str | None) -> sa.Table:
     text, number = sa.Text, sa.BigInteger
     return sa.Table(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -37,6 +38,7 @@ FITS: dict[str, frozenset[str]] = {
 NAME_BYTES = 63  # longer names are cut by the server, silently
 
 
+@lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
 def engine(url: sa.URL) -> sa.Engine:
     """Return an engine that opens one connection for each use."""
     arguments = {"application_name": "rq-etl"}

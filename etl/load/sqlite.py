@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,11 @@ def engine(url: sa.URL) -> sa.Engine:
     """Return an engine whose transactions take the write lock at once: several writers then never collide."""
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    return _engine(url)
+
+
+@lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
+def _engine(url: sa.URL) -> sa.Engine:
     made = sa.create_engine(
         url,
         poolclass=sa.NullPool,
