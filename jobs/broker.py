@@ -155,6 +155,8 @@ def _dial(url: str) -> Redis:
             f"Redis at {shown(url)} refuses the user or password", "correct the part before the @ in REDIS_URL"
         ) from error
     except (RedisError, OSError) as error:
+        if "unknown command" in str(error):  # HELLO, which a server before 6.0 does not know
+            raise BrokerUnreachable(f"Redis at {shown(url)} is too old", "6.2 or newer is needed") from error
         raise BrokerUnreachable(
             f"Redis at {shown(url)} can't be reached: {_reason(error)}",
             "start it, correct REDIS_URL or --redis, or leave both out for a private Redis",

@@ -36,8 +36,7 @@ def workers(session: Session) -> list[dict[str, Any]]:
 
 def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> None:
     """Become `rq worker`, or `rq worker-pool` for several, with our classes."""
-    project.use(config)
-    found = _server(redis)
+    found = _server(config, redis)
     environment = worker_environment(found.url)
     options = ["--burst"] if burst else []
     if found.owned:
@@ -71,8 +70,7 @@ def up(config: str | None, redis: str | None, count: int, port: int) -> int:
     """
     from honcho.manager import Manager
 
-    project.use(config)
-    found = _server(redis)
+    found = _server(config, redis)
     environment = worker_environment(found.url)
     manager = Manager()
     for number in range(1, count + 1):
@@ -86,7 +84,9 @@ def up(config: str | None, redis: str | None, count: int, port: int) -> int:
     return int(manager.returncode or 0)
 
 
-def _server(redis: str | None) -> broker.Broker:
+def _server(config: str | None, redis: str | None) -> broker.Broker:
+    project.use(config)
+    settings.modules()  # mistakes in etl.toml are told now, not by each job
     found = broker.connect(redis or settings.redis_url(), project.path().parent)
     if found.kind == "in-process":
         raise ConfigError("workers need a Redis server", "set REDIS_URL or install redis-server")

@@ -57,7 +57,10 @@ class Session:
         elif inline:
             self.broker = broker.in_process()
         else:
-            self.broker = broker.connect(redis or settings.redis_url(), project.path().parent)
+            url = redis or settings.redis_url()
+            if not url:
+                project.config()  # there must be one, or a private Redis would be started in any folder
+            self.broker = broker.connect(url, project.path().parent)
         self.connection = self.broker.connection
         if not self.in_process:
             self.start_workers(workers if workers is not None else WORKERS if self.is_ours else 0)

@@ -56,13 +56,13 @@ def modules() -> frozenset[str]:
     """Return the modules whose functions may be called, from etl.toml, or ETL_MODULES where there is none.
 
     Raises:
-        ConfigError: etl.toml has mistakes.
+        ConfigError: etl.toml has mistakes, or there is neither.
     """
     from jobs import project
 
-    if project.path().is_file():
-        return frozenset(project.config().settings.modules)
     named = os.environ.get("ETL_MODULES") or ""
+    if project.path().is_file() or not named:
+        return frozenset(project.config().settings.modules)
     return frozenset(name.strip() for name in named.split(",") if name.strip())
 
 
