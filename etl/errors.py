@@ -104,6 +104,12 @@ class StagingFailed(EtlError):
     retryable = True
 
 
+class DamagedArtifact(StagingFailed):
+    """A file that a stage has published is damaged or gone."""
+
+    retryable = False
+
+
 class BrokerUnreachable(EtlError):
     """Redis can't be reached, or can't be used as it is."""
 

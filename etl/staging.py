@@ -7,9 +7,11 @@ published wins, so a stage that runs twice, even at once, leaves one consistent 
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.errors import StagingFailed
+from etl.errors import DamagedArtifact, StagingFailed
 
 STAGES = ("extract", "transform", "load")
+_ARTIFACT = re.compile(r"(\d+)\.(\w+)\.(?:rows|rejects)\.\w+\.\d+\.parquet")
+_MARKER = re.compile(r"(\d+)\.(\w+)\.json")
 
 
 @dataclass(frozen=True)
@@ -148,13 +152,29 @@ class Staging:
         """Yield the tables written, one a chunk, in order.
 
         Raises:
-            StagingFailed: A file is missing or damaged.
+            DamagedArtifact: A file is missing or damaged; the stage that made it has been taken back, so that
+                a retry of the run makes it again.
         """
         for name in names:
-            with _failing_as_staging(self.folder), self.fs.open(self.path(name), "rb") as source:
-                file = pq.ParquetFile(source)
-                for group in range(file.num_row_groups):
-                    yield file.read_row_group(group, use_threads=False)
+            try:
+                with self.fs.open(self.path(name), "rb") as source:
+                    file = pq.ParquetFile(source, page_checksum_verification=True)
+                    for group in range(file.num_row_groups):
+                        yield file.read_row_group(group, use_threads=False)
+            except (pa.ArrowInvalid, OSError) as exc:
+                # Arrow's own errors about the content have no number; the system's about the disk have one.
+                if (
+                    isinstance(exc, OSError)
+                    and not isinstance(exc, FileNotFoundError)
+                    and (exc.errno or not self.local)
+                ):
+                    raise _failed(self.folder, exc) from exc
+                if found := _ARTIFACT.fullmatch(name):
+                    self.withdraw(found[2], int(found[1]))
+                raise DamagedArtifact(
+                    f"staging {self.path(name)} is {'gone' if isinstance(exc, FileNotFoundError) else 'damaged'}",
+                    "rq-etl retry makes it again; if it happens again, look at the disk",
+                ) from exc
 
     def names(self) -> list[str]:
         """Return the names of this run's files, sorted."""
@@ -170,8 +190,21 @@ class Staging:
             if not kept and self.local:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 return
-            for name in self.names():
-                if name not in kept:
+            self._remove_files(name for name in self.names() if name not in kept)
+
+    def remove_strays(self) -> None:
+        """Remove what killed writers have left: temporary files, and Parquet files that no marker names."""
+        names = self.names()
+        markers = [self.marker(found[2], int(found[1])) for found in map(_MARKER.fullmatch, names) if found]
+        named = {name for marker in markers if marker for name in (*marker.data, *marker.rejects)}
+        self._remove_files(
+            name for name in names if name.startswith(".") or (name.endswith(".parquet") and name not in named)
+        )
+
+    def _remove_files(self, names: Iterable[str]) -> None:
+        with _failing_as_staging(self.folder):
+            for name in names:
+                with suppress(FileNotFoundError):
                     self.fs.rm_file(self.path(name))
 
     def keep_private(self, name: str, text: str) -> None:
@@ -216,7 +249,9 @@ class Writer:
             self._sink = pa.BufferOutputStream()
         self.names.append(name)
         self._schema = schema
-        self._parquet = pq.ParquetWriter(self._sink, schema, compression="zstd", compression_level=1)
+        self._parquet = pq.ParquetWriter(
+            self._sink, schema, compression="zstd", compression_level=1, write_page_checksum=True
+        )
 
     def _close(self) -> None:
         if self._parquet is None:
@@ -236,10 +271,9 @@ class Writer:
                 self._close()
                 return
             if self._parquet is not None and self.staging.local:
-                self._sink.close()
-            for name in self.names:
-                if self.staging.fs.exists(self.staging.path(name)):
-                    self.staging.fs.rm_file(self.staging.path(name))
+                with suppress(OSError):  # a full disk takes no last bytes either
+                    self._sink.close()
+            self.staging._remove_files(self.names)
 
 
 def _marker_name(stage: str, partition: int) -> str:
@@ -256,15 +290,15 @@ class _failing_as_staging:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: object) -> None:
-        if isinstance(exc, pa.ArrowInvalid):
-            raise StagingFailed(
-                f"staging {self.folder}: an artifact is damaged", "remove the run's folder and run again"
-            ) from exc
         if isinstance(exc, OSError) and not isinstance(exc, FileExistsError):
-            why = exc.strerror or type(exc).__name__
-            raise StagingFailed(
-                f"staging {self.folder}: {why}", "make room or set settings.staging to a folder that can be written"
-            ) from exc
+            raise _failed(self.folder, exc) from exc
+
+
+def _failed(folder: str, exc: OSError) -> StagingFailed:
+    why = exc.strerror or type(exc).__name__
+    return StagingFailed(
+        f"staging {folder}: {why}", "make room or set settings.staging to a folder that can be written"
+    )
 
 
 def check(url: str) -> None:
@@ -284,3 +318,46 @@ def check(url: str) -> None:
 def folder_of(url: str, root: Path) -> str:
     """Return the staging URL with a relative folder made absolute against etl.toml's folder."""
     return url if "://" in url else str((root / url).resolve())
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A run's folder as it stands in staging.
+
+    Args:
+        modified: When something in it was last written, in seconds since the epoch.
+    """
+
+    client: str
+    run: str
+    names: frozenset[str]
+    modified: float
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it holds what only a run that has not succeeded keeps: markers of stages, or no rejects."""
+        return "rejects.json" not in self.names or any(map(_MARKER.fullmatch, self.names))
+
+
+def folders(url: str) -> Iterator[Folder]:
+    """Yield the folders of all runs in staging.
+
+    Raises:
+        StagingFailed: It can't be read.
+    """
+    staging = Staging(url, "", "")
+    root = staging.folder.rstrip("/")
+    names: dict[tuple[str, str], set[str]] = {}
+    modified: dict[tuple[str, str], float] = {}
+    with _failing_as_staging(root):
+        entries = staging.fs.find(root, maxdepth=3, withdirs=True, detail=True) if staging.fs.exists(root) else {}
+    for path, entry in entries.items():
+        client, run, name = (*path[len(root) + 1 :].split("/"), "", "")[:3]
+        if not client or not run or client.startswith("."):
+            continue
+        moment = entry.get("mtime") or entry.get("LastModified") or 0.0
+        seconds = float(moment.timestamp() if hasattr(moment, "timestamp") else moment)
+        names.setdefault((client, run), set()).update([name] if name else [])
+        modified[client, run] = max(seconds, modified.get((client, run), 0.0))
+    for client, run in names:
+        yield Folder(client, run, frozenset(names[client, run]), modified[client, run])

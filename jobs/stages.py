@@ -7,65 +7,24 @@ without a row's value, and kept whole in a private file of staging.
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from redis import Redis
 from rq import get_current_job
 from rq.job import Job
 
 from etl import load as target
-from etl import rejects as rejected_rows
 from etl.columns import match
-from etl.context import Context
 from etl.errors import EtlError
 from etl.extract import extract as read_source
 from etl.infer import candidates, decide, merge_candidates
 from etl.pipeline import Pipeline
-from etl.plan import Partition, Plan
 from etl.staging import Marker, Staging
 from etl.transform import Transformer
-from jobs import holding, receipts, runs, settings
+from jobs import closing, receipts, runs, settings
 from jobs.scrub import told
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage needs to know: its run, its partition, where rows are."""
-
-    run: str
-    stage: str
-    number: int
-    attempt: int
-    pipeline: Pipeline
-    plan: Plan
-    context: Context
-    staging: Staging
-
-    @property
-    def partition(self) -> Partition:
-        """The partition this stage works on."""
-        return self.plan.partitions[self.number - 1]
-
-    def input(self, stage: str) -> Marker:
-        """Return what the stage before published.
-
-        Raises:
-            Blocked: It published nothing.
-        """
-        marker = self.staging.marker(stage, self.number)
-        if marker is None:
-            raise Blocked(stage)
-        return marker
-
-
-class Blocked(Exception):
-    """The stage before has published nothing."""
+from jobs.work import Blocked, Work, work_of
 
 
 def extract(run: str, partition: str) -> dict[str, int]:
@@ -85,7 +44,7 @@ def load(run: str, partition: str) -> dict[str, int]:
 
 def finish(run: str) -> dict[str, int]:
     """Make the run's rows final, balance its receipts and close it."""
-    return _perform("finish", run, 0, _finish)
+    return _perform("finish", run, 0, closing.finish)
 
 
 def _perform(stage: str, run: str, number: int, body: Callable[[Work, Redis], Marker]) -> dict[str, int]:
@@ -97,8 +56,9 @@ def _perform(stage: str, run: str, number: int, body: Callable[[Work, Redis], Ma
         return {"skipped": 1}
     began = time.monotonic()
     state, counts, error, exit_code = "done", {}, None, 0
+    work = None
     try:
-        work = _work(stage, run, number, record)
+        work = work_of(stage, run, number, record)
         marker = (work.staging.marker(stage, number) if number else None) or body(work, connection)
         counts = marker.counts
     except Blocked:
@@ -108,33 +68,13 @@ def _perform(stage: str, run: str, number: int, body: Callable[[Work, Redis], Ma
         state, error = ("failed" if final else "waiting"), told(exc)
         exit_code = exc.exit_code if isinstance(exc, EtlError) else 1
         if stage == "finish" and final:
-            runs.close(connection, run, "failed", error=error, exit=exit_code, history=settings.history())
+            closing.give_up(connection, run, work, error, exit_code)
         raise
     finally:
         runs.record_stage(
             connection, run, number, stage, state, counts, seconds=time.monotonic() - began, error=error, exit=exit_code
         )
     return {"blocked": 1} if state == "blocked" else counts
-
-
-def _work(stage: str, run: str, number: int, record: dict[str, str]) -> Work:
-    staging = Staging(settings.staging(), record["client"], run)
-    pipeline, plan, context = _spec(settings.staging(), record["client"], run, record["attempt"])
-    return Work(run, stage, number, int(record["attempt"]), pipeline, plan, context, staging)
-
-
-@lru_cache(maxsize=64)
-def _spec(url: str, client: str, run: str, attempt: str) -> tuple[Pipeline, Plan, Context]:
-    spec = Staging(url, client, run).read_json("run.json")
-    if spec is None:
-        raise EtlError(
-            f"run {run} is not in staging {url}",
-            "the worker must use the staging of the etl.toml that the run was submitted with (ETL_CONFIG)",
-        )
-    pipeline = Pipeline.model_validate(spec["pipeline"])
-    start, end = (datetime.fromisoformat(spec[key]) if spec[key] else None for key in ("start", "end"))
-    context = Context(client=pipeline.client, run=run, params=pipeline.params, start=start, end=end)
-    return pipeline, Plan.model_validate(spec["plan"]), context
 
 
 def _extract(work: Work, connection: Redis) -> Marker:
@@ -235,147 +175,25 @@ def _load(work: Work, connection: Redis) -> Marker:
         partitions=len(work.plan.partitions),
         attempt=work.attempt,
     )
+
+    def loaded(answer: target.LoadCounts) -> Marker:
+        kinds = {kind: getattr(answer, kind) for kind in ("loaded", "unchanged", "superseded")}
+        counts = {"in": rows.counts["out"], **kinds, "final": int(answer.final)}
+        return Marker(counts=counts, warnings=tuple(answer.warnings))
+
+    def ended(answer: target.LoadCounts) -> target.Record:
+        """Say how a run of one partition ends, as far as its load knows; `finish` says so where it ends otherwise."""
+        stages = {"extract": source, "transform": rows, "load": loaded(answer)}
+        return closing.remembered(work, closing.ending(receipts.Tally({work.number: stages}), []))
+
     answer = target.load(
         delivery,
         work.staging.chunks(rows.data),
         read=source.counts["read"],
         rejected=source.counts["rejected"] + rows.counts["rejected"],
+        record=ended,
     )
-    counts = {
-        "in": rows.counts["out"],
-        "loaded": answer.loaded,
-        "unchanged": answer.unchanged,
-        "superseded": answer.superseded,
-        "final": int(answer.final),
-    }
-    return work.staging.publish("load", work.number, Marker(counts=counts, warnings=tuple(answer.warnings)))
-
-
-def _finish(work: Work, connection: Redis) -> Marker:
-    tally = receipts.gather(work.staging, work.plan.partitions)
-    failures = _failures(work, tally, connection)
-    rows = tally.rows()
-    error, exit_code = _make_final(work, tally, rows, complete=not failures)
-    if error is None and failures:
-        error = failures[0]["error"] if len(failures) == 1 else f"{len(failures)} partitions failed"
-        exit_code = max(failure["exit"] for failure in failures)
-    if error is None:
-        error = tally.disagreement(rows)
-        exit_code = int(error is not None)
-    keep = _list_rejects(work, tally)
-    if error is None:
-        work.staging.remove(keep=keep)
-    runs.close(
-        connection,
-        work.run,
-        "failed" if error else "succeeded",
-        rows=rows,
-        partitions=tally.partitions(failures),
-        failures=failures,
-        warnings=list(dict.fromkeys([*work.plan.warnings, *tally.warnings])),
-        error=error,
-        exit=exit_code,
-        history=settings.history(),
-    )
-    holding.release(connection)
-    return Marker(counts=rows)
-
-
-def _make_final(work: Work, tally: receipts.Tally, rows: dict[str, int], *, complete: bool) -> tuple[str | None, int]:
-    """Apply what the run's loads have put aside, and count it; answers the error that forbade it, and its exit code."""
-    if tally.is_final or not tally.done:
-        return None, 0
-    try:
-        final = target.finish(
-            work.pipeline,
-            work.run,
-            work.plan.partitions,
-            done=tally.done,
-            complete=complete,
-            read=rows["read"],
-            rejected=rows["rejected"],
-        )
-    except EtlError as exc:
-        if exc.retryable:
-            raise
-        return told(exc), exc.exit_code
-    rows.update(loaded=final.loaded, unchanged=final.unchanged, superseded=final.superseded)
-    rows["rejected"] += len(final.duplicates)
-    _keep_duplicates(work, final.duplicates)
-    return None, 0
-
-
-def _failures(work: Work, tally: receipts.Tally, connection: Redis) -> list[dict[str, Any]]:
-    """Return a line for each partition that isn't loaded: which stage failed, and why."""
-    records = runs.stage_records(connection, work.run)
-    failures = []
-    for partition in work.plan.partitions:
-        stage = tally.missing(partition.number)
-        if stage is None:
-            continue
-        record = records.get((partition.number, stage))
-        error = (record.error if record else None) or _job_error(connection, work, partition.number, stage)
-        failures.append(
-            {
-                "partition": partition.number,
-                "file": partition.pieces[0].file if partition.pieces else None,
-                "stage": stage,
-                "state": "failed" if error or (record and record.state != "done") else "blocked",
-                "error": error or "its input is gone from staging",
-                "exit": (record.exit if record else 0) or 1,
-            }
-        )
-    return failures
-
-
-def _job_error(connection: Redis, work: Work, number: int, stage: str) -> str | None:
-    """Return what RQ knows of a stage that could not speak for itself, as after a kill."""
-    record = runs.read(connection, work.run) or {}
-    id = f"{work.run}-{number}-{stage}-{record.get('attempt', 1)}"
-    if not Job.exists(id, connection=connection):
-        return None
-    result = Job.fetch(id, connection=connection).latest_result()
-    lines = (result.exc_string or "").strip().splitlines() if result else []
-    return lines[-1] if lines else None
-
-
-def _keep_duplicates(work: Work, duplicates: Sequence[Any]) -> None:
-    """Write rows whose unique value another partition has too as rejects, with their source row."""
-    wanted: dict[int, dict[int, Any]] = {}
-    for duplicate in duplicates:
-        wanted.setdefault(duplicate.partition, {})[duplicate.row] = duplicate
-    if not wanted:
-        return
-    entries = []
-    for partition in work.plan.partitions:
-        found = wanted.get(partition.number, {})
-        marker = work.staging.marker("extract", partition.number) if found else None
-        for chunk in work.staging.chunks(marker.data if marker else ()):
-            mine = chunk.filter(pc.is_in(chunk["_row"], pa.array(list(found), pa.int64())))
-            names = [name for name in mine.column_names if name != "_row"]
-            for row in mine.to_pylist():
-                duplicate = found[row["_row"]]
-                file, line = receipts.place(partition, row["_row"])
-                entries.append(
-                    {
-                        "file": file,
-                        "row": line,
-                        "column": duplicate.column,
-                        "value": duplicate.value,
-                        "reason": "not unique",
-                        "raw": rejected_rows.raw_json(names, [row[name] for name in names]),
-                    }
-                )
-    with work.staging.writer("finish", 0, "rejects") as rejects:
-        rejects.write(rejected_rows.table(entries))
-    work.staging.publish("finish", 0, Marker(rejects=tuple(rejects.names)))
-
-
-def _list_rejects(work: Work, tally: receipts.Tally) -> list[str]:
-    duplicates = work.staging.marker("finish", 0)
-    names = [*tally.rejects, *(duplicates.rejects if duplicates else ())]
-    work.staging.write_json("rejects.json", names)
-    return [*names, "rejects.json", "run.json"]
+    return work.staging.publish("load", work.number, loaded(answer))
 
 
 def keep_traceback(job: Job, text: str) -> None:

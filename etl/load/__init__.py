@@ -1,6 +1,6 @@
 """Loading: one partition's rows go into the target in one transaction with the ledger row that says so."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ from etl.errors import ReceiptMismatch, TooManyRejects
 from etl.load import function, ledger, tables
 from etl.load.apply import apply
 from etl.load.connect import check_target, resolve_url, transaction, url_of
+from etl.load.history import Record, remember, write
 from etl.load.ledger import Delivery, Entry
 from etl.load.shadow import Duplicate, Shadow, of_run
 from etl.load.way import LoadCounts, Way, is_atomic, is_staged
@@ -21,11 +22,13 @@ __all__ = [
     "Duplicate",
     "FinishCounts",
     "LoadCounts",
+    "Record",
     "check_target",
     "column_types",
     "drop_shadow",
     "finish",
     "load",
+    "remember",
     "resolve_url",
 ]
 
@@ -53,7 +56,13 @@ class FinishCounts:
 
 
 def load(
-    delivery: Delivery, chunks: Iterable[pa.Table], *, rejected: int, read: int, url: str | None = None
+    delivery: Delivery,
+    chunks: Iterable[pa.Table],
+    *,
+    rejected: int,
+    read: int,
+    url: str | None = None,
+    record: Callable[[LoadCounts], Record] | None = None,
 ) -> LoadCounts:
     """Load one partition, once: called again it answers what it did and writes nothing.
 
@@ -63,6 +72,7 @@ def load(
         chunks: Rows as the transform gives them, with `_row`; up to 100,000 in each. Read once, one at a time.
         rejected, read: Rows of the partition so far, for `max_rejects` of a run with one partition.
         url: Of the target; by default the pipeline's.
+        record: Says what the target is to remember of a run that this load is all of.
 
     Raises:
         TooManyRejects: More rows were rejected than `max_rejects` allows.
@@ -74,25 +84,10 @@ def load(
     if delivery.partitions == 1:
         _check_rejects(pipeline, rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
-        book = ledger.table(connection, pipeline)
-        shadow = of_run(connection, pipeline, delivery.run)
-        known = ledger.claim(connection, book, delivery)
-        if known is not None:
-            if known.final or known.attempt >= delivery.attempt:
-                return _answer(known)
-            _take_back(connection, book, shadow, delivery)
-        work = Way(connection, book, delivery)
-        if pipeline.load.function:
-            rows = function.call(connection, pipeline, chunks)
-            return work.close(LoadCounts(rows, 0, 0))
-        if pipeline.load.mode == "append" and ledger.loaded_before(connection, book, delivery):
-            return work.close(LoadCounts(0, sum(chunk.num_rows for chunk in chunks), 0))
-        if delivery.partitions > 1 and is_staged(pipeline):
-            staged = work.stage(shadow, chunks)
-            return work.close(LoadCounts(0, 0, 0, staged=staged, final=False))
-        if pipeline.load.mode == "append":
-            return work.close(LoadCounts(work.append(chunks), 0, 0))
-        return work.close(work.merge(chunks))
+        counts = _load(connection, delivery, chunks)
+        if record is not None and delivery.partitions == 1:
+            write(connection, pipeline, record(counts))
+        return counts
 
 
 def finish(
@@ -105,6 +100,7 @@ def finish(
     read: int,
     rejected: int,
     url: str | None = None,
+    record: Callable[[FinishCounts], Record] | None = None,
 ) -> FinishCounts:
     """Apply what a run's partitions have staged, in one transaction; called again it answers the same.
 
@@ -114,6 +110,7 @@ def finish(
         complete: Whether that is all of them; if not, an atomic run applies nothing, and what is staged is kept.
         read, rejected: Rows of the whole run, for `max_rejects`.
         url: Of the target; by default the pipeline's.
+        record: Says what the target is to remember of the run.
 
     Raises:
         TooManyRejects: More rows were rejected than `max_rejects` allows, doubled ones included.
@@ -148,13 +145,16 @@ def finish(
         elif shadow.exists():
             duplicates = shadow.duplicates()
         final = [entries[number] for number in done if entries[number].final]
-        return FinishCounts(
+        counts = FinishCounts(
             loaded=sum(entry.loaded for entry in final),
             unchanged=sum(entry.unchanged for entry in final),
             superseded=sum(entry.superseded for entry in final),
             duplicates=tuple(duplicates),
             applied=applied,
         )
+        if record is not None:
+            write(connection, pipeline, record(counts))
+        return counts
 
 
 def drop_shadow(pipeline: Pipeline, run: str, url: str | None = None) -> None:
@@ -175,6 +175,29 @@ def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
         # SQLite keeps dates as text: what was last loaded says which they are.
         found |= {name: type for name, type in last.items() if name in found and found[name] in fits[type]}
         return {name: type for name, type in found.items() if type in fits}
+
+
+def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Table]) -> LoadCounts:
+    pipeline = delivery.pipeline
+    book = ledger.table(connection, pipeline)
+    shadow = of_run(connection, pipeline, delivery.run)
+    known = ledger.claim(connection, book, delivery)
+    if known is not None:
+        if known.final or known.attempt >= delivery.attempt:
+            return _answer(known)
+        _take_back(connection, book, shadow, delivery)
+    work = Way(connection, book, delivery)
+    if pipeline.load.function:
+        rows = function.call(connection, pipeline, chunks)
+        return work.close(LoadCounts(rows, 0, 0))
+    if pipeline.load.mode == "append" and ledger.loaded_before(connection, book, delivery):
+        return work.close(LoadCounts(0, sum(chunk.num_rows for chunk in chunks), 0))
+    if delivery.partitions > 1 and is_staged(pipeline):
+        staged = work.stage(shadow, chunks)
+        return work.close(LoadCounts(0, 0, 0, staged=staged, final=False))
+    if pipeline.load.mode == "append":
+        return work.close(LoadCounts(work.append(chunks), 0, 0))
+    return work.close(work.merge(chunks))
 
 
 def _answer(known: Entry) -> LoadCounts:

@@ -1,0 +1,186 @@
+"""Runs as the target remembers them: its table `_etl_runs`, one row for every run that reached the target.
+
+The row is written in the transaction that makes the run's rows final, so that it is true whatever becomes of Redis.
+It stands beside `_etl_loads`, in the schema of the pipeline's table. A retried run keeps its row.
+
+| column | what |
+|---|---|
+| `run` | the run's id; primary key |
+| `client`, `pipeline`, `table_name` | whose run of what, and into which table |
+| `state` | `succeeded`, `failed` (some partitions may be loaded: see `_etl_loads`) or `canceled` |
+| `attempt` | 1, and one more for each retry |
+| `submitted`, `started`, `finished` | moments in UTC |
+| `rows` | JSON: rows by kind (`read`, `added`, `rejected`, `dropped`, `superseded`, `loaded`, `unchanged`) |
+| `partitions` | JSON: `total`, `done`, `failed`, `blocked` |
+| `params` | JSON: the run's parameters |
+| `window_start`, `window_end` | ISO 8601, or null |
+| `fingerprint` | changes when anything in the configuration changes that shapes the rows |
+| `code` | sha256 over the source files of the user's modules; empty where the pipeline calls none of them |
+| `error` | why the run failed, without row values, or null |
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from etl.load import tables
+from etl.load.connect import transaction, url_of
+from etl.load.driver_errors import translated, unreachable
+from etl.pipeline import Pipeline
+
+NAME = "_etl_runs"
+PATIENCE = 5  # seconds to wait for a target that is only asked what it remembers
+_JSON = ("rows", "partitions", "params")
+_MOMENTS = ("submitted", "started", "finished")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the target remembers of a run; the fields are the columns of `_etl_runs`."""
+
+    run: str
+    client: str
+    pipeline: str
+    table_name: str
+    state: str
+    attempt: int
+    submitted: datetime | None
+    started: datetime | None
+    finished: datetime
+    rows: Mapping[str, int]
+    partitions: Mapping[str, int]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    window_start: str | None = None
+    window_end: str | None = None
+    fingerprint: str = ""
+    code: str = ""
+    error: str | None = None
+
+
+def write(connection: sa.Connection, pipeline: Pipeline, record: Record) -> None:
+    """Write a run's row, or bring it up to date, in the connection's transaction; a later attempt's row stays."""
+    book = _table(tables.split(connection, pipeline.table)[0])
+    if not sa.inspect(connection).has_table(NAME, schema=book.schema):
+        tables.kind(connection).lock(connection, "table", NAME)
+        book.create(connection, checkfirst=True)
+    values: dict[str, Any] = {name: getattr(record, name) for name in Record.__dataclass_fields__}
+    values |= {name: json.dumps(dict(values[name]), default=str) for name in _JSON}
+    insert = tables.kind(connection).insert(book).values(values)
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=["run"],
+            set_={name: insert.excluded[name] for name in values if name != "run"},
+            where=book.c.attempt <= insert.excluded.attempt,
+        )
+    )
+
+
+def remember(pipeline: Pipeline, record: Record, url: str | None = None) -> None:
+    """Write a run's row in a transaction of its own, for a run that did not end in one of the target's.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused: The target does not take it.
+    """
+    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+        write(connection, pipeline, record)
+
+
+def read(
+    url: str,
+    name: str,
+    schemas: Iterable[str | None] = (None,),
+    *,
+    run: str | None = None,
+    runs: Sequence[str] = (),
+    client: str | None = None,
+    pipeline: str | None = None,
+    since: datetime | None = None,
+    limit: int = 1000,
+) -> list[Record]:
+    """Return what a target remembers of runs, those that finished last first. Nothing is written or locked.
+
+    Args:
+        url: Of the target, as `resolve_url` gives it.
+        name: The target's, for errors.
+        schemas: Where its tables `_etl_runs` are.
+        run: Only runs whose id begins so.
+        runs: Only these.
+        since: Only runs that finished after it.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
+    """
+    with _reading(url, name) as connection:
+        if connection is None:
+            return []
+        found: list[Record] = []
+        for schema in schemas:
+            book = _table(None if connection.dialect.name == "sqlite" else schema)
+            if not sa.inspect(connection).has_table(NAME, schema=book.schema):
+                continue
+            query = sa.select(*(book.c[column] for column in Record.__dataclass_fields__))
+            wanted = {"client": client, "pipeline": pipeline}
+            query = query.where(*(book.c[column] == value for column, value in wanted.items() if value))
+            if run:
+                query = query.where(book.c.run.startswith(run, autoescape=True))
+            if runs:
+                query = query.where(book.c.run.in_(runs))
+            if since:
+                query = query.where(book.c.finished >= since.astimezone(UTC))
+            rows = connection.execute(query.order_by(book.c.finished.desc()).limit(limit))
+            found += [_record(row._asdict()) for row in rows]
+        return sorted(found, key=lambda record: record.finished, reverse=True)[:limit]
+
+
+def _record(values: dict[str, Any]) -> Record:
+    values |= {name: json.loads(values[name]) for name in _JSON}
+    # SQLite keeps no zone.
+    values |= {name: values[name].replace(tzinfo=UTC) for name in _MOMENTS if values[name] and not values[name].tzinfo}
+    return Record(**values)
+
+
+def _table(schema: str | None) -> sa.Table:
+    text, moment = sa.Text, sa.TIMESTAMP(timezone=True)
+    kinds: dict[str, Any] = {"attempt": sa.Integer, **dict.fromkeys(_MOMENTS, moment)}
+    empty = ("submitted", "started", "window_start", "window_end", "error")
+    return sa.Table(
+        NAME,
+        sa.MetaData(),
+        *(
+            sa.Column(name, kinds.get(name, text), primary_key=name == "run", nullable=name in empty)
+            for name in Record.__dataclass_fields__
+        ),
+        sa.Index(f"{NAME}_latest", "client", "pipeline", "finished"),
+        sa.Index(f"{NAME}_finished", "finished"),
+        schema=schema,
+    )
+
+
+@contextmanager
+def _reading(url: str, name: str) -> Iterator[sa.Connection | None]:
+    """Open a connection that writes nothing and waits for no writer; None where there is no SQLite file yet."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if not Path(parsed.database or "").exists():
+            yield None
+            return
+        arguments: dict[str, Any] = {"timeout": PATIENCE}
+    else:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        arguments = {"application_name": "rq-etl", "connect_timeout": str(PATIENCE)}
+    engine = sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True, connect_args=arguments)
+    try:
+        connection = engine.connect()
+    except sa.exc.SQLAlchemyError as error:
+        raise unreachable(error, f"target {name}") from error
+    with translated(f"target {name}"), connection:
+        yield connection
+
+
+__all__ = ["NAME", "Record", "read", "remember", "write"]
