@@ -66,6 +66,7 @@ class Horse:
 
     def __init__(self, connection: Redis, *, preload: bool = False) -> None:
         self.jobs = 0
+        self.ready = False  # once it has imported what it needs: a job's time is counted from then on
         self._sources: dict[str, int] = {}
         self._pipe, theirs = Pipe()
         leash, self._leash = os.pipe()
@@ -123,11 +124,14 @@ class Horse:
             patience: Seconds to wait at most.
 
         Returns:
-            The outcome, `lost` where the horse has died, or None where it is still running.
+            The outcome, `lost` where the horse has died, or None where it is still running, or has just become ready.
         """
         try:
             if self._pipe.poll(max(0.0, patience)):
                 answer, sources = json.loads(self._pipe.recv_bytes())
+                if answer is None:
+                    self.ready = True
+                    return None
                 self._sources = {**sources, **self._sources} if sources else self._sources
                 return Outcome(**answer)
         except (EOFError, OSError):
@@ -181,6 +185,7 @@ def _serve(pipe: Connection, connection: Redis, preload: bool) -> None:
         if preload:
             with contextlib.suppress(Exception):
                 importlib.import_module("jobs.stages")
+        pipe.send_bytes(json.dumps([None, None]).encode())
         imported = 0
         while True:
             id, fields = json.loads(pipe.recv_bytes())

@@ -134,9 +134,11 @@ class Worker(RQWorker):
         horse = self._hand(job)
         began = time.monotonic()
         limit = float(job.timeout or FairQueue.DEFAULT_TIMEOUT)
-        deadline = began + limit if limit > 0 else float("inf")
+        deadline = float("inf")
         outcome = None
         while outcome is None:
+            if horse.ready and limit > 0 and deadline == float("inf"):
+                deadline = time.monotonic() + limit
             outcome = horse.outcome(min(self._next_tick, deadline, time.monotonic() + 1) - time.monotonic())
             if outcome is None and time.monotonic() >= deadline:
                 self._unsaddle()
