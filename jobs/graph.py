@@ -5,6 +5,7 @@ lane 2:  extract 2 → transform 2 → load 2 → …              ├→ finish
 …                                                          ┘
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -281,7 +282,7 @@ def _jobs(
             f"jobs.stages.{node.stage}",
             args=(run,) if node.stage == "finish" else (run, str(node.partition)),
             job_id=node.id,
-            timeout=int(pipeline.timeout),
+            timeout=max(1, math.ceil(pipeline.timeout)),
             result_ttl=RESULT_TTL,
             failure_ttl=FAILURE_TTL,
             description=f"{pipeline.client}/{pipeline.name} {what}",
