@@ -279,6 +279,36 @@ def workers() -> None:
     shared.print(found, lambda: console.table(columns, [[line[name] for name in columns] for line in found]))
 
 
+@cli.group()
+def schedule() -> None:
+    """Schedules: tell rq-scheduler of them, list them."""
+
+
+@schedule.command()
+@common
+def sync() -> None:
+    """Make rq-scheduler's entries those of etl.toml; rqscheduler, as in the Procfile, does the waking."""
+    from jobs import console, schedules
+
+    session = shared.session(workers=0)
+    found = schedules.sync(session.config, session.connection)
+    columns = ("action", "client", "pipeline", "cron", "timezone", "catchup")
+    shared.print(found, lambda: console.table(columns, [[line.get(name) for name in columns] for line in found]))
+
+
+@schedule.command("list")
+@common
+def list_() -> None:
+    """Show each schedule's next three times, in the client's zone."""
+    from jobs import console, schedules
+
+    session = shared.session(workers=0)
+    found = schedules.listing(session.config, session.connection)
+    columns = ("client", "pipeline", "cron", "timezone", "catchup", "synced", "next")
+    rows = [[*(line[name] for name in columns[:-1]), "\n".join(line["next"])] for line in found]
+    shared.print(found, lambda: console.table(columns, rows))
+
+
 @cli.command()
 @click.option("--port", type=int, default=9181, help="Port on the loopback address.")
 @common

@@ -88,12 +88,14 @@ def plan(
     *,
     start: datetime | None = None,
     end: datetime | None = None,
+    today: datetime | None = None,
     partition_bytes: int = 32 << 20,
 ) -> Plan:
     """Return the partitions of a run.
 
     Args:
         start, end: The run's window.
+        today: The moment that `{date}` means where there is no window; None means now.
         partition_bytes: A CSV file of 1.5 times as many bytes is cut into partitions of about this size.
 
     Raises:
@@ -105,7 +107,7 @@ def plan(
         piece = Piece(file=config.function, path=config.function)
         return Plan(partitions=(Partition(number=1, pieces=(piece,), order=0),))
 
-    pattern = _pattern(pipeline, config, start, end)
+    pattern = _pattern(pipeline, config, start, end, today)
     files, growing = _settled(_list(pipeline.root, pattern), config.settle)
     warnings = [f"{file.name} is still growing: left out of this run" for file in sorted(growing)]
     if not files and not growing:
@@ -127,10 +129,16 @@ def plan(
     return Plan(partitions=tuple(partitions), warnings=tuple(warnings))
 
 
-def _pattern(pipeline: Pipeline, config: CsvExtract, start: datetime | None, end: datetime | None) -> str:
+def _pattern(
+    pipeline: Pipeline,
+    config: CsvExtract,
+    start: datetime | None,
+    end: datetime | None,
+    today: datetime | None = None,
+) -> str:
     zone = ZoneInfo(pipeline.timezone)
     values = {name: str(value) for name, value in {**pipeline.params, "client": pipeline.client}.items()}
-    values["date"] = f"{start or datetime.now(zone):%Y-%m-%d}"
+    values["date"] = f"{start or today or datetime.now(zone):%Y-%m-%d}"
     for name, moment in (("start", start), ("end", end)):
         if moment is not None:
             local = moment.astimezone(zone) if moment.tzinfo else moment

@@ -238,4 +238,4 @@ def _schedules(connection: Redis, config: Config | None) -> Iterator[Finding]:
         yield _fine("cron", f"alive, for {scheduled} schedules")
     else:
         what = f"none is alive, and {scheduled} schedules are configured"
-        yield _failure("cron", what, "start it: rqscheduler --interval 10, as the Procfile does")
+        yield _failure("cron", what, "start it: rqscheduler, as the Procfile does")

@@ -84,7 +84,8 @@ def submit(
     start: datetime | None = None,
     end: datetime | None = None,
     full_refresh: bool = False,
-    held: str | None = None,
+    due: datetime | None = None,
+    run: str | None = None,
 ) -> str:
     """Plan a run and enqueue its whole graph in one transaction.
 
@@ -92,7 +93,8 @@ def submit(
         pipeline: Resolved for the client.
         start, end: The run's window.
         full_refresh: Load again what is loaded already.
-        held: Id of a run that was held and starts now, instead of a new one.
+        due: The moment of its schedule, which `{date}` means; otherwise now.
+        run: Its id: that of a held run, which starts now, or of a due moment. A run that has begun is not begun again.
 
     Returns:
         The run's id. Where the source can't be planned, for example because no file matches, the run
@@ -103,11 +105,14 @@ def submit(
         StagingFailed: Staging can't be written.
     """
     _refuse_second(runs.holder(connection, pipeline.client, pipeline.name), pipeline)
-    run = held or runs.new_id()
+    known = runs.read(connection, run) if run else None
+    if run and known and known["state"] != "held":
+        return run
+    run = run or runs.new_id()
     staging = Staging(pipeline.staging, pipeline.client, run)
     failure: EtlError | None = None
     try:
-        planned = plan(pipeline, start=start, end=end)
+        planned = plan(pipeline, start=start, end=end, today=due)
     except (SourceMissing, BadSource) as exc:
         planned, failure = Plan(), exc
     write_spec(staging, pipeline, planned, start, end, attempt=1, full_refresh=full_refresh)
@@ -127,7 +132,16 @@ def submit(
         )
 
     try:
-        _enqueue(connection, pipeline, run, 1, planned.partitions, write, was=held and "held", dead=failure is not None)
+        _enqueue(
+            connection,
+            pipeline,
+            run,
+            1,
+            planned.partitions,
+            write,
+            was=known and known["state"],
+            dead=failure is not None,
+        )
     except EtlError:
         staging.remove()
         raise

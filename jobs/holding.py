@@ -26,7 +26,9 @@ def submit(
     start: datetime | None = None,
     end: datetime | None = None,
     full_refresh: bool = False,
+    due: datetime | None = None,
     queue: bool = False,
+    run: str | None = None,
 ) -> str:
     """Submit a run, which is held while a pipeline it needs is running.
 
@@ -34,7 +36,9 @@ def submit(
         pipeline: Resolved for the client.
         start, end: The run's window.
         full_refresh: Load again what is loaded already.
+        due: The moment of its schedule, if it has one.
         queue: Wait for the active run of this client and pipeline instead of refusing.
+        run: Its id, where that is settled already.
 
     Returns:
         The run's id. It has failed already where a needed pipeline's latest run did not succeed.
@@ -63,11 +67,12 @@ def submit(
         )
     after = [*needs, *([before] if before else [])]
     if not after and not failed:
-        return graph.submit(connection, pipeline, start=start, end=end, full_refresh=full_refresh)
-    run = runs.new_id()
+        return graph.submit(connection, pipeline, start=start, end=end, full_refresh=full_refresh, due=due, run=run)
+    run = run or runs.new_id()
     options = {
         "start": start.isoformat() if start else None,
         "end": end.isoformat() if end else None,
+        "due": due.isoformat() if due else None,
         "full_refresh": full_refresh,
         "max_rejects": pipeline.max_rejects,
     }
@@ -130,12 +135,18 @@ def start(run: str) -> None:
     if record is None or record["state"] != "held":
         return
     options = json.loads(record["options"])
-    moments = [datetime.fromisoformat(options[key]) if options[key] else None for key in ("start", "end")]
+    moments = [datetime.fromisoformat(options[key]) if options[key] else None for key in ("start", "end", "due")]
     try:
         params, most = json.loads(record["params"]), options["max_rejects"]
         pipeline = resolve(project.config(), record["pipeline"], record["client"], params=params, max_rejects=most)
         graph.submit(
-            job.connection, pipeline, start=moments[0], end=moments[1], full_refresh=options["full_refresh"], held=run
+            job.connection,
+            pipeline,
+            start=moments[0],
+            end=moments[1],
+            full_refresh=options["full_refresh"],
+            due=moments[2],
+            run=run,
         )
     except AlreadyRunning:
         return

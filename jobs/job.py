@@ -4,9 +4,10 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
+from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus, _job_stack
 from rq.serializers import JSONSerializer
@@ -56,6 +57,22 @@ class EtlJob(Job):
             self.restore(raw)
         except Exception:
             self.data = b"unreadable"
+
+    @classmethod
+    def fetch(cls, id: str, connection: Redis | None = None, serializer: object = None, **_: object) -> "EtlJob":
+        """Return a job; what stands in Redis and can't be read is no job, so that it stops no one who reads others.
+
+        Raises:
+            NoSuchJobError: There is no such job.
+        """
+        try:
+            job = cast(EtlJob, super().fetch(id, connection=connection))
+            _ = job.func_name, job.meta
+        except NoSuchJobError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, DeserializationError) as error:
+            raise NoSuchJobError(f"job {id} can't be read") from error
+        return job
 
     @property
     def func(self) -> Callable[..., Any]:

@@ -9,6 +9,7 @@
 | `etl:active` | set: ids of runs that have not ended |
 | `etl:holder:<client>:<pipeline>` | the one run of this client and pipeline that is active |
 | `etl:held` | sorted set: runs that wait for others, by the moment they were submitted |
+| `etl:due` | hash: `<client>/<pipeline>` → the last moment of its schedule that was seen to |
 | `etl:last` | hash: `<client>/<pipeline>` → id and state of the run that ended last |
 | `etl:client:<client>` | hash: `max_active`, `paused` (read by *take*) |
 """
@@ -89,6 +90,7 @@ ACTIVE = "etl:active"
 INDEX = "etl:runs"
 HELD = "etl:held"
 LAST = "etl:last"
+DUE = "etl:due"
 
 
 def new_id() -> str:
@@ -186,6 +188,22 @@ def hold(
 def held(connection: Redis) -> list[str]:
     """Return the ids of the runs that wait for others, the oldest first."""
     return [cast(str, _text(run)) for run in cast(list[Any], connection.zrange(HELD, 0, -1))]
+
+
+def seen(connection: Redis, client: str, pipeline: str) -> float | None:
+    """Return the last moment of a schedule that was seen to, in seconds since the epoch, or None."""
+    found = _text(connection.hget(DUE, f"{client}/{pipeline}"))
+    return float(found) if found else None
+
+
+def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:
+    """Keep the last moment of a schedule that was seen to."""
+    connection.hset(DUE, f"{client}/{pipeline}", repr(moment))
+
+
+def unsee(connection: Redis, client: str, pipeline: str) -> None:
+    """Forget a schedule."""
+    connection.hdel(DUE, f"{client}/{pipeline}")
 
 
 def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | None:

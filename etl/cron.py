@@ -1,0 +1,57 @@
+"""The moments that a cron line names, in a client's time zone.
+
+On the day that skips an hour, what falls into the gap comes as much later as the clock jumps (02:30 becomes
+03:30). On the day that has an hour twice, a line with a fixed hour comes once, the first time; one whose hours
+are a wildcard comes in both.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from zoneinfo import ZoneInfo
+
+
+def moments(cron: str, zone: str, after: datetime) -> Iterator[datetime]:
+    """Yield the moments of a cron line after a given one, in UTC, each once, ascending.
+
+    Args:
+        cron: Minute, hour, day, month, weekday.
+        zone: Name of a time zone, such as "Europe/Berlin".
+        after: With a zone.
+    """
+    from croniter import croniter
+
+    there = ZoneInfo(zone)
+    # Begun a day early: what falls into a gap or a repeated hour moves, but never so far.
+    lines = croniter(cron, after.astimezone(there).replace(tzinfo=None) - timedelta(days=1), ret_type=datetime)
+    hourly = cron.split()[1].startswith("*")
+    waiting: list[datetime] = []
+    while True:
+        local = lines.get_next()
+        found = [local.replace(tzinfo=there, fold=fold).astimezone(UTC) for fold in ((0, 1) if hourly else (0,))]
+        # A moment may still move behind one that comes two local hours later; no zone shifts by more.
+        settled = found[0] - timedelta(hours=3)
+        ready = sorted({moment for moment in waiting if moment <= settled})
+        waiting = [moment for moment in waiting if moment > settled]
+        yield from (moment for moment in ready if moment > after)
+        exists = {moment for moment in found if _exists(local, moment, there) or moment == found[0]}
+        waiting += [moment for moment in exists if moment not in waiting]
+
+
+def _exists(local: datetime, moment: datetime, zone: ZoneInfo) -> bool:
+    return moment.astimezone(zone).replace(tzinfo=None, fold=0) == local
+
+
+def due(cron: str, zone: str, after: datetime, until: datetime) -> list[datetime]:
+    """Return the moments after one moment and not after another, in UTC."""
+    found = []
+    for moment in moments(cron, zone, after):
+        if moment > until:
+            return found
+        found.append(moment)
+    return found
+
+
+def following(cron: str, zone: str, after: datetime, count: int = 1) -> list[datetime]:
+    """Return the next moments, in UTC."""
+    return list(islice(moments(cron, zone, after), count))

@@ -1,0 +1,201 @@
+"""Schedules: each due moment starts its run once, whatever happens to those who look after them."""
+
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+from redis import Redis
+from rq_scheduler import Scheduler
+
+from etl import cron
+from etl.config import load_config
+from etl.pipeline import Config
+from jobs import project, runs, schedules, stages
+from jobs.inprocess import InProcessWorker
+from jobs.job import EtlJob
+from jobs.queue import FairQueue
+
+assert stages  # imported before the clock is frozen: pandas does not survive a frozen one
+
+HEAD = """
+[settings]
+staging = "staging"
+[targets.warehouse]
+url = "sqlite:///warehouse.db"
+[pipelines.claims]
+extract = { type = "csv", path = "{client}.csv", settle = 0, missing = "ok" }
+load = { target = "warehouse", table = "claims" }
+columns = { id = { required = true } }
+"""
+ACME = """
+[clients.acme]
+timezone = "Europe/Berlin"
+schedule = { claims = { cron = "30 2 * * *", catchup = "CATCHUP" } }
+"""
+
+
+@pytest.fixture
+def project_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def write(clients: str) -> Config:
+        (tmp_path / "etl.toml").write_text(HEAD + clients)
+        monkeypatch.setattr(project, "_chosen", tmp_path / "etl.toml")
+        monkeypatch.setattr(project, "_read", None)
+        return load_config(tmp_path / "etl.toml")
+
+    return write
+
+
+def scheduler(connection: Redis) -> Scheduler:
+    return Scheduler(connection=connection, interval=5, job_class=EtlJob, queue_class=FairQueue)
+
+
+def work(connection: Redis) -> None:
+    InProcessWorker(connection, inline=True).work(burst=True)
+
+
+def acme(catchup: str = "last") -> str:
+    return ACME.replace("CATCHUP", catchup)
+
+
+def test_sync_adds_changes_and_removes_until_redis_equals_the_config(connection: Redis, project_of: Any) -> None:
+    def actions(config: Config) -> list[str]:
+        return [line["action"] for line in schedules.sync(config, connection)]
+
+    assert actions(project_of(acme())) == ["added"]
+    assert actions(project_of(acme())) == ["kept"]
+    assert actions(project_of(acme().replace("30 2", "45 2"))) == ["changed"]
+    assert actions(project_of("[clients.acme]\n")) == ["removed"]
+    assert actions(project_of("[clients.acme]\n")) == []
+    assert connection.zcard(schedules.ENTRIES) == 0
+
+
+def test_the_list_shows_the_next_three_times_in_the_clients_zone(connection: Redis, project_of: Any) -> None:
+    config = project_of(acme())
+    with freeze_time("2026-03-27 12:00:00"):
+        assert schedules.listing(config, connection)[0]["synced"] is False
+        schedules.sync(config, connection)
+        line = schedules.listing(config, connection)[0]
+    assert line["synced"] is True
+    assert line["next"] == ["2026-03-28T02:30:00+01:00", "2026-03-29T03:30:00+02:00", "2026-03-30T02:30:00+02:00"]
+
+
+def test_a_due_moment_starts_its_run_through_rq_scheduler(fake_redis: Redis, project_of: Any) -> None:
+    config = project_of(acme())
+    with freeze_time("2026-06-01 12:00:00") as clock:
+        schedules.sync(config, fake_redis)
+        clock.move_to("2026-06-02 00:29:59")
+        scheduler(fake_redis).enqueue_jobs()
+        list(scheduler(fake_redis).enqueue_jobs())
+        work(fake_redis)
+        assert runs.recent(fake_redis) == []
+        clock.move_to("2026-06-02 00:30:02")
+        scheduler(fake_redis).enqueue_jobs()
+        work(fake_redis)
+        (run,) = runs.recent(fake_redis)
+        assert (run["client"], run["state"]) == ("acme", "succeeded")
+        due = datetime(2026, 6, 3, 0, 30, tzinfo=UTC).timestamp()
+        assert fake_redis.zscore(schedules.ENTRIES, schedules.entry_id("acme", "claims")) == due
+
+
+@pytest.mark.parametrize(("catchup", "expected"), [("none", []), ("last", [4]), ("all", [2, 3, 4])])
+def test_what_was_missed_while_down_is_caught_up_as_the_schedule_says(
+    connection: Redis, project_of: Any, catchup: str, expected: list[int]
+) -> None:
+    config = project_of(acme(catchup))
+    runs.see(connection, "acme", "claims", datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp())
+    now = datetime(2026, 6, 4, 12, tzinfo=UTC)
+    started = schedules.start_due(config, connection, "acme", "claims", now)
+    moments = [datetime(2026, 6, day, 0, 30, tzinfo=UTC) for day in expected]
+    assert started == [schedules.run_id("acme", "claims", moment) for moment in moments]
+    assert schedules.start_due(config, connection, "acme", "claims", now) == []
+
+
+def test_a_start_that_is_repeated_or_dies_half_way_starts_nothing_twice(connection: Redis, project_of: Any) -> None:
+    config = project_of(acme("all"))
+    before = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
+    runs.see(connection, "acme", "claims", before)
+    now = datetime(2026, 6, 3, 12, tzinfo=UTC)
+    first = schedules.start_due(config, connection, "acme", "claims", now)
+    runs.see(connection, "acme", "claims", before)  # as after a death between the last submit and this note
+    assert schedules.start_due(config, connection, "acme", "claims", now) == []
+    work(connection)
+    assert sorted(run["run"] for run in runs.recent(connection)) == sorted(first)
+
+
+def test_an_entry_that_cant_be_read_stops_no_other(fake_redis: Redis, project_of: Any) -> None:
+    config = project_of(acme())
+    with freeze_time("2026-06-01 12:00:00") as clock:
+        schedules.sync(config, fake_redis)
+        fake_redis.hset("rq:job:broken", mapping={"created_at": "never", "data": b"\x80garbage", "origin": "x"})
+        fake_redis.hset("rq:job:worse", mapping={"data": b"[1]", "meta": b"\xff"})
+        fake_redis.zadd(schedules.ENTRIES, {"broken": 0, "worse": 1, "gone": 2})
+        clock.move_to("2026-06-02 00:31:00")
+        scheduler(fake_redis).enqueue_jobs()
+        work(fake_redis)
+        assert len(runs.recent(fake_redis)) == 1
+
+
+def test_a_lost_start_is_woken_again(fake_redis: Redis, project_of: Any) -> None:
+    config = project_of(acme())
+    with freeze_time("2026-06-01 12:00:00") as clock:
+        schedules.sync(config, fake_redis)
+        clock.move_to("2026-06-02 00:30:02")
+        scheduler(fake_redis).enqueue_jobs()
+        fake_redis.delete("rq:queue:etl-acme")
+        clock.move_to("2026-06-02 00:31:05")
+        scheduler(fake_redis).enqueue_jobs()
+        work(fake_redis)
+        assert len(runs.recent(fake_redis)) == 1
+
+
+ZONES = (
+    "America/Chicago", "America/New_York", "America/Los_Angeles", "America/Sao_Paulo", "Europe/Berlin", "Europe/London",
+    "Asia/Kolkata", "Asia/Tokyo", "Asia/Kathmandu", "Australia/Sydney", "Pacific/Auckland", "UTC",
+)  # fmt: skip
+
+
+def test_a_week_of_200_clients_in_12_zones_over_a_clock_change_starts_every_moment_once(
+    fake_redis: Redis, project_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    luck = random.Random(7)
+    lines = [
+        f'[clients.c{i:03}]\ntimezone = "{ZONES[i % len(ZONES)]}"\n'
+        f'schedule.claims = {{ cron = "{luck.randrange(60)} {luck.choice((0, 1, 2, 3, 13))} * * *", catchup = "all" }}'
+        for i in range(200)
+    ]
+    config = project_of("\n".join(lines))
+    submitted: Counter[str] = Counter()
+
+    def submit(connection: Redis, pipeline: Any, *, run: str, **_: Any) -> str:
+        submitted[run] += 1
+        connection.hset(runs.run_key(run), "state", "queued")
+        return run
+
+    monkeypatch.setattr("jobs.holding.submit", submit)
+    start, end = datetime(2026, 3, 26, tzinfo=UTC), datetime(2026, 4, 2, tzinfo=UTC)  # Europe's change is on the 29th
+    with freeze_time(start) as clock:
+        schedules.sync(config, fake_redis)
+        now = start
+        while now < end:
+            clock.move_to(now)
+            crowd = [scheduler(fake_redis), scheduler(fake_redis)]
+            luck.shuffle(crowd)
+            for one in crowd:
+                one.enqueue_jobs()
+            if luck.random() < 0.8:  # else no worker is up at this time
+                work(fake_redis)
+            now += timedelta(minutes=luck.choice((7, 20, 45, 300)))
+        clock.move_to(end)
+        scheduler(fake_redis).enqueue_jobs()
+        work(fake_redis)
+    expected = {
+        schedules.run_id(client.name, "claims", moment)
+        for client in config.clients.values()
+        for moment in cron.due(client.schedule["claims"].cron, client.timezone, start, end)
+    }
+    assert set(submitted) == expected
+    assert set(submitted.values()) == {1}
