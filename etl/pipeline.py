@@ -90,6 +90,7 @@ class Pipeline(Definition):
     params: dict[str, Any] = Field(default_factory=dict)
     timezone: str = "UTC"
     max_active: int = 4
+    given: tuple[str, ...] = ()  # keys that were given for one run alone: a retry keeps them
 
     @property
     def shared(self) -> bool:
@@ -264,6 +265,7 @@ def resolve(
         params=values,
         timezone=owner.timezone,
         max_active=owner.max_active,
+        given=() if max_rejects is None else ("max_rejects",),
     )
 
 

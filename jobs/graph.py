@@ -171,14 +171,20 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
     old = Pipeline.model_validate(spec["pipeline"])
     planned = Plan.model_validate(spec["plan"])
     resolved = resolve(config, old.name, old.client, params=old.params)
+    resolved = resolved.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
     changes = _changes(old, resolved)
+    if not planned.partitions:  # no file was there, or none that could be read
+        start, end = (datetime.fromisoformat(spec[key]) if spec[key] else None for key in ("start", "end"))
+        planned = plan(resolved, start=start, end=end)
     redone = _withdraw(staging, planned.partitions, anew=old.fingerprint != resolved.fingerprint)
     attempt = int(record["attempt"]) + 1
-    write_spec(staging, resolved, planned, spec["start"], spec["end"], attempt)
+    write_spec(
+        staging, resolved, planned, spec["start"], spec["end"], attempt, full_refresh=spec.get("full_refresh", False)
+    )
     fields = [f"{p.number}:{stage}" for p in redone for stage in STAGES] + ["0:finish"]
 
     def write(pipe: RedisPipeline) -> None:
-        runs.reopen(pipe, run, record, attempt, fields)
+        runs.reopen(pipe, run, record, attempt, len(planned.partitions), fields)
 
     _enqueue(connection, resolved, run, attempt, redone, write, was=record["state"])
     return run, changes

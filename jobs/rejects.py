@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from etl.errors import EtlError, StagingFailed, UnknownName
+from etl.errors import ConfigError, StagingFailed, UnknownName
 from etl.parts import CsvExtract
 from etl.pipeline import resolve
 from etl.plan import Plan
@@ -65,13 +65,16 @@ def export(session: Session, run: str, file: Path) -> int:
     """
     found = [(entry, json.loads(entry["raw"] or "{}")) for entry in entries(session, run)]
     names = list(dict.fromkeys(name for _, raw in found for name in raw if name))
-    with file.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow([*REASONS, *names])
-        for entry, raw in found:
-            writer.writerow(
-                [*(entry[key[1:]] for key in REASONS), *("" if raw.get(n) is None else raw[n] for n in names)]
-            )
+    try:
+        with file.open("w", encoding="utf-8", newline="") as out:
+            writer = csv.writer(out)
+            writer.writerow([*REASONS, *names])
+            for entry, raw in found:
+                writer.writerow(
+                    [*(entry[key[1:]] for key in REASONS), *("" if raw.get(n) is None else raw[n] for n in names)]
+                )
+    except OSError as exc:
+        raise ConfigError(f"{file} can't be written: {exc.strerror}", "name a file in a folder that is there") from None
     return len(found)
 
 
@@ -85,7 +88,7 @@ def load(session: Session, run: str, file: Path) -> str:
     if record is None:
         raise UnknownName(f"no run {run} is known", "see rq-etl runs")
     if not file.is_file():
-        raise EtlError(f"{file} is not a file", f"write it with rq-etl rejects {run} --export {file}")
+        raise ConfigError(f"{file} is not a file", f"write it with rq-etl rejects {run} --export {file}")
     pipeline = resolve(session.config, record["pipeline"], record["client"], params=json.loads(record["params"]))
     staging = staging_of(session, run)
     name = f"mended-{secrets.token_hex(4)}.csv"
@@ -93,13 +96,20 @@ def load(session: Session, run: str, file: Path) -> str:
     extract = CsvExtract(type="csv", path=glob.escape(staging.path(name)), settle=0)
     # The mended rows are few: replacing a client's table by them would empty it.
     mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
-    changed = {"extract": extract, "load": pipeline.load.model_copy(update=mode)}
+    given = (*pipeline.given, "extract", "load")
+    changed = {"extract": extract, "load": pipeline.load.model_copy(update=mode), "given": given}
     return graph.submit(session.connection, pipeline.model_copy(update=changed))
 
 
 def _without_reasons(file: Path) -> str:
-    with file.open(encoding="utf-8-sig", newline="") as source:
-        rows = csv.reader(source)
+    try:
+        content = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not UTF-8", 'save it as "CSV UTF-8"') from None
+    # Excel writes semicolons in half of Europe.
+    delimiter = next((mark for mark in ",;\t" if content.startswith(f"{REASONS[0]}{mark}")), ",")
+    with io.StringIO(content, newline="") as source:
+        rows = csv.reader(source, delimiter=delimiter)
         names = next(rows, [])
         kept = [index for index, name in enumerate(names) if name not in REASONS]
         text = io.StringIO()

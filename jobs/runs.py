@@ -215,13 +215,16 @@ def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | Non
     return run, state
 
 
-def reopen(pipe: RedisPipeline, run: str, record: Mapping[str, str], attempt: int, redone: Iterable[str]) -> None:
+def reopen(
+    pipe: RedisPipeline, run: str, record: Mapping[str, str], attempt: int, partitions: int, redone: Iterable[str]
+) -> None:
     """Write an ended run's keys back to `queued` for another attempt, in an open transaction.
 
     Args:
         redone: Stage record fields (`<partition>:<stage>`) that will be made again.
     """
-    pipe.hset(run_key(run), mapping={"state": "queued", "attempt": attempt, "error": "", "rows": "", "ended": ""})
+    fresh = dict.fromkeys(("error", "rows", "ended"), "")
+    pipe.hset(run_key(run), mapping={"state": "queued", "attempt": attempt, "partitions": partitions, **fresh})
     pipe.persist(run_key(run))
     pipe.persist(stages_key(run))
     pipe.sadd(ACTIVE, run)
