@@ -56,15 +56,11 @@ def init(folder: Path) -> None:
 @common
 def validate() -> None:
     """Check etl.toml, clients/*.toml and the functions they name."""
-    from etl.config import check_functions
-    from etl.errors import ConfigError
-    from jobs import project
+    from jobs import commands, project
 
     project.use(shared.config)
     config = project.config()
-    mistakes = check_functions(config)
-    if mistakes:
-        raise ConfigError(f"{len(mistakes)} mistakes", mistakes=tuple(map(str, mistakes)))
+    commands.check_functions(config, config.pipelines)
     count = {"pipelines": len(config.pipelines), "clients": len(config.clients), "targets": len(config.targets)}
     text = ", ".join(f"{number} {name}" for name, number in count.items())
     shared.print({"valid": True, **count}, lambda: click.echo(f"{config.path}: fine ({text})"))

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,8 @@ def run(
     """
     ids: list[str] = []
     code = 0
+    if session.is_ours:  # elsewhere the functions' modules need be where workers are, and nowhere else
+        check_functions(session.config, {pipeline for _, pipeline in pairs})
     for client, pipeline in pairs:
         try:
             resolved = resolve(session.config, pipeline, client, params=params, max_rejects=max_rejects)
@@ -72,6 +74,19 @@ def run(
             if line["error"]:
                 console.notes(line)
     return max(code, _exit_code(found))
+
+
+def check_functions(config: Config, pipelines: Collection[str]) -> None:
+    """Import the functions of pipelines and compare their parameters with what they will be given.
+
+    Raises:
+        ConfigError: One isn't there or can't be called; it has a line for each.
+    """
+    from etl import config as reading
+
+    mistakes = [each for each in reading.check_functions(config) if {*pipelines} & {*map(str, each.key[:4])}]
+    if mistakes:
+        raise ConfigError(f"{len(mistakes)} mistakes", mistakes=tuple(map(str, mistakes)))
 
 
 def wait(session: Session, texts: Sequence[str], *, as_json: bool) -> int:

@@ -103,7 +103,7 @@ def load(session: Session, run: str, file: Path) -> str:
 
 def _without_reasons(file: Path) -> str:
     try:
-        content = file.read_text(encoding="utf-8-sig")
+        content = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{file} is not UTF-8", 'save it as "CSV UTF-8"') from None
     # Excel writes semicolons in half of Europe.
