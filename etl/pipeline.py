@@ -159,6 +159,7 @@ class Settings(Model):
     staging: str = "staging"
     modules: Strings = ()
     history: Seconds = 90 * 86400.0
+    keep_failed: Seconds = 7 * 86400.0
 
     def problems(self) -> Iterable[Problem]:
         """What is wrong with these keys taken together."""

@@ -16,7 +16,7 @@ from etl import load as target
 from etl import rejects as rejected_rows
 from etl.errors import EtlError
 from etl.staging import Marker
-from jobs import holding, receipts, runs, settings
+from jobs import holding, receipts, runs
 from jobs.scrub import told
 from jobs.work import Work
 
@@ -119,7 +119,6 @@ def finish(work: Work, connection: Redis) -> Marker:
         warnings=warnings,
         error=ended.error,
         exit=ended.exit,
-        history=settings.history(),
     )
     holding.release(connection)
     # Last: a finish that dies before the run is closed is done again, and needs what stands here.
@@ -140,7 +139,7 @@ def give_up(connection: Redis, run: str, work: Work | None, error: str, exit: in
             tally = receipts.gather(work.staging, work.plan.partitions)
             ended = ending(tally, _failures(work, tally, connection))
             _remember(work, tally, replace(ended, error=error, exit=exit))
-    runs.close(connection, run, "failed", error=error, exit=exit, history=settings.history())
+    runs.close(connection, run, "failed", error=error, exit=exit)
 
 
 def _make_final(work: Work, tally: receipts.Tally, failures: Sequence[Mapping[str, Any]]) -> tuple[Ending, bool]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from etl.plan import ROW_BITS, Partition
 from etl.staging import STAGES, Marker, Staging
-from jobs.runs import ROWS
+from jobs.shapes import ROWS
 
 
 @dataclass

@@ -6,11 +6,12 @@
 | `etl:run:<id>:stages` | hash: `<partition>:<stage>` → what that stage counted or why it failed (JSON) |
 | `etl:run:<id>:jobs` | set: ids of the run's jobs, for the pass; gone when the run is closed |
 | `etl:runs` | sorted set: run ids by the moment they were submitted |
+| `etl:since` | the moment of the first run that this Redis knows; what is older, only the targets may remember |
 | `etl:active` | set: ids of runs that have not ended |
-| `etl:holder:<client>:<pipeline>` | the one run of this client and pipeline that is active |
+| `etl:holder:<client>:<pipeline>[:<start>]` | the one run of this client, pipeline and window that is active |
 | `etl:held` | sorted set: runs that wait for others, by the moment they were submitted |
 | `etl:due` | hash: `<client>/<pipeline>` → the last moment of its schedule that was seen to |
-| `etl:last` | hash: `<client>/<pipeline>` → id and state of the run that ended last |
+| `etl:last` | hash: `<client>/<pipeline>` → id and state of the run without a window that ended last |
 | `etl:client:<client>` | hash: `max_active`, `paused` (read by *take*) |
 """
 
@@ -18,20 +19,18 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, cast
 
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
 from etl.errors import UnknownName
+from jobs import settings
+from jobs.shapes import StageRecord, records_of, shape, text_of
 
-HISTORY = 90 * 86400
-STAGES_KEPT = 7 * 86400
+STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
 ENDED = ("succeeded", "failed", "canceled")
 STATES = ("held", "queued", "running", *ENDED)
-ROWS = ("read", "added", "rejected", "dropped", "superseded", "loaded", "unchanged")
 
 # KEYS: run, active, holder, stages, jobs, held, last; ARGV: run id, wanted states (comma separated), history in s,
 # how long stages are kept in s, field, value, …
@@ -44,8 +43,8 @@ redis.call('SREM', KEYS[2], ARGV[1])
 if redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
 redis.call('DEL', KEYS[5])
 redis.call('ZREM', KEYS[6], ARGV[1])
-local run = redis.call('HMGET', KEYS[1], 'client', 'pipeline', 'state')
-redis.call('HSET', KEYS[7], run[1] .. '/' .. run[2], ARGV[1] .. ' ' .. run[3])
+local run = redis.call('HMGET', KEYS[1], 'client', 'pipeline', 'state', 'start')
+if (run[4] or '') == '' then redis.call('HSET', KEYS[7], run[1] .. '/' .. run[2], ARGV[1] .. ' ' .. run[3]) end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('EXPIRE', KEYS[4], ARGV[4])
 return 'closed'
@@ -76,9 +75,9 @@ def jobs_key(run: str) -> str:
     return f"etl:run:{run}:jobs"
 
 
-def holder_key(client: str, pipeline: str) -> str:
+def holder_key(client: str, pipeline: str, start: str | None = None) -> str:
     """Return the key that names the active run of a client and pipeline."""
-    return f"etl:holder:{client}:{pipeline}"
+    return f"etl:holder:{client}:{pipeline}" + (f":{start}" if start else "")
 
 
 def client_key(client: str) -> str:
@@ -88,6 +87,7 @@ def client_key(client: str) -> str:
 
 ACTIVE = "etl:active"
 INDEX = "etl:runs"
+SINCE = "etl:since"
 HELD = "etl:held"
 LAST = "etl:last"
 DUE = "etl:due"
@@ -96,22 +96,6 @@ DUE = "etl:due"
 def new_id() -> str:
     """Return a run id: ten random characters, so that a short beginning is unique."""
     return "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(10))
-
-
-def iso(moment: float | str | None) -> str | None:
-    """Return a moment in seconds as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(float(moment), UTC).isoformat(timespec="milliseconds") if moment else None
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """What a stage said last: its state (`done`, `failed`, `blocked`, `waiting`), counts, seconds and error."""
-
-    state: str
-    counts: Mapping[str, int]
-    seconds: float = 0.0
-    error: str | None = None
-    exit: int = 0
 
 
 def create(
@@ -142,11 +126,23 @@ def create(
     }
     pipe.hset(run_key(run), mapping=fields)
     pipe.hsetnx(run_key(run), "created", repr(now))
-    pipe.zadd(INDEX, {run: now}, nx=True)
+    _index(pipe, run, now)
     pipe.zrem(HELD, run)
     pipe.sadd(ACTIVE, run)
-    pipe.set(holder_key(client, pipeline), run)
+    pipe.set(holder_key(client, pipeline, start), run)
     pipe.hset(client_key(client), "max_active", max_active)
+
+
+def _index(pipe: RedisPipeline, run: str, now: float) -> None:
+    pipe.zadd(INDEX, {run: now}, nx=True)
+    pipe.set(SINCE, repr(now), nx=True)
+    pipe.expire(SINCE, int(2 * settings.history()))
+
+
+def knows_all(connection: Redis, since: float) -> bool:
+    """Whether Redis has forgotten no run that was submitted after a moment (in seconds since the epoch)."""
+    first = text_of(connection.get(SINCE))
+    return first is not None and float(first) <= since and since > time.time() - settings.history()
 
 
 def hold(
@@ -156,6 +152,8 @@ def hold(
     client: str,
     pipeline: str,
     params: Mapping[str, Any],
+    start: str | None,
+    end: str | None,
     after: Sequence[str],
     needs: Sequence[str],
     options: Mapping[str, Any],
@@ -174,25 +172,27 @@ def hold(
         "state": "held",
         "created": repr(now),
         "params": json.dumps(dict(params)),
+        "start": start or "",
+        "end": end or "",
         "after": json.dumps(list(after)),
         "needs": json.dumps(list(needs)),
         "options": json.dumps(dict(options)),
     }
     pipe = connection.pipeline()
     pipe.hset(run_key(run), mapping=fields)
-    pipe.zadd(INDEX, {run: now})
+    _index(pipe, run, now)
     pipe.zadd(HELD, {run: now})
     pipe.execute()
 
 
 def held(connection: Redis) -> list[str]:
     """Return the ids of the runs that wait for others, the oldest first."""
-    return [cast(str, _text(run)) for run in cast(list[Any], connection.zrange(HELD, 0, -1))]
+    return [cast(str, text_of(run)) for run in cast(list[Any], connection.zrange(HELD, 0, -1))]
 
 
 def seen(connection: Redis, client: str, pipeline: str) -> float | None:
     """Return the last moment of a schedule that was seen to, in seconds since the epoch, or None."""
-    found = _text(connection.hget(DUE, f"{client}/{pipeline}"))
+    found = text_of(connection.hget(DUE, f"{client}/{pipeline}"))
     return float(found) if found else None
 
 
@@ -208,7 +208,7 @@ def unsee(connection: Redis, client: str, pipeline: str) -> None:
 
 def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | None:
     """Return the id and the state of the run of a client and pipeline that ended last, or None."""
-    found = _text(connection.hget(LAST, f"{client}/{pipeline}"))
+    found = text_of(connection.hget(LAST, f"{client}/{pipeline}"))
     if not found:
         return None
     run, _, state = found.partition(" ")
@@ -223,12 +223,12 @@ def reopen(
     Args:
         redone: Stage record fields (`<partition>:<stage>`) that will be made again.
     """
-    fresh = dict.fromkeys(("error", "rows", "ended"), "")
+    fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended"), "")
     pipe.hset(run_key(run), mapping={"state": "queued", "attempt": attempt, "partitions": partitions, **fresh})
     pipe.persist(run_key(run))
     pipe.persist(stages_key(run))
     pipe.sadd(ACTIVE, run)
-    pipe.set(holder_key(record["client"], record["pipeline"]), run)
+    pipe.set(holder_key(record["client"], record["pipeline"], record.get("start")), run)
     fields = list(redone)
     if fields:
         pipe.hdel(stages_key(run), *fields)
@@ -237,7 +237,8 @@ def reopen(
 def begin(connection: Redis, run: str) -> dict[str, str]:
     """Mark a queued run as running and return its hash; empty where Redis has forgotten it."""
     flat = [
-        cast(str, _text(part)) for part in cast(list[Any], connection.eval(_BEGIN, 1, run_key(run), repr(time.time())))
+        cast(str, text_of(part))
+        for part in cast(list[Any], connection.eval(_BEGIN, 1, run_key(run), repr(time.time())))
     ]
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -253,7 +254,6 @@ def close(
     warnings: Sequence[str] | None = None,
     error: str | None = None,
     exit: int = 0,
-    history: float = HISTORY,
 ) -> bool:
     """End a run; the first ending stands.
 
@@ -263,6 +263,7 @@ def close(
     record = read(connection, run)
     if record is None:
         return False
+    history = settings.history()
     fields: dict[str, str] = {"state": state, "ended": repr(time.time()), "error": error or "", "exit": str(exit)}
     fields["failures"] = json.dumps(list(failures))
     if rows is not None:
@@ -271,11 +272,11 @@ def close(
         fields["done"] = json.dumps(dict(partitions))
     if warnings is not None:
         fields["warnings"] = json.dumps(list(warnings))
-    place = holder_key(record["client"], record["pipeline"])
+    place = holder_key(record["client"], record["pipeline"], record.get("start"))
     keys = [run_key(run), ACTIVE, place, stages_key(run), jobs_key(run), HELD, LAST]
     flat = [part for pair in fields.items() for part in pair]
     args: list[str | int] = [run, "held,queued,running", int(history), min(int(history), STAGES_KEPT), *flat]
-    answer = _text(connection.eval(_CLOSE, len(keys), *keys, *args))
+    answer = text_of(connection.eval(_CLOSE, len(keys), *keys, *args))
     connection.zremrangebyscore(INDEX, 0, time.time() - history)
     return answer == "closed"
 
@@ -303,31 +304,23 @@ def record_stage(
 
 def stage_records(connection: Redis, run: str) -> dict[tuple[int, str], StageRecord]:
     """Return what every stage of a run said last, by partition and stage."""
-    return _records(cast(dict[Any, Any], connection.hgetall(stages_key(run))))
-
-
-def _records(raw: Mapping[Any, Any]) -> dict[tuple[int, str], StageRecord]:
-    found: dict[tuple[int, str], StageRecord] = {}
-    for key, value in raw.items():
-        partition, stage = cast(str, _text(key)).split(":")
-        found[int(partition), stage] = StageRecord(**json.loads(value))
-    return found
+    return records_of(cast(dict[Any, Any], connection.hgetall(stages_key(run))))
 
 
 def read(connection: Redis, run: str) -> dict[str, str] | None:
     """Return a run's hash, or None where Redis has no such run."""
     raw = cast(dict[Any, Any], connection.hgetall(run_key(run)))
-    return {cast(str, _text(k)): cast(str, _text(v)) for k, v in raw.items()} or None
+    return {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in raw.items()} or None
 
 
-def holder(connection: Redis, client: str, pipeline: str) -> str | None:
+def holder(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
     """Return the id of the active run of a client and pipeline, or None."""
-    return _text(connection.get(holder_key(client, pipeline)))
+    return text_of(connection.get(holder_key(client, pipeline, start)))
 
 
 def active(connection: Redis) -> list[str]:
     """Return the ids of the runs that have not ended."""
-    return sorted(cast(str, _text(run)) for run in cast(set[Any], connection.smembers(ACTIVE)))
+    return sorted(cast(str, text_of(run)) for run in cast(set[Any], connection.smembers(ACTIVE)))
 
 
 def snapshot(connection: Redis, runs: Sequence[str]) -> list[dict[str, Any]]:
@@ -339,60 +332,10 @@ def snapshot(connection: Redis, runs: Sequence[str]) -> list[dict[str, Any]]:
     answers = pipe.execute()
     shaped = []
     for index, run in enumerate(runs):
-        record = {cast(str, _text(k)): cast(str, _text(v)) for k, v in answers[2 * index].items()}
+        record = {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in answers[2 * index].items()}
         if record:
-            shaped.append(_shape(run, record, _records(answers[2 * index + 1])))
+            shaped.append(shape(run, record, records_of(answers[2 * index + 1])))
     return shaped
-
-
-def _shape(run: str, record: Mapping[str, str], stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, Any]:
-    started, ended = record.get("started"), record.get("ended")
-    until = float(ended) if ended else time.time()
-    total = int(record.get("partitions") or 0)
-    ended_counts = record.get("done")
-    partitions = json.loads(ended_counts) if ended and ended_counts else partition_states(stages)
-    return {
-        "run": run,
-        "pipeline": record["pipeline"],
-        "client": record["client"],
-        "state": record["state"],
-        "submitted": iso(record.get("created")),
-        "started": iso(started),
-        "finished": iso(ended),
-        "seconds": round(until - float(started), 3) if started else None,
-        "rows": json.loads(record["rows"]) if record.get("rows") else live_rows(stages),
-        "partitions": {"total": total, **partitions},
-        "failures": json.loads(record.get("failures") or "[]"),
-        "warnings": json.loads(record.get("warnings") or "[]"),
-        "error": record.get("error") or None,
-        "params": json.loads(record.get("params") or "{}"),
-        "attempt": int(record.get("attempt") or 1),
-        "exit": int(record.get("exit") or 0),
-    }
-
-
-def partition_states(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
-    """Count the partitions that are done, failed and blocked so far."""
-    counts = {"done": 0, "failed": 0, "blocked": 0}
-    for partition in {key[0] for key in stages if key[0] > 0}:
-        states = [record.state for (number, _), record in stages.items() if number == partition]
-        if "failed" in states:
-            counts["failed"] += 1
-        elif "blocked" in states:
-            counts["blocked"] += 1
-        elif (partition, "load") in stages and stages[partition, "load"].state == "done":
-            counts["done"] += 1
-    return counts
-
-
-def live_rows(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
-    """Sum the rows by kind that the stages have counted so far."""
-    rows = dict.fromkeys(ROWS, 0)
-    for (_, stage), record in stages.items():
-        for kind, count in record.counts.items():
-            if kind in rows and (kind != "read" or stage == "extract"):
-                rows[kind] += count
-    return rows
 
 
 def recent(
@@ -410,7 +353,7 @@ def recent(
         limit: How many runs of the index are looked at, at most.
     """
     ids = connection.zrevrangebyscore(INDEX, "+inf", since if since is not None else "-inf", start=0, num=limit)
-    found = snapshot(connection, [cast(str, _text(run)) for run in cast(list[Any], ids)])
+    found = snapshot(connection, [cast(str, text_of(run)) for run in cast(list[Any], ids)])
     return [run for run in found if (not client or run["client"] == client) and (not state or run["state"] == state)]
 
 
@@ -422,7 +365,7 @@ def find(connection: Redis, text: str) -> str:
     """
     if connection.exists(run_key(text)):
         return text
-    ids = [cast(str, _text(run)) for run in cast(list[Any], connection.zrevrange(INDEX, 0, -1))]
+    ids = [cast(str, text_of(run)) for run in cast(list[Any], connection.zrevrange(INDEX, 0, -1))]
     if "/" in text:
         client, _, pipeline = text.partition("/")
         for at in range(0, len(ids), 200):
@@ -436,7 +379,3 @@ def find(connection: Redis, text: str) -> str:
     if not matches:
         raise UnknownName(f"no run {text} is known", "see rq-etl runs")
     return matches[0]
-
-
-def _text(value: Any) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value

@@ -17,6 +17,7 @@ POLL = 0.17  # seconds between an idle worker's looks: under 20 commands a secon
 JOBS_PER_HORSE = 500  # libraries leak; a new horse costs about a second
 HORSE_MEMORY = 450 << 20  # bytes in memory after a job, above which a horse is replaced
 MAX_LOSSES = 3  # so often may a job take its worker along before it is failed
+HISTORY = 90 * 86400.0
 SWEEP = 30.0  # seconds between looks for jobs that are in no list
 
 WORKER_CLASSES = {
@@ -87,10 +88,14 @@ def staging() -> str:
 
 
 def history() -> float:
-    """Return how many seconds a run that has ended is remembered."""
+    """Return how many seconds a run that has ended is remembered; 90 days where there is no etl.toml that says."""
+    from etl.errors import ConfigError
     from jobs import project
 
-    return project.config().settings.history
+    try:
+        return project.config().settings.history
+    except ConfigError:
+        return HISTORY
 
 
 def worker_variables(url: str, config: Path) -> dict[str, str]:

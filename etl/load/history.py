@@ -101,6 +101,7 @@ def read(
     client: str | None = None,
     pipeline: str | None = None,
     since: datetime | None = None,
+    latest: bool = False,
     limit: int = 1000,
 ) -> list[Record]:
     """Return what a target remembers of runs, those that finished last first. Nothing is written or locked.
@@ -112,6 +113,7 @@ def read(
         run: Only runs whose id begins so.
         runs: Only these.
         since: Only runs that finished after it.
+        latest: Of each client's pipeline only the last run and the last success, however many they are.
 
     Raises:
         TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
@@ -124,18 +126,37 @@ def read(
             book = _table(None if connection.dialect.name == "sqlite" else schema)
             if not sa.inspect(connection).has_table(NAME, schema=book.schema):
                 continue
-            query = sa.select(*(book.c[column] for column in Record.__dataclass_fields__))
-            wanted = {"client": client, "pipeline": pipeline}
-            query = query.where(*(book.c[column] == value for column, value in wanted.items() if value))
-            if run:
-                query = query.where(book.c.run.startswith(run, autoescape=True))
-            if runs:
-                query = query.where(book.c.run.in_(runs))
-            if since:
-                query = query.where(book.c.finished >= since.astimezone(UTC))
-            rows = connection.execute(query.order_by(book.c.finished.desc()).limit(limit))
+            rows = connection.execute(
+                _query(book, run, runs, {"client": client, "pipeline": pipeline}, since, latest, limit)
+            )
             found += [_record(row._asdict()) for row in rows]
-        return sorted(found, key=lambda record: record.finished, reverse=True)[:limit]
+        found.sort(key=lambda record: record.finished, reverse=True)
+        return found if latest else found[:limit]
+
+
+def _query(
+    book: sa.Table,
+    run: str | None,
+    runs: Sequence[str],
+    same: Mapping[str, str | None],
+    since: datetime | None,
+    latest: bool,
+    limit: int,
+) -> sa.Select[Any]:
+    columns = [book.c[column] for column in Record.__dataclass_fields__]
+    wanted = [book.c[column] == value for column, value in same.items() if value]
+    if run:
+        wanted.append(book.c.run.startswith(run, autoescape=True))
+    if runs:
+        wanted.append(book.c.run.in_(runs))
+    if since:
+        wanted.append(book.c.finished >= since.astimezone(UTC))
+    if not latest:
+        return sa.select(*columns).where(*wanted).order_by(book.c.finished.desc()).limit(limit)
+    kind = (book.c.client, book.c.pipeline, book.c.state == "succeeded")
+    place = sa.func.row_number().over(partition_by=kind, order_by=book.c.finished.desc()).label("place")
+    ranked = sa.select(*columns, place).where(*wanted).subquery()
+    return sa.select(*(ranked.c[column.name] for column in columns)).where(ranked.c.place == 1)
 
 
 def _record(values: dict[str, Any]) -> Record:

@@ -19,6 +19,7 @@ from etl.errors import ConfigError, EtlError
 from jobs import runs, settings
 from jobs.dashboard import guard, rqpages
 from jobs.graph import STAGES
+from jobs.shapes import StageRecord
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -126,7 +127,7 @@ def _away(_: Exception) -> Any:
     return render_template("trouble.html", what="Redis can't be reached", why=why, refresh=REFRESH), 503
 
 
-def _order(item: tuple[tuple[int, str], runs.StageRecord]) -> tuple[int, int]:
+def _order(item: tuple[tuple[int, str], StageRecord]) -> tuple[int, int]:
     (partition, stage), _ = item
     return partition or sys.maxsize, STAGES.index(stage) if stage in STAGES else len(STAGES)
 

@@ -1,0 +1,173 @@
+"""Runs that Redis has forgotten, as the targets remember them; where both know a run, Redis is right."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from etl.errors import EtlError, UnknownName
+from etl.pipeline import Config, fill, pipelines_of
+from jobs import runs
+from jobs.session import Session
+from jobs.shapes import ROWS
+
+if TYPE_CHECKING:
+    from etl.load.history import Record
+
+Pair = tuple[str, str]
+
+
+def recent(
+    session: Session, *, client: str | None = None, state: str | None = None, since: float | None = None
+) -> list[dict[str, Any]]:
+    """Return runs in the public JSON shape, newest first, from Redis and, where it may have forgotten some, targets.
+
+    Args:
+        since: Only runs submitted after this moment (seconds since the epoch).
+    """
+    found = runs.recent(session.connection, client=client, state=state, since=since)
+    if since is not None and runs.knows_all(session.connection, since):
+        return found
+    after = datetime.fromtimestamp(since, UTC) if since is not None else None
+    pairs = pairs_of(session.config, client) if client else None
+    older = [
+        run
+        for run in remembered(session.config, pairs, client=client, since=after)
+        if (not state or run["state"] == state) and (since is None or _seconds(run["submitted"]) >= since)
+    ]
+    return _newest([*found, *_forgotten(session, older)])
+
+
+def latest(session: Session, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Return, of clients' pipelines, the last run and the last success as targets remember them, newest first."""
+    return _newest(_forgotten(session, remembered(session.config, pairs, latest=True)))
+
+
+def find(session: Session, text: str) -> dict[str, Any]:
+    """Return a run in the public JSON shape, by an id, a unique beginning of one, or `client/pipeline` (the latest).
+
+    Raises:
+        UnknownName: No run, or several, are meant.
+    """
+    try:
+        return runs.snapshot(session.connection, [runs.find(session.connection, text)])[0]
+    except UnknownName as exc:
+        client, slash, pipeline = text.partition("/")
+        if slash:
+            if pipeline not in session.config.pipelines or client not in session.config.clients:
+                raise
+            found = latest(session, [(client, pipeline)])[:1]
+        else:
+            found = list(remembered(session.config, run=text)) if text else []
+        same = [run for run in found if run["run"] == text] or found
+        if len(same) != 1:
+            if len(same) > 1:
+                some = ", ".join(run["run"] for run in same[:5])
+                raise UnknownName(f"run {text} is not unique: {some}", "give more characters") from None
+            raise exc
+        return same[0]
+
+
+def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: Any) -> Iterator[dict[str, Any]]:
+    """Yield the runs that targets remember; a target that can't be asked is told of on stderr and passed over.
+
+    Args:
+        pairs: Clients and their pipelines whose targets are asked; None means all.
+        wanted: See `etl.load.history.read`.
+    """
+    places = _places(config, pairs)
+    if not places:
+        return
+    from etl.load import history
+
+    def ask(place: tuple[str, str]) -> "list[Record] | EtlError":
+        try:
+            return history.read(*place, places[place], **wanted)
+        except EtlError as exc:
+            return exc
+
+    chosen = None if pairs is None else set(pairs)
+    with ThreadPoolExecutor(8) as pool:  # one that doesn't answer takes its time
+        for answer in pool.map(ask, places):
+            if isinstance(answer, EtlError):
+                _warn(answer)
+                continue
+            for record in answer:
+                if chosen is None or (record.client, record.pipeline) in chosen:
+                    yield _shape(record)
+
+
+def _places(config: Config, pairs: Iterable[Pair] | None) -> dict[tuple[str, str], set[str | None]]:
+    """Return the targets' URLs and names, each with the schemas that its tables are in."""
+    from etl.load import resolve_url
+
+    places: dict[tuple[str, str], set[str | None]] = {}
+    told: set[str] = set()
+    for client, pipeline in pairs if pairs is not None else pairs_of(config):
+        definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
+        target = config.targets[definition.load.target]
+        try:
+            url = resolve_url(target, client, config.root)
+        except EtlError as exc:
+            if exc.what not in told:
+                _warn(exc)
+            told.add(exc.what)
+            continue
+        schema, dot, _ = (fill(definition.load.table, {"client": client}) or "").partition(".")
+        places.setdefault((url, target.name), set()).add(schema if dot else None)
+    return places
+
+
+def pairs_of(config: Config, client: str | None = None) -> list[Pair]:
+    """Return every client with each of its pipelines."""
+    return [
+        (name, pipeline) for name in ([client] if client else config.clients) for pipeline in pipelines_of(config, name)
+    ]
+
+
+def _forgotten(session: Session, found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those runs that Redis does not know."""
+    unique = {run["run"]: run for run in found}
+    known = {run["run"] for run in runs.snapshot(session.connection, list(unique))}
+    return [run for id, run in unique.items() if id not in known]
+
+
+def _newest(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(found, key=lambda run: _seconds(run["submitted"]), reverse=True)
+
+
+def _seconds(moment: str | None) -> float:
+    return datetime.fromisoformat(moment).timestamp() if moment else 0.0
+
+
+def _shape(record: "Record") -> dict[str, Any]:
+    submitted, started, finished = (
+        moment and moment.astimezone(UTC).isoformat(timespec="milliseconds")
+        for moment in (record.submitted, record.started, record.finished)
+    )
+    return {
+        "run": record.run,
+        "pipeline": record.pipeline,
+        "client": record.client,
+        "state": record.state,
+        "submitted": submitted or finished,
+        "started": started,
+        "finished": finished,
+        "seconds": round((record.finished - record.started).total_seconds(), 3) if record.started else None,
+        "rows": {**dict.fromkeys(ROWS, 0), **record.rows},
+        "partitions": {"total": 0, "done": 0, "failed": 0, "blocked": 0, **record.partitions},
+        "failures": [],
+        "warnings": [],
+        "error": record.error,
+        "params": dict(record.params),
+        "attempt": record.attempt,
+        "exit": int(record.state != "succeeded"),
+    }
+
+
+def _warn(exc: EtlError) -> None:
+    print(f"rq-etl: warning: {exc.what}; runs that Redis has forgotten are not shown", file=sys.stderr)
+
+
+__all__ = ["find", "latest", "pairs_of", "recent", "remembered"]
