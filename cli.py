@@ -152,7 +152,7 @@ def runs(client: str | None, state: str | None, since: str | None) -> None:
     """List runs, newest first."""
     from jobs import commands, console
 
-    found = commands.runs_since(shared.session(workers=0), client, state, since)
+    found = commands.list_runs(shared.session(workers=0), client, state, since)
     shared.print(found, lambda: console.results(found))
 
 

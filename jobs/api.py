@@ -9,9 +9,9 @@ from typing import Any
 
 from redis import Redis
 
-from etl.errors import EtlError, UnknownName
+from etl.errors import EtlError
 from etl.pipeline import resolve
-from jobs import graph, holding, runs
+from jobs import graph, history, holding, runs
 from jobs.session import Session, session
 
 POLL = 0.1
@@ -57,15 +57,13 @@ class Run:
         return f"<Run {self.id} {self.client}/{self.pipeline} {self.state}>"
 
     def json(self) -> dict[str, Any]:
-        """Return the run in its public JSON shape, as Redis knows it now.
+        """Return the run in its public JSON shape, as Redis knows it now, or else as its target remembers it.
 
         Raises:
-            UnknownName: Redis has forgotten the run.
+            UnknownName: Both have forgotten the run.
         """
         found = runs.snapshot(self.session.connection, [self.id])
-        if not found:
-            raise UnknownName(f"run {self.id} is not known to Redis any more", "see rq-etl runs")
-        return found[0]
+        return found[0] if found else history.find(self.session, self.id)
 
     @property
     def client(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from etl.errors import AlreadyRunning, ConfigError, EtlError
 from etl.pipeline import Config, needed_first, pipelines_of, resolve
-from jobs import console, graph, holding, runs
+from jobs import console, graph, history, holding, runs
 from jobs import rejects as rejected
 from jobs.session import Session
 from jobs.shared import print_json
@@ -131,30 +131,40 @@ def runs_since(session: Session, client: str | None, state: str | None, since: s
     return runs.recent(session.connection, client=client, state=state, since=after)
 
 
+def list_runs(session: Session, client: str | None, state: str | None, since: str | None) -> list[dict[str, Any]]:
+    """Return runs as `runs_since` does, and those that Redis has forgotten and the targets remember."""
+    if state and state not in runs.STATES:
+        return runs_since(session, client, state, since)
+    after = time.time() - seconds(since) if since else None
+    return history.recent(session, client=client, state=state, since=after)
+
+
 def status(session: Session, client: str | None) -> list[dict[str, Any]]:
     """Return a line for each client's pipelines: the last run's state, the last success and its age in seconds."""
-    config = session.config
-    if client:
-        pipelines_of(config, client)
-    found = runs.recent(session.connection, client=client, limit=100_000)
+    pairs = history.pairs_of(session.config, client)
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {pair: [] for pair in pairs}
+    for run in runs.recent(session.connection, client=client, limit=100_000):
+        found.setdefault((run["client"], run["pipeline"]), []).append(run)
+    unsure = [pair for pair in pairs if not any(run["state"] == "succeeded" for run in found[pair])]
+    for run in history.latest(session, unsure):
+        found[run["client"], run["pipeline"]].append(run)
     lines = []
-    for name in [client] if client else list(config.clients):
-        for pipeline in pipelines_of(config, name):
-            mine = [run for run in found if run["client"] == name and run["pipeline"] == pipeline]
-            good = next((run for run in mine if run["state"] == "succeeded"), None)
-            finished = good["finished"] if good else None
-            lines.append(
-                {
-                    "client": name,
-                    "pipeline": pipeline,
-                    "state": mine[0]["state"] if mine else None,
-                    "last_success": finished,
-                    "age": round(time.time() - _moment(finished), 1) if finished else None,
-                    "rows": good["rows"]["loaded"] if good else None,
-                    "run": mine[0]["run"] if mine else None,
-                    "error": mine[0]["error"] if mine else None,
-                }
-            )
+    for name, pipeline in pairs:
+        mine = found[name, pipeline]
+        good = next((run for run in mine if run["state"] == "succeeded"), None)
+        finished = good["finished"] if good else None
+        lines.append(
+            {
+                "client": name,
+                "pipeline": pipeline,
+                "state": mine[0]["state"] if mine else None,
+                "last_success": finished,
+                "age": round(time.time() - _moment(finished), 1) if finished else None,
+                "rows": good["rows"]["loaded"] if good else None,
+                "run": mine[0]["run"] if mine else None,
+                "error": mine[0]["error"] if mine else None,
+            }
+        )
     return lines
 
 
@@ -166,9 +176,8 @@ def _moment(text: str) -> float:
 
 def one(session: Session, text: str) -> dict[str, Any]:
     """Return one run with the records of its stages."""
-    id = runs.find(session.connection, text)
-    found = runs.snapshot(session.connection, [id])[0]
-    records = runs.stage_records(session.connection, id)
+    found = history.find(session, text)
+    records = runs.stage_records(session.connection, found["run"])
     ordered = sorted(records, key=lambda key: (key[0] or math.inf, (*graph.STAGES, "finish").index(key[1])))
     found["stages"] = [
         {"partition": number, "stage": stage, **records[number, stage].__dict__} for number, stage in ordered
@@ -196,7 +205,7 @@ def rejects(shared: "Shared", text: str, *, rows: bool, export: Path | None, loa
     """Count, list, export or load again a run's rejected rows."""
     session = shared.session(workers=None if load else 0)
     try:
-        id = runs.find(session.connection, text)
+        id = history.find(session, text)["run"]
         if load:
             new = rejected.load(session, id, load)
             return wait(session, [new], as_json=shared.json)

@@ -50,23 +50,25 @@ def find(session: Session, text: str) -> dict[str, Any]:
     Raises:
         UnknownName: No run, or several, are meant.
     """
+    unknown = UnknownName(f"no run {text} is known", "see rq-etl runs")
     try:
-        return runs.snapshot(session.connection, [runs.find(session.connection, text)])[0]
+        if known := runs.snapshot(session.connection, [runs.find(session.connection, text)]):
+            return known[0]
     except UnknownName as exc:
-        client, slash, pipeline = text.partition("/")
-        if slash:
-            if pipeline not in session.config.pipelines or client not in session.config.clients:
-                raise
-            found = latest(session, [(client, pipeline)])[:1]
-        else:
-            found = list(remembered(session.config, run=text)) if text else []
-        same = [run for run in found if run["run"] == text] or found
-        if len(same) != 1:
-            if len(same) > 1:
-                some = ", ".join(run["run"] for run in same[:5])
-                raise UnknownName(f"run {text} is not unique: {some}", "give more characters") from None
-            raise exc
-        return same[0]
+        unknown = exc
+    client, slash, pipeline = text.partition("/")
+    if slash:
+        is_configured = client in session.config.clients and pipeline in session.config.pipelines
+        found = latest(session, [(client, pipeline)])[:1] if is_configured else []
+    else:
+        found = list(remembered(session.config, run=text)) if text else []
+        found = [run for run in found if run["run"] == text] or found
+    if len(found) > 1:
+        some = ", ".join(run["run"] for run in found[:5])
+        raise UnknownName(f"run {text} is not unique: {some}", "give more characters")
+    if not found:
+        raise unknown
+    return found[0]
 
 
 def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: Any) -> Iterator[dict[str, Any]]:

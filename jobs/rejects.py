@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from etl.errors import ConfigError, StagingFailed, UnknownName
+from etl.errors import ConfigError, StagingFailed
 from etl.parts import CsvExtract
 from etl.pipeline import resolve
 from etl.plan import Plan
 from etl.rejects import REASONS
 from etl.staging import Staging
-from jobs import graph, receipts, runs
+from jobs import graph, history, receipts, runs
 from jobs.session import Session
 
 
@@ -24,7 +24,7 @@ def entries(session: Session, run: str) -> Iterator[dict[str, Any]]:
     """Yield a run's rejects, one a row: file, row, column, value, reason, raw.
 
     Raises:
-        UnknownName: Redis has forgotten the run.
+        UnknownName: No run has that id.
         StagingFailed: Its staging is gone.
     """
     staging = staging_of(session, run)
@@ -39,11 +39,14 @@ def entries(session: Session, run: str) -> Iterator[dict[str, Any]]:
 
 
 def staging_of(session: Session, run: str) -> Staging:
-    """Return the staging of a run that Redis knows."""
-    record = runs.read(session.connection, run)
-    if record is None:
-        raise UnknownName(f"no run {run} is known", "see rq-etl runs")
-    return Staging(resolve(session.config, record["pipeline"], record["client"]).staging, record["client"], run)
+    """Return the staging of a run that Redis or its target remembers."""
+    found = _about(session, run)
+    return Staging(resolve(session.config, found["pipeline"], found["client"]).staging, found["client"], run)
+
+
+def _about(session: Session, run: str) -> dict[str, Any]:
+    found = runs.snapshot(session.connection, [run]) or [history.find(session, run)]
+    return found[0]
 
 
 def counted(session: Session, run: str) -> list[dict[str, Any]]:
@@ -84,12 +87,10 @@ def load(session: Session, run: str, file: Path) -> str:
     Returns:
         The new run's id.
     """
-    record = runs.read(session.connection, run)
-    if record is None:
-        raise UnknownName(f"no run {run} is known", "see rq-etl runs")
+    record = _about(session, run)
     if not file.is_file():
         raise ConfigError(f"{file} is not a file", f"write it with rq-etl rejects {run} --export {file}")
-    pipeline = resolve(session.config, record["pipeline"], record["client"], params=json.loads(record["params"]))
+    pipeline = resolve(session.config, record["pipeline"], record["client"], params=record["params"])
     staging = staging_of(session, run)
     name = f"mended-{secrets.token_hex(4)}.csv"
     staging.write_bytes(name, _without_reasons(file).encode())
