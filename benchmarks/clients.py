@@ -1,0 +1,154 @@
+"""300 clients × 3 small stages with two workers: rq-etl, Celery's `chain`, and `multiprocessing.Pool(2)` with no queue.
+
+The stages are the same functions for all three: read a CSV of 2,000 rows into Parquet, cast and check it, load it
+with its ledger row. rq-etl alone also plans, keeps counts and closes each run. Workers are up when the clock starts; it
+stops at the last commit (rq-etl: when the last run is closed).
+
+    python -m benchmarks.clients [--clients 300] [--rows 2000] [--target postgresql|sqlite] [--rounds 3]
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from benchmarks import claims, servers
+from benchmarks.servers import ROOT
+
+
+def same_stages(config: str, client: str, stage: str) -> None:
+    """Do one stage of a client without a queue: what rq-etl's job does between taking and reporting."""
+    from benchmarks import stages
+
+    stages.perform(config, client, stage)
+
+
+def three(given: tuple[str, str]) -> None:
+    """Do a client's three stages, in a process of the pool."""
+    for stage in ("extract", "transform", "load"):
+        same_stages(*given, stage)
+
+
+def warm(_: int) -> None:
+    """Import what stages need."""
+    import jobs.stages  # noqa: F401
+
+    time.sleep(0.5)
+
+
+def with_pool(config: Path, clients: list[str]) -> float:
+    """Return seconds for all clients with two processes and no queue."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        pool.map(warm, range(8), chunksize=1)
+        began = time.monotonic()
+        pool.map(three, [(str(config), client) for client in clients], chunksize=1)
+        return time.monotonic() - began
+
+
+def with_celery(config: Path, clients: list[str], url: str) -> float:
+    """Return seconds for all clients as Celery chains, acknowledged late, two processes."""
+    os.environ["BENCH_REDIS"] = f"redis+socket://{url.removeprefix('unix://')}"
+    from celery import chain
+
+    from benchmarks.celery_app import app, load, transform
+    from benchmarks.celery_app import extract as first
+
+    command = [sys.executable, "-m", "celery", "-A", "benchmarks.celery_app", "worker", "-c", "2", "-l", "WARNING"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with servers.processes([[*command, "--without-gossip", "--without-mingle"]], config.parent, environment):
+        servers.until(lambda: bool(app.control.ping(timeout=0.5)), "Celery", 60)
+        time.sleep(4)  # its processes import pandas
+        began = time.monotonic()
+        chains = [
+            chain(first.si(str(config), client), transform.si(str(config), client), load.si(str(config), client))
+            for client in clients
+        ]
+        results = [each.apply_async() for each in chains]
+        for result in results:
+            result.get(timeout=300, interval=0.01, disable_sync_subtasks=False)
+        return time.monotonic() - began
+
+
+def with_us(config: Path, clients: list[str], url: str) -> float:
+    """Return seconds for all clients as runs of rq-etl, two workers."""
+    from etl.pipeline import resolve
+    from jobs import api, graph
+    from jobs.session import Session
+
+    with servers.workers(url, 2, config.parent):
+        session = Session(config, url, workers=0)
+        began = time.monotonic()
+        loaded = session.config
+        runs = [
+            api.Run(session, graph.submit(session.connection, resolve(loaded, "claims", client))) for client in clients
+        ]
+        submitted = time.monotonic() - began
+        ended = list(api.wait(runs, 300))
+        seconds = time.monotonic() - began
+        wrong = [run for run in ended if run.state != "succeeded"]
+        assert not wrong, wrong[0].json()
+        print(f"  (submitted in {submitted:.2f} s)", file=sys.stderr)
+        return seconds
+
+
+def count(url: str) -> int:
+    """Return how many rows the target has."""
+    with sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:")).connect() as connection:
+        return int(connection.execute(sa.text("SELECT count(*) FROM claims")).scalar_one())
+
+
+def main() -> None:
+    """Measure each as often as asked for, in turn."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clients", type=int, default=300)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--target", default="postgresql")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("rq-etl", "celery", "pool"))
+    asked = parser.parse_args()
+    names = [f"c{number:03d}" for number in range(asked.clients)]
+    seconds: dict[str, list[float]] = {}
+    with servers.folder() as where, servers.redis_server(where) as url, servers.postgresql(where) as database:
+        inbox = where / "inbox"
+        for number, name in enumerate(names):
+            claims.write(inbox / name / "claims.csv", count=asked.rows, seed=number)
+        ways: dict[str, Callable[[Path], float]] = {
+            "rq-etl": lambda config: with_us(config, names, url),
+            "celery": lambda config: with_celery(config, names, url),
+            "pool": lambda config: with_pool(config, names),
+        }
+        rows = set()
+        for turn in range(asked.rounds):
+            for way, measure in ways.items():
+                if asked.only not in (None, way):
+                    continue
+                home = where / f"{way.replace('-', '_')}{turn}"
+                home.mkdir()
+                (home / "inbox").symlink_to(inbox)
+                target = f"sqlite:///{home}/target.db" if asked.target == "sqlite" else database(home.name)
+                config = claims.project(home, target, asked.clients)
+                subprocess.run(
+                    ["redis-cli", "-s", url.removeprefix("unix://"), "flushall"], check=True, stdout=subprocess.DEVNULL
+                )
+                seconds.setdefault(way, []).append(measure(config))
+                rows.add(count(target))
+                print(f"  {way}: {seconds[way][-1]:.2f} s", file=sys.stderr)
+        assert len(rows) == 1, rows
+        medians = {way: statistics.median(times) for way, times in seconds.items()}
+        table: list[tuple[str, ...]] = [("", "seconds (median)", "all rounds", "rq-etl takes")]
+        for way, median in medians.items():
+            ratio = f"{medians.get('rq-etl', 0) / median:.2f}×"
+            table.append((way, f"{median:.2f}", " ".join(f"{each:.2f}" for each in seconds[way]), ratio))
+        title = f"{asked.clients} clients × 3 stages of {asked.rows:,} rows into {asked.target}, two workers"
+        servers.report(f"{title}; {rows.pop():,} rows loaded each", table)
+
+
+if __name__ == "__main__":
+    main()

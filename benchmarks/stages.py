@@ -1,0 +1,30 @@
+"""The bodies of rq-etl's stages without its queue: what Celery and the pool are given to do."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from etl.config import load_config
+from etl.context import Context
+from etl.pipeline import Config, resolve
+from etl.plan import plan
+from etl.staging import Staging
+from jobs import stages
+from jobs.stages import Work
+
+
+@lru_cache
+def _config(path: str) -> Config:
+    return load_config(Path(path))
+
+
+@lru_cache(maxsize=8)
+def _work(path: str, client: str) -> Work:
+    pipeline = resolve(_config(path), "claims", client)
+    context = Context(client=client, run=client, params={})
+    return Work(client, "", 1, 1, pipeline, plan(pipeline), context, Staging(pipeline.staging, client, client))
+
+
+def perform(config: str, client: str, stage: str) -> None:
+    """Do one stage of a client's only partition."""
+    body = {"extract": stages._extract, "transform": stages._transform, "load": stages._load}[stage]
+    body(_work(config, client), None)  # type: ignore[arg-type]  # no Redis
