@@ -7,7 +7,7 @@ from celery import Celery
 from benchmarks import stages
 
 url = os.environ["BENCH_REDIS"]
-app = Celery("benchmarks", broker=url, backend=url.replace("redis+socket:", "socket:", 1) and url)
+app = Celery("benchmarks", broker=url, backend=url)
 app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
@@ -17,19 +17,19 @@ app.conf.update(
 )
 
 
-@app.task
+@app.task  # type: ignore[untyped-decorator]
 def extract(config: str, client: str) -> None:
     """Read a client's file."""
     stages.perform(config, client, "extract")
 
 
-@app.task
+@app.task  # type: ignore[untyped-decorator]
 def transform(config: str, client: str) -> None:
     """Cast and check its rows."""
     stages.perform(config, client, "transform")
 
 
-@app.task
+@app.task  # type: ignore[untyped-decorator]
 def load(config: str, client: str) -> None:
     """Load them."""
     stages.perform(config, client, "load")

@@ -1,4 +1,4 @@
-"""300 clients × 3 small stages with two workers: rq-etl, Celery's `chain`, and `multiprocessing.Pool(2)` with no queue.
+"""300 clients, 3 small stages each, two workers: rq-etl, Celery's `chain`, and `multiprocessing.Pool(2)` with no queue.
 
 The stages are the same functions for all three: read a CSV of 2,000 rows into Parquet, cast and check it, load it
 with its ledger row. rq-etl alone also plans, keeps counts and closes each run. Workers are up when the clock starts; it
@@ -11,13 +11,13 @@ import argparse
 import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
+from redis import Redis
 
 from benchmarks import claims, servers
 from benchmarks.servers import ROOT
@@ -134,9 +134,7 @@ def main() -> None:
                 (home / "inbox").symlink_to(inbox)
                 target = f"sqlite:///{home}/target.db" if asked.target == "sqlite" else database(home.name)
                 config = claims.project(home, target, asked.clients)
-                subprocess.run(
-                    ["redis-cli", "-s", url.removeprefix("unix://"), "flushall"], check=True, stdout=subprocess.DEVNULL
-                )
+                Redis.from_url(url).flushall()
                 seconds.setdefault(way, []).append(measure(config))
                 rows.add(count(target))
                 print(f"  {way}: {seconds[way][-1]:.2f} s", file=sys.stderr)

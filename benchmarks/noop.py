@@ -6,7 +6,6 @@ python -m benchmarks.noop [--jobs 1000] [--rounds 3]
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -72,9 +71,7 @@ def main() -> None:
         (where / "etl.toml").write_text('[settings]\nmodules = ["steps"]\n')
         for _ in range(asked.rounds):
             for way, measure in {"rq-etl": ours, "stock rq": stock}.items():
-                subprocess.run(
-                    ["redis-cli", "-s", url.removeprefix("unix://"), "flushall"], check=True, stdout=subprocess.DEVNULL
-                )
+                Redis.from_url(url).flushall()
                 rates[way].append(asked.jobs / measure(where, url, asked.jobs))
                 print(f"  {way}: {rates[way][-1]:.0f}/s", file=sys.stderr)
     medians = {way: statistics.median(found) for way, found in rates.items()}

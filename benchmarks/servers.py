@@ -97,15 +97,12 @@ def postgresql(where: Path) -> Iterator[Callable[[str], str]]:
 
 
 @contextlib.contextmanager
-def workers(
-    url: str, count: int, cwd: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Run our workers in a folder until the block ends; they are up, and have imported what they need, when it begins."""
+def workers(url: str, count: int, cwd: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run our workers in a folder until the block ends; they are up when it begins."""
     variables = {
         **os.environ,
         **worker_variables(url, cwd / "etl.toml"),
         "PYTHONPATH": str(ROOT),
-        **(environment or {}),
     }
     with processes([worker_command("--quiet")] * count, cwd, variables) as started:
         ready(url, count)
@@ -118,19 +115,13 @@ def processes(
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Run commands until the block ends; what they print is in `processes.log`."""
     log = (cwd / "processes.log").open("ab")
-    started = [
-        subprocess.Popen(
-            command,
-            cwd=cwd,
-            env={**environment},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
+    started = []
+    for command in commands:
+        process = subprocess.Popen(
+            command, cwd=cwd, env={**environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True, preexec_fn=die_with_parent,
         )  # fmt: skip
-        for command in commands
-    ]
+        started.append(process)
     try:
         yield started
     finally:
@@ -147,7 +138,7 @@ def ready(url: str, count: int) -> None:
     connection = Redis.from_url(url)
 
     def idle() -> bool:
-        states = [connection.hget(key, "state") for key in connection.smembers("rq:workers")]  # type: ignore[union-attr]
+        states = [connection.hget(key, "state") for key in connection.smembers("rq:workers")]
         return states.count(b"idle") >= count
 
     until(idle, "workers")

@@ -9,7 +9,7 @@ from etl.pipeline import Config, resolve
 from etl.plan import plan
 from etl.staging import Staging
 from jobs import stages
-from jobs.stages import Work
+from jobs.work import Work
 
 
 @lru_cache
