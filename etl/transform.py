@@ -110,8 +110,10 @@ class Transformer:
             found += others
         elif self._steps:
             rows = self._with_computed(rows)
+        if self._lacks_newest(rows):
+            rows = rows.add_column(rows.num_columns - 1, str(self._pipeline.load.newest), pa.nulls(rows.num_rows))
         table = self._rejects(raw, names, found)
-        return Transformed(rows, table, dropped, added, self._warnings(names, file))
+        return Transformed(rows, table, dropped, added, self._warnings(names, file, rows))
 
     def _cast(self, raw: pa.Table, names: dict[str, str], file: str) -> tuple[pa.Table, dict[str, Failures]]:
         columns, zone = self._pipeline.columns, self._pipeline.timezone
@@ -188,8 +190,15 @@ class Transformer:
             schema=rejects.SCHEMA,
         )
 
-    def _warnings(self, names: dict[str, str], file: str) -> list[str]:
+    def _lacks_newest(self, rows: pa.Table) -> bool:
+        newest = self._pipeline.load.newest
+        return newest is not None and newest not in rows.column_names
+
+    def _warnings(self, names: dict[str, str], file: str, rows: pa.Table) -> list[str]:
         told = [f"{file} has no column {name}: loaded as empty" for name in missing(names, self._pipeline.columns)]
+        newest = self._pipeline.load.newest
+        if newest not in self._pipeline.columns and newest in rows.column_names and pa.types.is_null(rows[newest].type):
+            told.append(f"{file} has no column {newest}, which says what is newest: its rows count as the oldest")
         new = [warning for warning in told if warning not in self._warned]
         self._warned.update(new)
         return new
