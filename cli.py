@@ -132,6 +132,59 @@ def run(
 
 
 @cli.command()
+@click.argument("pipeline")
+@click.option("--client", required=True, help="Whose windows.")
+@click.option("--start", required=True, metavar="D", help="Date or moment of the first window, in the client's zone.")
+@click.option("--end", required=True, metavar="D", help="Where the last window ends; not part of it.")
+@click.option("--every", default="1d", metavar="1d", help="Length of a window.")
+@click.option("--parallel", type=click.IntRange(1), default=1, help="So many windows at once; one means in order.")
+@click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the runs.")
+@click.option("--reprocess", is_flag=True, help="Load windows that are loaded already too.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done.")
+@click.option("--wait", is_flag=True, help="Wait until the runs have ended.")
+@click.option("--inline", is_flag=True, help="Run in this process, without Redis.")
+@click.option("--workers", type=click.IntRange(1), help="Start so many worker processes for the life of this command.")
+@common
+def backfill(
+    pipeline: str,
+    client: str,
+    start: str,
+    end: str,
+    every: str,
+    parallel: int,
+    params: tuple[str, ...],
+    reprocess: bool,
+    dry_run: bool,
+    wait: bool,
+    inline: bool,
+    workers: int | None,
+) -> None:
+    """Run a pipeline for windows of the past, one run each, skipping those that are loaded."""
+    from jobs import backfill as past
+    from jobs import commands, project
+
+    project.use(shared.config)
+    resolved = past.of(project.config(), pipeline, client, pairs(params))
+    found = past.windows(start, end, every, resolved.timezone)
+    session = shared.session(inline=inline, workers=0 if dry_run else workers)
+    try:
+        waiting = wait or inline or workers is not None or session.is_ours
+        code = commands.backfill(
+            session,
+            resolved,
+            found,
+            parallel=parallel,
+            reprocess=reprocess,
+            dry_run=dry_run,
+            waiting=waiting,
+            as_json=shared.json,
+        )
+    finally:
+        session.close()
+    sys.exit(code)
+
+
+@cli.command()
 @click.option("--client", help="Only this client.")
 @common
 def status(client: str | None) -> None:

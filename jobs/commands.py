@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl.errors import AlreadyRunning, ConfigError, EtlError
-from etl.pipeline import Config, needed_first, pipelines_of, resolve
+from etl.pipeline import Config, Pipeline, needed_first, pipelines_of, resolve
+from jobs import backfill as past
 from jobs import console, graph, history, holding, runs
 from jobs import rejects as rejected
 from jobs.session import Session
@@ -87,6 +88,44 @@ def check_functions(config: Config, pipelines: Collection[str]) -> None:
     mistakes = [each for each in reading.check_functions(config) if {*pipelines} & {*map(str, each.key[:4])}]
     if mistakes:
         raise ConfigError(f"{len(mistakes)} mistakes", mistakes=tuple(map(str, mistakes)))
+
+
+def backfill(
+    session: Session,
+    pipeline: Pipeline,
+    found: Sequence[past.Window],
+    *,
+    parallel: int,
+    reprocess: bool,
+    dry_run: bool,
+    waiting: bool,
+    as_json: bool,
+) -> int:
+    """Submit a run for each window that isn't loaded, or say what would be done; returns the exit code."""
+    examined = past.examine(found, pipeline, history.recent(session, client=pipeline.client))
+    lines = [
+        {
+            "start": window.start.isoformat(),
+            "end": window.end.isoformat(),
+            "action": "skip" if window.is_loaded and not reprocess else "run",
+            "run": window.run,
+            "state": window.state,
+        }
+        for window in examined
+    ]
+    if dry_run:
+        columns = ("start", "end", "action", "state", "run")
+        print_json(lines) if as_json else console.table(columns, [[line[key] for key in columns] for line in lines])
+        return 0
+    ids = past.submit(session.config, session.connection, pipeline, examined, parallel=parallel, reprocess=reprocess)
+    if waiting:
+        return wait(session, ids, as_json=as_json)
+    skipped = len(lines) - len(ids)
+    if as_json:
+        print_json(runs.snapshot(session.connection, ids))
+    else:
+        print(f"{console.plural(len(ids), 'run')} submitted, {console.plural(skipped, 'window')} loaded already")
+    return 0
 
 
 def wait(session: Session, texts: Sequence[str], *, as_json: bool) -> int:

@@ -104,7 +104,8 @@ def submit(
         AlreadyRunning: A run of this client and pipeline has not ended.
         StagingFailed: Staging can't be written.
     """
-    _refuse_second(runs.holder(connection, pipeline.client, pipeline.name), pipeline)
+    window = start.isoformat() if start else None
+    _refuse_second(runs.holder(connection, pipeline.client, pipeline.name, window), pipeline)
     known = runs.read(connection, run) if run else None
     if run and known and known["state"] != "held":
         return run
@@ -124,7 +125,7 @@ def submit(
             client=pipeline.client,
             pipeline=pipeline.name,
             params=pipeline.params,
-            start=start.isoformat() if start else None,
+            start=window,
             end=end.isoformat() if end else None,
             partitions=len(planned.partitions),
             warnings=planned.warnings,
@@ -132,16 +133,9 @@ def submit(
         )
 
     try:
-        _enqueue(
-            connection,
-            pipeline,
-            run,
-            1,
-            planned.partitions,
-            write,
-            was=known and known["state"],
-            dead=failure is not None,
-        )
+        was = known["state"] if known else None
+        dead = failure is not None
+        _enqueue(connection, pipeline, run, 1, planned.partitions, write, was=was, window=window, dead=dead)
     except EtlError:
         staging.remove()
         raise
@@ -186,7 +180,7 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
     def write(pipe: RedisPipeline) -> None:
         runs.reopen(pipe, run, record, attempt, len(planned.partitions), fields)
 
-    _enqueue(connection, resolved, run, attempt, redone, write, was=record["state"])
+    _enqueue(connection, resolved, run, attempt, redone, write, was=record["state"], window=record.get("start"))
     return run, changes
 
 
@@ -245,27 +239,30 @@ def _enqueue(
     write: Any,
     *,
     was: str | None,
+    window: str | None,
     dead: bool = False,
 ) -> None:
     """Write a run and its jobs in one transaction.
 
     Args:
         was: The state that the run is in until now.
+        window: Start of its window.
         dead: Whether it has failed already, and has no jobs.
     """
     queue = FairQueue(f"etl-{pipeline.client}", connection=connection)
-    graph = [] if dead else list(_jobs(queue, pipeline, run, attempt, partitions))
+    # A run for a window of the past leaves a slot free, so that the client's nightly run need not wait for it.
+    most = max(1, pipeline.max_active - 1) if window else pipeline.max_active
+    graph = [] if dead else list(_jobs(queue, pipeline, run, attempt, partitions, most))
+    place = runs.holder_key(pipeline.client, pipeline.name, window)
     queue.get_redis_server_version()  # asked for while enqueueing, and a question has no place inside MULTI
     with connection.pipeline() as pipe:
         while True:
             try:
-                pipe.watch(  # type: ignore[no-untyped-call]
-                    runs.holder_key(pipeline.client, pipeline.name), runs.run_key(run)
-                )
+                pipe.watch(place, runs.run_key(run))  # type: ignore[no-untyped-call]
                 state = pipe.hget(runs.run_key(run), "state")
                 if (state.decode() if state else None) != was:  # type: ignore[union-attr]
                     raise EtlError(f"run {run} is not {was} any more")
-                held = pipe.get(runs.holder_key(pipeline.client, pipeline.name))
+                held = pipe.get(place)
                 _refuse_second(held.decode() if held else None, pipeline)  # type: ignore[union-attr]
                 pipe.multi()
                 write(pipe)
@@ -284,7 +281,7 @@ def _enqueue(
 
 
 def _jobs(
-    queue: FairQueue, pipeline: Pipeline, run: str, attempt: int, partitions: Sequence[Partition]
+    queue: FairQueue, pipeline: Pipeline, run: str, attempt: int, partitions: Sequence[Partition], most: int
 ) -> Iterator[EtlJob]:
     gather = not pipeline.columns and pipeline.extract.type == "csv"
     total = len(partitions)
@@ -293,7 +290,7 @@ def _jobs(
         if pipeline.retries
         else None
     )
-    for node in nodes(run, attempt, partitions, pipeline.max_active, gather=gather):
+    for node in nodes(run, attempt, partitions, most, gather=gather):
         what = node.stage if node.stage == "finish" else f"{node.stage} {node.partition}/{total}"
         depends_on = None
         if node.parents:

@@ -1,7 +1,7 @@
 """Runs that Redis has forgotten, as the targets remember them; where both know a run, Redis is right."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -78,20 +78,20 @@ def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: An
         pairs: Clients and their pipelines whose targets are asked; None means all.
         wanted: See `etl.load.history.read`.
     """
-    places = _places(config, pairs)
-    if not places:
+    asked = places(config, pairs)
+    if not asked:
         return
     from etl.load import history
 
     def ask(place: tuple[str, str]) -> "list[Record] | EtlError":
         try:
-            return history.read(*place, places[place], **wanted)
+            return history.read(*place, asked[place], **wanted)
         except EtlError as exc:
             return exc
 
     chosen = None if pairs is None else set(pairs)
     with ThreadPoolExecutor(8) as pool:  # one that doesn't answer takes its time
-        for answer in pool.map(ask, places):
+        for answer in pool.map(ask, asked):
             if isinstance(answer, EtlError):
                 _warn(answer)
                 continue
@@ -100,11 +100,18 @@ def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: An
                     yield _shape(record)
 
 
-def _places(config: Config, pairs: Iterable[Pair] | None) -> dict[tuple[str, str], set[str | None]]:
-    """Return the targets' URLs and names, each with the schemas that its tables are in."""
+def places(
+    config: Config, pairs: Iterable[Pair] | None = None, on_error: Callable[[EtlError], None] | None = None
+) -> dict[tuple[str, str], set[str | None]]:
+    """Return the targets' URLs and names, each with the schemas that its tables are in.
+
+    Args:
+        pairs: Clients and their pipelines; None means all.
+        on_error: Told, once, of each URL that lacks a value; by default it is told on stderr.
+    """
     from etl.load import resolve_url
 
-    places: dict[tuple[str, str], set[str | None]] = {}
+    found: dict[tuple[str, str], set[str | None]] = {}
     told: set[str] = set()
     for client, pipeline in pairs if pairs is not None else pairs_of(config):
         definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
@@ -113,12 +120,12 @@ def _places(config: Config, pairs: Iterable[Pair] | None) -> dict[tuple[str, str
             url = resolve_url(target, client, config.root)
         except EtlError as exc:
             if exc.what not in told:
-                _warn(exc)
+                (on_error or _warn)(exc)
             told.add(exc.what)
             continue
         schema, dot, _ = (fill(definition.load.table, {"client": client}) or "").partition(".")
-        places.setdefault((url, target.name), set()).add(schema if dot else None)
-    return places
+        found.setdefault((url, target.name), set()).add(schema if dot else None)
+    return found
 
 
 def pairs_of(config: Config, client: str | None = None) -> list[Pair]:
@@ -162,6 +169,8 @@ def _shape(record: "Record") -> dict[str, Any]:
         "failures": [],
         "warnings": [],
         "error": record.error,
+        "start": record.window_start,
+        "end": record.window_end,
         "params": dict(record.params),
         "attempt": record.attempt,
         "exit": int(record.state != "succeeded"),
@@ -172,4 +181,4 @@ def _warn(exc: EtlError) -> None:
     print(f"rq-etl: warning: {exc.what}; runs that Redis has forgotten are not shown", file=sys.stderr)
 
 
-__all__ = ["find", "latest", "pairs_of", "recent", "remembered"]
+__all__ = ["find", "latest", "pairs_of", "places", "recent", "remembered"]

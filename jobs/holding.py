@@ -28,6 +28,8 @@ def submit(
     full_refresh: bool = False,
     due: datetime | None = None,
     queue: bool = False,
+    behind: str | None = None,
+    in_order: bool = True,
     run: str | None = None,
 ) -> str:
     """Submit a run, which is held while a pipeline it needs is running.
@@ -38,6 +40,7 @@ def submit(
         full_refresh: Load again what is loaded already.
         due: The moment of its schedule, if it has one.
         queue: Wait for the active run of this client and pipeline instead of refusing.
+        behind: A run that must end first, and succeed where `in_order` is true.
         run: Its id, where that is settled already.
 
     Returns:
@@ -58,14 +61,17 @@ def submit(
             failed = f"needs {name}, " + (
                 f"whose latest run {ended[0]} {_ended(ended[1])}" if ended else "which has never run"
             )
-    before = _pending(connection, pipeline.client, pipeline.name)
+    after = [behind] if behind else []
+    if in_order:
+        needs += after
+    before = _pending(connection, pipeline.client, pipeline.name, start)
     if before and not queue:
         raise AlreadyRunning(
             f"{pipeline.client}/{pipeline.name} is running already as run {before}",
             f"wait for it (rq-etl wait {before}), queue behind it (--queue) or cancel it (rq-etl cancel {before})",
             run=before,
         )
-    after = [*needs, *([before] if before else [])]
+    after += [*needs, *([before] if before else [])]
     if not after and not failed:
         return graph.submit(connection, pipeline, start=start, end=end, full_refresh=full_refresh, due=due, run=run)
     run = run or runs.new_id()
@@ -76,7 +82,13 @@ def submit(
         "full_refresh": full_refresh,
         "max_rejects": pipeline.max_rejects,
     }
-    about = {"client": pipeline.client, "pipeline": pipeline.name, "params": pipeline.params}
+    about = {
+        "client": pipeline.client,
+        "pipeline": pipeline.name,
+        "params": pipeline.params,
+        "start": options["start"],
+        "end": options["end"],
+    }
     runs.hold(connection, run, **about, after=after, needs=needs, options=options)  # type: ignore[arg-type]
     if failed:
         runs.close(connection, run, "failed", error=failed, exit=1)
@@ -101,7 +113,7 @@ def release(connection: Redis) -> int:
         if bad:
             error = f"needs run {bad[0][0]}, which {_ended(bad[0][1])}"
             runs.close(connection, run, "failed", error=error, exit=1)
-        elif not runs.holder(connection, record["client"], record["pipeline"]):
+        elif not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
             started += _enqueue_start(connection, run, record["client"], record["pipeline"])
     return started
 
@@ -156,13 +168,14 @@ def start(run: str) -> None:
         runs.close(job.connection, run, "failed", error=str(exc), exit=exc.exit_code)
 
 
-def _pending(connection: Redis, client: str, pipeline: str) -> str | None:
+def _pending(connection: Redis, client: str, pipeline: str, start: datetime | None = None) -> str | None:
     """Return the run of a client and pipeline that will end last: the newest that is held, else the active one."""
+    window = start.isoformat() if start else ""
     for run in reversed(runs.held(connection)):
         record = runs.read(connection, run)
-        if record and (record["client"], record["pipeline"]) == (client, pipeline):
+        if record and (record["client"], record["pipeline"], record["start"]) == (client, pipeline, window):
             return run
-    return runs.holder(connection, client, pipeline)
+    return runs.holder(connection, client, pipeline, window)
 
 
 def _ended(state: str) -> str:

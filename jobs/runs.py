@@ -85,6 +85,7 @@ def client_key(client: str) -> str:
     return f"etl:client:{client}"
 
 
+ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 ACTIVE = "etl:active"
 INDEX = "etl:runs"
 SINCE = "etl:since"
@@ -95,7 +96,12 @@ DUE = "etl:due"
 
 def new_id() -> str:
     """Return a run id: ten random characters, so that a short beginning is unique."""
-    return "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(10))
+    return id_of(secrets.token_bytes(10))
+
+
+def id_of(seed: bytes) -> str:
+    """Return the run id that follows from ten bytes or more."""
+    return "".join(ALPHABET[byte % len(ALPHABET)] for byte in seed[:10])
 
 
 def create(

@@ -127,9 +127,7 @@ def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[dateti
 
 def run_id(client: str, pipeline: str, moment: datetime) -> str:
     """Return the id of the run that a schedule starts for a moment."""
-    digest = sha256(f"{client}/{pipeline}@{moment.timestamp():.0f}".encode()).hexdigest()
-    alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
-    return "".join(alphabet[int(digest[at : at + 4], 16) % len(alphabet)] for at in range(0, 48, 4))
+    return runs.id_of(sha256(f"{client}/{pipeline}@{moment.timestamp():.0f}".encode()).digest())
 
 
 def entry_id(client: str, pipeline: str) -> str:
