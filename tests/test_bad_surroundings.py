@@ -201,7 +201,7 @@ def read_only(etl: Project) -> Iterator[Path]:
         yield folder
         folder.chmod(0o700)
         return
-    bound = [["mount", "--bind", folder, folder], ["mount", "-o", "remount,ro,bind", folder]]
+    bound = [["mount", "--bind", str(folder), str(folder)], ["mount", "-o", "remount,ro,bind", str(folder)]]
     if not all(subprocess.run(each, capture_output=True).returncode == 0 for each in bound):
         pytest.skip("root may write anywhere, and may not mount here")
     yield folder
