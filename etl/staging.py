@@ -348,16 +348,18 @@ def folders(url: str) -> Iterator[Folder]:
     staging = Staging(url, "", "")
     root = staging.folder.rstrip("/")
     names: dict[tuple[str, str], set[str]] = {}
-    modified: dict[tuple[str, str], float] = {}
+    made: dict[tuple[str, str], float] = {}
+    changed: dict[tuple[str, str], float] = {}
     with _failing_as_staging(root):
         entries = staging.fs.find(root, maxdepth=3, withdirs=True, detail=True) if staging.fs.exists(root) else {}
     for path, entry in entries.items():
         client, run, name = (*path[len(root) + 1 :].split("/"), "", "")[:3]
-        if not client or not run or client.startswith("."):
+        if not run or client.startswith("."):
             continue
         moment = entry.get("mtime") or entry.get("LastModified") or 0.0
         seconds = float(moment.timestamp() if hasattr(moment, "timestamp") else moment)
         names.setdefault((client, run), set()).update([name] if name else [])
-        modified[client, run] = max(seconds, modified.get((client, run), 0.0))
+        # A folder's own moment changes when something is removed; it counts only for an empty one.
+        (changed if name else made)[client, run] = max(seconds, changed.get((client, run), 0.0))
     for client, run in names:
-        yield Folder(client, run, frozenset(names[client, run]), modified[client, run])
+        yield Folder(client, run, frozenset(names[client, run]), (made | changed)[client, run])

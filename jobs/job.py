@@ -17,7 +17,7 @@ from jobs import settings
 
 OURS = frozenset(
     {f"jobs.stages.{stage}" for stage in ("extract", "transform", "load", "finish")}
-    | {"jobs.holding.start", "jobs.schedules.start"}
+    | {"jobs.holding.start", "jobs.schedules.start", "jobs.sweep.sweep"}
 )
 
 

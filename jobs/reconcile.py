@@ -15,7 +15,11 @@ from rq.utils import now, utcformat
 
 from jobs import holding, lua, runs, settings
 from jobs.job import EtlJob
+from jobs.queue import PREFIX, FairQueue
 from jobs.settle import PACKED
+
+SWEEP_EVERY = 3600  # seconds
+UPKEEP = f"{PREFIX}_upkeep"  # the queue of the sweep
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,18 @@ def take_turn(connection: Redis, worker: str) -> bool:
     return bool(connection.set("etl:pass", worker, nx=True, px=int(settings.lease() / 4 * 900)))
 
 
+def request_sweep(connection: Redis) -> None:
+    """Have a worker sweep staging and targets, once an hour: see `jobs.sweep`."""
+    if connection.set("etl:swept", 1, nx=True, ex=SWEEP_EVERY):
+        FairQueue(UPKEEP, connection=connection).enqueue_call(
+            "jobs.sweep.sweep",
+            timeout=SWEEP_EVERY,
+            result_ttl=SWEEP_EVERY,
+            failure_ttl=24 * SWEEP_EVERY,
+            description="sweep",
+        )
+
+
 def _close(connection: Redis, run: str) -> bool:
     """End a run whose jobs have all ended without doing so: its finish was lost, stopped or out of time."""
     ids = sorted(raw.decode() for raw in cast(set[bytes], connection.smembers(runs.jobs_key(run))))
@@ -81,6 +97,7 @@ def _forget(connection: Redis, names: Sequence[str]) -> None:
     """Take jobs that Redis has deleted, and workers that have died, from RQ's lists."""
     until = now().timestamp()
     known = list(cast(set[bytes], connection.smembers(worker_registration.REDIS_WORKER_KEYS)))
+    connection.zremrangebyscore(runs.INDEX, 0, until - settings.history())
     pipe = connection.pipeline(transaction=False)
     for worker in known:
         pipe.exists(worker)

@@ -59,6 +59,14 @@ end
 return redis.call('HGETALL', KEYS[1])
 """
 
+# KEYS: run, stages; ARGV: field, value, how long stages are kept in s. A stage of a run that has ended may come late.
+_RECORD = """
+local left = redis.call('TTL', KEYS[1])
+if left == -2 then return end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+if left >= 0 then redis.call('EXPIRE', KEYS[2], math.min(left, tonumber(ARGV[3]))) end
+"""
+
 
 def run_key(run: str) -> str:
     """Return the key of a run's hash."""
@@ -304,8 +312,8 @@ def record_stage(
     if error:
         value["error"] = error
         value["exit"] = exit
-    if connection.exists(run_key(run)):
-        connection.hset(stages_key(run), f"{partition}:{stage}", json.dumps(value))
+    field = f"{partition}:{stage}"
+    connection.eval(_RECORD, 2, run_key(run), stages_key(run), field, json.dumps(value), STAGES_KEPT)
 
 
 def stage_records(connection: Redis, run: str) -> dict[tuple[int, str], StageRecord]:

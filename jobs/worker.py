@@ -26,7 +26,7 @@ from jobs.horse import Horse
 from jobs.inprocess import InProcessWorker
 from jobs.job import EtlJob
 from jobs.queue import FairQueue, Line, take
-from jobs.reconcile import reconcile, take_turn
+from jobs.reconcile import reconcile, request_sweep, take_turn
 from jobs.settle import Outcome, settle
 
 Answer = TypeVar("Answer")
@@ -219,6 +219,8 @@ class Worker(RQWorker):
             mended = reconcile(self.connection, self._line.names)
             if mended.lost:
                 self.log.warning("took back from lost workers: %s", ", ".join(mended.lost))
+            if project.path().is_file():
+                request_sweep(self.connection)
 
     def _register(self) -> None:
         """Tell Redis of this worker and its queues, again where it has forgotten or there are new ones."""

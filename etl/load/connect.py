@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -18,6 +19,7 @@ from etl.load.driver_errors import translated, unreachable
 from etl.pipeline import Pipeline, Target
 from etl.values import fill
 
+PATIENCE = 5  # seconds to wait for a target that is only asked what it remembers
 _NAME = re.compile(r"\$\{(\w+)\}")
 
 
@@ -95,6 +97,27 @@ def transaction(url: str, name: str = "") -> Iterator[sa.Connection]:
     except (sa.exc.SQLAlchemyError, psycopg.Error, sqlite3.Error) as error:
         raise unreachable(error, where) from error
     with translated(where), connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def reading(url: str, name: str) -> Iterator[sa.Connection | None]:
+    """Open a connection that writes nothing and waits for no writer; None where there is no SQLite file yet."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if not Path(parsed.database or "").exists():
+            yield None
+            return
+        arguments: dict[str, Any] = {"timeout": PATIENCE}
+    else:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        arguments = {"application_name": "rq-etl", "connect_timeout": str(PATIENCE)}
+    engine = sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True, connect_args=arguments)
+    try:
+        connection = engine.connect()
+    except sa.exc.SQLAlchemyError as error:
+        raise unreachable(error, f"target {name}") from error
+    with translated(f"target {name}"), connection:
         yield connection
 
 

@@ -20,22 +20,18 @@ It stands beside `_etl_loads`, in the schema of the pipeline's table. A retried 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from etl.load import tables
-from etl.load.connect import transaction, url_of
-from etl.load.driver_errors import translated, unreachable
+from etl.load.connect import reading, transaction, url_of
 from etl.pipeline import Pipeline
 
 NAME = "_etl_runs"
-PATIENCE = 5  # seconds to wait for a target that is only asked what it remembers
 _JSON = ("rows", "partitions", "params")
 _MOMENTS = ("submitted", "started", "finished")
 
@@ -118,7 +114,7 @@ def read(
     Raises:
         TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
     """
-    with _reading(url, name) as connection:
+    with reading(url, name) as connection:
         if connection is None:
             return []
         found: list[Record] = []
@@ -181,27 +177,6 @@ def _table(schema: str | None) -> sa.Table:
         sa.Index(f"{NAME}_finished", "finished"),
         schema=schema,
     )
-
-
-@contextmanager
-def _reading(url: str, name: str) -> Iterator[sa.Connection | None]:
-    """Open a connection that writes nothing and waits for no writer; None where there is no SQLite file yet."""
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        if not Path(parsed.database or "").exists():
-            yield None
-            return
-        arguments: dict[str, Any] = {"timeout": PATIENCE}
-    else:
-        parsed = parsed.set(drivername="postgresql+psycopg")
-        arguments = {"application_name": "rq-etl", "connect_timeout": str(PATIENCE)}
-    engine = sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True, connect_args=arguments)
-    try:
-        connection = engine.connect()
-    except sa.exc.SQLAlchemyError as error:
-        raise unreachable(error, f"target {name}") from error
-    with translated(f"target {name}"), connection:
-        yield connection
 
 
 __all__ = ["NAME", "Record", "read", "remember", "write"]

@@ -57,7 +57,7 @@ class Entry:
 
 def table(connection: sa.Connection, pipeline: Pipeline) -> sa.Table:
     """Return the ledger, made if it is missing. It stands in the schema of the pipeline's table."""
-    made = _table(tables.split(connection, pipeline.table)[0])
+    made = named(tables.split(connection, pipeline.table)[0])
     if not sa.inspect(connection).has_table(NAME, schema=made.schema):
         tables.kind(connection).lock(connection, "table", NAME)
         made.create(connection, checkfirst=True)
@@ -65,7 +65,8 @@ def table(connection: sa.Connection, pipeline: Pipeline) -> sa.Table:
 
 
 @lru_cache  # statements are compiled anew for a new table
-def _table(schema: str | None) -> sa.Table:
+def named(schema: str | None) -> sa.Table:
+    """Return the ledger of a schema, there or not."""
     text, number = sa.Text, sa.BigInteger
     return sa.Table(
         NAME,
