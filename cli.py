@@ -285,12 +285,14 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
 
 
 @cli.command()
+@click.option("--fix", is_flag=True, help="First take back lost jobs, close lost runs and sweep old leftovers.")
 @common
-def doctor() -> None:
+def doctor(fix: bool) -> None:
     """Check what a run needs; each failure comes with its remedy."""
     from jobs import doctor as checks
 
-    found = checks.examine(shared.config, shared.redis)
+    mended = checks.mend(shared.config, shared.redis) if fix else []
+    found = [*mended, *checks.examine(shared.config, shared.redis)]
     shared.print(found, lambda: checks.show(found))
     sys.exit(checks.exit_code(found))
 
@@ -326,6 +328,53 @@ def workers() -> None:
     found = processes.workers(shared.session(workers=0))
     columns = ("name", "host", "pid", "state", "job", "jobs_done", "heartbeat_age")
     shared.print(found, lambda: console.table(columns, [[line[name] for name in columns] for line in found]))
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+@common
+def clients(ctx: click.Context) -> None:
+    """Show who waits and who works, and how fairly; pause, resume and limit clients."""
+    if ctx.invoked_subcommand is None:
+        from jobs import clients as steering
+        from jobs import console
+
+        session = shared.session(workers=0)
+        found = steering.overview(session.connection, list(session.config.clients))
+        fairness = steering.fairness(found)
+        shared.print({"clients": found, "fairness": fairness}, lambda: console.clients(found, fairness))
+
+
+@clients.command()
+@click.argument("names", nargs=-1, required=True, metavar="CLIENT…")
+@common
+def pause(names: tuple[str, ...]) -> None:
+    """Hold clients' waiting jobs; what runs ends."""
+    from jobs import commands
+
+    shared.print(commands.steer(shared, "pause", names), lambda: click.echo(f"paused {', '.join(names)}"))
+
+
+@clients.command()
+@click.argument("names", nargs=-1, required=True, metavar="CLIENT…")
+@common
+def resume(names: tuple[str, ...]) -> None:
+    """Let clients' jobs go on."""
+    from jobs import commands
+
+    shared.print(commands.steer(shared, "resume", names), lambda: click.echo(f"resumed {', '.join(names)}"))
+
+
+@clients.command()
+@click.argument("name", metavar="CLIENT")
+@click.argument("most", type=click.IntRange(1), required=False)
+@common
+def limit(name: str, most: int | None) -> None:
+    """Cap a client's jobs in progress at MOST; without MOST, as etl.toml says."""
+    from jobs import commands
+
+    said = f"{name}: at most {most} jobs at once" if most else f"{name}: as etl.toml says"
+    shared.print(commands.steer(shared, "limit", (name,), most), lambda: click.echo(said))
 
 
 @cli.group()

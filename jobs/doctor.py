@@ -4,7 +4,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,62 @@ def examine(config: str | None, redis: str | None) -> list[Finding]:
     """
     project.use(config)
     return list(_findings(redis))
+
+
+def mend(config: str | None, redis: str | None) -> list[Finding]:
+    """Make the pass and the sweep once, at once, as workers do every few seconds and every hour.
+
+    Args:
+        config, redis: See `examine`.
+
+    Returns:
+        Findings that say what was mended, and what could not be.
+    """
+    from jobs import sweep
+    from jobs.reconcile import reconcile
+
+    project.use(config)
+    url = redis or settings.redis_url()
+    try:
+        found = broker.connect(url, project.path().parent, start=False)
+    except EtlError as exc:
+        if url:
+            return [_error("pass", exc)]
+        found = None  # no Redis runs here, so nothing is active
+    findings = []
+    try:
+        if found is not None:
+            keys = found.connection.smembers("rq:queues")
+            names = [key.decode().removeprefix("rq:queue:") for key in keys]  # type: ignore[union-attr]
+            found.connection.delete("etl:sweep")  # look for what is in no list, too, however lately that was done
+            mended = reconcile(found.connection, names)
+            counts = {
+                "jobs taken back from lost workers": len(mended.lost),
+                "due retries released": mended.due,
+                "jobs released that nothing else had queued": mended.released,
+                "runs closed that nothing would have ended": len(mended.closed),
+            }
+            findings.append(_fine("pass", _counted(counts)))
+        swept = sweep.clean(found.connection if found is not None else None, project.config())
+        counts = {
+            "folders removed from staging": swept.folders,
+            "shadow tables dropped": swept.shadows,
+            "runs told to their targets": swept.remembered,
+        }
+        findings.append(_fine("sweep", _counted(counts)))
+        findings += [_warning("sweep", trouble, "mend it and try again") for trouble in swept.troubles]
+    except EtlError as exc:
+        findings.append(_error("sweep", exc))
+    except RedisError as exc:
+        findings.append(_failure("pass", f"Redis: {type(exc).__name__}", "see its log", 3))
+    finally:
+        if found is not None:
+            found.close()
+    return findings
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing to mend"
 
 
 def exit_code(found: Sequence[Finding]) -> int:

@@ -108,11 +108,11 @@ class Project:
             return connection.execute(query).fetchall()
 
     def tables(self, database: str = "warehouse.db") -> list[str]:
-        """Return the names of the target's tables but the ledger."""
+        """Return the names of the target's tables but our own."""
         if not (self.root / database).exists():
             return []
         names = self.rows("select name from sqlite_master where type = 'table' order by 1", database)
-        return [name for (name,) in names if name != "_etl_loads"]
+        return [name for (name,) in names if not name.startswith("_etl_")]
 
 
 @pytest.fixture
