@@ -14,6 +14,8 @@ from rq.job import Job
 from etl import code
 from etl import load as target
 from etl import rejects as rejected_rows
+from etl.casts import as_text, plain
+from etl.columns import match
 from etl.errors import EtlError
 from etl.staging import Marker
 from jobs import holding, receipts, runs
@@ -215,34 +217,42 @@ def _job_error(connection: Redis, work: Work, number: int, stage: str) -> str | 
 
 def _keep_duplicates(work: Work, duplicates: Sequence[Any]) -> None:
     """Write rows whose unique value another partition has too as rejects, with their source row."""
-    wanted: dict[int, dict[int, Any]] = {}
-    for duplicate in duplicates:
-        wanted.setdefault(duplicate.partition, {})[duplicate.row] = duplicate
-    if not wanted:
+    if not duplicates:
         return
     entries = []
     for partition in work.plan.partitions:
-        found = wanted.get(partition.number, {})
-        marker = work.staging.marker("extract", partition.number) if found else None
-        for chunk in work.staging.chunks(marker.data if marker else ()):
-            mine = chunk.filter(pc.is_in(chunk["_row"], pa.array(list(found), pa.int64())))
-            names = [name for name in mine.column_names if name != "_row"]
-            for row in mine.to_pylist():
-                duplicate = found[row["_row"]]
-                file, line = receipts.place(partition, row["_row"])
-                entries.append(
-                    {
-                        "file": file,
-                        "row": line,
-                        "column": duplicate.column,
-                        "value": duplicate.value,
-                        "reason": "not unique",
-                        "raw": rejected_rows.raw_json(names, [row[name] for name in names]),
-                    }
-                )
+        wanted = [duplicate for duplicate in duplicates if duplicate.partition == partition.number]
+        source = _source_rows(work, partition.number, [duplicate.row for duplicate in wanted]) if wanted else {}
+        for duplicate in wanted:
+            row = source.get(duplicate.row)  # a function may have made rows of its own
+            headers = match(list(row), work.pipeline, "") if row else {}
+            header = next((header for header, name in headers.items() if name == duplicate.column), None)
+            file, line = receipts.place(partition, duplicate.row) if row else (partition.pieces[0].file, None)
+            entries.append(
+                {
+                    "file": file,
+                    "row": line,
+                    "column": duplicate.column,
+                    "value": row[header] if row and header else None,
+                    "reason": "not unique",
+                    "raw": rejected_rows.raw_json(list(row), list(row.values())) if row else None,
+                }
+            )
     with work.staging.writer("finish", 0, "rejects") as rejects:
         rejects.write(rejected_rows.table(entries))
     work.staging.publish("finish", 0, Marker(rejects=tuple(rejects.names)))
+
+
+def _source_rows(work: Work, number: int, lines: Sequence[int]) -> dict[int, dict[str, str | None]]:
+    """Return rows of a partition as text, as they were extracted, by their `_row`."""
+    marker, found = work.staging.marker("extract", number), {}
+    for chunk in work.staging.chunks(marker.data if marker else ()):
+        mine = chunk.filter(pc.is_in(chunk["_row"], pa.array(lines, pa.int64())))
+        texts = [as_text(plain(mine[name])).to_pylist() for name in mine.column_names if name != "_row"]
+        names = [name for name in mine.column_names if name != "_row"]
+        for place, line in enumerate(mine["_row"].to_pylist()):
+            found[line] = {name: text[place] for name, text in zip(names, texts, strict=True)}
+    return found
 
 
 def _list_rejects(work: Work, tally: receipts.Tally) -> list[str]:
