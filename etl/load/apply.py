@@ -13,10 +13,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl.errors import ReceiptMismatch
+from etl.errors import ReceiptMismatch, TableMismatch
 from etl.load import tables
 from etl.load.rows import ID, LINE, ORDER
 from etl.load.shadow import SETTLED, Shadow, id_key, partition_of
+from etl.pipeline import Pipeline
 from etl.plan import Partition
 
 
@@ -53,14 +54,15 @@ def apply(
     """
     connection, pipeline = shadow.connection, shadow.pipeline
     database = tables.kind(connection)
-    # The order of locks is the same everywhere: ledger row, this, tables. So no two loads wait for each other.
-    database.lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
+    _lock(connection, pipeline)
     outcomes = {number: Outcome(staged=count) for number, count in (staged or shadow.counts()).items()}
     key = (*(["_client"] if pipeline.shared else []), *pipeline.load.key) if pipeline.load.mode == "merge" else ()
     own = ["_client"] * pipeline.shared + ["_run", "_file"]
     text = database.TYPES["string"]
     wanted = {**shadow.types, **dict.fromkeys(own, text)}
     new = tables.ensure(connection, pipeline.table, wanted, key)
+    if not new and not shadow.temporary:
+        _check_types(shadow)
     tables.drop(connection, shadow.names[1])
     tables.ensure(connection, shadow.names[1], SETTLED, id_key(connection), temporary=shadow.temporary)
     database.prepare(connection, shadow.rows)
@@ -85,6 +87,37 @@ def apply(
     for outcome in outcomes.values():
         outcome.loaded = outcome.staged - outcome.unchanged - outcome.superseded - outcome.rejected
     return outcomes
+
+
+def lock_table(connection: sa.Connection, pipeline: Pipeline) -> None:
+    """Wait until no other load makes or widens the table, and let none until the transaction ends."""
+    _lock(connection, pipeline)
+    tables.kind(connection).lock(connection, "table", pipeline.table)
+
+
+def _lock(connection: sa.Connection, pipeline: Pipeline) -> None:
+    # The order of locks is the same everywhere: ledger row, this, tables. So no two loads wait for each other.
+    tables.kind(connection).lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
+
+
+def _check_types(shadow: Shadow) -> None:
+    """Meet a table that another run has made, with other types, since the rows were staged.
+
+    Raises:
+        TableMismatch: It has.
+    """
+    if shadow.connection.dialect.name == "sqlite":
+        return  # any column takes any value
+    there = tables.existing(shadow.connection, shadow.pipeline.table) or {}
+    fits = tables.kind(shadow.connection).FITS
+    for name, type in shadow.types.items():
+        staged, found = tables.word(type), tables.word(there[name]) if name in there else ""
+        if found and staged in fits and found not in fits[staged]:
+            raise TableMismatch(
+                f"table {shadow.pipeline.table}, column {name}: it was made as {there[name]} while this run had "
+                f"staged {staged}",
+                "run the pipeline again, or declare the column's type in [columns]",
+            )
 
 
 class _Step:

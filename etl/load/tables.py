@@ -90,11 +90,13 @@ class Fit:
         types: Columns to load, with the type they have there or would be made with.
         casts: Arrow types to cast columns to first.
         warnings: What is left out although it was declared.
+        makes: Whether the table, or a column of it, has yet to be made.
     """
 
     types: dict[str, TypeEngine[Any]]
     casts: dict[str, pa.DataType] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    makes: bool = False
 
 
 def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit:
@@ -137,7 +139,7 @@ def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit
             types[name] = database.TYPES[wanted]
         elif name in pipeline.load.by:
             types[name] = database.TYPES["string"]
-    return Fit(types, casts, tuple(warnings))
+    return Fit(types, casts, tuple(warnings), any(fold(name) not in known for name in types))
 
 
 def _check_names(names: Sequence[str], fold: Any, limit: int) -> None:

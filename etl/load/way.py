@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from etl.errors import ReceiptMismatch, TableMismatch
 from etl.load import ledger, tables
-from etl.load.apply import apply
+from etl.load.apply import apply, lock_table
 from etl.load.ledger import Delivery
 from etl.load.rows import Writer, grouped, kind_of
 from etl.load.shadow import TEMPORARY, Shadow
@@ -59,7 +59,7 @@ class Way:
         writer = Writer(self.pipeline, self.delivery.run, self.delivery.partition, staged=False)
         own = dict.fromkeys(writer.extra, tables.kind(self.connection).TYPES["string"])
         for schema, group in grouped(self.pipeline, chunks):
-            fit = self._fit(schema)
+            fit = self._fit(schema, alone=True)
             tables.ensure(self.connection, self.pipeline.table, {**fit.types, **own})
             self._write(self.pipeline.table, writer, fit, group)
         return writer.written
@@ -68,7 +68,7 @@ class Way:
         """Write rows into a staging table; return how many."""
         writer = Writer(self.pipeline, self.delivery.run, self.delivery.partition, staged=True)
         for schema, group in grouped(self.pipeline, chunks):
-            fit = self._fit(schema)
+            fit = self._fit(schema, alone=shadow.temporary)
             self._check_staged(shadow, fit)
             shadow.widen(fit.types)
             self._write(shadow.names[0], writer, fit, group)
@@ -94,8 +94,13 @@ class Way:
         )  # fmt: skip
         return LoadCounts(**{**asdict(counts), "warnings": tuple(dict.fromkeys(self.warnings))})
 
-    def _fit(self, schema: pa.Schema) -> tables.Fit:
+    def _fit(self, schema: pa.Schema, *, alone: bool) -> tables.Fit:
+        """Say how rows go into the table; `alone` where what it lacks is made in this transaction."""
         fit = tables.fit(self.connection, self.pipeline, schema)
+        if fit.makes and alone:
+            # Another client's load may be making it at this moment, with types inferred from its own rows.
+            lock_table(self.connection, self.pipeline)
+            fit = tables.fit(self.connection, self.pipeline, schema)
         self.warnings += fit.warnings
         self.types |= {name: kind_of(name, schema.field(name).type) for name in fit.types}
         return fit
