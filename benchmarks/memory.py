@@ -40,7 +40,7 @@ def measure(where: Path, redis: str, target: str, mode: str) -> tuple[float, dic
         began = time.monotonic()
         run = api.Run(session, graph.submit(session.connection, resolve(session.config, "claims", "c000")))
         highest: dict[int, int] = {}
-        while session.is_active(run.id):
+        while run.id in session.active():
             for pid, memory in peaks(worker.pid).items():
                 highest[pid] = max(memory, highest.get(pid, 0))
             time.sleep(0.05)

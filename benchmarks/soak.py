@@ -90,7 +90,7 @@ def soak(folder: Path, clients: int, rounds: int, workers: int, rows: int) -> It
             began = time.monotonic()
             ids = [graph.submit(session.connection, resolve(session.config, "claims", name)) for name in names]
             submitting = time.monotonic() - began
-            while any(session.is_active(run) for run in ids[::-1]):
+            while session.active().intersection(ids):
                 session.advance(0.1)
             seconds = time.monotonic() - began
             found = runs.snapshot(session.connection, ids)

@@ -181,9 +181,10 @@ def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
     pending = list(runs_)
     deadline = None if timeout is None else time.monotonic() + timeout
     while pending:
+        active = {session: session.active() for session in {run.session for run in pending}}
         left: list[Run] = []
         for run in pending:
-            if run.session.is_active(run.id):
+            if run.id in active[run.session]:
                 left.append(run)
             else:
                 yield run

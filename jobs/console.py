@@ -107,7 +107,7 @@ def _wait(
 ) -> list[dict[str, Any]]:
     shown = 0.0
     while pending:
-        still = {run for run in pending if session.is_active(run)}
+        still = pending & session.active()
         for run in runs.snapshot(session.connection, sorted(pending - still)):
             ended(run)
         pending = still

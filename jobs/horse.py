@@ -185,6 +185,7 @@ def _serve(pipe: Connection, connection: Redis, preload: bool) -> None:
         if preload:
             with contextlib.suppress(Exception):
                 importlib.import_module("jobs.stages")
+                importlib.import_module("pandera.pandas")
         pipe.send_bytes(json.dumps([None, None]).encode())
         imported = 0
         while True:

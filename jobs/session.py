@@ -122,11 +122,11 @@ class Session:
             self._processes[index] = self._start_worker()
             self._started = time.monotonic()
 
-    def is_active(self, run: str) -> bool:
-        """Whether a run has not ended."""
+    def active(self) -> frozenset[str]:
+        """Return the ids of the runs that have not ended, held ones included."""
         # In this order: a run goes from held to active, never back.
-        held = self.connection.zscore(runs.HELD, run) is not None
-        return held or bool(self.connection.sismember(runs.ACTIVE, run))
+        held = runs.held(self.connection)
+        return frozenset([*held, *runs.active(self.connection)])
 
     def advance(self, seconds: float) -> None:
         """Let work go on for a moment: here, where jobs run in this process, else by waiting."""

@@ -64,12 +64,12 @@ def work_of(stage: str, run: str, number: int, record: dict[str, str]) -> Work:
         EtlError: The run is not in the staging that this worker knows.
     """
     staging = Staging(settings.staging(), record["client"], run)
-    pipeline, plan, context = _spec(settings.staging(), record["client"], run, record["attempt"])
+    pipeline, plan, context = _spec(staging.url, record["client"], run, record["attempt"])
     submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
     return Work(run, stage, number, int(record["attempt"]), pipeline, plan, context, staging, submitted, started)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)  # clients take turns: many runs pass between two stages of one
 def _spec(url: str, client: str, run: str, attempt: str) -> tuple[Pipeline, Plan, Context]:
     spec = Staging(url, client, run).read_json("run.json")
     if spec is None:

@@ -23,6 +23,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -162,6 +163,7 @@ def _record(values: dict[str, Any]) -> Record:
     return Record(**values)
 
 
+@lru_cache  # statements are compiled anew for a new table
 def _table(schema: str | None) -> sa.Table:
     text, moment = sa.Text, sa.TIMESTAMP(timezone=True)
     kinds: dict[str, Any] = {"attempt": sa.Integer, **dict.fromkeys(_MOMENTS, moment)}
