@@ -3,7 +3,6 @@
 import textwrap
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -111,12 +110,12 @@ def test_add_two_and_three(
     from steps import add, fail  # type: ignore[import-not-found]
 
     workers(1, cwd=etl.root)
-    assert enqueue("acme", add, 2, 3).wait(10) == 5  # type: ignore[attr-defined]
+    assert enqueue("acme", add, 2, 3).wait(10) == 5
     job = enqueue("acme", add, "2", b="3", timeout=5)
-    assert job.wait(10) == "23"  # type: ignore[attr-defined]
+    assert job.wait(10) == "23"
     failing = enqueue("acme", fail, "Jane Roe")
     with pytest.raises(Exception, match="ValueError"):
-        failing.wait(10)  # type: ignore[attr-defined]
+        failing.wait(10)
     result = failing.latest_result()
     assert result is not None
     assert "Jane" not in str(result.exc_string)
