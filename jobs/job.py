@@ -67,7 +67,7 @@ class EtlJob(Job):
         """
         try:
             job = cast(EtlJob, super().fetch(id, connection=connection))
-            _ = job.func_name, job.meta
+            job.func_name, job.meta  # noqa: B018 - both are read when asked for
         except NoSuchJobError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, DeserializationError) as error:
@@ -87,6 +87,12 @@ class EtlJob(Job):
     def dependency_ids(self) -> list[str]:
         """Ids of the jobs this one waits for."""
         return [_Id(id) for id in super().dependency_ids]
+
+    def return_value(self, refresh: bool = False) -> Any:
+        """Return what the latest execution returned, or None; a stage's counts stand in the job's hash."""
+        value = super().return_value(refresh)
+        raw = self.connection.hget(self.key, "result") if value is None else None
+        return self.serializer.loads(raw) if isinstance(raw, bytes) else value
 
     def perform(self) -> Any:
         """Call the job's function and return its value.
