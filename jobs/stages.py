@@ -16,7 +16,7 @@ from rq.job import Job
 
 from etl import load as target
 from etl.columns import match
-from etl.errors import EtlError
+from etl.errors import EtlError, TableMismatch
 from etl.extract import extract as read_source
 from etl.infer import candidates, decide, merge_candidates
 from etl.pipeline import Pipeline
@@ -150,13 +150,16 @@ def _types(work: Work) -> dict[str, str] | None:
         return None
     found: dict[str, str] | None = work.staging.read_json("types.json")
     if found is None:
-        markers = [work.staging.marker("extract", p.number) for p in work.plan.partitions]
-        fitting = [marker.types for marker in markers if marker is not None and marker.types is not None]
-        candidates_ = merge_candidates(fitting)
-        decided = decide(candidates_, _existing(work.pipeline, list(candidates_)))
-        work.staging.write_json("types.json", decided)
+        _decide_types(work)
         found = work.staging.read_json("types.json")
     return found
+
+
+def _decide_types(work: Work) -> None:
+    markers = [work.staging.marker("extract", p.number) for p in work.plan.partitions]
+    fitting = [marker.types for marker in markers if marker is not None and marker.types is not None]
+    candidates_ = merge_candidates(fitting)
+    work.staging.write_json("types.json", decide(candidates_, _existing(work.pipeline, list(candidates_))))
 
 
 def _existing(pipeline: Pipeline, headers: list[str]) -> dict[str, str]:
@@ -166,6 +169,19 @@ def _existing(pipeline: Pipeline, headers: list[str]) -> dict[str, str]:
 
 
 def _load(work: Work, connection: Redis) -> Marker:
+    try:
+        return _deliver(work)
+    except TableMismatch:
+        if work.pipeline.columns:
+            raise
+    # Since the types were inferred, another client's load may have made the table, with types of its own rows.
+    _decide_types(work)
+    work.staging.withdraw("transform", work.number)
+    _transform(work, connection)
+    return _deliver(work)
+
+
+def _deliver(work: Work) -> Marker:
     source, rows = work.input("extract"), work.input("transform")
     delivery = target.Delivery(
         pipeline=work.pipeline,
