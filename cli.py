@@ -112,7 +112,7 @@ def run(
     if bool(clients) == all_clients:
         raise click.UsageError("give --client NAME or --all-clients")
     project.use(shared.config)
-    wanted = commands.wanted(project.config(), pipelines, clients)
+    wanted = commands.wanted(project.config(), pipelines, clients, pairs(params))
     session = shared.session(inline=inline, workers=workers)
     try:
         waiting = wait or inline or workers is not None or session.is_ours

@@ -19,18 +19,24 @@ if TYPE_CHECKING:
     from jobs.shared import Shared
 
 
-def wanted(config: Config, pipelines: Sequence[str], clients: Sequence[str]) -> list[tuple[str, str]]:
+def wanted(
+    config: Config, pipelines: Sequence[str], clients: Sequence[str], params: Mapping[str, str]
+) -> list[tuple[str, str]]:
     """Return the (client, pipeline) pairs meant; no clients means all, no pipelines all that a client has.
+
+    Args:
+        params: The run's own; they are looked at here so that a mistake stops every run and not some.
 
     Raises:
         UnknownName: A client or a pipeline isn't configured.
+        ConfigError: A parameter is wrong or missing.
     """
     pairs = []
     for client in clients or list(config.clients):
         names = pipelines or needed_first(config, pipelines_of(config, client))
         for name in names:
             if clients or name in pipelines_of(config, client):
-                resolve(config, name, client)
+                resolve(config, name, client, params=params)
                 pairs.append((client, name))
     if not pairs:
         raise ConfigError("no client has the pipeline" if pipelines else "no client is configured", "see etl.toml")

@@ -198,7 +198,14 @@ class _Step:
         if self.pipeline.shared:
             meet.append(table.c._client == self.pipeline.client)
         data = [name for name in self.shadow.types if name not in self.pipeline.load.key]
-        equal = sa.and_(sa.true(), *(table.c[name].is_not_distinct_from(rows.c[name]) for name in data))
+        equal = sa.and_(
+            sa.true(),
+            *(
+                # As rows: SQLite takes no more than a thousand terms in a chain.
+                sa.tuple_(*(table.c[name] for name in some)).is_not_distinct_from(sa.tuple_(*(rows.c[name] for name in some)))
+                for some in (data[start : start + 100] for start in range(0, len(data), 100))
+            ),
+        )
         older: sa.ColumnElement[bool] = sa.false()
         if self.newest:
             there, here = table.c[self.newest], rows.c[self.newest]
