@@ -202,7 +202,9 @@ class _Step:
             sa.true(),
             *(
                 # As rows: SQLite takes no more than a thousand terms in a chain.
-                sa.tuple_(*(table.c[name] for name in some)).is_not_distinct_from(sa.tuple_(*(rows.c[name] for name in some)))
+                sa.tuple_(*(table.c[name] for name in some)).is_not_distinct_from(
+                    sa.tuple_(*(rows.c[name] for name in some))
+                )
                 for some in (data[start : start + 100] for start in range(0, len(data), 100))
             ),
         )
