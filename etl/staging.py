@@ -80,7 +80,7 @@ class Staging:
         with _failing_as_staging(self.folder):
             if not self.local:
                 return self._put(name, content, exclusive)
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            _make_private(self.folder)
             temporary = self.path(f".{name}.{secrets.token_hex(4)}")
             try:
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -243,7 +243,7 @@ class Writer:
         self._close()
         name = f"{self.stem}.{len(self.names)}.parquet"
         if self.staging.local:
-            os.makedirs(self.staging.folder, mode=0o700, exist_ok=True)
+            _make_private(self.staging.folder)
             self._sink = open(os.open(self.staging.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
         else:
             self._sink = pa.BufferOutputStream()
@@ -274,6 +274,17 @@ class Writer:
                 with suppress(OSError):  # a full disk takes no last bytes either
                     self._sink.close()
             self.staging._remove_files(self.names)
+
+
+def _make_private(folder: str) -> None:
+    """Make a folder and what it lies in, for the owner alone; `os.makedirs` gives its mode to the last one only."""
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_private(os.path.dirname(folder))
+        _make_private(folder)
 
 
 def _marker_name(stage: str, partition: int) -> str:
