@@ -44,7 +44,7 @@ def _exists(local: datetime, moment: datetime, zone: ZoneInfo) -> bool:
 
 def due(cron: str, zone: str, after: datetime, until: datetime) -> list[datetime]:
     """Return the moments after one moment and not after another, in UTC."""
-    found = []
+    found: list[datetime] = []
     for moment in moments(cron, zone, after):
         if moment > until:
             return found

@@ -90,6 +90,7 @@ class Pipeline(Definition):
     params: dict[str, Any] = Field(default_factory=dict)
     timezone: str = "UTC"
     max_active: int = 4
+    weight: int = 1
     given: tuple[str, ...] = ()  # keys that were given for one run alone: a retry keeps them
 
     @property
@@ -266,6 +267,7 @@ def resolve(
         params=values,
         timezone=owner.timezone,
         max_active=owner.max_active,
+        weight=owner.weight,
         given=() if max_rejects is None else ("max_rejects",),
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from etl.errors import AlreadyRunning, ConfigError, EtlError
 from etl.pipeline import Config, Pipeline, needed_first, pipelines_of, resolve
 from jobs import backfill as past
-from jobs import console, graph, history, holding, runs
+from jobs import clients, console, graph, history, holding, runs
 from jobs import rejects as rejected
 from jobs.session import Session
 from jobs.shared import print_json
@@ -132,6 +132,22 @@ def backfill(
     else:
         print(f"{console.plural(len(ids), 'run')} submitted, {console.plural(skipped, 'window')} loaded already")
     return 0
+
+
+def steer(shared: "Shared", verb: str, names: Sequence[str], most: int | None = None) -> list[dict[str, Any]]:
+    """Pause, resume or limit clients, and return how they stand.
+
+    Raises:
+        UnknownName: A client isn't configured.
+    """
+    session = shared.session(workers=0)
+    for name in names:
+        pipelines_of(session.config, name)
+    if verb == "limit":
+        clients.limit(session.connection, names[0], most)
+    else:
+        {"pause": clients.pause, "resume": clients.resume}[verb](session.connection, names)
+    return clients.overview(session.connection, names)
 
 
 def wait(session: Session, texts: Sequence[str], *, as_json: bool) -> int:

@@ -232,3 +232,23 @@ def _note(color: str, name: str, text: str) -> None:
 def first_line(text: str) -> str:
     """Return the first line of an error."""
     return text.splitlines()[0] if text else text
+
+
+def clients(found: Sequence[Mapping[str, Any]], fairness: float | None) -> None:
+    """Print a line a client, the busiest first, and how fairly workers were shared over the last hour."""
+    columns = (
+        "client",
+        "state",
+        "limit",
+        "waiting",
+        "running",
+        "held",
+        "last_state",
+        "wait_seconds",
+        "service_seconds",
+        "share",
+    )
+    busy = sorted(found, key=lambda line: (-line["running"], -line["waiting"], -line["held"], line["client"]))
+    table(columns, [[line[name] for name in columns] for line in busy])
+    if fairness is not None:
+        out().print(f"worker time was shared with a fairness of {fairness:.2f} over the last hour (1 is even)")

@@ -130,6 +130,7 @@ def submit(
             partitions=len(planned.partitions),
             warnings=planned.warnings,
             max_active=pipeline.max_active,
+            weight=pipeline.weight,
         )
 
     try:

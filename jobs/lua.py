@@ -106,21 +106,24 @@ end
 """
 
 # ARGV: lease s, execution id, worker's name or '', now as text, now in seconds, names of queues (one per line).
-# The queue after the one served last is served next, by whichever worker asks.
+# The queue after the one served last is served next, by whichever worker asks; a client of weight 3 is served
+# three times in its turn.
 TAKE = """
 if redis.call('EXISTS', 'rq:suspended') == 1 then return false end
-local names, last, start = {}, redis.call('GET', 'etl:turn'), 0
+local names, turn, start = {}, redis.call('HMGET', 'etl:turn', 'name', 'left'), 0
+local left, weight = tonumber(turn[2] or 0), 1
 for name in string.gmatch(ARGV[6], '[^\\n]+') do
   names[#names + 1] = name
-  if name == last then start = #names end
+  if name == turn[1] then start = left > 0 and #names - 1 or #names end
 end
 
 local function is_open(name)
   local client = string.match(name, '^etl%-(.+)$')
   if not client then return true end
-  local limits = redis.call('HMGET', 'etl:client:' .. client, 'paused', 'max_active')
+  local limits = redis.call('HMGET', 'etl:client:' .. client, 'paused', 'limit', 'max_active', 'weight')
   if limits[1] and limits[1] ~= '' and limits[1] ~= '0' then return false end
-  local cap = tonumber(limits[2] or '')
+  weight = tonumber(limits[4] or '') or 1
+  local cap = tonumber(limits[2] or '') or tonumber(limits[3] or '')
   return not cap or redis.call('ZCARD', 'rq:wip:' .. name) < cap
 end
 
@@ -137,7 +140,7 @@ local function lend(name, id)
   if ARGV[3] ~= '' then
     redis.call('HSET', 'rq:worker:' .. ARGV[3], 'state', 'busy', 'current_job', id, 'current_job_working_time', '0')
   end
-  redis.call('SET', 'etl:turn', name)
+  redis.call('HSET', 'etl:turn', 'name', name, 'left', name == turn[1] and left > 0 and left - 1 or weight - 1)
   return {name, id, redis.call('HGETALL', key)}
 end
 

@@ -12,7 +12,9 @@
 | `etl:held` | sorted set: runs that wait for others, by the moment they were submitted |
 | `etl:due` | hash: `<client>/<pipeline>` → the last moment of its schedule that was seen to |
 | `etl:last` | hash: `<client>/<pipeline>` → id and state of the run without a window that ended last |
-| `etl:client:<client>` | hash: `max_active`, `paused` (read by *take*) |
+| `etl:client:<client>` | hash: `max_active`, `weight`; `limit`, `paused` set by an operator (read by *take*) |
+| `etl:use:<ten minutes>` | hash: each queue's jobs, seconds waited and seconds worked in that span; two hours |
+| `etl:turn` | hash: the queue served last, and how often it still may be in its turn |
 """
 
 import json
@@ -124,6 +126,7 @@ def create(
     partitions: int,
     warnings: Sequence[str],
     max_active: int,
+    weight: int = 1,
 ) -> None:
     """Write a new run's keys, or those of one that was held, into an open transaction."""
     now = time.time()
@@ -144,7 +147,7 @@ def create(
     pipe.zrem(HELD, run)
     pipe.sadd(ACTIVE, run)
     pipe.set(holder_key(client, pipeline, start), run)
-    pipe.hset(client_key(client), "max_active", max_active)
+    pipe.hset(client_key(client), mapping={"max_active": max_active, "weight": weight})
 
 
 def _index(pipe: RedisPipeline, run: str, now: float) -> None:
@@ -202,22 +205,6 @@ def hold(
 def held(connection: Redis) -> list[str]:
     """Return the ids of the runs that wait for others, the oldest first."""
     return [cast(str, text_of(run)) for run in cast(list[Any], connection.zrange(HELD, 0, -1))]
-
-
-def seen(connection: Redis, client: str, pipeline: str) -> float | None:
-    """Return the last moment of a schedule that was seen to, in seconds since the epoch, or None."""
-    found = text_of(connection.hget(DUE, f"{client}/{pipeline}"))
-    return float(found) if found else None
-
-
-def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:
-    """Keep the last moment of a schedule that was seen to."""
-    connection.hset(DUE, f"{client}/{pipeline}", repr(moment))
-
-
-def unsee(connection: Redis, client: str, pipeline: str) -> None:
-    """Forget a schedule."""
-    connection.hdel(DUE, f"{client}/{pipeline}")
 
 
 def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | None:

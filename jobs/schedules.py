@@ -18,6 +18,7 @@ from etl import cron
 from jobs import runs
 from jobs.job import EtlJob
 from jobs.queue import PREFIX
+from jobs.shapes import text_of
 
 if TYPE_CHECKING:
     from etl.pipeline import Client, Config, Schedule
@@ -100,8 +101,8 @@ def start_due(config: "Config", connection: Redis, client: str, pipeline: str, n
     if owner is None or schedule is None:
         _remove(connection, entry_id(client, pipeline))
         return []
-    seen = runs.seen(connection, client, pipeline) or now.timestamp()
-    moments = cron.due(schedule.cron, owner.timezone, datetime.fromtimestamp(seen, UTC), now)
+    last = seen(connection, client, pipeline) or now.timestamp()
+    moments = cron.due(schedule.cron, owner.timezone, datetime.fromtimestamp(last, UTC), now)
     started = []
     for moment in _wanted(moments, schedule.catchup, now):
         run = run_id(client, pipeline, moment)
@@ -110,7 +111,7 @@ def start_due(config: "Config", connection: Redis, client: str, pipeline: str, n
             started.append(
                 holding.submit(connection, resolved, queue=True, run=run, due=_local(moment, owner.timezone))
             )
-    runs.see(connection, client, pipeline, moments[-1].timestamp() if moments else seen)
+    see(connection, client, pipeline, moments[-1].timestamp() if moments else last)
     following = cron.following(schedule.cron, owner.timezone, now)[0]
     connection.zadd(ENTRIES, {entry_id(client, pipeline): following.timestamp()}, xx=True)
     connection.zrem(f"rq:failed:{PREFIX}{client}", entry_id(client, pipeline))
@@ -123,6 +124,22 @@ def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[dateti
     if catchup == "none":
         moments = [moment for moment in moments if (now - moment).total_seconds() <= LATE]
     return moments[-1:]
+
+
+def seen(connection: Redis, client: str, pipeline: str) -> float | None:
+    """Return the last moment of a schedule that was seen to, in seconds since the epoch, or None."""
+    found = text_of(connection.hget(runs.DUE, f"{client}/{pipeline}"))
+    return float(found) if found else None
+
+
+def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:
+    """Keep the last moment of a schedule that was seen to."""
+    connection.hset(runs.DUE, f"{client}/{pipeline}", repr(moment))
+
+
+def unsee(connection: Redis, client: str, pipeline: str) -> None:
+    """Forget a schedule."""
+    connection.hdel(runs.DUE, f"{client}/{pipeline}")
 
 
 def run_id(client: str, pipeline: str, moment: datetime) -> str:
@@ -174,7 +191,7 @@ def _write(connection: Redis, client: "Client", pipeline: str, schedule: "Schedu
         job.save(pipeline=pipe)
         pipe.persist(job.key)
         # What a new or changed line would have named before now is not due.
-        runs.see(pipe, client.name, pipeline, now.timestamp())
+        see(pipe, client.name, pipeline, now.timestamp())
         pipe.zadd(ENTRIES, {id: following.timestamp()})
         pipe.execute()
 
@@ -186,7 +203,7 @@ def _remove(connection: Redis, id: str) -> None:
         pipe.delete(EtlJob.key_for(id), f"rq:results:{id}")
         for registry in ("finished", "failed"):
             pipe.zrem(f"rq:{registry}:{PREFIX}{client}", id)
-        runs.unsee(pipe, client, pipeline)
+        unsee(pipe, client, pipeline)
         pipe.execute()
 
 

@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import click
+
 if TYPE_CHECKING:
     from jobs.session import Session
 
@@ -15,6 +17,10 @@ class Shared:
         self.config: str | None = None
         self.redis: str | None = None
         self.json = False
+
+    def forget(self) -> None:
+        """Begin anew, as for another command line in the same process."""
+        self.__init__()  # type: ignore[misc]
 
     def take(self, config: str | None, redis: str | None, json: bool) -> None:
         """Keep what was given; what stands after the command's name wins."""
@@ -39,3 +45,32 @@ class Shared:
 def print_json(value: Any) -> None:
     """Print a value as one JSON document on stdout."""
     print(json.dumps(value, indent=2, default=str))
+
+
+shared = Shared()
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that every command has."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        shared.take(**{"config": None, "redis": None, "json": False, str(param.name): value})
+
+    options = (
+        click.option(
+            "--config", metavar="FILE", expose_value=False, callback=keep, help="etl.toml to use (or ETL_CONFIG)."
+        ),
+        click.option("--redis", metavar="URL", expose_value=False, callback=keep, help="Redis to use (or REDIS_URL)."),
+        click.option("--json", is_flag=True, expose_value=False, callback=keep, help="Print one JSON document."),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+def pairs(params: tuple[str, ...]) -> dict[str, str]:
+    """Return `K=V` options as a dictionary."""
+    found = dict(param.partition("=")[::2] for param in params if "=" in param)
+    if len(found) != len(params):
+        raise click.UsageError("--param takes NAME=VALUE, each name once")
+    return found

@@ -203,7 +203,6 @@ def test_the_command_shows_what_it_would_do_and_does_it(
     def command(*more: str) -> tuple[Any, list[Any]]:
         words = ["rq-etl", "backfill", "claims", "--client", "acme", "--start", "2026-01-01", "--end", "2026-01-03"]
         monkeypatch.setattr("sys.argv", [*words, "--config", str(config.path), "--inline", "--json", *more])
-        monkeypatch.setattr(cli, "shared", type(cli.shared)())
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return ended.value.code, json.loads(capsys.readouterr().out)

@@ -106,7 +106,7 @@ def test_what_was_missed_while_down_is_caught_up_as_the_schedule_says(
     connection: Redis, project_of: Any, catchup: str, expected: list[int]
 ) -> None:
     config = project_of(acme(catchup))
-    runs.see(connection, "acme", "claims", datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp())
+    schedules.see(connection, "acme", "claims", datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp())
     now = datetime(2026, 6, 4, 12, tzinfo=UTC)
     started = schedules.start_due(config, connection, "acme", "claims", now)
     moments = [datetime(2026, 6, day, 0, 30, tzinfo=UTC) for day in expected]
@@ -117,10 +117,10 @@ def test_what_was_missed_while_down_is_caught_up_as_the_schedule_says(
 def test_a_start_that_is_repeated_or_dies_half_way_starts_nothing_twice(connection: Redis, project_of: Any) -> None:
     config = project_of(acme("all"))
     before = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
-    runs.see(connection, "acme", "claims", before)
+    schedules.see(connection, "acme", "claims", before)
     now = datetime(2026, 6, 3, 12, tzinfo=UTC)
     first = schedules.start_due(config, connection, "acme", "claims", now)
-    runs.see(connection, "acme", "claims", before)  # as after a death between the last submit and this note
+    schedules.see(connection, "acme", "claims", before)  # as after a death between the last submit and this note
     assert schedules.start_due(config, connection, "acme", "claims", now) == []
     work(connection)
     assert sorted(run["run"] for run in runs.recent(connection)) == sorted(first)

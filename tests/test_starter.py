@@ -9,7 +9,6 @@ from click.testing import CliRunner
 import cli
 from etl.config import check_functions, load_config
 from etl.errors import ConfigError
-from jobs.shared import Shared
 from jobs.starter import FILES, write
 
 
@@ -53,7 +52,6 @@ def test_init_validate_run_and_rejects_work_one_after_another(tmp_path: Path, mo
     for name in ("ETL_CONFIG", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     for command in ("init", "validate", "run claims --client acme --inline"):
-        monkeypatch.setattr(cli, "shared", Shared())
         result = CliRunner().invoke(cli.cli, command.split())
         assert result.exit_code == 0, result.output
     with sqlite3.connect("warehouse.db") as warehouse:
