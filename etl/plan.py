@@ -166,7 +166,7 @@ def _list(root: str, pattern: str) -> list[_File]:
             continue  # gone since it was listed
         if not os.path.isdir(path):
             name = os.path.relpath(path, root)
-            name = path if name.startswith("..") else name
+            name = os.fsencode(path if name.startswith("..") else name).decode(errors="backslashreplace")
             files.append(_File(stat.st_mtime, name, path, stat.st_size))
     return files
 

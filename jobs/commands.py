@@ -40,7 +40,7 @@ def wanted(
                 pairs.append((client, name))
     if not pairs:
         raise ConfigError("no client has the pipeline" if pipelines else "no client is configured", "see etl.toml")
-    return pairs
+    return list(dict.fromkeys(pairs))
 
 
 def run(

@@ -1,8 +1,9 @@
 """The options that every command has, and what they open. Imported when the command line starts: nothing heavy here."""
 
 import json
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -17,6 +18,7 @@ class Shared:
         self.config: str | None = None
         self.redis: str | None = None
         self.json = False
+        self.document: TextIO | None = None
 
     def forget(self) -> None:
         """Begin anew, as for another command line in the same process."""
@@ -26,7 +28,10 @@ class Shared:
         """Keep what was given; what stands after the command's name wins."""
         self.config = config or self.config
         self.redis = redis or self.redis
-        self.json = json or self.json
+        if json and not self.json:
+            self.json = True
+            # What the user's functions print is no part of the document.
+            self.document, sys.stdout = sys.stdout, sys.stderr
 
     def session(self, **options: Any) -> "Session":
         """Open the broker, with workers where it is ours."""
@@ -44,7 +49,7 @@ class Shared:
 
 def print_json(value: Any) -> None:
     """Print a value as one JSON document on stdout."""
-    print(json.dumps(value, indent=2, default=str))
+    print(json.dumps(value, indent=2, default=str), file=shared.document, flush=True)
 
 
 shared = Shared()
