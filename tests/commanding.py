@@ -82,7 +82,7 @@ class Project:
 
     def __call__(self, command: str, *more: str) -> Said:
         """Run a command as `rq-etl` would be run; its words are split at blanks, `more` is kept whole."""
-        cli.shared.__init__()  # type: ignore[misc]  # a process of its own would start so
+        cli.shared.forget()  # as a process of its own would start
         project.use(None)
         out, err = io.StringIO(), io.StringIO()
         argv, sys.argv = sys.argv, ["rq-etl", *command.split(), *more]

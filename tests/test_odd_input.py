@@ -1,7 +1,9 @@
 """Odd but legal: what real files and real companies look like, through the command line into both kinds of target."""
 
+import os
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -75,6 +77,26 @@ def test_names_of_files_with_blanks_and_letters(etl: Project) -> None:
     assert etl.run()["rows"]["loaded"] == 3
     [(file,)] = etl.rows("select _file from claims where claim_id = 'M1'")
     assert file == "inbox/acme/claims-März 2024 (neu), [1] #.csv"
+
+
+def test_a_name_that_is_not_utf_8(etl: Project) -> None:
+    path = os.fsencode(etl.root / "inbox/acme") + b"/claims-\xe4.csv"
+    Path(os.fsdecode(path)).write_bytes(b"claim_id,amount\nL1,1\nL2,x\n")
+    etl.config(ETL_TOML, ('.csv" }', '.csv", settle = 0 }'))
+    run = etl.run()
+    assert (run["state"], run["rows"]["loaded"], run["rows"]["rejected"]) == ("succeeded", 3, 1)
+    assert etl.rows("select _file from claims where claim_id = 'L1'") == [("inbox/acme/claims-\\xe4.csv",)]
+
+
+def test_what_functions_print_is_not_in_the_document(etl: Project) -> None:
+    etl.write("steps.py", "print('imported')\ndef f(df):\n    print('called')\n    return df\n")
+    etl.config(ETL_TOML, ("transform = []", 'transform = ["steps:f"]'))
+    said = etl("run claims claims --client acme --client acme --inline --json")
+    assert (said.code, len(said.json)) == (0, 1)
+    assert "called" in said.err
+    assert etl("validate --json").json["valid"]
+    assert etl("plan claims --client acme --rows 2 --json").json["rows"][0]["claim_id"] == "A1"
+    assert "called" in etl("run claims --client acme --inline").out
 
 
 @pytest.mark.parametrize("rows", [0, 1])
