@@ -69,6 +69,10 @@ class TooManyRejects(EtlError):
     """More rows were rejected than `max_rejects` allows, so nothing was loaded."""
 
 
+class UnexpectedDelivery(EtlError):
+    """A delivery has other rows than the pipeline expects, so nothing was loaded."""
+
+
 class ChangedFile(EtlError):
     """A file that an append has loaded before has changed since."""
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from redis import Redis
 from rq.job import Job
 
-from etl import code
+from etl import code, expect
 from etl import load as target
 from etl import rejects as rejected_rows
 from etl.casts import as_text, plain
@@ -104,9 +104,14 @@ def remembered(work: Work, ended: Ending) -> target.Record:
 def finish(work: Work, connection: Redis) -> Marker:
     """Close the run of a `finish` stage; called again it ends the same."""
     tally = receipts.gather(work.staging, work.plan.partitions)
+    if (runs.read(connection, work.run) or {}).get("state") != "running":
+        return Marker()  # another execution has ended the run meanwhile, and has cleaned staging up under this one
     failures = _failures(work, tally, connection)
     ended, is_told = _make_final(work, tally, failures)
-    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings]))
+    unmet = expect.unmet(work.pipeline, work.plan.partitions, ended.rows["read"])
+    if unmet and not work.plan.partitions and work.pipeline.expect and work.pipeline.expect.otherwise == "fail":
+        ended = replace(ended, error="; ".join(unmet), exit=1)
+    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *unmet]))
     if not is_told and (why := _remember(work, tally, ended)):
         warnings.append(why)
     kept = _list_rejects(work, tally)
@@ -121,6 +126,7 @@ def finish(work: Work, connection: Redis) -> Marker:
         warnings=warnings,
         error=ended.error,
         exit=ended.exit,
+        attempt=work.attempt,
     )
     holding.release(connection)
     # Last: a finish that dies before the run is closed is done again, and needs what stands here.
@@ -141,7 +147,8 @@ def give_up(connection: Redis, run: str, work: Work | None, error: str, exit: in
             tally = receipts.gather(work.staging, work.plan.partitions)
             ended = ending(tally, _failures(work, tally, connection))
             _remember(work, tally, replace(ended, error=error, exit=exit))
-    runs.close(connection, run, "failed", error=error, exit=exit)
+    attempt = work.attempt if work is not None else None
+    runs.close(connection, run, "failed", error=error, exit=exit, attempt=attempt)
 
 
 def _make_final(work: Work, tally: receipts.Tally, failures: Sequence[Mapping[str, Any]]) -> tuple[Ending, bool]:

@@ -98,7 +98,7 @@ def load(session: Session, run: str, file: Path) -> str:
     # The mended rows are few: replacing a client's table by them would empty it.
     mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
     given = (*pipeline.given, "extract", "load")
-    changed = {"extract": extract, "load": pipeline.load.model_copy(update=mode), "given": given}
+    changed = {"expect": None, "extract": extract, "load": pipeline.load.model_copy(update=mode), "given": given}
     return graph.submit(session.connection, pipeline.model_copy(update=changed))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import sqlalchemy as sa
 
+from etl import expect
 from etl.errors import ReceiptMismatch, TooManyRejects
 from etl.load import function, ledger, tables
 from etl.load.apply import apply
@@ -82,6 +83,7 @@ def load(
     """
     pipeline = delivery.pipeline
     if delivery.partitions == 1:
+        expect.check(pipeline, [delivery.partition], read)
         _check_rejects(pipeline, rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         counts = _load(connection, delivery, chunks)
@@ -120,6 +122,8 @@ def finish(
     if not done:
         return FinishCounts(applied=complete)
     if len(partitions) > 1:
+        if complete:
+            expect.check(pipeline, partitions, read)
         _check_rejects(pipeline, rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         book = ledger.table(connection, pipeline)

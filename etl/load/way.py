@@ -37,7 +37,8 @@ class LoadCounts:
 
 def is_atomic(pipeline: Pipeline) -> bool:
     """Whether a run loads all of its rows or none."""
-    return pipeline.load.atomic or pipeline.load.mode == "replace" or pipeline.max_rejects is not None
+    guarded = pipeline.max_rejects is not None or (pipeline.expect is not None and pipeline.expect.otherwise == "fail")
+    return pipeline.load.atomic or pipeline.load.mode == "replace" or guarded
 
 
 def is_staged(pipeline: Pipeline) -> bool:
