@@ -35,13 +35,13 @@ def init(folder: Path) -> None:
 @common
 def validate() -> None:
     """Check etl.toml, clients/*.toml and the functions they name."""
-    from jobs import commands, project
+    from jobs import commands, console, project
 
     project.use(shared.config)
     config = project.config()
     commands.check_functions(config, config.pipelines)
     count = {"pipelines": len(config.pipelines), "clients": len(config.clients), "targets": len(config.targets)}
-    text = ", ".join(f"{number} {name}" for name, number in count.items())
+    text = ", ".join(console.plural(number, name.rstrip("s")) for name, number in count.items())
     shared.print({"valid": True, **count}, lambda: click.echo(f"{config.path}: fine ({text})"))
 
 
@@ -168,11 +168,11 @@ def backfill(
 @common
 def status(client: str | None) -> None:
     """Show each client's pipelines: the last run, the last success, its age."""
-    from jobs import commands, console
+    from jobs import console
+    from jobs import status as state
 
-    found = commands.status(shared.session(workers=0), client)
-    columns = ("client", "pipeline", "state", "last_success", "age", "rows", "run")
-    shared.print(found, lambda: console.table(columns, [[line[name] for name in columns] for line in found]))
+    found = state.status(shared.session(workers=0), client)
+    shared.print(found, lambda: console.status(found))
 
 
 @cli.command()

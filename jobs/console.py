@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -190,6 +191,31 @@ def kinds_of(found: Iterable[Mapping[str, Any]], *kinds: str) -> list[str]:
 def pace(run: Mapping[str, Any]) -> int | None:
     """Return how many rows a run read in a second."""
     return int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None
+
+
+def status(lines: Sequence[Mapping[str, Any]]) -> None:
+    """Print each client's pipelines: the last run, and how old the last success is."""
+    table(
+        ("client", "pipeline", "state", "last success", "age", "rows", "run"),
+        [
+            (
+                line["client"],
+                line["pipeline"],
+                line["state"],
+                moment(line["last_success"]),
+                span(line["age"]),
+                line["rows"],
+                line["run"],
+            )
+            for line in lines
+        ],
+        spare=("run", "rows"),
+    )
+
+
+def moment(text: str | None) -> str | None:
+    """Return a moment in ISO 8601 as people read it, to the minute, in this machine's zone."""
+    return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M}" if text else None
 
 
 def show(run: Mapping[str, Any]) -> None:
