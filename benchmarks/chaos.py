@@ -73,6 +73,7 @@ class Storm:
         self.ended: dict[tuple[str, str, int], dict[str, Any]] = {}
         self.tally: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.given_up: set[str] = set()
         self.over = False
 
     def tick(self) -> None:
@@ -124,7 +125,8 @@ class Storm:
     def _adopt(self, lane: Lane) -> bool:
         """Take over the run that was submitted for this round, if one was."""
         for run in runs.recent(self.world.connection, client=lane.client, since=lane.since - 1):
-            if run["pipeline"] == lane.pipeline and run["params"].get("round") == str(lane.round):
+            mine = run["pipeline"] == lane.pipeline and run["params"].get("round") == str(lane.round)
+            if mine and run["run"] not in self.given_up:
                 lane.run = run["run"]
                 self.tally["runs whose submitter never heard of them"] += 1
                 return True
@@ -167,6 +169,7 @@ class Storm:
             if connection.sismember(runs.ACTIVE, lane.run):
                 return
             self.tally["runs that could not be retried, run again"] += 1
+            self.given_up.add(lane.run)
             lane.run = ""
 
 
@@ -222,6 +225,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
             },
             "slowest recovery": round(recovered.slowest(outage=False), 1),
             "slowest recovery after Redis was away": round(recovered.slowest(outage=True), 1),
+            "slowest of all": recovered.worst(),
             "never went on": [struck.job for struck in recovered.waiting],
             "errors of failed partitions": dict(storm.errors.most_common(12)),
             "worker starts": sum(worker.starts for worker in world.workers),

@@ -21,12 +21,22 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,
+)
 from redis.retry import Retry
 
 from etl.errors import BrokerUnreachable, ConfigError
 
 OLDEST = (6, 2)
+AWAY = (ConnectionError, TimeoutError, OutOfMemoryError, ReadOnlyError)  # what waiting may cure
 SERVERS = ("redis-server", "valkey-server")
 SOCKET_PATH = 100  # bytes; the kernel takes 107
 PATIENCE = 10.0  # seconds a private server may take to start

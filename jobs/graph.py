@@ -13,12 +13,13 @@ from typing import Any
 
 from redis import Redis, WatchError
 from redis.client import Pipeline as RedisPipeline
+from redis.exceptions import OutOfMemoryError
 from rq import Retry
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Dependency, JobStatus
 
-from etl.errors import AlreadyRunning, BadSource, EtlError, SourceMissing
+from etl.errors import AlreadyRunning, BadSource, BrokerUnreachable, EtlError, SourceMissing
 from etl.pipeline import Config, Pipeline, resolve
 from etl.plan import Partition, Plan, plan
 from etl.staging import Marker, Staging
@@ -159,7 +160,7 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
         raise EtlError(f"run {run} is not known to Redis any more", "run its pipeline again")
     if record["state"] not in ("failed", "canceled"):
         raise EtlError(f"run {run} is {record['state']}; only failed and canceled runs are retried")
-    staging = Staging(resolve(config, record["pipeline"], record["client"]).staging, record["client"], run)
+    staging = Staging(config.staging, record["client"], run)
     spec = staging.read_json("run.json")
     if spec is None:
         raise EtlError(f"run {run} has no staging left", "run its pipeline again")
@@ -256,12 +257,15 @@ def _enqueue(
     graph = [] if dead else list(_jobs(queue, pipeline, run, attempt, partitions, most))
     place = runs.holder_key(pipeline.client, pipeline.name, window)
     queue.get_redis_server_version()  # asked for while enqueueing, and a question has no place inside MULTI
+    sent = False
     with connection.pipeline() as pipe:
         while True:
             try:
                 pipe.watch(place, runs.run_key(run))  # type: ignore[no-untyped-call]
-                state = pipe.hget(runs.run_key(run), "state")
-                if (state.decode() if state else None) != was:  # type: ignore[union-attr]
+                state, written = (raw and raw.decode() for raw in pipe.hmget(runs.run_key(run), "state", "attempt"))  # type: ignore[union-attr]
+                if sent and state != was and written == str(attempt):
+                    return  # it was done, and the connection was cut before Redis could say so
+                if state != was:
                     raise EtlError(f"run {run} is not {was} any more")
                 held = pipe.get(place)
                 _refuse_second(held.decode() if held else None, pipeline)  # type: ignore[union-attr]
@@ -275,10 +279,16 @@ def _enqueue(
                         queue.enqueue_job(job, pipeline=pipe)
                 if graph:
                     pipe.sadd(runs.jobs_key(run), *[job.id for job in graph])
+                sent = True
                 pipe.execute()
                 return
             except WatchError:
                 continue
+            except OutOfMemoryError as exc:  # Redis refuses the whole transaction
+                raise BrokerUnreachable(
+                    f"Redis is out of memory: run of {pipeline.client}/{pipeline.name} is not submitted",
+                    "raise its maxmemory, or shorten settings.history",
+                ) from exc
 
 
 def _jobs(

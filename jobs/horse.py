@@ -13,10 +13,13 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection, Pipe
 
 from redis import Redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 
 from etl.errors import EtlError
 from jobs import settings
+from jobs.broker import AWAY
 from jobs.job import EtlJob
 from jobs.scrub import told
 from jobs.settle import Outcome
@@ -181,6 +184,8 @@ def _serve(pipe: Connection, connection: Redis, preload: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     connection.connection_pool.reset()
+    # A job waits for Redis as its worker does; where that takes too long, its timeout or its lease ends it.
+    connection.set_retry(Retry(ConstantBackoff(0.5), 240, AWAY))
     try:
         if preload:
             with contextlib.suppress(Exception):

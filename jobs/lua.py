@@ -190,13 +190,21 @@ return 1
 # ARGV: queue, entry, now as text, most losses (0: don't count), packed text.
 LOSE = "return lose(ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5])"
 
-# ARGV: now as text, most losses, packed text, names of queues (one per line).
+# ARGV: now as text, most losses, packed text, names of queues (one per line), lease in s.
 # Expired leases and due retries of every queue. Scores far below SHIFT are a stock worker's: its own affair.
+# Where no pass was made for half a lease, Redis was away or all slept: who held a lease then first gets the time to
+# renew it, once in a while, so that a slow cluster can't put this off for ever.
 REAP = """
-local now, lost, due = clock(), {}, 0
+local now, lost, due, lease = clock(), {}, 0, tonumber(ARGV[5])
+local last = tonumber(redis.call('GET', 'etl:passed') or '')
+redis.call('SET', 'etl:passed', seconds(now))
+if last and now - last > lease / 2 then
+  redis.call('SET', 'etl:grace', seconds(now + lease / 2), 'NX', 'PX', string.format('%d', lease * 3000))
+end
+local patient = now < (tonumber(redis.call('GET', 'etl:grace') or '') or 0)
 for name in string.gmatch(ARGV[4], '[^\\n]+') do
   local ended = redis.call('ZRANGEBYSCORE', 'rq:wip:' .. name, seconds(now + SHIFT / 2), seconds(now + SHIFT))
-  for i = #ended, 1, -1 do
+  for i = patient and 0 or #ended, 1, -1 do
     if lose(name, ended[i], ARGV[1], tonumber(ARGV[2]), ARGV[3]) ~= 'gone' then lost[#lost + 1] = ended[i] end
   end
   local scheduled = 'rq:scheduled:' .. name

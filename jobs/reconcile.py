@@ -46,7 +46,7 @@ def reconcile(connection: Redis, names: Sequence[str]) -> Mended:
         names: Names of all queues.
     """
     at = utcformat(now())
-    lost, due = lua.reap(connection, at, settings.MAX_LOSSES, PACKED, "\n".join(names))
+    lost, due = lua.reap(connection, at, settings.MAX_LOSSES, PACKED, "\n".join(names), settings.lease())
     sweep = bool(connection.set("etl:sweep", 1, nx=True, px=int(settings.SWEEP * 1000)))
     released, closed = 0, []
     for raw in cast(set[bytes], connection.smembers(runs.ACTIVE)):

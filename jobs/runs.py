@@ -35,12 +35,13 @@ ENDED = ("succeeded", "failed", "canceled")
 STATES = ("held", "queued", "running", *ENDED)
 
 # KEYS: run, active, holder, stages, jobs, held, last; ARGV: run id, wanted states (comma separated), history in s,
-# how long stages are kept in s, field, value, …
+# how long stages are kept in s, the attempt that ends or '', field, value, …
 # Closing is one step: a run that has ended keeps its first ending, and its place is free at the same moment.
 _CLOSE = """
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state or not string.find(',' .. ARGV[2] .. ',', ',' .. state .. ',', 1, true) then return state end
-for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[5] ~= '' and redis.call('HGET', KEYS[1], 'attempt') ~= ARGV[5] then return 'another attempt' end
+for i = 6, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('SREM', KEYS[2], ARGV[1])
 if redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
 redis.call('DEL', KEYS[5])
@@ -255,8 +256,12 @@ def close(
     warnings: Sequence[str] | None = None,
     error: str | None = None,
     exit: int = 0,
+    attempt: int | None = None,
 ) -> bool:
     """End a run; the first ending stands.
+
+    Args:
+        attempt: Only this attempt of it; None whichever there is.
 
     Returns:
         True where this call ended it.
@@ -276,7 +281,14 @@ def close(
     place = holder_key(record["client"], record["pipeline"], record.get("start"))
     keys = [run_key(run), ACTIVE, place, stages_key(run), jobs_key(run), HELD, LAST]
     flat = [part for pair in fields.items() for part in pair]
-    args: list[str | int] = [run, "held,queued,running", int(history), min(int(history), STAGES_KEPT), *flat]
+    args: list[str | int] = [
+        run,
+        "held,queued,running",
+        int(history),
+        min(int(history), STAGES_KEPT),
+        attempt or "",
+        *flat,
+    ]
     answer = text_of(connection.eval(_CLOSE, len(keys), *keys, *args))
     connection.zremrangebyscore(INDEX, 0, time.time() - history)
     return answer == "closed"

@@ -52,8 +52,9 @@ def _perform(stage: str, run: str, number: int, body: Callable[[Work, Redis], Ma
     assert job is not None
     connection = job.connection
     record = runs.begin(connection, run)
-    if record.get("state") != "running":
-        return {"skipped": 1}
+    attempt = job.id.rpartition("-")[2]
+    if record.get("state") != "running" or record.get("attempt") != attempt:
+        return {"skipped": 1}  # canceled, forgotten, or retried: what an older attempt has left does nothing
     began = time.monotonic()
     state, counts, error, exit_code = "done", {}, None, 0
     work = None

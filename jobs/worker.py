@@ -12,7 +12,6 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, TimeoutError
 from redis.retry import Retry
 from rq import Worker as RQWorker
 from rq import worker_registration
@@ -22,6 +21,7 @@ from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 
 from jobs import lua, project, settings
+from jobs.broker import AWAY
 from jobs.horse import Horse
 from jobs.inprocess import InProcessWorker
 from jobs.job import EtlJob
@@ -30,7 +30,6 @@ from jobs.reconcile import reconcile, request_sweep, take_turn
 from jobs.settle import Outcome, settle
 
 Answer = TypeVar("Answer")
-AWAY = (ConnectionError, TimeoutError)
 
 
 class Worker(RQWorker):

@@ -44,6 +44,7 @@ class Recoveries:
 
     waiting: list[Struck] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    spans: list[tuple[float, str]] = field(default_factory=list)
 
     def add(self, connection: Redis, job: str, kind: str) -> None:
         """Watch a job from now on."""
@@ -66,8 +67,14 @@ class Recoveries:
                     # One that ended in the moment it was struck, or was canceled, has not been waited for.
                     if again or status in (b"finished", b"scheduled", b"failed"):
                         kind = "redis away" if struck.outage else struck.kind
-                        self.seconds.setdefault(kind, []).append(max(0.0, time.time() - struck.moment))
+                        span = max(0.0, time.time() - struck.moment)
+                        self.seconds.setdefault(kind, []).append(span)
+                        self.spans.append((round(span, 1), f"{kind}: {struck.job} {status!r} at {struck.moment:.0f}"))
                     self.waiting.remove(struck)
+
+    def worst(self) -> list[tuple[float, str]]:
+        """Return the slowest five, each with its kind, job and moment."""
+        return sorted(self.spans, reverse=True)[:5]
 
     def by_kind(self) -> dict[str, float]:
         """Return the slowest recovery of each kind, in seconds."""
