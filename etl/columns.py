@@ -55,14 +55,16 @@ def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> 
     absent = missing(names, pipeline.columns)
     if not absent:
         return
-    found = ", ".join(f'"{header}"' for header in list(names)[:20]) + (", …" if len(names) > 20 else "")
     if len(absent) == sum(not column.computed for column in pipeline.columns.values()):
+        # What stands there may be a row, of a file without a header: it isn't quoted.
+        count = f"{len(names)} other columns" if len(names) != 1 else "one other column"
         raise MissingColumn(
-            f"{file}: none of the declared columns is in it; its header has {found or 'no columns'}",
-            "look at the extract's delimiter, encoding and skip" + _other_delimiter(list(names)),
+            f"{file}: none of the declared columns ({', '.join(absent[:5])}) is in it; its header has {count}",
+            "look at the extract's delimiter, encoding, skip and header" + _other_delimiter(list(names)),
         )
     needed = [name for name in absent if pipeline.columns[name].required or name in pipeline.load.key]
     if needed:
+        found = ", ".join(f'"{header}"' for header in list(names)[:20]) + (", …" if len(names) > 20 else "")
         raise MissingColumn(
             f"{file}: no column {', '.join(needed)}; its header has {found}",
             f'if it goes by another name, give it: columns.{needed[0]}.from = ["…"], or rename for this client',

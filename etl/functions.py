@@ -114,10 +114,10 @@ def blame(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except EtlError:
-        raise
     except (Exception, SystemExit) as error:
-        bug = isinstance(error, _BUGS) and not isinstance(error, OSError)  # some errors of `requests` are both
+        if isinstance(error, EtlError) and not _is_users(error):
+            raise
+        bug = isinstance(error, (*_BUGS, EtlError)) and not isinstance(error, OSError)  # some of `requests` are both
         raise (FunctionFailed if bug else FunctionInterrupted)(
             f"{name} raised {_told(error)}", "mend the function and retry the run; what is loaded stays loaded"
         ) from error
@@ -289,6 +289,14 @@ def _exists(root: str, name: str) -> bool:
 def _inside(path: str, root: str) -> bool:
     where = Path(path).resolve()
     return where.is_relative_to(root) and "site-packages" not in where.parts
+
+
+def _is_users(error: BaseException) -> bool:
+    """Whether the user's own code raised it: then its words, ours or not, may quote a row."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return step is not None and bool(_code.root) and _inside(step.tb_frame.f_code.co_filename, _code.root)
 
 
 def _told(error: BaseException) -> str:

@@ -281,7 +281,7 @@ def test_a_file_of_only_a_header_has_no_rows_but_columns(tmp_path: Path) -> None
         (b"\n\n", "is empty: not even a header", ""),
         (
             b"x,Y,X ,y\n1,2,3,4\n",
-            r"line 1: names stand twice in the header: x \(columns 1, 3\); Y \(columns 2, 4\)",
+            r"line 1: columns have the same name in the header: 1 and 3; 2 and 4",
             "",
         ),
         (b"x,,y\n", "line 1: column 2 has no name", ""),

@@ -93,8 +93,9 @@ def _checked(feed: Feed, line: int, header: Sequence[str]) -> tuple[str, ...]:
         raise BadSource(f"{where}: column {empty[0]} has no name in the header", cure)
     if "_row" in places:
         raise BadSource(f"{where}: no column may be called _row", "rename it in the file, or use header = [...]")
-    twice = [f"{names[at[0] - 1]} (columns {', '.join(map(str, at))})" for at in places.values() if len(at) > 1]
+    # The names aren't quoted: of a file without a header they are a row's values.
+    twice = [" and ".join(map(str, at)) for at in places.values() if len(at) > 1]
     if twice:
-        cure = "name all columns with header = [...] and skip = 1"
-        raise BadSource(f"{where}: names stand twice in the header: {'; '.join(twice)}", cure)
+        cure = "name all columns with header = [...], and skip = 1 where there is a header"
+        raise BadSource(f"{where}: columns have the same name in the header: {'; '.join(twice)}", cure)
     return names
