@@ -177,11 +177,12 @@ def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
 
     Raises:
         TimeoutError: Some have not ended by then.
+        BrokerUnreachable: Redis has been away for a minute.
     """
     pending = list(runs_)
     deadline = None if timeout is None else time.monotonic() + timeout
     while pending:
-        active = {session: session.active() for session in {run.session for run in pending}}
+        active = {session: session.patiently(session.active) for session in {run.session for run in pending}}
         left: list[Run] = []
         for run in pending:
             if run.id in active[run.session]:

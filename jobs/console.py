@@ -97,7 +97,7 @@ def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[
         started = time.monotonic()
 
         def tick() -> None:
-            found = runs.snapshot(session.connection, ids)
+            found = _snapshot(session, ids)
             live.update(_progress(found, time.monotonic() - started, max(1, live.console.height - 4)))
 
         return _wait(session, ids, pending, lambda shown: None, tick)
@@ -108,8 +108,8 @@ def _wait(
 ) -> list[dict[str, Any]]:
     shown = 0.0
     while pending:
-        still = pending & session.active()
-        for run in runs.snapshot(session.connection, sorted(pending - still)):
+        still = pending & session.patiently(session.active)
+        for run in _snapshot(session, sorted(pending - still)):
             ended(run)
         pending = still
         if pending:
@@ -117,7 +117,11 @@ def _wait(
         if tick and time.monotonic() - shown > 0.2:
             tick()
             shown = time.monotonic()
-    return runs.snapshot(session.connection, ids)
+    return _snapshot(session, ids)
+
+
+def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
+    return session.patiently(lambda: runs.snapshot(session.connection, ids))
 
 
 def _line(run: Mapping[str, Any]) -> None:

@@ -6,20 +6,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from redis import Redis
 
-from etl.errors import EtlError
+from etl.errors import BrokerUnreachable, EtlError
 from jobs import broker, project, runs, settings
 
 if TYPE_CHECKING:
     from etl.pipeline import Config
     from jobs.worker import InProcessWorker
 
+Answer = TypeVar("Answer")
+
 WORKERS = 2
+PATIENCE = 60.0  # seconds that whoever waits for runs waits for Redis, where it is away
 GRACE = 3.0  # seconds; a worker that ends sooner than that can't work here
 
 
@@ -127,6 +131,31 @@ class Session:
         # In this order: a run goes from held to active, never back.
         held = runs.held(self.connection)
         return frozenset([*held, *runs.active(self.connection)])
+
+    def patiently(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask Redis for what a waiter wants to know; where it is away, say so, and wait until it is back.
+
+        Raises:
+            BrokerUnreachable: It has been away for a minute.
+        """
+        away: float | None = None
+        while True:
+            try:
+                answer = ask()
+            except broker.AWAY as error:
+                if away is None:
+                    away = time.monotonic()
+                    print(f"rq-etl: Redis is away; waiting up to {PATIENCE:.0f} s for it", file=sys.stderr, flush=True)
+                if time.monotonic() - away > PATIENCE:
+                    raise BrokerUnreachable(
+                        f"Redis has been away for {PATIENCE:.0f} s",
+                        "start it: workers go on by themselves, and rq-etl wait waits for the runs again",
+                    ) from error
+                time.sleep(0.2)
+                continue
+            if away is not None:
+                print(f"rq-etl: Redis is back after {time.monotonic() - away:.0f} s", file=sys.stderr, flush=True)
+            return answer
 
     def advance(self, seconds: float) -> None:
         """Let work go on for a moment: here, where jobs run in this process, else by waiting."""
