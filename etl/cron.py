@@ -55,3 +55,19 @@ def due(cron: str, zone: str, after: datetime, until: datetime) -> list[datetime
 def following(cron: str, zone: str, after: datetime, count: int = 1) -> list[datetime]:
     """Return the next moments, in UTC."""
     return list(islice(moments(cron, zone, after), count))
+
+
+def latest(cron: str, zone: str, now: datetime) -> datetime | None:
+    """Return the last moment not after a given one, in UTC, or None where there has been none for long."""
+    from croniter import croniter
+
+    there = now.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    before = croniter(cron, there + timedelta(seconds=1), ret_type=datetime).get_prev()
+    # Where the clock has changed since, the moment may be another: those around it are looked at.
+    found = due(cron, zone, before.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC) - timedelta(hours=26), now)
+    return found[-1] if found else None
+
+
+def local(moment: datetime, zone: str) -> datetime:
+    """Return a moment as the clocks of a zone show it."""
+    return moment.astimezone(ZoneInfo(zone))

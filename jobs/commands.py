@@ -158,7 +158,14 @@ def wait(session: Session, texts: Sequence[str], *, as_json: bool) -> int:
         print_json(found)
     elif found:
         console.results(found)
-    return _exit_code(found)
+    lost = sorted({*ids} - {run["run"] for run in found})
+    for id in lost:
+        print(
+            f"rq-etl: run {id} is not known to Redis any more\n"
+            "  run its pipeline again: what is loaded stays loaded, and what is missing is loaded",
+            file=sys.stderr,
+        )
+    return max(_exit_code(found), int(bool(lost)))
 
 
 def _exit_code(found: Sequence[Mapping[str, Any]]) -> int:
@@ -198,41 +205,6 @@ def list_runs(session: Session, client: str | None, state: str | None, since: st
         return runs_since(session, client, state, since)
     after = time.time() - seconds(since) if since else None
     return history.recent(session, client=client, state=state, since=after)
-
-
-def status(session: Session, client: str | None) -> list[dict[str, Any]]:
-    """Return a line for each client's pipelines: the last run's state, the last success and its age in seconds."""
-    pairs = history.pairs_of(session.config, client)
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {pair: [] for pair in pairs}
-    for run in runs.recent(session.connection, client=client, limit=100_000):
-        found.setdefault((run["client"], run["pipeline"]), []).append(run)
-    unsure = [pair for pair in pairs if not any(run["state"] == "succeeded" for run in found[pair])]
-    for run in history.latest(session, unsure):
-        found[run["client"], run["pipeline"]].append(run)
-    lines = []
-    for name, pipeline in pairs:
-        mine = found[name, pipeline]
-        good = next((run for run in mine if run["state"] == "succeeded"), None)
-        finished = good["finished"] if good else None
-        lines.append(
-            {
-                "client": name,
-                "pipeline": pipeline,
-                "state": mine[0]["state"] if mine else None,
-                "last_success": finished,
-                "age": round(time.time() - _moment(finished), 1) if finished else None,
-                "rows": good["rows"]["loaded"] if good else None,
-                "run": mine[0]["run"] if mine else None,
-                "error": mine[0]["error"] if mine else None,
-            }
-        )
-    return lines
-
-
-def _moment(text: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(text).timestamp()
 
 
 def one(session: Session, text: str) -> dict[str, Any]:

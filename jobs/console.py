@@ -198,9 +198,9 @@ def pace(run: Mapping[str, Any]) -> int | None:
 
 
 def status(lines: Sequence[Mapping[str, Any]]) -> None:
-    """Print each client's pipelines: the last run, and how old the last success is."""
+    """Print each client's pipelines: the last run, how old the last success is, what is due and what is late."""
     table(
-        ("client", "pipeline", "state", "last success", "age", "rows", "run"),
+        ("client", "pipeline", "state", "last success", "age", "due", "late", "rows", "run"),
         [
             (
                 line["client"],
@@ -208,12 +208,14 @@ def status(lines: Sequence[Mapping[str, Any]]) -> None:
                 line["state"],
                 moment(line["last_success"]),
                 span(line["age"]),
+                moment(line["due"]),
+                span(line["late"]),
                 line["rows"],
                 line["run"],
             )
             for line in lines
         ],
-        spare=("run", "rows"),
+        spare=("run", "rows", "due"),
     )
 
 

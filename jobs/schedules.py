@@ -67,7 +67,7 @@ def listing(config: "Config", connection: Redis) -> list[dict[str, Any]]:
                     "client": client.name,
                     "pipeline": pipeline,
                     **about,
-                    "next": [_local(moment, client.timezone).isoformat() for moment in following],
+                    "next": [cron.local(moment, client.timezone).isoformat() for moment in following],
                     "synced": known is not None and _about(known) == about,
                 }
             )
@@ -109,7 +109,7 @@ def start_due(config: "Config", connection: Redis, client: str, pipeline: str, n
         if runs.read(connection, run) is None:
             resolved = resolve(config, pipeline, client)
             started.append(
-                holding.submit(connection, resolved, queue=True, run=run, due=_local(moment, owner.timezone))
+                holding.submit(connection, resolved, queue=True, run=run, due=cron.local(moment, owner.timezone))
             )
     see(connection, client, pipeline, moments[-1].timestamp() if moments else last)
     following = cron.following(schedule.cron, owner.timezone, now)[0]
@@ -205,9 +205,3 @@ def _remove(connection: Redis, id: str) -> None:
             pipe.zrem(f"rq:{registry}:{PREFIX}{client}", id)
         unsee(pipe, client, pipeline)
         pipe.execute()
-
-
-def _local(moment: datetime, zone: str) -> datetime:
-    from zoneinfo import ZoneInfo
-
-    return moment.astimezone(ZoneInfo(zone))
