@@ -199,24 +199,24 @@ def pace(run: Mapping[str, Any]) -> int | None:
 
 def status(lines: Sequence[Mapping[str, Any]]) -> None:
     """Print each client's pipelines: the last run, how old the last success is, what is due and what is late."""
+    scheduled = ["due", "late"] if any(line.get("due") or line.get("late") for line in lines) else []
+    told = {
+        "last success": lambda line: moment(line["last_success"]),
+        "age": lambda line: span(line["age"]),
+        "due": lambda line: _clock(line["due"]),
+        "late": lambda line: span(line["late"]),
+    }
+    columns = ("client", "pipeline", "state", "last success", "age", *scheduled, "rows", "run")
     table(
-        ("client", "pipeline", "state", "last success", "age", "due", "late", "rows", "run"),
-        [
-            (
-                line["client"],
-                line["pipeline"],
-                line["state"],
-                moment(line["last_success"]),
-                span(line["age"]),
-                moment(line["due"]),
-                span(line["late"]),
-                line["rows"],
-                line["run"],
-            )
-            for line in lines
-        ],
-        spare=("run", "rows", "due"),
+        columns,
+        [[told[name](line) if name in told else line[name] for name in columns] for line in lines],
+        spare=("run", "rows", "last success"),
     )
+
+
+def _clock(text: str | None) -> str | None:
+    """Return a moment as the clock of its own zone shows it: a schedule is in its client's."""
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M %z}" if text else None
 
 
 def moment(text: str | None) -> str | None:

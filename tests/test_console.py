@@ -18,7 +18,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], io.StringIO]:
         file = io.StringIO()
         file.isatty = lambda: True  # type: ignore[method-assign]
         monkeypatch.setattr("sys.stdout", file)
-        monkeypatch.setattr(console, "out", lambda: Console(file=file, width=columns, highlight=False, color_system=None))
+        monkeypatch.setattr(
+            console, "out", lambda: Console(file=file, width=columns, highlight=False, color_system=None)
+        )
         return file
 
     return of
@@ -119,3 +121,21 @@ def test_spans_are_told_in_the_largest_unit_that_fits(seconds: float | None, tex
 def test_one_is_not_many() -> None:
     """Numbers agree with their nouns."""
     assert [console.plural(1, "row"), console.plural(2_000, "row")] == ["1 row", "2,000 rows"]
+
+
+def test_status_tells_what_is_due_and_late_where_something_is_scheduled(
+    terminal: Callable[[int], io.StringIO],
+) -> None:
+    """Due is told by the clock of the client's zone."""
+    line = {
+        "client": "acme", "pipeline": "claims", "state": "failed", "last_success": None, "age": None,
+        "rows": None, "run": "afjmvec595", "due": None, "late": None,
+    }  # fmt: skip
+    file = terminal(120)
+    console.status([line])
+    assert "due" not in lines(file)[0]
+    file = terminal(80)
+    console.status([{**line, "due": "2026-01-09T02:00:00-06:00", "late": 93_600.0}])
+    assert "2026-01-09 02:00 -0600" in lines(file)[1]
+    assert "26 h" in lines(file)[1]
+    assert all(len(each) <= 80 for each in lines(file))
