@@ -17,7 +17,7 @@ from etl import rejects as rejected_rows
 from etl.casts import as_text, plain
 from etl.columns import match
 from etl.errors import EtlError
-from etl.staging import Marker
+from etl.staging import STAGES, Marker
 from jobs import holding, receipts, runs
 from jobs.scrub import told
 from jobs.work import Work
@@ -196,6 +196,11 @@ def _failures(work: Work, tally: receipts.Tally, connection: Redis) -> list[dict
         stage = tally.missing(partition.number)
         if stage is None:
             continue
+        # One that found its input damaged has withdrawn it: what it said counts, not that the input is missing.
+        for later in STAGES[STAGES.index(stage) :]:
+            if (found := records.get((partition.number, later))) and found.state == "failed":
+                stage = later
+                break
         record = records.get((partition.number, stage))
         error = (record.error if record else None) or _job_error(connection, work, partition.number, stage)
         failures.append(
