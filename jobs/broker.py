@@ -276,14 +276,19 @@ def _serve(program: str, home: Path, socket: Path) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=_die_with_owner,
+            preexec_fn=end_with_owner(signal.SIGTERM),
         )
 
 
-def _die_with_owner() -> None:
-    """Have the kernel end the server when this process is gone, however it went."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+def end_with_owner(number: signal.Signals) -> Callable[[], None]:
+    """Return what a child process calls so that the kernel signals it when this process is gone, however it went."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def ask() -> None:
+        if library is not None:
+            library.prctl(1, int(number))  # PR_SET_PDEATHSIG
+
+    return ask
 
 
 def _await(process: subprocess.Popen[bytes], url: str, home: Path) -> Redis:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -40,7 +41,9 @@ def worker(config: str | None, redis: str | None, count: int, *, burst: bool) ->
     environment = worker_environment(found.url)
     options = ["--burst"] if burst else []
     if found.owned:
-        processes = [subprocess.Popen(worker_command(*options), env=environment) for _ in range(count)]
+        ask = broker.end_with_owner(signal.SIGHUP)
+        command = worker_command(*options)
+        processes = [subprocess.Popen(command, env=environment, preexec_fn=ask) for _ in range(count)]
         try:
             sys.exit(max(process.wait() for process in processes))
         finally:
@@ -77,6 +80,7 @@ def up(config: str | None, redis: str | None, count: int, port: int) -> int:
         manager.add_process(f"worker.{number}", shlex.join(worker_command()), env=environment)
     ours = [sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)]
     manager.add_process("dashboard", shlex.join(ours), env=environment)
+    signal.signal(signal.SIGHUP, lambda *_: manager.terminate())  # the terminal was closed
     try:
         manager.loop()
     finally:

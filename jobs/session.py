@@ -100,6 +100,7 @@ class Session:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=broker.end_with_owner(signal.SIGHUP),  # puts its job back first
             )
         finally:
             os.close(log)

@@ -4,6 +4,7 @@ The horse only runs functions. What is written to Redis about a job is written b
 if its lease still stands; so a horse that outlives its worker can change nothing.
 """
 
+import multiprocessing
 import signal
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 
 from jobs import lua, project, settings
-from jobs.broker import AWAY
+from jobs.broker import AWAY, end_with_owner
 from jobs.horse import Horse
 from jobs.inprocess import InProcessWorker
 from jobs.job import EtlJob
@@ -70,6 +71,8 @@ class Worker(RQWorker):
     def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:
         """Work until told to stop, or until there is nothing to do where `burst` is true."""
         options["with_scheduler"] = False
+        if multiprocessing.parent_process() is not None:  # one of a pool, which no one would stop without it
+            end_with_owner(signal.SIGTERM)()
         self.connection.set_retry(Retry(NoBackoff(), 1))  # our loops wait for Redis
         self._saddle()
         try:
@@ -117,6 +120,7 @@ class Worker(RQWorker):
         outcome = self._ride(job)
         became = self._stubborn(lambda: settle(self.connection, job, queue, outcome)) if outcome else None
         self.execution = None
+        self._stopped_job_id = None
         if became is None:
             self.log.warning("%s: lost the lease of job %s; its result is dropped", queue.name, job.id)
         elif outcome and outcome.kind == "done":
@@ -162,8 +166,9 @@ class Worker(RQWorker):
             self._saddle().hand(job.id, job.raw)
         except OSError:
             self._unsaddle()
-            if self._stopped_job_id != job.id:
-                self._saddle().hand(job.id, job.raw)
+            self._saddle().hand(job.id, job.raw)
+        if self._cold or self._stopped_job_id == job.id:  # since it was taken
+            self.kill_horse()
         return self._saddle()
 
     def _keep_lease(self, job: EtlJob, began: float) -> bool:
@@ -260,7 +265,23 @@ class Worker(RQWorker):
                     return None
                 self._wait_for_redis(error)
 
+    def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
+        """Commands are heard again when Redis is back, however it was away."""
+        self.log.error("Redis is away for commands (%s); trying again", type(exc).__name__)
+        time.sleep(1)
+
     # --- stopping ---
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()  # type: ignore[no-untyped-call]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+            signal.signal(signal.SIGHUP, self.request_return)
+
+    def request_return(self, signum: int, frame: FrameType | None) -> None:
+        """The terminal was closed, or whose worker this is has died: put the job back and stop, at once."""
+        self._stop_requested = True
+        self._cold = True
+        self.kill_horse()
 
     def _shutdown(self) -> None:
         """First signal: finish the job in hand. Nothing is raised, so no job is lost between Redis and here."""
