@@ -36,6 +36,7 @@ FITS: dict[str, frozenset[str]] = {
     "timestamp": frozenset({"timestamp"}),
 }
 NAME_BYTES = 63  # longer names are cut by the server, silently
+ADDS_KEYS = True  # a table that is there can be given a primary key
 
 
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled

@@ -24,6 +24,7 @@ class Kind(Protocol):
     TYPES: dict[str, TypeEngine[Any]]
     FITS: dict[str, frozenset[str]]
     NAME_BYTES: int
+    ADDS_KEYS: bool
 
     def engine(self, url: sa.URL) -> sa.Engine: ...
     def insert(self, table: Any) -> Any: ...
@@ -180,13 +181,20 @@ def _met(
 
 
 def ensure(
-    connection: sa.Connection, name: str, types: Types, key: Sequence[str] = (), *, temporary: bool = False
+    connection: sa.Connection,
+    name: str,
+    types: Types,
+    key: Sequence[str] = (),
+    *,
+    temporary: bool = False,
+    late: bool = False,
 ) -> bool:
     """Make a table, or add the columns and the unique index that it lacks.
 
     Args:
         types: The columns it must have.
         key: The columns that tell its rows apart.
+        late: Whether a new table gets its key from `add_key`, once it has its rows.
 
     Returns:
         Whether the table is new.
@@ -201,7 +209,7 @@ def ensure(
         kind(connection).lock(connection, "table", name)
         there = existing(connection, name)  # another load may have made it while this one waited
     if there is None:
-        _create(connection, name, types, key, temporary)
+        _create(connection, name, types, () if late else key, temporary)
         return True
     where = _formatted(connection, name)
     quote = connection.dialect.identifier_preparer.quote_identifier
@@ -249,6 +257,13 @@ def _create(connection: sa.Connection, name: str, types: Types, key: Sequence[st
         postgresql_on_commit="DROP" if temporary else None,
     )
     made.create(connection)
+
+
+def add_key(connection: sa.Connection, name: str, key: Sequence[str]) -> None:
+    """Give a table that has rows its primary key."""
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    columns = ", ".join(quote(column) for column in key)
+    connection.exec_driver_sql(f"ALTER TABLE {_formatted(connection, name)} ADD PRIMARY KEY ({columns})")
 
 
 def _index(connection: sa.Connection, name: str, key: Sequence[str]) -> None:
