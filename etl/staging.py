@@ -271,7 +271,9 @@ class Writer:
                 self._close()
                 return
             if self._parquet is not None and self.staging.local:
-                with suppress(OSError):  # a full disk takes no last bytes either
+                with suppress(OSError, pa.ArrowException):  # a full disk takes no last bytes either
+                    self._parquet.close()  # else it would write its end when it is collected, into a closed file
+                with suppress(OSError):
                     self._sink.close()
             self.staging._remove_files(self.names)
 
