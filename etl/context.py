@@ -18,7 +18,7 @@ class Context:
         run: Id of the run.
         params: The client's and the run's parameters.
         start, end: The run's window, or None.
-        since: Where the client's cursor stands, or None.
+        since: Rows from here on are read: where the client's cursor stands, less the overlap. None means all.
         lookups: Reference tables by name.
     """
 

@@ -57,6 +57,13 @@ class BadSource(EtlError):
     """A source can't be read as it is described."""
 
 
+class SourceUnreachable(BadSource):
+    """The database that rows come from can't be reached."""
+
+    exit_code = 3
+    retryable = True
+
+
 class MissingColumn(BadSource):
     """A file lacks a column that the pipeline needs."""
 
@@ -75,6 +82,10 @@ class UnexpectedDelivery(EtlError):
 
 class ChangedFile(EtlError):
     """A file that an append has loaded before has changed since."""
+
+
+class CursorMoved(EtlError):
+    """The cursor has moved since the run read it, so an append would load rows twice."""
 
 
 class TargetUnreachable(EtlError):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from etl.parts import Column, CsvExtract, FunctionExtract, Load, Model, Problem, Step
+from etl.parts import Column, CsvExtract, FunctionExtract, Load, Model, Problem, SqlExtract, Step
 from etl.pipeline import Definition, Schedule
 from etl.values import suggest
 
@@ -22,8 +22,10 @@ _SAID = {
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
     "tuple_type": "must be a list",
-    "union_tag_not_found": 'has no type; add type = "csv" or type = "function"',
+    "union_tag_not_found": 'has no type; add type = "csv", type = "sql" or type = "function"',
 }
+KINDS: dict[str, type[Model]] = {"csv": CsvExtract, "function": FunctionExtract, "sql": SqlExtract}
+GIVEN = ("client", "params", "run", "start", "end", "since")
 PIVOTS = {"type", "mode"}  # without them nothing can be said of the keys beside them
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -124,10 +126,8 @@ def _real(loc: Sequence[str | int], table: Any) -> tuple[str | int, ...]:
 
 def _model_at(model: type[Model], loc: Sequence[str | int]) -> type[Model]:
     match loc:
-        case ("extract", "csv"):
-            return CsvExtract
-        case ("extract", "function"):
-            return FunctionExtract
+        case ("extract", str(kind)) | ("lookups", _, str(kind)) if kind in KINDS:
+            return KINDS[kind]
         case ("load",):
             return Load
         case ("columns", _):
@@ -158,16 +158,18 @@ def define(
     problems += _references(extract, steps, load, targets, set(modules))
     problems += _columns(columns, computes=bool(table.get("transform")) or isinstance(extract, FunctionExtract))
     problems += _keys(load, columns) if load else ()
+    problems += _cursor(extract, load, columns) if load and extract and extract.cursor else ()
+    for name, lookup in definition.lookups.items() if definition else ():
+        problems += _lookup(name, lookup, set(modules))
     return definition, problems
 
 
 def _salvage(table: Mapping[str, Any]) -> tuple[dict[tuple[Any, ...], Any], list[Problem]]:
     """Return the parts of a wrong pipeline that are right by themselves, by place, and what is wrong in each."""
     extract, load, columns, steps = (table.get(key) for key in ("extract", "load", "columns", "transform"))
-    kinds = {"csv": CsvExtract, "function": FunctionExtract}
     models: list[tuple[tuple[Any, ...], Any, Any]] = [(("load",), Load, load)]
-    if isinstance(extract, Mapping) and str(extract.get("type")) in kinds:
-        models.append((("extract",), kinds[extract["type"]], extract))
+    if isinstance(extract, Mapping) and str(extract.get("type")) in KINDS:
+        models.append((("extract",), KINDS[extract["type"]], extract))
     for name, value in columns.items() if isinstance(columns, Mapping) else ():
         models.append((("columns", name), Column, value))
     for place, value in enumerate(steps) if isinstance(steps, list) else ():
@@ -219,6 +221,39 @@ def _keys(load: Load, columns: Mapping[str, Column]) -> Iterator[Problem]:
         for name in names:
             if columns and name not in (*columns, *always):
                 yield ("load", key), f"there is no column {name}{suggest(name, columns) or '; declare it in columns'}"
+
+
+def _cursor(extract: Any, load: Load, columns: Mapping[str, Column]) -> Iterator[Problem]:
+    """What would lose rows, or load them twice."""
+    name, where = extract.cursor, ("extract", "cursor")
+    column = columns.get(name)
+    if column and column.type == "boolean":
+        yield where, f"column {name} is a boolean, which says nothing of what is newer"
+    if isinstance(extract, CsvExtract) and (column is None or column.computed):
+        yield where, f'the type of {name} must be known; declare it, such as columns.{name} = {{ type = "timestamp" }}'
+    if load.function:
+        return
+    if load.mode == "replace":
+        yield where, 'mode "replace" would drop the rows that a cursor leaves out; use mode = "merge", or drop cursor'
+    if load.mode == "append" and not (column and column.unique):
+        yield (
+            where,
+            "an append can't tell rows that have the same value from rows loaded before; "
+            'use mode = "merge" with a key, '
+            f"or say unique = true for columns.{name} where no two rows ever have the same",
+        )
+    if load.mode == "append" and extract.overlap:
+        yield ("extract", "overlap"), 'an append would load rows twice; use mode = "merge" with a key, or drop overlap'
+
+
+def _lookup(name: str, lookup: Any, modules: set[str]) -> Iterator[Problem]:
+    if name in GIVEN or not name.isidentifier():
+        yield ("lookups", name), f"is no name for a lookup; functions are given {', '.join(GIVEN)} by these names"
+    if lookup.cursor:
+        yield ("lookups", name, "cursor"), "a lookup is read whole; drop cursor"
+    if isinstance(lookup, FunctionExtract) and (module := lookup.function.partition(":")[0]) not in modules:
+        cure = suggest(module, modules) or "; add it there"
+        yield ("lookups", name, "function"), f"module {module} is not in settings.modules{cure}"
 
 
 def rename_problems(pipeline: str, rename: Mapping[str, str], table: Mapping[str, Any]) -> list[Problem]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
@@ -10,12 +10,14 @@ from pydantic_core import PydanticCustomError
 from etl.values import (
     Header,
     Plain,
+    Positive,
     Reference,
     Scalar,
     Scalars,
     Seconds,
     Strings,
     Whole,
+    parameters,
     placeholders,
     reads_whole_date,
     typed,
@@ -114,7 +116,22 @@ class Column(Model):
                 break
 
 
-class CsvExtract(Model):
+class Source(Model):
+    """What every kind of source has: how rows are handed to functions, and the cursor."""
+
+    split: Split = "rows"
+    cursor: str | None = None
+    overlap: Seconds = 0.0
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with these keys taken together."""
+        if self.cursor is not None and not self.cursor.strip():
+            yield ("cursor",), 'is empty; name a column, such as cursor = "updated_at"'
+        if self.overlap and self.cursor is None:
+            yield ("overlap",), 'goes with a cursor only; add cursor = "updated_at" or drop overlap'
+
+
+class CsvExtract(Source):
     """Rows come from CSV files."""
 
     type: Literal["csv"] = "csv"
@@ -126,10 +143,10 @@ class CsvExtract(Model):
     skip: Whole = 0
     settle: Seconds = 2.0
     missing: Literal["fail", "warn", "ok"] = "fail"
-    split: Split = "rows"
 
     def problems(self) -> Iterable[Problem]:
         """What is wrong with these keys taken together."""
+        yield from super().problems()
         try:
             if not self.path.strip():
                 yield ("path",), 'is empty; name files, such as "inbox/{client}/claims-*.csv"'
@@ -148,13 +165,41 @@ class CsvExtract(Model):
             yield ("header",), "names a column twice"
 
 
-class FunctionExtract(Model):
+class FunctionExtract(Source):
     """Rows come from a function of the user's own."""
 
     type: Literal["function"] = "function"
     function: Reference
     args: Plain = {}
-    split: Split = "rows"
+
+
+class SqlExtract(Source):
+    """Rows come from a table or a query of a database; `${NAME}` in its URL is read where the database is opened."""
+
+    type: Literal["sql"] = "sql"
+    url: str
+    table: str = ""
+    query: str = ""
+    partition: str | None = None
+    rows: Positive = 100_000
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with these keys taken together. The URL may hold a password, so it is never quoted."""
+        yield from super().problems()
+        yield from database_problems(self.url)
+        if bool(self.table.strip()) == bool(self.query.strip()):
+            yield ("table",), 'give either table = "claims" or query = "select …", and not both'
+        try:
+            placeholders(self.table)
+        except ValueError as error:
+            yield ("table",), str(error)
+        if self.query and self.cursor and "since" not in parameters(self.query):
+            yield ("query",), f"reads every row each time; say … where {self.cursor} >= :since, or drop cursor"
+        if self.partition is not None and not self.partition.strip():
+            yield ("partition",), 'is empty; name a column of whole numbers, such as partition = "id"'
+
+
+Extract = Annotated[CsvExtract | FunctionExtract | SqlExtract, Field(discriminator="type")]
 
 
 class Step(Model):
@@ -162,6 +207,21 @@ class Step(Model):
 
     function: Reference
     args: Plain = {}
+
+
+class Expect(Model):
+    """What a delivery should be like, and what becomes of one that isn't."""
+
+    rows: Annotated[tuple[Whole, Whole], Field(strict=False)] | None = None
+    fresh: Seconds | None = None
+    otherwise: Literal["warn", "fail"] = "warn"
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with these keys taken together."""
+        if self.rows is not None and self.rows[0] > self.rows[1]:
+            yield ("rows",), "says more for the least than for the most; write rows = [1000, 100000]"
+        if self.rows is None and self.fresh is None:
+            yield (), 'expects nothing; give rows = [1000, 100000] or fresh = "26h"'
 
 
 class Load(Model):
@@ -204,11 +264,16 @@ class Target(Model):
 
     def problems(self) -> Iterable[Problem]:
         """What is wrong with the URL. It may hold a password, so it is never quoted."""
-        accepted = "sqlite:///file.db, sqlite:////absolute/file.db, postgresql://…, postgres://… or ${NAME}"
-        if not re.match(r"sqlite:///.|postgres(ql)?://.|\$\{\w+\}", self.url) or ":memory:" in self.url:
-            yield ("url",), f"must be {accepted}"
-        try:
-            if set(placeholders(self.url)) - {"client"}:
-                yield ("url",), "may hold {client}, ${NAME} and no other {name}"
-        except ValueError as error:
-            yield ("url",), str(error)
+        yield from database_problems(self.url)
+
+
+def database_problems(url: str) -> Iterable[Problem]:
+    """What is wrong with a database's URL, which may hold a password and is never quoted."""
+    accepted = "sqlite:///file.db, sqlite:////absolute/file.db, postgresql://…, postgres://… or ${NAME}"
+    if not re.match(r"sqlite:///.|postgres(ql)?://.|\$\{\w+\}", url) or ":memory:" in url:
+        yield ("url",), f"must be {accepted}"
+    try:
+        if set(placeholders(url)) - {"client"}:
+            yield ("url",), "may hold {client}, ${NAME} and no other {name}"
+    except ValueError as error:
+        yield ("url",), str(error)

@@ -10,7 +10,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from etl.errors import ConfigError, UnknownName
-from etl.parts import Column, CsvExtract, FunctionExtract, Load, Model, Problem, Step, Target
+from etl.parts import (
+    Column,
+    CsvExtract,
+    Expect,
+    Extract,
+    FunctionExtract,
+    Load,
+    Model,
+    Problem,
+    SqlExtract,
+    Step,
+    Target,
+)
 from etl.values import (
     Plain,
     Positive,
@@ -22,6 +34,7 @@ from etl.values import (
     check_cron,
     duration,
     fill,
+    parameters,
     placeholders,
     share,
     suggest,
@@ -38,6 +51,7 @@ __all__ = [
     "Pipeline",
     "Schedule",
     "Settings",
+    "SqlExtract",
     "Step",
     "Target",
     "duration",
@@ -49,6 +63,7 @@ __all__ = [
 ]
 
 RUN_VALUES = ("client", "date", "start", "end")  # what a path's {name}s may be, besides params
+SPAN = ("since", "until")  # what a query's :name may be, besides those
 
 
 def _step(value: object) -> object:
@@ -62,16 +77,22 @@ def _schedule(value: object) -> object:
 class Definition(Model):
     """A pipeline as it is written in etl.toml, for any client."""
 
-    extract: Annotated[CsvExtract | FunctionExtract, Field(discriminator="type")]
+    extract: Extract
     transform: tuple[Annotated[Step, BeforeValidator(_step)], ...] = ()
     load: Load
     needs: Strings = ()
+    expect: Expect | None = None
+    lookups: dict[str, Extract] = Field(default_factory=dict)
     retries: Annotated[Whole, Field(le=100)] = 3
     retry_delays: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (5.0, 30.0, 120.0)
     timeout: Annotated[Seconds, Field(gt=0)] = 600.0
     max_rejects: Share = None
     new_columns: Literal["add", "ignore", "fail"] = "add"
     columns: dict[str, Column] = Field(default_factory=dict)
+
+    def sources(self) -> dict[str, CsvExtract | FunctionExtract | SqlExtract]:
+        """Return where rows come from, the pipeline's own and the lookups', by the key in the pipeline's table."""
+        return {"extract": self.extract} | {f"lookups.{name}": lookup for name, lookup in self.lookups.items()}
 
 
 class Pipeline(Definition):
@@ -106,7 +127,7 @@ class Pipeline(Definition):
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change when anything changes that shapes the rows."""
-        shape = {"extract", "transform", "load", "columns", "rename", "params", "timezone", "new_columns"}
+        shape = {"extract", "lookups", "transform", "load", "columns", "rename", "params", "timezone", "new_columns"}
         # Defaults are left out, so that a key added to rq-etl later changes no fingerprint.
         text = self.model_dump_json(include=shape, exclude_defaults=True)
         return hashlib.sha256(f"{self.extract.type} {text}".encode()).hexdigest()[:16]
@@ -293,12 +314,18 @@ def _param_problem(name: str) -> str:
 
 
 def _check_path(definition: Definition, pipeline: str, client: str, params: Mapping[str, Any]) -> None:
-    if not isinstance(definition.extract, CsvExtract):
-        return
-    for name in placeholders(definition.extract.path):
-        if name not in params and name not in RUN_VALUES:
-            near = suggest(name, [*params, *RUN_VALUES])
-            raise ConfigError(
-                f"pipelines.{pipeline}.extract.path: {{{name}}} is no parameter of client {client}{near}",
-                f"give it with --param {name}=…, or add it to clients.{client}.params",
-            )
+    known = (*params, *RUN_VALUES)
+    for where, extract in definition.sources().items():
+        asked: list[tuple[str, str, str]] = []  # the key, the name, and how it is written
+        if isinstance(extract, CsvExtract):
+            asked = [("path", name, f"{{{name}}}") for name in placeholders(extract.path)]
+        elif isinstance(extract, SqlExtract):
+            asked = [("table", name, f"{{{name}}}") for name in placeholders(extract.table)]
+            asked += [("query", name, f":{name}") for name in parameters(extract.query) if name not in SPAN]
+        for key, name, written in asked:
+            if name not in known:
+                raise ConfigError(
+                    f"pipelines.{pipeline}.{where}.{key}: {written} is no parameter of client {client}"
+                    f"{suggest(name, known)}",
+                    f"give it with --param {name}=…, or add it to clients.{client}.params",
+                )

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict
 
 from etl.errors import BadSource, ConfigError, SourceMissing
-from etl.pipeline import CsvExtract, Pipeline
+from etl.pipeline import CsvExtract, Pipeline, SqlExtract
 from etl.values import fill, placeholders
 
 _ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them
@@ -22,7 +22,7 @@ ROW_BITS = 40  # `_row` = piece index << ROW_BITS | physical line
 
 
 class Piece(BaseModel):
-    """One file, or a range of its bytes.
+    """One file, or a range of its bytes; of an SQL source, a range of its keys.
 
     Args:
         file: Its name as users see it: relative to etl.toml's folder where it lies inside, or "module:name".
@@ -31,7 +31,8 @@ class Piece(BaseModel):
         line: Physical line number of the byte `start`; the file's first line is 1.
         size: Bytes in the range.
         modified: Modification time of the file, seconds since the epoch.
-        version: sha256 of the whole file where planning had to read it, else "".
+        version: sha256 of the whole file where planning had to read it, else "". Of an SQL source, the run's window.
+        keys: Of an SQL source, the range of keys, from the first up to but without the second; None is open.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +45,7 @@ class Piece(BaseModel):
     size: int = 0
     modified: float = 0.0
     version: str = ""
+    keys: tuple[int | None, int | None] = (None, None)
 
 
 class Partition(BaseModel):
@@ -100,9 +102,14 @@ def plan(
 
     Raises:
         SourceMissing: No file matches, and `missing` is "fail".
+        BadSource: A database can't be reached or asked for its keys.
         ConfigError: The path needs a window, or a parameter has a value that leads elsewhere.
     """
     config = pipeline.extract
+    if isinstance(config, SqlExtract):
+        from etl.extract.sql import plan_sql
+
+        return Plan(partitions=plan_sql(pipeline, config, start, end))
     if not isinstance(config, CsvExtract):
         piece = Piece(file=config.function, path=config.function)
         return Plan(partitions=(Partition(number=1, pieces=(piece,), order=0),))

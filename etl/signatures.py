@@ -1,7 +1,7 @@
 """Whether the user's functions can be called as etl.toml says, found out before any row is read."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from etl.mistakes import Mistake
 from etl.pipeline import Config, Definition, FunctionExtract
 
 # What a function is called with before anything is filled by name: the frame, and for a load the connection.
-FIRST = {"extract": 0, "transform": 1, "load": 2}
+FIRST = {"extract": 0, "lookups": 0, "transform": 1, "load": 2}
 Call = tuple[tuple[str | int, ...], str, Mapping[str, Any]]  # key path, "module:name", args
 
 
@@ -32,9 +32,10 @@ def check_functions(config: Config) -> list[Mistake]:
     mistakes = []
     for prefix, definition in places.items():
         for where, function, args in _calls(definition):
-            call = f"{where[0]} {function} {sorted(args)}"
+            lookups = definition.lookups if where[0] != "lookups" else {}
+            call = f"{where[0]} {function} {sorted(args)} {sorted(lookups)}"
             if call not in told:
-                told[call] = _problem(config, function, args, FIRST[str(where[0])])
+                told[call] = _problem(config, function, args, FIRST[str(where[0])], lookups)
                 if told[call]:
                     mistakes.append(_mistake(config, (*prefix, *where), told[call]))
     return mistakes
@@ -50,16 +51,21 @@ def _mistake(config: Config, key: tuple[str | int, ...], what: str) -> Mistake:
 def _calls(definition: Definition) -> Iterator[Call]:
     if isinstance(definition.extract, FunctionExtract):
         yield ("extract", "function"), definition.extract.function, definition.extract.args
+    for name, lookup in definition.lookups.items():
+        if isinstance(lookup, FunctionExtract):
+            yield ("lookups", name, "function"), lookup.function, lookup.args
     for place, step in enumerate(definition.transform):
         yield ("transform", place), step.function, step.args
     if definition.load.function:
         yield ("load", "function"), definition.load.function, {}
 
 
-def _problem(config: Config, name: str, args: Mapping[str, Any], first: int) -> str:
+def _problem(config: Config, name: str, args: Mapping[str, Any], first: int, lookups: Iterable[str]) -> str:
     try:
         function = load_function(name, root=str(config.root), modules=config.settings.modules)
-        _keywords(function, [None] * first, Context(client="", run=""), dict(args), name)
+        given: dict[str, Any] = dict.fromkeys(lookups)
+        context = Context(client="", run="", lookups=given)
+        _keywords(function, [None] * first, context, dict(args), name)
     except ConfigError as error:
         return f"{error.what}; {error.cure}" if error.cure else error.what
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):

@@ -54,6 +54,19 @@ def placeholders(text: str) -> list[str]:
     return names
 
 
+# What in a statement is no parameter although it may look like one comes first: texts, names, comments, casts.
+STATEMENT = re.compile(
+    r"""[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | "(?:[^"]|"")*" | --[^\n]* | /\*.*?\*/
+    | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ | :: | (?<!\w):(?P<name>[A-Za-z_]\w*)""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def parameters(statement: str) -> list[str]:
+    """Return the names of the `:name`s of an SQL statement, each once."""
+    return list(dict.fromkeys(found["name"] for found in STATEMENT.finditer(statement) if found["name"]))
+
+
 def fill(text: str, values: Mapping[str, object]) -> str:
     """Return `text` with each `{name}` replaced by its value.
 

@@ -294,7 +294,7 @@ def _enqueue(
 def _jobs(
     queue: FairQueue, pipeline: Pipeline, run: str, attempt: int, partitions: Sequence[Partition], most: int
 ) -> Iterator[EtlJob]:
-    gather = not pipeline.columns and pipeline.extract.type == "csv"
+    gather = not pipeline.columns and pipeline.extract.type != "function"
     total = len(partitions)
     retries = (
         Retry(max=pipeline.retries, interval=[int(delay) for delay in pipeline.retry_delays])

@@ -4,11 +4,13 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, NamedTuple
 
 from etl.context import Context
-from etl.pipeline import CsvExtract, Pipeline
+from etl.pipeline import CsvExtract, Pipeline, SqlExtract
 from etl.plan import Partition
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from etl.cursor import Span
 
 CHUNK_ROWS = 100_000
 CHUNK_BYTES = 32 << 20
@@ -26,10 +28,15 @@ class Chunk(NamedTuple):
     rejects: "pa.Table"
 
 
-def extract(pipeline: Pipeline, partition: Partition, context: Context) -> Generator[Chunk, None, str]:
+def extract(
+    pipeline: Pipeline, partition: Partition, context: Context, span: "Span | None" = None
+) -> Generator[Chunk, None, str]:
     """Yield a partition's chunks, at least one; return the sha256 of the content read.
 
     Every chunk of a partition has the same columns. Rows and rejects together are all the records there are.
+
+    Args:
+        span: Which rows a database is asked for; None means all.
 
     Raises:
         SourceMissing: A file is gone.
@@ -40,6 +47,11 @@ def extract(pipeline: Pipeline, partition: Partition, context: Context) -> Gener
         from etl.extract.csv import extract_csv
 
         return extract_csv(pipeline.extract, partition)
+    if isinstance(pipeline.extract, SqlExtract):
+        from etl.cursor import Span
+        from etl.extract.sql import extract_sql
+
+        return extract_sql(pipeline, pipeline.extract, partition, context, span or Span())
     from etl.extract.function import extract_function
 
     return extract_function(pipeline, pipeline.extract, context)

@@ -1,20 +1,17 @@
 """Rows from a function of the user's own, which returns or yields DataFrames or records."""
 
-import hashlib
 import json
-import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
 
-from etl import rejects
 from etl.context import Context
 from etl.errors import FunctionFailed
 from etl.extract import CHUNK_BYTES, CHUNK_ROWS, Chunk
+from etl.extract.spool import check_names, spooled
 from etl.functions import blame, call_by_name, load_function
 from etl.pipeline import FunctionExtract, Pipeline
 from etl.values import fill
@@ -37,33 +34,7 @@ def extract_function(pipeline: Pipeline, config: FunctionExtract, context: Conte
     values = {**pipeline.params, **context.params, "client": context.client}
     args = {key: _filled(value, values) for key, value in config.args.items()}
     given = call_by_name(function, (), context, args, name=name)
-
-    types: dict[str, pa.DataType] = {}
-    with tempfile.SpooledTemporaryFile(max_size=2 * CHUNK_BYTES) as file:
-        count = 0
-        for table in _tables(given, name):
-            for field in table.schema:
-                types[field.name] = _wider(types.get(field.name, field.type), field.type)
-            with pa.ipc.new_stream(file, table.schema) as writer:
-                writer.write_table(table)
-            count += 1
-        _check_names(list(types), name)
-        schema = pa.schema([(key, pa.string() if pa.types.is_null(kind) else kind) for key, kind in types.items()])
-        digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
-        first = 1
-        file.seek(0)
-        for _ in range(count):
-            with pa.ipc.open_stream(file) as reader:
-                table = _cast(reader.read_all(), schema, name)
-            if types:
-                _hash(table, digest)
-            rows = pa.array(np.arange(first, first + table.num_rows), pa.int64())
-            first += table.num_rows
-            yield Chunk(table.append_column("_row", rows), rejects.SCHEMA.empty_table())
-        if not count:
-            empty = schema.append(pa.field("_row", pa.int64())).empty_table()
-            yield Chunk(empty, rejects.SCHEMA.empty_table())
-    return digest.hexdigest()
+    return (yield from spooled(_tables(given, name), name, FunctionFailed))
 
 
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:
@@ -142,18 +113,8 @@ def _table(frame: pd.DataFrame | pa.Table, name: str) -> pa.Table:
 
 def _named(columns: list[pa.Array], names: list[str], name: str) -> pa.Table:
     names = [text.strip() for text in names]
-    _check_names(names, name)
+    check_names(names, name, FunctionFailed)
     return pa.Table.from_arrays(columns, names=names)
-
-
-def _check_names(names: list[str], name: str) -> None:
-    folded = [text.casefold() for text in names]
-    twice = sorted({text for text, key in zip(names, folded, strict=True) if folded.count(key) > 1})
-    if twice:
-        raise FunctionFailed(f"{name} gave columns of the same name: {', '.join(twice)}", "rename one of them")
-    if "" in folded or "_row" in folded:
-        what = "a column without a name" if "" in folded else "a column called _row"
-        raise FunctionFailed(f"{name} gave {what}", "rename it")
 
 
 def _array(values: Any) -> pa.Array:
@@ -197,53 +158,3 @@ def _text(value: Any) -> str | None:
     if value is None or pd.isna(value):
         return None
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
-
-
-def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    if one == other:
-        return one
-    try:
-        fields = [pa.schema([("", kind)]) for kind in (one, other)]
-        return pa.unify_schemas(fields, promote_options="permissive").field(0).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.string()
-
-
-def _cast(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
-    columns = []
-    for field in schema:
-        if field.name not in table.column_names:
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        column = table.column(field.name)
-        try:
-            columns.append(column.cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            what = (
-                f"{name}: column {field.name} is {column.type} in one frame and does not fit the others' {field.type}"
-            )
-            raise FunctionFailed(what, "give the column the same type in every frame") from None
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-class _Hashing:
-    """A file that hashes what is written to it."""
-
-    closed = False
-
-    def __init__(self, digest: "hashlib._Hash") -> None:
-        self._digest = digest
-
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        return len(data)
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def _hash(table: pa.Table, digest: "hashlib._Hash") -> None:
-    # The text of one row after another: the same however the rows came in frames.
-    options = pyarrow.csv.WriteOptions(include_header=False)
-    pyarrow.csv.write_csv(table, pa.PythonFile(_Hashing(digest), "w"), options)

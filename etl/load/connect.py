@@ -24,11 +24,17 @@ _NAME = re.compile(r"\$\{(\w+)\}")
 
 
 def resolve_url(target: Target, client: str, root: str | Path, environ: Mapping[str, str] | None = None) -> str:
-    """Return a target's URL with `${NAME}` and `{client}` filled, and an SQLite file's path made absolute.
+    """Return a target's URL; see `database_url`."""
+    return database_url(target.url, f"targets.{target.name}.url", client, root, environ)
+
+
+def database_url(url: str, key: str, client: str, root: str | Path, environ: Mapping[str, str] | None = None) -> str:
+    """Return a URL with `${NAME}` and `{client}` filled, and an SQLite file's path made absolute.
 
     A value that stands for user or password is quoted, so that it may hold any character.
 
     Args:
+        key: Where in etl.toml the URL stands, for errors.
         root: Folder of etl.toml, which relative paths are relative to.
         environ: Where values are taken from, by default this process's environment.
 
@@ -36,18 +42,18 @@ def resolve_url(target: Target, client: str, root: str | Path, environ: Mapping[
         ConfigError: A name is not in the environment, or the URL is none.
     """
     values = os.environ if environ is None else environ
-    missing = sorted({name for name in _NAME.findall(target.url) if name not in values})
+    missing = sorted({name for name in _NAME.findall(url) if name not in values})
     if missing:
         raise ConfigError(
-            f"targets.{target.name}.url: {', '.join(missing)} is not in the environment",
+            f"{key}: {', '.join(missing)} is not in the environment",
             "set it where the workers are started",
         )
-    template = fill(target.url, {"client": client})
+    template = fill(url, {"client": client})
     authority = re.match(r"[^/]*://[^/?]*@", template)
     login = authority.end() if authority else 0
     url = _NAME.sub(lambda found: quote(values[found[1]], safe=""), template[:login])
     url += _NAME.sub(lambda found: values[found[1]], template[login:])
-    parsed = _parsed(url, target.name)
+    parsed = _parsed(url, key=key)
     if parsed.get_backend_name() == "sqlite":
         parsed = parsed.set(database=str(Path(root, Path(parsed.database or "").expanduser())))
     return parsed.render_as_string(hide_password=False)
@@ -62,17 +68,17 @@ def url_of(pipeline: Pipeline) -> str:
     return resolve_url(pipeline.target, pipeline.client, pipeline.root)
 
 
-def _parsed(url: str, name: str) -> sa.URL:
-    where = f"targets.{name}.url" if name else "the target's url"
+def _parsed(url: str, name: str = "", *, key: str = "") -> sa.URL:
+    where = key or (f"targets.{name}.url" if name else "the target's url")
     cure = "use postgresql://user:password@host/database or sqlite:///file.db"
     try:
         parsed = sa.make_url(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
     except (sa.exc.ArgumentError, ValueError):
         raise ConfigError(f"{where} is no URL", cure) from None
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise ConfigError(f"{where}: no target of kind {parsed.get_backend_name()}", cure)
+        raise ConfigError(f"{where}: no database of kind {parsed.get_backend_name()}", cure)
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise ConfigError(f"{where}: an SQLite target is a file", cure)
+        raise ConfigError(f"{where}: an SQLite database is a file", cure)
     return parsed
 
 
