@@ -154,8 +154,9 @@ def _views(connection: Redis, names: list[str], workers: int, rounds: int) -> li
         trouble.append(f"{len(known)} workers are registered, {workers} are alive")
     trouble += [f"{worker.name} is at job {job}" for worker in known if (job := worker.get_current_job_id())]
     done = sum(worker.successful_job_count for worker in known)
-    if done != rounds * STAGES * len(names):
-        trouble.append(f"workers counted {done} jobs, there were {rounds * STAGES * len(names)}")
+    wanted = rounds * STAGES * len(names)
+    if done - wanted not in (0, 1):  # once an hour a worker sweeps
+        trouble.append(f"workers counted {done} jobs, there were {wanted}")
     leftovers = ("rq:execution*", "etl:active", "etl:holder:*", "etl:run:*:jobs")
     for pattern in leftovers:
         if found := sum(1 for _ in connection.scan_iter(pattern, count=5000)):
