@@ -106,7 +106,7 @@ def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[
 def _wait(
     session: Session, ids: Sequence[str], pending: set[str], ended: Any, tick: Any = None
 ) -> list[dict[str, Any]]:
-    shown = 0.0
+    due = 0.0
     while pending:
         still = pending & session.patiently(session.active)
         for run in _snapshot(session, sorted(pending - still)):
@@ -114,9 +114,10 @@ def _wait(
         pending = still
         if pending:
             session.advance(POLL)
-        if tick and time.monotonic() - shown > 0.2:
+        if tick and time.monotonic() > due:
+            began = time.monotonic()
             tick()
-            shown = time.monotonic()
+            due = time.monotonic() + max(0.2, 10 * (time.monotonic() - began))  # the cores are the workers'
     return _snapshot(session, ids)
 
 

@@ -9,7 +9,7 @@ from jobs import settings
 
 _chosen: Path | None = None
 _override: Config | None = None
-_read: tuple[tuple[Path, int], Config] | None = None
+_read: tuple[tuple[Path, int, int], Config] | None = None
 
 
 def use(path: str | os.PathLike[str] | None) -> None:
@@ -38,13 +38,34 @@ def config() -> Config:
     global _read
     if _override is not None:
         return _override
-    stamp = path(), _changed(path())
+    stamp = path(), _changed(path()), _clients_changed(path().parent / "clients")
     if _read is None or _read[0] != stamp:
         _read = stamp, load_config(path())
     return _read[1]
 
 
-def _changed(file: Path) -> int:
-    clients = file.parent / "clients"
-    files = [file, *clients.glob("*.toml")] if clients.is_dir() else [file]
-    return max((f.stat().st_mtime_ns for f in [*files, clients] if f.exists()), default=0)
+def base() -> Config:
+    """Return the configuration for its [settings], for which clients' files, perhaps thousands, are not looked at.
+
+    Raises:
+        ConfigError: See `config`.
+    """
+    if _override is None and _read is not None and _read[0][:2] == (path(), _changed(path())):
+        return _read[1]
+    return config()
+
+
+def _changed(file: str | Path) -> int:
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _clients_changed(folder: Path) -> int:
+    try:
+        with os.scandir(folder) as files:
+            times = [_changed(file.path) for file in files if file.name.endswith(".toml")]
+    except OSError:
+        return 0
+    return max([_changed(folder), *times])

@@ -63,7 +63,7 @@ def modules() -> frozenset[str]:
 
     named = os.environ.get("ETL_MODULES") or ""
     if project.path().is_file() or not named:
-        return frozenset(project.config().settings.modules)
+        return frozenset(project.base().settings.modules)
     return frozenset(name.strip() for name in named.split(",") if name.strip())
 
 
@@ -83,7 +83,7 @@ def staging() -> str:
     from etl.staging import folder_of
     from jobs import project
 
-    config = project.config()
+    config = project.base()
     return folder_of(config.settings.staging, config.root)
 
 
@@ -93,7 +93,7 @@ def history() -> float:
     from jobs import project
 
     try:
-        return project.config().settings.history
+        return project.base().settings.history
     except ConfigError:
         return HISTORY
 

@@ -66,16 +66,12 @@ def shape(run: str, record: Mapping[str, str], stages: Mapping[tuple[int, str], 
 
 def partition_states(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
     """Count the partitions that are done, failed and blocked so far."""
-    counts = {"done": 0, "failed": 0, "blocked": 0}
-    for partition in {key[0] for key in stages if key[0] > 0}:
-        states = [record.state for (number, _), record in stages.items() if number == partition]
-        if "failed" in states:
-            counts["failed"] += 1
-        elif "blocked" in states:
-            counts["blocked"] += 1
-        elif (partition, "load") in stages and stages[partition, "load"].state == "done":
-            counts["done"] += 1
-    return counts
+    found: dict[str, set[int]] = {"failed": set(), "blocked": set(), "done": set()}
+    for (partition, stage), record in stages.items():
+        if partition > 0 and (record.state in ("failed", "blocked") or (stage, record.state) == ("load", "done")):
+            found[record.state].add(partition)
+    failed, blocked, done = found["failed"], found["blocked"] - found["failed"], found["done"]
+    return {"done": len(done - failed - blocked), "failed": len(failed), "blocked": len(blocked)}
 
 
 def live_rows(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
