@@ -20,7 +20,7 @@ It stands beside `_etl_loads`, in the schema of the pipeline's table. A retried 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -68,13 +68,16 @@ def write(connection: sa.Connection, pipeline: Pipeline, record: Record) -> None
         book.create(connection, checkfirst=True)
     values: dict[str, Any] = {name: getattr(record, name) for name in Record.__dataclass_fields__}
     values |= {name: json.dumps(dict(values[name]), default=str) for name in _JSON}
-    insert = tables.kind(connection).insert(book).values(values)
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["run"],
-            set_={name: insert.excluded[name] for name in values if name != "run"},
-            where=book.c.attempt <= insert.excluded.attempt,
-        )
+    connection.execute(_upsert(tables.kind(connection).insert, book), values)
+
+
+@lru_cache  # made and compiled once: it is part of every run's last transaction
+def _upsert(into: Callable[[Any], Any], book: sa.Table) -> Any:
+    insert = into(book)
+    return insert.on_conflict_do_update(
+        index_elements=["run"],
+        set_={column.name: insert.excluded[column.name] for column in book.c if column.name != "run"},
+        where=book.c.attempt <= insert.excluded.attempt,
     )
 
 
@@ -164,6 +167,7 @@ def _record(values: dict[str, Any]) -> Record:
 
 
 @lru_cache  # statements are compiled anew for a new table
+@lru_cache
 def _table(schema: str | None) -> sa.Table:
     text, moment = sa.Text, sa.TIMESTAMP(timezone=True)
     kinds: dict[str, Any] = {"attempt": sa.Integer, **dict.fromkeys(_MOMENTS, moment)}
