@@ -1,0 +1,195 @@
+"""A project whose runs real workers do, for tests of what dies: its functions wait, spawn and kill when told to."""
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from etl.pipeline import resolve
+from jobs import graph, project, runs
+from tests.conftest import ROOT, RedisServer, StartWorkers
+
+PATIENCE = 30.0
+LEASE = "1.2"  # seconds, so that lost leases are found soon
+
+TOML = """
+[settings]
+staging = "staging"
+modules = ["steps"]
+[targets.warehouse]
+url = "sqlite:///warehouse.db"
+[pipelines.visits]
+extract = { type = "csv", path = "inbox/{client}/*.csv", settle = 0 }
+transform = ["steps:work"]
+load = { target = "warehouse", table = "visits", mode = "append" }
+retries = 0
+[pipelines.visits.columns]
+id = { type = "string", required = true }
+does = { type = "string" }
+[clients.acme]
+[clients.north]
+"""
+
+STEPS = """
+import os, pathlib, re, signal, subprocess, sys, time
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+
+def note(what):
+    with open(HERE / f"{what}.notes", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+
+def hold(df):
+    note("hold")
+    while not (HERE / "go").exists():
+        time.sleep(0.01)
+
+def child(df):
+    made = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=False)
+    (HERE / "child").write_text(str(made.pid))
+    hold(df)
+
+def deaf(df):
+    note("deaf")
+    while True:
+        try:
+            time.sleep(600)
+        except BaseException:
+            pass
+
+def regex(df):
+    note("regex")
+    re.match(r"(a+)+$", "a" * 60 + "b")  # holds the interpreter for years
+
+def numpy(df):
+    note("numpy")
+    while True:
+        np.linalg.svd(np.random.rand(1500, 1500))
+
+def die(df):
+    note("die")
+    os._exit(0)
+
+def kill(df):
+    note("kill")
+    os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory is short
+
+def work(df):
+    for name in df["does"].dropna().unique():
+        globals()[name](df)
+    return df
+"""
+
+
+class Shop:
+    """A folder with a project, and runs of it."""
+
+    def __init__(self, root: Path, connection: Redis, url: str) -> None:
+        self.root, self.connection, self.url = root, connection, url
+        (root / "etl.toml").write_text(TOML)
+        (root / "steps.py").write_text(STEPS)
+
+    def config(self, old: str, new: str) -> None:
+        """Change etl.toml."""
+        path = self.root / "etl.toml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def file(self, name: str, *does: str, client: str = "acme") -> None:
+        """Write a file of three rows; its transform does what is named."""
+        path = self.root / "inbox" / client / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [f"{name}{i},{does[0] if does and i == 0 else ''}" for i in range(3)]
+        path.write_text("\n".join(["id,does", *rows]) + "\n")
+
+    def submit(self, client: str = "acme") -> str:
+        """Enqueue a run."""
+        return graph.submit(self.connection, resolve(project.config(), "visits", client))
+
+    def run(self, id: str) -> dict[str, Any]:
+        """Return a run as it is."""
+        return runs.snapshot(self.connection, [id])[0]
+
+    def ended(self, id: str) -> dict[str, Any]:
+        """Wait for a run's end."""
+        until(lambda: self.run(id)["state"] in runs.ENDED)
+        return self.run(id)
+
+    def ids(self) -> list[str]:
+        """Return the ids in the table."""
+        with closing(sqlite3.connect(self.root / "warehouse.db")) as database:
+            return [id for (id,) in database.execute("select id from visits order by id")]
+
+    def notes(self, what: str) -> list[int]:
+        """Return the process ids that a function was run by."""
+        with contextlib.suppress(OSError):
+            return [int(line) for line in (self.root / f"{what}.notes").read_text().split()]
+        return []
+
+    def cli(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        """Start the command line on the private Redis."""
+        environment = {**os.environ, "REDIS_URL": self.url, "PYTHONPATH": str(ROOT), "ETL_LEASE": LEASE}
+        return subprocess.Popen(
+            [sys.executable, "-m", "cli", *words], cwd=self.root, env=environment, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        )  # fmt: skip
+
+
+def until(what: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """Wait until something is true, and return it."""
+    give_up = time.monotonic() + patience
+    while not (answer := what()):
+        assert time.monotonic() < give_up, "waited too long"
+        time.sleep(0.01)
+    return answer
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    with contextlib.suppress(OSError):
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Return the processes whose working directory a folder is."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if link.readlink() == folder and is_alive(int(link.parent.name)):
+                found.append(int(link.parent.name))
+    return found
+
+
+@pytest.fixture
+def shop(
+    tmp_path: Path, real_redis: Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Shop]:
+    """A project on the private Redis."""
+    made = Shop(tmp_path, real_redis, redis_server.url)
+    monkeypatch.setenv("ETL_CONFIG", str(tmp_path / "etl.toml"))
+    project.use(None)
+    yield made
+    project.use(None)
+
+
+@pytest.fixture
+def start(workers: StartWorkers) -> Callable[[int], list[subprocess.Popen[bytes]]]:
+    """`start(n)` starts workers with short leases in the project's folder."""
+
+    def started(n: int) -> list[subprocess.Popen[bytes]]:
+        return workers(n, env={"ETL_LEASE": LEASE})
+
+    return started
