@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -103,7 +103,7 @@ def claims(folder: Path, name: str = "claims") -> Pipeline:
 
 def work(session: Session, run: str) -> dict[str, Any]:
     """Work in this process until a run has ended."""
-    InProcessWorker(session.connection).work(until=lambda: not session.is_active(run))
+    InProcessWorker(session.connection).work(until=lambda: run not in session.active())
     return Run(session, run).json()
 
 
@@ -179,7 +179,7 @@ def test_its_jobs_are_all_there_at_once_with_heads_queued_and_the_rest_deferred(
     folder: Path, connection: Redis
 ) -> None:
     run = graph.submit(connection, claims(folder))
-    ids = {raw.decode() for raw in connection.smembers(runs.jobs_key(run))}
+    ids = {raw.decode() for raw in cast(set[bytes], connection.smembers(runs.jobs_key(run)))}
     states = Counter(EtlJob.fetch(id, connection=connection).get_status().value for id in ids)
     assert states == {"queued": 2, "deferred": 14}
     descriptions = {EtlJob.fetch(id, connection=connection).description for id in ids}
@@ -238,7 +238,8 @@ def test_a_canceled_run_leaves_no_job_and_frees_its_place(folder: Path, session:
     assert graph.cancel(connection, run)
     assert not graph.cancel(connection, run)
     InProcessWorker(connection).work()
-    left = [EtlJob.fetch(key.decode().split(":")[2], connection=connection) for key in connection.keys("rq:job:*")]
+    keys = cast(list[bytes], connection.keys("rq:job:*"))
+    left = [EtlJob.fetch(key.decode().split(":")[2], connection=connection) for key in keys]
     assert {job.get_status().value for job in left} <= {"finished"}
     assert Run(session, run).state == "canceled"
     assert connection.zcard("rq:deferred:etl-acme") == connection.llen("rq:queue:etl-acme") == 0

@@ -108,7 +108,7 @@ TABLES = (
 def secret_redis(server_folder: Path, workers: StartWorkers, real_redis: Redis) -> Iterator[str]:
     """The URL of a Redis that wants a password."""
     real_redis.config_set("requirepass", PASSWORD)
-    real_redis.execute_command("AUTH", PASSWORD)
+    real_redis.auth(PASSWORD)
     url = workers.url.replace("unix://", f"unix://:{PASSWORD}@")
     yield url
     with Redis.from_url(url) as client:
@@ -140,7 +140,7 @@ def write_project(folder: Path, url: str) -> None:
     (folder / "steps.py").write_text(STEPS)
 
 
-def everything(connection: Redis) -> Iterator[tuple[str, bytes]]:
+def everything(connection: Any) -> Iterator[tuple[str, bytes]]:
     """Yield all that Redis has, key by key: names and contents, and what is packed in them unpacked."""
     for key in connection.scan_iter(count=1000):
         kind = connection.type(key).decode()
@@ -218,7 +218,7 @@ def test_no_value_of_a_row_and_no_secret_leaves_files_and_target(
     write_project(tmp_path, pg_url)
     with psycopg.connect(pg_url) as database:
         for statement in TABLES:
-            database.execute(statement)  # type: ignore[call-overload]
+            database.execute(statement)
     workers.url = secret_redis
     workers(2, env={"ETL_CONFIG": str(tmp_path / "etl.toml"), "WAREHOUSE_PASSWORD": PASSWORD})
     session = Session(tmp_path / "etl.toml", secret_redis, workers=0)

@@ -147,7 +147,7 @@ def test_every_cell_arrives_and_a_second_run_changes_none(
             (name, column, row[KEYS[name]])
             for row, line in zip(found, wanted, strict=True)
             for column, text in line.items()
-            if not same(type_of(name, str(column)), text, row[column])
+            if not same(type_of(name, str(column)), text, row[str(column)])
         ]
         assert wrong == []
         for column in [*TYPES[name].get("decimal", ()), *TYPES[name].get("number", ())]:
