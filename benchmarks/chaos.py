@@ -36,7 +36,7 @@ from benchmarks.storm.kills import Killer
 from benchmarks.storm.world import World
 from etl.errors import EtlError
 from etl.pipeline import resolve
-from jobs import graph, project, runs, schedules
+from jobs import graph, project, runs, schedules, settings
 
 PATIENCE = 240.0  # seconds after the storm in which all must end
 
@@ -193,7 +193,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
         del storm.truth.counts["cron", "nightly", 1]
         if not options.plain_rq:
             schedules.sync(project.config(), world.connection)
-        while not killer.is_over:
+        while not killer.is_over and time.monotonic() - began < options.minutes * 120:
             world.keep()
             killer.tick()
             storm.tick()
@@ -269,7 +269,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=120, help="rows of a file")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each client's pipeline at least")
     parser.add_argument("--drag", type=float, default=0.4, help="seconds a transform sleeps at most")
-    parser.add_argument("--lease", type=float, default=12, help="ETL_LEASE of the workers")
+    parser.add_argument("--lease", type=float, default=settings.lease(), help="ETL_LEASE of the workers")
     parser.add_argument("--sleep", type=float, default=30, help="seconds that a stopped worker sleeps")
     parser.add_argument("--fsync", default="everysec", choices=("always", "everysec", "no"), help="Redis's appendfsync")
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds for all to end after it")

@@ -46,7 +46,7 @@ def reconcile(connection: Redis, names: Sequence[str]) -> Mended:
         names: Names of all queues.
     """
     at = utcformat(now())
-    lost, due = lua.reap(connection, at, settings.MAX_LOSSES, PACKED, "\n".join(names), settings.lease())
+    lost, due = reap(connection, names)
     sweep = bool(connection.set("etl:sweep", 1, nx=True, px=int(settings.SWEEP * 1000)))
     released, closed = 0, []
     for raw in cast(set[bytes], connection.smembers(runs.ACTIVE)):
@@ -58,7 +58,18 @@ def reconcile(connection: Redis, names: Sequence[str]) -> Mended:
     released += holding.release(connection)
     if sweep:
         _forget(connection, names)
-    return Mended(tuple(entry.decode().rpartition(":")[0] for entry in lost), due, released, tuple(closed))
+    return Mended(lost, due, released, tuple(closed))
+
+
+def reap(connection: Redis, names: Sequence[str]) -> tuple[tuple[str, ...], int]:
+    """Queue the jobs whose lease has expired and the retries that are due: one cheap question, so each worker asks it.
+
+    Returns:
+        Ids of the jobs that were lost, and how many retries were due.
+    """
+    packed = (utcformat(now()), settings.MAX_LOSSES, PACKED, "\n".join(names), settings.lease())
+    lost, due = lua.reap(connection, *packed)
+    return tuple(entry.decode().rpartition(":")[0] for entry in lost), due
 
 
 def take_turn(connection: Redis, worker: str) -> bool:

@@ -5,7 +5,7 @@
 | `REDIS_URL` | the Redis to use; without it a private one is started |
 | `ETL_CONFIG` | path of etl.toml, else the working directory's |
 | `ETL_MODULES` | where there is no etl.toml: modules whose functions may be called, comma separated |
-| `ETL_LEASE` | seconds after which a silent worker's job is given to another (12) |
+| `ETL_LEASE` | seconds after which a silent worker's job is given to another (10) |
 | `ETL_RUN` | set by `./run`: its own path, so that the demo can say what to type next |
 | `ETL_DASHBOARD_PASSWORD` | what the dashboard asks for, under any user name; else one is made at each start |
 """
@@ -39,7 +39,7 @@ def config_path() -> Path:
 
 def lease() -> float:
     """Return how many seconds a job stays a worker's without a sign of life."""
-    return float(os.environ.get("ETL_LEASE") or 12)
+    return float(os.environ.get("ETL_LEASE") or 10)
 
 
 def dashboard_password() -> str | None:

@@ -27,7 +27,7 @@ from jobs.horse import Horse
 from jobs.inprocess import InProcessWorker
 from jobs.job import EtlJob
 from jobs.queue import FairQueue, Line, take
-from jobs.reconcile import reconcile, request_sweep, take_turn
+from jobs.reconcile import reap, reconcile, request_sweep, take_turn
 from jobs.settle import Outcome, settle
 
 Answer = TypeVar("Answer")
@@ -219,10 +219,11 @@ class Worker(RQWorker):
         with self.connection.pipeline(transaction=False) as pipe:
             self.heartbeat(max(60, round(20 * self._renewal)), pipe)  # so long is a dead worker listed
             pipe.execute()
+        lost, _ = reap(self.connection, self._line.names)
+        if lost:
+            self.log.warning("took back from lost workers: %s", ", ".join(lost))
         if take_turn(self.connection, self.name):
-            mended = reconcile(self.connection, self._line.names)
-            if mended.lost:
-                self.log.warning("took back from lost workers: %s", ", ".join(mended.lost))
+            reconcile(self.connection, self._line.names)
             if project.path().is_file():
                 request_sweep(self.connection)
 
