@@ -269,19 +269,16 @@ def first_line(text: str) -> str:
 
 def clients(found: Sequence[Mapping[str, Any]], fairness: float | None) -> None:
     """Print a line a client, the busiest first, and how fairly workers were shared over the last hour."""
-    columns = (
-        "client",
-        "state",
-        "limit",
-        "waiting",
-        "running",
-        "held",
-        "last_state",
-        "wait_seconds",
-        "service_seconds",
-        "share",
-    )
+    heads = ("client", "state", "limit", "waiting", "running", "held", "last run", "wait", "a job takes", "share")
     busy = sorted(found, key=lambda line: (-line["running"], -line["waiting"], -line["held"], line["client"]))
-    table(columns, [[line[name] for name in columns] for line in busy])
+    lines = []
+    for line in busy:
+        wait, takes = (
+            f"{line[key]:.2f} s" if line[key] is not None else None for key in ("wait_seconds", "service_seconds")
+        )
+        share = f"{line['share']:.1%}" if line["share"] is not None else None
+        counts = [line[key] for key in ("client", "state", "limit", "waiting", "running", "held", "last_state")]
+        lines.append([*counts, wait, takes, share])
+    table(heads, lines)
     if fairness is not None:
         out().print(f"worker time was shared with a fairness of {fairness:.2f} over the last hour (1 is even)")

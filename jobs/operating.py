@@ -39,7 +39,11 @@ def workers() -> None:
 
     found = processes.workers(shared.session(workers=0))
     columns = ("name", "host", "pid", "state", "job", "jobs_done", "heartbeat_age")
-    shared.print(found, lambda: console.table(columns, [[line[name] for name in columns] for line in found]))
+    shared.print(found, lambda: console.table(columns, [[_shown(line[name]) for name in columns] for line in found]))
+
+
+def _shown(value: object) -> object:
+    return str(value) if isinstance(value, int) else value  # a process has a number, not an amount
 
 
 @click.group(invoke_without_command=True)
