@@ -154,6 +154,7 @@ def _findings(redis: str | None) -> Iterator[Finding]:
 
 def _config() -> Iterator[Finding]:
     from etl.config import check_functions
+    from jobs.console import plural
 
     try:
         config = project.config()
@@ -161,7 +162,8 @@ def _config() -> Iterator[Finding]:
         for mistake in exc.mistakes:
             yield _failure("config", mistake, exc.cure, 2)
         return
-    names = f"{len(config.pipelines)} pipelines, {len(config.clients)} clients, {len(config.targets)} targets"
+    counts = {"pipeline": len(config.pipelines), "client": len(config.clients), "target": len(config.targets)}
+    names = ", ".join(plural(number, noun) for noun, number in counts.items())
     mistakes = check_functions(config)
     for wrong in mistakes:
         yield _failure("functions", str(wrong), "correct etl.toml or the function", 2)
