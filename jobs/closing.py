@@ -61,7 +61,7 @@ def ending(
     """
     rows = tally.rows()
     if final is not None:
-        rows.update(loaded=final.loaded, unchanged=final.unchanged, superseded=final.superseded)
+        rows.update(loaded=final.loaded, unchanged=final.unchanged + tally.left_out, superseded=final.superseded)
         rows["rejected"] += len(final.duplicates)
     error, exit = None, 0
     if refused is not None:
@@ -167,6 +167,7 @@ def _make_final(work: Work, tally: receipts.Tally, failures: Sequence[Mapping[st
             read=rows["read"],
             rejected=rows["rejected"],
             record=lambda final: remembered(work, ending(tally, failures, final)),
+            move=work.move(tally.latest),
         )
     except EtlError as exc:
         if exc.retryable:

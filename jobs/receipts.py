@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from etl.cursor import Cursor, later, latest_of
 from etl.plan import ROW_BITS, Partition
 from etl.staging import STAGES, Marker, Staging
 from jobs.shapes import ROWS
@@ -58,6 +59,25 @@ class Tally:
                         rows[kind] += stages[stage].counts.get(kind, 0)
         return rows
 
+    @property
+    def left_out(self) -> int:
+        """How many rows were not even handed on, as they are loaded already."""
+        return sum(
+            stages["extract"].counts.get("unchanged", 0) for stages in self.markers.values() if "extract" in stages
+        )
+
+    @property
+    def latest(self) -> Cursor | None:
+        """How far the source has been read, by all partitions alike."""
+        read = [stages["extract"].cursor for stages in self.markers.values() if "extract" in stages]
+        pairs = [pair for pair in read if pair is not None]
+        latest = latest_of([Cursor(*pair[0]) for pair in pairs if pair[0]])
+        for _, until in pairs:
+            # Where staging can't publish exclusively, partitions may have begun with different ends.
+            if until and latest and later(Cursor(*until), latest) == latest:
+                latest = Cursor(*until)
+        return latest
+
     def partitions(self, failures: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Return how many partitions are done, failed and blocked."""
         states = [failure["state"] for failure in failures]
@@ -82,7 +102,7 @@ class Tally:
 
 
 _KINDS = {
-    "extract": ("read", "rejected"),
+    "extract": ("read", "rejected", "unchanged"),
     "transform": ("rejected", "dropped", "added"),
     "load": ("loaded", "unchanged", "superseded"),
 }

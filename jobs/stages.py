@@ -16,6 +16,7 @@ from rq.job import Job
 
 from etl import load as target
 from etl.columns import match
+from etl.cursor import Narrowed
 from etl.errors import EtlError, TableMismatch
 from etl.extract import extract as read_source
 from etl.infer import candidates, decide, merge_candidates
@@ -86,7 +87,8 @@ def _extract(work: Work, connection: Redis) -> Marker:
         work.staging.writer("extract", work.number) as rows,
         work.staging.writer("extract", work.number, "rejects") as rejects,
     ):
-        source = read_source(work.pipeline, work.partition, work.context)
+        source = read_source(work.pipeline, work.partition, work.context, work.span)
+        narrow = Narrowed(work.pipeline, work.span, work.partition.pieces[0].file)
         content = ""
         while True:
             try:
@@ -94,20 +96,24 @@ def _extract(work: Work, connection: Redis) -> Marker:
             except StopIteration as stop:
                 content = stop.value
                 break
-            rows.write(chunk.rows)
-            rows_out += chunk.rows.num_rows
+            newer = narrow(chunk.rows)
+            rows.write(newer)
+            rows_out += newer.num_rows
             if chunk.rejects.num_rows:
                 rejects.write(chunk.rejects)
                 rejected += chunk.rejects.num_rows
             if infer:
-                types.append(candidates(chunk.rows.drop_columns(["_row"])))
-    counts = {"read": rows_out + rejected, "out": rows_out, "rejected": rejected}
+                types.append(candidates(newer.drop_columns(["_row"])))
+    counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
+    if narrow.unchanged:
+        counts["unchanged"] = narrow.unchanged
     marker = Marker(
         counts=counts,
         data=tuple(rows.names),
         rejects=tuple(rejects.names),
         content=content,
         types=merge_candidates(types) if infer else None,
+        cursor=work.read_to(narrow.latest),
     )
     return work.staging.publish("extract", work.number, marker)
 
@@ -209,6 +215,7 @@ def _deliver(work: Work) -> Marker:
         read=source.counts["read"],
         rejected=source.counts["rejected"] + rows.counts["rejected"],
         record=ended,
+        move=work.move(receipts.Tally({work.number: {"extract": source}}).latest),
     )
     return work.staging.publish("load", work.number, loaded(answer))
 

@@ -1,14 +1,18 @@
 """A stage's work: its run, its partition, and where the rows are."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
 from etl.context import Context
-from etl.errors import EtlError
-from etl.pipeline import Pipeline
+from etl.cursor import Cursor, Span, back, is_strict, read
+from etl.errors import ConfigError, EtlError
+from etl.load import Move, cursors
+from etl.pipeline import Pipeline, SqlExtract
 from etl.plan import Partition, Plan
 from etl.staging import Marker, Staging
+from etl.values import parameters
 from jobs import settings
 
 
@@ -29,6 +33,7 @@ class Work:
     plan: Plan
     context: Context
     staging: Staging
+    span: Span
     submitted: float | None = None
     started: float | None = None
 
@@ -36,6 +41,20 @@ class Work:
     def partition(self) -> Partition:
         """The partition this stage works on."""
         return self.plan.partitions[self.number - 1]
+
+    @property
+    def follows(self) -> bool:
+        """Whether the run reads from where the cursor stands; one with a window reads that, and leaves it there."""
+        return self.pipeline.extract.cursor is not None and self.context.start is None
+
+    def read_to(self, latest: Cursor | None) -> tuple[list[str] | None, list[str] | None] | None:
+        """Return how far a partition was read, as its marker keeps it."""
+        until = self.span.until
+        return (latest and list(latest), until and list(until)) if self.follows else None
+
+    def move(self, latest: Cursor | None) -> Move | None:
+        """Return how the run moves its cursor, or None where it has none."""
+        return Move(self.span.since, latest) if self.follows else None
 
     def input(self, stage: str) -> Marker:
         """Return what the stage before published.
@@ -64,13 +83,44 @@ def work_of(stage: str, run: str, number: int, record: dict[str, str]) -> Work:
         EtlError: The run is not in the staging that this worker knows.
     """
     staging = Staging(settings.staging(), record["client"], run)
-    pipeline, plan, context = _spec(staging.url, record["client"], run, record["attempt"])
+    pipeline, plan, context, full_refresh = _spec(staging.url, record["client"], run, record["attempt"])
+    span = _span(staging, pipeline, plan, context, full_refresh, settle=stage == "extract")
+    if span.since is not None:
+        context = replace(context, since=read(back(span.since, pipeline.extract.overlap)))
     submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
-    return Work(run, stage, number, int(record["attempt"]), pipeline, plan, context, staging, submitted, started)
+    return Work(run, stage, number, int(record["attempt"]), pipeline, plan, context, staging, span, submitted, started)
+
+
+def _span(
+    staging: Staging, pipeline: Pipeline, plan: Plan, context: Context, full_refresh: bool, *, settle: bool
+) -> Span:
+    """Return which rows the run reads: settled by its first extract, for all of its partitions and attempts."""
+    extract = pipeline.extract
+    if extract.cursor is None:
+        return Span()
+    if context.start is not None:
+        if is_strict(pipeline):
+            what = f"{pipeline.name} appends what its cursor says is new, and a window may be loaded already"
+            raise ConfigError(what, 'use mode = "merge" with a key to load windows of the past')
+        return Span()
+    found = staging.read_json("since.json")
+    if found is None and not settle:
+        return Span()
+    if found is None or found["column"] != extract.cursor:
+        stands = None if full_refresh else cursors.read(pipeline)
+        until = None
+        if isinstance(extract, SqlExtract) and (len(plan.partitions) > 1 or "until" in parameters(extract.query)):
+            from etl.extract.sql import latest
+
+            until = latest(pipeline, extract)
+        settled = {"column": extract.cursor, "since": stands and stands.cursor, "until": until}
+        staging.write_bytes("since.json", json.dumps(settled).encode(), exclusive=found is None)
+        found = staging.read_json("since.json") or settled
+    return Span(*(Cursor(*found[key]) if found[key] else None for key in ("since", "until")))
 
 
 @lru_cache(maxsize=512)  # clients take turns: many runs pass between two stages of one
-def _spec(url: str, client: str, run: str, attempt: str) -> tuple[Pipeline, Plan, Context]:
+def _spec(url: str, client: str, run: str, attempt: str) -> tuple[Pipeline, Plan, Context, bool]:
     spec = Staging(url, client, run).read_json("run.json")
     if spec is None:
         raise EtlError(
@@ -80,4 +130,4 @@ def _spec(url: str, client: str, run: str, attempt: str) -> tuple[Pipeline, Plan
     pipeline = Pipeline.model_validate(spec["pipeline"])
     start, end = (datetime.fromisoformat(spec[key]) if spec[key] else None for key in ("start", "end"))
     context = Context(client=pipeline.client, run=run, params=pipeline.params, start=start, end=end)
-    return pipeline, Plan.model_validate(spec["plan"]), context
+    return pipeline, Plan.model_validate(spec["plan"]), context, bool(spec.get("full_refresh"))

@@ -11,6 +11,7 @@ from etl.errors import ReceiptMismatch, TooManyRejects
 from etl.load import function, ledger, tables
 from etl.load.apply import apply
 from etl.load.connect import check_target, resolve_url, transaction, url_of
+from etl.load.cursors import Move, advance
 from etl.load.history import Record, remember, write
 from etl.load.ledger import Delivery, Entry
 from etl.load.shadow import Duplicate, Shadow, of_run
@@ -23,6 +24,7 @@ __all__ = [
     "Duplicate",
     "FinishCounts",
     "LoadCounts",
+    "Move",
     "Record",
     "check_target",
     "column_types",
@@ -64,6 +66,7 @@ def load(
     read: int,
     url: str | None = None,
     record: Callable[[LoadCounts], Record] | None = None,
+    move: Move | None = None,
 ) -> LoadCounts:
     """Load one partition, once: called again it answers what it did and writes nothing.
 
@@ -74,8 +77,10 @@ def load(
         rejected, read: Rows of the partition so far, for `max_rejects` of a run with one partition.
         url: Of the target; by default the pipeline's.
         record: Says what the target is to remember of a run that this load is all of.
+        move: Of the cursor, for a run that this load is all of.
 
     Raises:
+        CursorMoved: What is appended may be there already.
         TooManyRejects: More rows were rejected than `max_rejects` allows.
         ChangedFile: An append of a file that has changed since an earlier run appended it.
         TableMismatch, BadSource, MissingColumn, FunctionFailed: The rows can't go into the table as they are.
@@ -87,6 +92,8 @@ def load(
         _check_rejects(pipeline, rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         counts = _load(connection, delivery, chunks)
+        if move is not None and delivery.partitions == 1:
+            advance(connection, pipeline, delivery.run, move)
         if record is not None and delivery.partitions == 1:
             write(connection, pipeline, record(counts))
         return counts
@@ -103,6 +110,7 @@ def finish(
     rejected: int,
     url: str | None = None,
     record: Callable[[FinishCounts], Record] | None = None,
+    move: Move | None = None,
 ) -> FinishCounts:
     """Apply what a run's partitions have staged, in one transaction; called again it answers the same.
 
@@ -113,8 +121,10 @@ def finish(
         read, rejected: Rows of the whole run, for `max_rejects`.
         url: Of the target; by default the pipeline's.
         record: Says what the target is to remember of the run.
+        move: Of the cursor; it stays where the run is not complete.
 
     Raises:
+        CursorMoved: What is appended may be there already.
         TooManyRejects: More rows were rejected than `max_rejects` allows, doubled ones included.
         ReceiptMismatch: The target does not have what was loaded.
         TargetUnreachable, TargetBusy, TargetRefused, TableMismatch: See `load`.
@@ -156,6 +166,8 @@ def finish(
             duplicates=tuple(duplicates),
             applied=applied,
         )
+        if move is not None and complete and applied:
+            advance(connection, pipeline, run, move)
         if record is not None:
             write(connection, pipeline, record(counts))
         return counts

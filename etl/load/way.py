@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 import sqlalchemy as sa
 
+from etl.cursor import is_strict
 from etl.errors import ReceiptMismatch, TableMismatch
 from etl.load import ledger, tables
 from etl.load.apply import apply, lock_table
@@ -37,6 +38,8 @@ class LoadCounts:
 
 def is_atomic(pipeline: Pipeline) -> bool:
     """Whether a run loads all of its rows or none."""
+    if pipeline.extract.cursor is not None and is_strict(pipeline):
+        return True  # half of what is newer can't be appended: the cursor has one place
     guarded = pipeline.max_rejects is not None or (pipeline.expect is not None and pipeline.expect.otherwise == "fail")
     return pipeline.load.atomic or pipeline.load.mode == "replace" or guarded
 

@@ -1,0 +1,143 @@
+"""Cursors: the target's table `_etl_cursors`, which says how far a client's source has been loaded.
+
+A cursor moves in the transaction that makes a run's rows final, so it is never ahead of them.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from etl.cursor import Cursor, is_strict, later
+from etl.errors import ConfigError, CursorMoved
+from etl.load import tables
+from etl.load.connect import transaction, url_of
+from etl.pipeline import Pipeline
+
+NAME = "_etl_cursors"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a cursor stands.
+
+    Args:
+        run: The run that moved it there; "" where an operator has set it.
+    """
+
+    cursor: Cursor
+    updated_at: datetime
+    run: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where a run began to read, and how far it has come; None is nowhere."""
+
+    since: Cursor | None
+    latest: Cursor | None
+
+
+def read(pipeline: Pipeline, url: str | None = None) -> Standing | None:
+    """Return where the pipeline's cursor stands, or None where it has not been moved yet."""
+    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+        book = _table(tables.split(connection, pipeline.table)[0])
+        if not sa.inspect(connection).has_table(NAME, schema=book.schema):
+            return None
+        return _standing(connection, book, pipeline)
+
+
+def advance(connection: sa.Connection, pipeline: Pipeline, run: str, move: Move) -> None:
+    """Move the cursor in the connection's transaction, never backwards.
+
+    Raises:
+        CursorMoved: It is not where the run began, and what the run appends is there already.
+    """
+    if move.latest is None:
+        return
+    book = _made(connection, pipeline)
+    tables.kind(connection).lock(connection, "cursor", pipeline.client, pipeline.name, pipeline.table)
+    there = _standing(connection, book, pipeline)
+    now = there.cursor if there else None
+    if is_strict(pipeline) and now != move.since and not (there and there.run == run):
+        raise CursorMoved(
+            f"the cursor of {pipeline.client}/{pipeline.name} has moved since run {run} read it: nothing was appended",
+            "run the pipeline again; to load all of it, empty the table and clear the cursor first",
+        )
+    moved = later(now, move.latest)
+    if moved != now and moved is not None:
+        _write(connection, book, pipeline, moved, run)
+
+
+def place(pipeline: Pipeline, cursor: Cursor, url: str | None = None) -> None:
+    """Set the cursor, forwards or backwards."""
+    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+        _write(connection, _made(connection, pipeline), pipeline, cursor, "")
+
+
+def clear(pipeline: Pipeline, url: str | None = None) -> bool:
+    """Forget the cursor, so that the next run reads everything; says whether there was one."""
+    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+        book = _table(tables.split(connection, pipeline.table)[0])
+        if not sa.inspect(connection).has_table(NAME, schema=book.schema):
+            return False
+        return connection.execute(sa.delete(book).where(_mine(book, pipeline))).rowcount > 0
+
+
+def _table(schema: str | None) -> sa.Table:
+    text = sa.Text
+    return sa.Table(
+        NAME,
+        sa.MetaData(),
+        sa.Column("client", text, primary_key=True),
+        sa.Column("pipeline", text, primary_key=True),
+        sa.Column("table_name", text, primary_key=True),
+        sa.Column("column", text, primary_key=True),
+        sa.Column("type", text, nullable=False),
+        sa.Column("value", text, nullable=False),
+        sa.Column("updated_at", sa.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("run", text, nullable=False),
+        schema=schema,
+    )
+
+
+def _made(connection: sa.Connection, pipeline: Pipeline) -> sa.Table:
+    book = _table(tables.split(connection, pipeline.table)[0])
+    if not sa.inspect(connection).has_table(NAME, schema=book.schema):
+        tables.kind(connection).lock(connection, "table", NAME)
+        book.create(connection, checkfirst=True)
+    return book
+
+
+def _identity(pipeline: Pipeline) -> dict[str, Any]:
+    if pipeline.extract.cursor is None:
+        raise ConfigError(
+            f"pipeline {pipeline.name} has no cursor", 'give its extract one, such as cursor = "updated_at"'
+        )
+    return {
+        "client": pipeline.client,
+        "pipeline": pipeline.name,
+        "table_name": pipeline.table,
+        "column": pipeline.extract.cursor,
+    }
+
+
+def _mine(book: sa.Table, pipeline: Pipeline) -> sa.ColumnElement[bool]:
+    return sa.and_(*(book.c[name] == value for name, value in _identity(pipeline).items()))
+
+
+def _standing(connection: sa.Connection, book: sa.Table, pipeline: Pipeline) -> Standing | None:
+    query = sa.select(book.c.type, book.c.value, book.c.updated_at, book.c.run).where(_mine(book, pipeline))
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    moment = row.updated_at if row.updated_at.tzinfo else row.updated_at.replace(tzinfo=UTC)
+    return Standing(Cursor(row.type, row.value), moment, row.run)
+
+
+def _write(connection: sa.Connection, book: sa.Table, pipeline: Pipeline, cursor: Cursor, run: str) -> None:
+    identity = _identity(pipeline)
+    values = {"type": cursor.kind, "value": cursor.value, "updated_at": datetime.now(UTC), "run": run}
+    insert = tables.kind(connection).insert(book).values(**identity, **values)
+    connection.execute(insert.on_conflict_do_update(index_elements=list(identity), set_=values))
