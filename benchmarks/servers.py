@@ -133,6 +133,17 @@ def processes(
             kill_session(process)
 
 
+def processor_seconds(*sessions: int) -> float:
+    """Return the processor time so far of the processes of sessions, or single ones, and of what they waited for."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[3]) in sessions or int(stat.parent.name) in sessions:
+                ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def ready(url: str, count: int) -> None:
     """Wait until so many RQ workers are idle."""
     connection = Redis.from_url(url)
