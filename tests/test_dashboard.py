@@ -23,6 +23,7 @@ from jobs import project, runs
 from jobs.dashboard import create_app, serve
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
+from jobs.shapes import ROWS
 
 pytestmark = pytest.mark.filterwarnings("ignore:CLIENT LIST command not supported")  # by fakeredis
 
@@ -204,7 +205,7 @@ def test_a_runs_page_shows_its_stages_failures_and_cures(connection: Redis, page
     runs.record_stage(connection, run, 1, "extract", "done", {"read": 10, "out": 10}, seconds=0.4)
     runs.record_stage(connection, run, 1, "transform", "failed", error="ValueError at steps:clean:3", exit=1)
     failure = {"partition": 1, "file": "inbox/a.csv", "stage": "transform", "error": "ValueError at steps:clean:3"}
-    rows = dict.fromkeys(runs.ROWS, 0) | {"read": 10, "rejected": 3}
+    rows = dict.fromkeys(ROWS, 0) | {"read": 10, "rejected": 3}
     runs.close(connection, run, "failed", rows=rows, failures=[failure], error="1 of 2 partitions failed")
     page = pages.get(f"/runs/{run}")
     for text in ("acme/claims", "1 of 2 partitions failed", "inbox/a.csv", "steps:clean:3", "a warning", "north"):
