@@ -82,8 +82,10 @@ def built(tmp_path: Path, connection: Redis) -> Iterator[House]:
     (tmp_path / "steps.py").write_text(STEPS)
     made = House(tmp_path, connection)
     made.configure()
-    yield made
-    project.use(None)
+    try:
+        yield made
+    finally:
+        project.use(None)
 
 
 def let_pass(connection: Any, seconds: float) -> None:
