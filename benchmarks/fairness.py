@@ -179,27 +179,25 @@ def _celery(
 
 
 def report(found: dict[str, dict[str, list[float]]], asked: argparse.Namespace) -> None:
-    """Print the waits of the small clients and when the last job began."""
+    """Print the waits of the small clients, when the last job began, and how even the waits were."""
     base = None
     rows: list[tuple[str, ...]] = [
-        ("", "first job, median", "first job, worst", "all jobs, median", "everything", "median")
+        ("", "first job, median", "worst", "all jobs, median", "everything", "Jain", "ratio")
     ]
     for way, waits in found.items():
         small = [sorted(times) for name, times in waits.items() if name != "c000"]
         firsts = [times[0] for times in small]
-        every = [moment for times in small for moment in times]
-        median = statistics.median(firsts)
-        base = base or median
-        end = max(moment for times in waits.values() for moment in times)
         means = [statistics.mean(times) for times in small]
         jain = sum(means) ** 2 / (len(means) * sum(mean**2 for mean in means))
-        seconds = (median, max(firsts), statistics.median(every), end)
-        rows.append((way, *(f"{value:.2f} s" for value in seconds), f"{jain:.2f}", f"{median / base:.1f}×"))
-    title = (
-        f"{asked.clients} clients, one with {asked.heavy} times the work, {asked.workers} workers: small clients' waits"
-    )
-    servers.report(title, rows)
-    print(f"\nJain's index over the small clients with rq-etl: {fairness}")
+        median = statistics.median(firsts)
+        base = base or median
+        every = statistics.median(moment for times in small for moment in times)
+        end = max(moment for times in waits.values() for moment in times)
+        seconds = (f"{value:.2f} s" for value in (median, max(firsts), every, end))
+        rows.append((way, *seconds, f"{jain:.2f}", f"{median / base:.1f}×"))
+    title = f"{asked.clients} clients, one with {asked.heavy} times the work, {asked.workers} workers"
+    servers.report(f"{title}: the small clients' waits", rows)
+    print("\nJain is Jain's index over the small clients' mean waits: 1 is even.")
 
 
 if __name__ == "__main__":
