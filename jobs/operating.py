@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from jobs.places import cursor
 from jobs.shared import common, shared
 
 
@@ -144,4 +145,4 @@ def up(count: int, port: int) -> None:
     sys.exit(processes.up(shared.config, shared.redis, count, port))
 
 
-COMMANDS = (doctor, worker, workers, clients, schedule, dashboard, up)
+COMMANDS = (doctor, worker, workers, clients, schedule, cursor, dashboard, up)
