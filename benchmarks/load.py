@@ -25,6 +25,7 @@ def with_pandas(file: Path, url: str, postmaster: int) -> tuple[float, float]:
     code = f"import time; from benchmarks.load import naive; print(naive({str(file)!r}, {url!r}))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=servers.ROOT, capture_output=True, text=True, check=True)
     seconds, used = map(float, ran.stdout.split())
+    time.sleep(2)
     return seconds, used + servers.processor_seconds(postmaster) - before
 
 
@@ -49,6 +50,7 @@ def with_us(config: Path, url: str, *sessions: int) -> tuple[float, float]:
     run = api.Run(session, graph.submit(session.connection, pipeline)).wait(600)
     seconds = time.monotonic() - began
     assert run.state == "succeeded", run.json()
+    time.sleep(2)  # PostgreSQL's process for the last connection is counted when it has ended
     return seconds, servers.processor_seconds(*sessions) - before
 
 
