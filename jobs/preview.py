@@ -1,5 +1,6 @@
 """What a run would do, without doing it: its partitions, and its first rows as they would be loaded."""
 
+from dataclasses import replace
 from decimal import Decimal
 from itertools import islice
 from typing import Any
@@ -45,10 +46,12 @@ def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
     if rows and planned.partitions:
         from etl.extract import extract
         from etl.infer import candidates, decide
+        from etl.lookups import read_lookups
         from etl.transform import Transformer
 
         partition = planned.partitions[0]
         context = Context(client=pipeline.client, run="preview", params=pipeline.params)
+        context = replace(context, lookups=read_lookups(pipeline, context))
         for chunk in islice(extract(pipeline, partition, context), 1):
             types = None if pipeline.columns else decide(candidates(chunk.rows.drop_columns(["_row"])))
             files = [piece.file for piece in partition.pieces]

@@ -1,6 +1,7 @@
 """The pytest plugin: pipelines run in milliseconds, on fakeredis, into SQLite in a temporary folder."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ class Harness:
             max_rejects: Instead of the pipeline's own; a percentage of the pipeline's own is not applied, as it
                 says nothing of a file of three rows.
         """
-        from etl.pipeline import resolve
+        from etl.pipeline import CsvExtract, resolve
         from jobs import graph, project
         from jobs.api import Run
         from jobs.session import Session
@@ -65,8 +66,9 @@ class Harness:
         if max_rejects is None and isinstance(resolved.max_rejects, str):
             changed["max_rejects"] = None
         if files is not None:
-            extract = resolved.extract.model_copy(update={"path": self._deliver(files), "settle": 0.0})
-            changed["extract"] = extract
+            # Where the source is no file, the test's files stand for it.
+            source = resolved.extract if isinstance(resolved.extract, CsvExtract) else CsvExtract(path="")
+            changed["extract"] = source.model_copy(update={"path": self._deliver(files), "settle": 0.0})
         if self._session is None:
             self._session = Session(self.config, inline=True)
         project.override(read)
@@ -106,6 +108,7 @@ class Harness:
 
         from etl.casts import from_series
         from etl.context import Context
+        from etl.lookups import read_lookups
         from etl.pipeline import resolve
         from etl.transform import Transformer
 
@@ -113,6 +116,7 @@ class Harness:
         columns = {str(name): from_series(df[name]) for name in df.columns}
         raw = pa.table({**columns, "_row": pa.array(range(2, len(df) + 2), pa.int64())})
         context = Context(client=client, run="test", params=resolved.params)
+        context = replace(context, lookups=read_lookups(resolved, context))
         result = Transformer(resolved, context, ["df"]).apply(raw)
         return result.rows.drop_columns(["_row"]).to_pandas(), result.rejects.to_pandas()
 

@@ -9,7 +9,8 @@ from etl.context import Context
 from etl.cursor import Cursor, Span, back, is_strict, read
 from etl.errors import ConfigError, EtlError
 from etl.load import Move, cursors
-from etl.pipeline import Pipeline, SqlExtract
+from etl.lookups import lookups_of
+from etl.pipeline import FunctionExtract, Pipeline, SqlExtract
 from etl.plan import Partition, Plan
 from etl.staging import Marker, Staging
 from etl.values import parameters
@@ -87,6 +88,9 @@ def work_of(stage: str, run: str, number: int, record: dict[str, str]) -> Work:
     span = _span(staging, pipeline, plan, context, full_refresh, settle=stage == "extract")
     if span.since is not None:
         context = replace(context, since=read(back(span.since, pipeline.extract.overlap)))
+    asks = pipeline.transform if stage == "transform" else isinstance(pipeline.extract, FunctionExtract)
+    if pipeline.lookups and asks and stage in ("extract", "transform"):
+        context = replace(context, lookups=lookups_of(pipeline, context))
     submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
     return Work(run, stage, number, int(record["attempt"]), pipeline, plan, context, staging, span, submitted, started)
 
