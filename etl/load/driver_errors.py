@@ -109,6 +109,8 @@ def _of_sqlite(error: sqlite3.Error, where: str) -> EtlError:
         return TargetRefused(f"{where} {_REFUSED['25006'][0]}", _REFUSED["25006"][1])
     if name.startswith("SQLITE_FULL"):
         return TargetRefused(f"{where} {_REFUSED['53100'][0]}", _REFUSED["53100"][1])
+    if name.startswith("SQLITE_IOERR"):
+        return TargetRefused(f"{where}: its disk can't be read or written", "look at the disk, then retry the run")
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return TargetRefused(f"{where} is no sound SQLite database", "restore it, or name another file")
     if name.startswith("SQLITE_CONSTRAINT"):
