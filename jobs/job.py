@@ -60,18 +60,21 @@ class EtlJob(Job):
 
     @classmethod
     def fetch(cls, id: str, connection: Redis | None = None, serializer: object = None, **_: object) -> "EtlJob":
-        """Return a job; what stands in Redis and can't be read is no job, so that it stops no one who reads others.
+        """Return a job; one that can't be read stops no one who reads others, such as rq-scheduler.
 
         Raises:
-            NoSuchJobError: There is no such job.
+            NoSuchJobError: There is no such job, or not even its dates can be read.
         """
         try:
             job = cast(EtlJob, super().fetch(id, connection=connection))
-            job.func_name, job.meta  # noqa: B018 - both are read when asked for
         except NoSuchJobError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError, DeserializationError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise NoSuchJobError(f"job {id} can't be read") from error
+        try:
+            job.func_name  # noqa: B018 - it is read when it is asked for
+        except DeserializationError:
+            job._func_name = "unreadable"  # which a worker refuses
         return job
 
     @property

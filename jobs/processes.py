@@ -10,7 +10,7 @@ from typing import Any
 
 from etl.errors import ConfigError
 from jobs import broker, project, settings
-from jobs.session import Session, worker_command, worker_environment
+from jobs.session import Session, worker_command
 
 
 def workers(session: Session) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def workers(session: Session) -> list[dict[str, Any]]:
 def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> None:
     """Become `rq worker`, or `rq worker-pool` for several, with our classes."""
     found = _server(config, redis)
-    environment = worker_environment(found.url)
+    environment = settings.worker_environment(found.url, project.path())
     options = ["--burst"] if burst else []
     if found.owned:
         ask = broker.end_with_owner(signal.SIGHUP)
@@ -74,7 +74,7 @@ def up(config: str | None, redis: str | None, count: int, port: int) -> int:
     from honcho.manager import Manager
 
     found = _server(config, redis)
-    environment = worker_environment(found.url)
+    environment = settings.worker_environment(found.url, project.path())
     manager = Manager()
     for number in range(1, count + 1):
         manager.add_process(f"worker.{number}", shlex.join(worker_command()), env=environment)

@@ -95,7 +95,7 @@ class Session:
         try:
             return subprocess.Popen(
                 worker_command(),
-                env=worker_environment(self.broker.url),
+                env=settings.worker_environment(self.broker.url, project.path()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -189,14 +189,6 @@ def worker_command(*options: str) -> list[str]:
     """Return the command line of a stock `rq worker`."""
     # -P: a folder of the user's own in the working directory hides none of ours.
     return [sys.executable, "-P", "-m", "rq.cli", "worker", *options]
-
-
-def worker_environment(url: str) -> dict[str, str]:
-    """Return the environment that makes a stock `rq worker` ours."""
-    ours = str(Path(__file__).parents[1])
-    paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    variables = settings.worker_variables(url, project.path())
-    return {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 _sessions: dict[tuple[str, object], Session] = {}

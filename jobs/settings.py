@@ -106,3 +106,10 @@ def worker_variables(url: str, config: Path) -> dict[str, str]:
         config: Path of etl.toml.
     """
     return {**WORKER_CLASSES, "RQ_REDIS_URL": url, "REDIS_URL": url, "ETL_CONFIG": str(config)}
+
+
+def worker_environment(url: str, config: Path) -> dict[str, str]:
+    """Return this process's environment with what makes a stock `rq worker` ours, and our packages importable."""
+    ours = str(Path(__file__).parents[1])
+    paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, **worker_variables(url, config), "PYTHONPATH": os.pathsep.join(paths)}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-SHORT = "--minutes 0.35 --kills 14 --seed 7 --clients 2 --rounds 1 --rows 40 --drag 0.3 --lease 3 --sleep 5"
+SHORT = (
     "--minutes 0.35 --kills 14 --seed 7 --clients 2 --rounds 1 --rows 40 --drag 0.3 --lease 3 --sleep 5 --patience 60"
 )
 
