@@ -75,6 +75,8 @@ class EtlJob(Job):
             job.func_name  # noqa: B018 - it is read when it is asked for
         except DeserializationError:
             job._func_name = "unreadable"  # which a worker refuses
+        if not isinstance(job.meta, dict):
+            job.meta = {}
         return job
 
     @property

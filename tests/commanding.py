@@ -18,6 +18,7 @@ from redis import Redis
 import cli
 from jobs import project
 from jobs.inprocess import InProcessWorker
+from jobs.shared import shared
 
 ETL_TOML = """
 [settings]
@@ -82,7 +83,7 @@ class Project:
 
     def __call__(self, command: str, *more: str) -> Said:
         """Run a command as `rq-etl` would be run; its words are split at blanks, `more` is kept whole."""
-        cli.shared.forget()  # as a process of its own would start
+        shared.forget()  # as a process of its own would start
         project.use(None)
         out, err = io.StringIO(), io.StringIO()
         argv, sys.argv = sys.argv, ["rq-etl", *command.split(), *more]

@@ -15,8 +15,8 @@ from jobs.api import Run
 from jobs.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from tests.conftest import StartWorkers, kill_session
+from tests.labouring import serve
 from tests.shop import LEASE, Shop, shop, start, until
-from tests.test_worker import serve
 
 __all__ = ["shop", "start"]
 

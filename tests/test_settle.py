@@ -1,7 +1,5 @@
 """How an execution ended is written at once, as RQ would write it."""
 
-from typing import cast
-
 import pytest
 from redis import Redis
 from rq.job import Dependency, Retry
@@ -26,7 +24,7 @@ def ended(queue: FairQueue, outcome: Outcome, **options: object) -> EtlJob:
     assert queue.connection.zcard(queue.started_job_registry.key) == 0
     assert queue.connection.keys("rq:execution*") == []
     assert queue.connection.hget("rq:worker:w", "current_job") is None
-    return cast(EtlJob, EtlJob.fetch("j", connection=queue.connection))
+    return EtlJob.fetch("j", connection=queue.connection)
 
 
 def test_a_finished_job_keeps_its_value_for_its_time(queue: FairQueue) -> None:

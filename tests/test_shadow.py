@@ -145,7 +145,7 @@ def _winners(rows: list[dict[str, Any]], there: dict[int, dict[str, Any]], newes
     for row in last.to_dict("records"):
         old = there.get(row["id"])
         if not newest or old is None or old["rank"] <= row["rank"]:
-            after[row["id"]] = row
+            after[row["id"]] = {str(name): value for name, value in row.items()}
     return after
 
 
