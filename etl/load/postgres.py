@@ -1,7 +1,8 @@
 """PostgreSQL: types, locks, and COPY of CSV bytes made by pyarrow."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -84,11 +85,24 @@ def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[st
     cursor: psycopg.Cursor[Any]
     with driver.cursor() as cursor:
         with cursor.copy(statement.encode()) as copy:
-            for chunk in chunks:
-                sink = pa.BufferOutputStream()
-                pyarrow.csv.write_csv(_printable(chunk), sink, pyarrow.csv.WriteOptions(include_header=False))
-                copy.write(memoryview(sink.getvalue()))
+            for text in _ahead(map(_csv, chunks)):
+                copy.write(memoryview(text))
         return cursor.rowcount
+
+
+def _csv(chunk: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(_printable(chunk), sink, pyarrow.csv.WriteOptions(include_header=False))
+    return sink.getvalue()
+
+
+def _ahead(items: Iterator[pa.Buffer]) -> Iterator[pa.Buffer]:
+    """Yield items while another thread makes the next one: the server takes a chunk meanwhile."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
