@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from redis import Redis
 
 from etl.errors import ConfigError, EtlError
-from etl.pipeline import Config, Pipeline, resolve
-from etl.values import duration
+from etl.pipeline import Config, Pipeline, SqlExtract, resolve
+from etl.values import duration, parameters
 from jobs import graph, holding, runs
 
 MOST = 10_000  # windows of one backfill
@@ -185,4 +185,14 @@ def of(config: Config, pipeline: str, client: str, params: Mapping[str, Any]) ->
             f"pipelines.{pipeline}.extract.path names no window: every window would load the same files",
             "put {date}, {start} or {end} into it",
         )
+    extract = resolved.extract
+    if isinstance(extract, SqlExtract) and not (extract.cursor if extract.table else _windowed(extract.query)):
+        raise ConfigError(
+            f"pipelines.{pipeline}.extract names no window: every window would load the same rows",
+            "say … >= :start and … < :end in query, or give the table a cursor",
+        )
     return resolved
+
+
+def _windowed(query: str) -> bool:
+    return bool({"start", "end", "since", "until", "date"} & set(parameters(query)))

@@ -20,6 +20,7 @@ from etl.cursor import Narrowed
 from etl.errors import EtlError, TableMismatch
 from etl.extract import extract as read_source
 from etl.infer import candidates, decide, merge_candidates
+from etl.load import skips
 from etl.pipeline import Pipeline
 from etl.staging import Marker, Staging
 from etl.transform import Transformer
@@ -80,6 +81,16 @@ def _perform(stage: str, run: str, number: int, body: Callable[[Work, Redis], Ma
 
 
 def _extract(work: Work, connection: Redis) -> Marker:
+    if not work.full_refresh and skips.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
+        there = skips.rows_there(work.pipeline, work.partition)
+        if there is not None:
+            rows, content = there
+            counts = {"read": rows, "out": rows, "rejected": 0, "skipped": rows}
+            return work.staging.publish("extract", work.number, Marker(counts=counts, content=content))
+    return _read(work)
+
+
+def _read(work: Work) -> Marker:
     rows_out = rejected = 0
     types: list[dict[str, list[str]]] = []
     infer = not work.pipeline.columns
@@ -120,6 +131,9 @@ def _extract(work: Work, connection: Redis) -> Marker:
 
 def _transform(work: Work, connection: Redis) -> Marker:
     source = work.input("extract")
+    if skipped := source.counts.get("skipped"):
+        counts = dict.fromkeys(("in", "out"), skipped) | dict.fromkeys(("rejected", "dropped", "added"), 0)
+        return work.staging.publish("transform", work.number, Marker(counts=counts))
     files = [piece.file for piece in work.partition.pieces]
     transformer = Transformer(work.pipeline, work.context, files, _types(work))
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
@@ -197,6 +211,9 @@ def _deliver(work: Work) -> Marker:
         content=source.content,
         partitions=len(work.plan.partitions),
         attempt=work.attempt,
+        read=source.counts["read"],
+        skipped=source.counts.get("skipped", 0),
+        again=work.full_refresh,
     )
 
     def loaded(answer: target.LoadCounts) -> Marker:

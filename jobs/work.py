@@ -35,6 +35,7 @@ class Work:
     context: Context
     staging: Staging
     span: Span
+    full_refresh: bool = False
     submitted: float | None = None
     started: float | None = None
 
@@ -92,7 +93,20 @@ def work_of(stage: str, run: str, number: int, record: dict[str, str]) -> Work:
     if pipeline.lookups and asks and stage in ("extract", "transform"):
         context = replace(context, lookups=lookups_of(pipeline, context))
     submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
-    return Work(run, stage, number, int(record["attempt"]), pipeline, plan, context, staging, span, submitted, started)
+    return Work(
+        run,
+        stage,
+        number,
+        int(record["attempt"]),
+        pipeline,
+        plan,
+        context,
+        staging,
+        span,
+        full_refresh,
+        submitted,
+        started,
+    )
 
 
 def _span(

@@ -15,6 +15,7 @@ from etl.load.cursors import Move, advance
 from etl.load.history import Record, remember, write
 from etl.load.ledger import Delivery, Entry
 from etl.load.shadow import Duplicate, Shadow, of_run
+from etl.load.skips import is_there, may_skip
 from etl.load.way import LoadCounts, Way, is_atomic, is_staged
 from etl.pipeline import Pipeline
 from etl.plan import Partition
@@ -203,10 +204,14 @@ def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Tab
             return _answer(known)
         _take_back(connection, book, shadow, delivery)
     work = Way(connection, book, delivery)
+    if delivery.skipped:
+        return work.close(LoadCounts(0, delivery.skipped, 0))
     if pipeline.load.function:
         rows = function.call(connection, pipeline, chunks)
         return work.close(LoadCounts(rows, 0, 0))
     if pipeline.load.mode == "append" and ledger.loaded_before(connection, book, delivery):
+        return work.close(LoadCounts(0, sum(chunk.num_rows for chunk in chunks), 0))
+    if pipeline.load.mode == "replace" and not delivery.again and _is_unchanged(connection, book, delivery):
         return work.close(LoadCounts(0, sum(chunk.num_rows for chunk in chunks), 0))
     if delivery.partitions > 1 and is_staged(pipeline):
         staged = work.stage(shadow, chunks)
@@ -214,6 +219,11 @@ def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Tab
     if pipeline.load.mode == "append":
         return work.close(LoadCounts(work.append(chunks), 0, 0))
     return work.close(work.merge(chunks))
+
+
+def _is_unchanged(connection: sa.Connection, book: sa.Table, delivery: Delivery) -> bool:
+    may = may_skip(delivery.pipeline, delivery.partition, delivery.partitions)
+    return may and is_there(connection, book, delivery) is not None
 
 
 def _answer(known: Entry) -> LoadCounts:

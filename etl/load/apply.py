@@ -81,7 +81,8 @@ def apply(
         setattr(outcome, why, getattr(outcome, why) + count)
     to_write = step.to_write()
     if pipeline.load.mode == "replace" and to_write:
-        step.clear(partitions)
+        # A partition that is final and staged nothing is a file that has not changed: its rows stay.
+        step.clear([each for each in partitions if each.number not in applied or each.number in step.present])
     written = step.write(over=not (new and late)) if to_write else 0
     if new and late:
         tables.add_key(connection, pipeline.table, key)

@@ -25,6 +25,9 @@ class Delivery:
         content: sha256 of what was extracted.
         partitions: How many the run has.
         attempt: Which attempt of the run this is, from 1; a later one takes back what an earlier one staged.
+        read: Rows that the partition was read as, rejects included; -1 where nobody knows.
+        skipped: Rows that were not even read, as an earlier run has loaded the same file.
+        again: Whether a file that is loaded is loaded again.
     """
 
     pipeline: Pipeline
@@ -33,6 +36,9 @@ class Delivery:
     content: str
     partitions: int
     attempt: int = 1
+    read: int = -1
+    skipped: int = 0
+    again: bool = False
 
     @property
     def file(self) -> str:
@@ -85,6 +91,7 @@ def named(schema: str | None) -> sa.Table:
         sa.Column("content", text, nullable=False),
         sa.Column("fingerprint", text, nullable=False),
         sa.Column("types", text, nullable=False, server_default="{}"),
+        sa.Column("read", number, nullable=False, server_default="-1"),
         sa.Column("rows", number, nullable=False),
         sa.Column("loaded", number, nullable=False),
         sa.Column("unchanged", number, nullable=False),
@@ -116,6 +123,7 @@ def claim(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> En
         "content": delivery.content,
         "fingerprint": pipeline.fingerprint,
         "types": "{}",
+        "read": delivery.read,
         **dict.fromkeys(("rows", "loaded", "unchanged", "superseded", "rejected"), 0),
         "final": False,
         "loaded_at": datetime.now(UTC),
