@@ -75,7 +75,7 @@ class EtlJob(Job):
             job.func_name  # noqa: B018 - it is read when it is asked for
         except DeserializationError:
             job._func_name = "unreadable"  # which a worker refuses
-        if not isinstance(job.meta, dict):
+        if "unserialized" in (job.meta or {}):  # RQ's word for bytes it could not read, which can't be saved again
             job.meta = {}
         return job
 

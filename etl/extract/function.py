@@ -106,7 +106,8 @@ def _table(frame: pd.DataFrame | pa.Table, name: str) -> pa.Table:
     if isinstance(frame, pa.Table):
         columns = [_simple(column.combine_chunks()) for column in frame.columns]
         return _named(columns, frame.column_names, name)
-    levels = [frame.index.get_level_values(level) for level in frame.index.names if level is not None]
+    index = frame.index
+    levels = [index.get_level_values(at) for at, level in enumerate(index.names) if level is not None]
     columns = [_array(level) for level in levels] + [_array(frame.iloc[:, at]) for at in range(frame.shape[1])]
     return _named(columns, [*(str(level.name) for level in levels), *map(str, frame.columns)], name)
 
