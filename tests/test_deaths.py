@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 from jobs import graph, project, runs
+from jobs.horse import perform
+from jobs.inprocess import InProcessWorker
+from jobs.queue import take
 from jobs.settings import WORKER_CLASSES
+from jobs.settle import Outcome, settle
 from tests.conftest import ROOT
 from tests.shop import LEASE, Shop, is_alive, processes_of, shop, start, until
 
@@ -36,6 +40,31 @@ def test_a_poison_partition_fails_alone_and_no_worker_dies_of_it(shop: Shop, sta
     assert len(shop.notes(poison)) == 3
     assert shop.ids() == ["a0", "a1", "a2", "c0", "c1", "c2"]
     assert [process.poll() for process in processes] == [None] * 3
+
+
+@pytest.mark.parametrize("stage", ["extract", "transform", "load", "finish"])
+def test_a_stage_that_is_given_back_after_it_published_redoes_nothing(shop: Shop, stage: str) -> None:
+    shop.file("a")
+    run = shop.submit()
+    while True:
+        found = take(shop.connection, ["etl-acme"])
+        assert found is not None
+        job, queue = found
+        outcome = perform(job)
+        if f"-{stage}-" in job.id:
+            break
+        settle(shop.connection, job, queue, outcome)
+    folder = shop.root / "staging" / "acme" / run
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    settle(shop.connection, job, queue, Outcome("lost"))
+    again = take(shop.connection, ["etl-acme"])
+    assert again is not None
+    assert again[0].id == job.id
+    assert perform(again[0]).kind == "done"
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    settle(shop.connection, *again, outcome)
+    InProcessWorker(shop.connection, inline=True).work()
+    assert (shop.run(run)["state"], shop.ids()) == ("succeeded", ["a0", "a1", "a2"])
 
 
 # --- timeouts ---

@@ -99,6 +99,9 @@ def _ledger(database: psycopg.Connection, truth: Truth, ended: Ended) -> list[st
     if loaded != truth.appended.total():
         wrong.append(f"_etl_loads says that {loaded} rows were appended, the files have {truth.appended.total()}")
     for key, run in ended.items():
+        told = database.execute("SELECT state FROM _etl_runs WHERE run = %s", (run["run"],)).fetchone()
+        if told != ("succeeded",):
+            wrong.append(f"run {run['run']} of {key} succeeded, _etl_runs says {told}")
         query = "SELECT count(*), count(*) FILTER (WHERE final), coalesce(sum(loaded + unchanged + superseded), 0)"
         [(partitions, final, settled)] = database.execute(f"{query} FROM _etl_loads WHERE run = %s", (run["run"],))
         want = (run["partitions"]["total"],) * 2 + (truth.counts[key].good,)

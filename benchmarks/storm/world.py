@@ -102,6 +102,9 @@ class World:
         ]
         classes = ["--job-class", "jobs.job.EtlJob", "--queue-class", "jobs.queue.FairQueue"]
         self.cron = Kept([*cron, *classes], folder, ours, folder / "cron.log")
+        # RQ's own view cleans registries whenever it is looked at.
+        info = [sys.executable, "-P", "-m", "rq.cli", "info", "--interval", "0.5"]
+        self.watchers = [Kept(info, folder, ours, Path(os.devnull)) for _ in range(2)]
 
     def _worker(self, number: int) -> list[str]:
         name = ["--name", f"w{number}-%n"]
@@ -149,7 +152,7 @@ class World:
 
     def keep(self, *, servers_only: bool = False) -> None:
         """Start what has died, and wake what has slept long enough."""
-        for each in (self.redis, self.postgres, *([] if servers_only else [*self.workers, self.cron])):
+        for each in (self.redis, self.postgres, *([] if servers_only else [*self.workers, self.cron, *self.watchers])):
             each.keep()
         for worker in self.workers:
             if worker.stopped_until is not None and time.monotonic() > worker.stopped_until:
@@ -182,14 +185,14 @@ class World:
         """End all processes."""
         for worker in self.workers:
             self.wake(worker)
-        for each in (*self.workers, self.cron):
+        for each in (*self.workers, self.cron, *self.watchers):
             for pid in (horse_of(each.pid), each.pid):
                 if pid:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
         self.redis.send(signal.SIGKILL)
         self.postgres.send(signal.SIGQUIT)
-        for each in (*self.workers, self.cron, self.redis, self.postgres):
+        for each in (*self.workers, self.cron, *self.watchers, self.redis, self.postgres):
             if each.process is not None:
                 each.process.wait(30)
 
