@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from etl.load import skips
+from etl.staging import Marker
 from jobs import stages
+from jobs.work import Work
 from tests.commanding import Project
+from tests.loading import query
 
 TOML = """
 [settings]
@@ -46,7 +49,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     files: list[str] = []
     real = stages._read
 
-    def noted(work: stages.Work) -> stages.Marker:
+    def noted(work: Work) -> Marker:
         files.append(work.partition.pieces[0].file)
         return real(work)
 
@@ -128,10 +131,3 @@ def test_rows_that_are_gone_from_the_table_are_loaded_again(etl: Project, target
 def rows(url: str) -> list[tuple[object, ...]]:
     """Return the table."""
     return query(url, "SELECT id, name FROM claims ORDER BY id")
-
-
-def query(url: str, statement: str) -> list[tuple[object, ...]]:
-    """Run a statement."""
-    from tests.loading import query as ask
-
-    return ask(url, statement)
