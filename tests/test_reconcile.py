@@ -66,6 +66,20 @@ def test_a_lease_that_stands_is_left_alone(connection: Redis, queue: FairQueue) 
     assert job.get_status() == "started"
 
 
+def test_after_redis_was_away_leases_get_time_to_be_renewed_once(connection: Redis, queue: FairQueue) -> None:
+    """Nobody could renew them meanwhile; but a cluster too slow to make passes must not keep the dead alive."""
+    job = put(queue)
+    reconcile(connection, NAMES)
+    expire(connection, taken(connection))
+    long_ago = time.time() - settings.lease()
+    connection.set("etl:passed", long_ago)
+    assert reconcile(connection, NAMES).lost == ()
+    assert reconcile(connection, NAMES).lost == ()
+    connection.set("etl:grace", time.time() - 1, keepttl=True)
+    connection.set("etl:passed", long_ago)
+    assert reconcile(connection, NAMES).lost == (job.id,)
+
+
 def test_jobs_lost_together_keep_their_order(connection: Redis, queue: FairQueue) -> None:
     put_jobs = [put(queue) for _ in range(3)]
     for moment, job in enumerate([taken(connection) for _ in range(3)]):
