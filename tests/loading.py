@@ -29,9 +29,7 @@ def partition(number: int = 1, file: str | Sequence[str] = "", order: int | None
     return Partition(number=number, pieces=pieces, order=number - 1 if order is None else order)
 
 
-def chunk(
-    rows: Sequence[Any], first: int = 2, types: Mapping[str, pa.DataType] | None = None
-) -> pa.Table:
+def chunk(rows: Sequence[Any], first: int = 2, types: Mapping[str, pa.DataType] | None = None) -> pa.Table:
     """Return rows as a chunk; their lines begin at `first`."""
     made = pa.Table.from_pylist(list(rows))
     for name, type in (types or {}).items():
