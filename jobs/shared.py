@@ -22,6 +22,8 @@ class Shared:
 
     def forget(self) -> None:
         """Begin anew, as for another command line in the same process."""
+        if self.document is not None and sys.stdout is sys.stderr:
+            sys.stdout = self.document
         self.__init__()  # type: ignore[misc]
 
     def take(self, config: str | None, redis: str | None, json: bool) -> None:
