@@ -50,7 +50,7 @@ def worker(config: str | None, redis: str | None, count: int, *, burst: bool) ->
             found.close()
     command = worker_command(*options)
     if count > 1:
-        command = [*command[: -1 - len(options)], "worker-pool", *options, "-n", str(count), *POOL_CLASSES]
+        command = _pool(count, *options)
     os.execve(command[0], command, environment)
 
 
@@ -65,6 +65,11 @@ POOL_CLASSES = (
 )
 
 
+def _pool(count: int, *options: str) -> list[str]:
+    """Return the command line of `rq worker-pool`, which starts a worker again that has died."""
+    return [*worker_command()[:-1], "worker-pool", *options, "-n", str(count), *POOL_CLASSES]
+
+
 def up(config: str | None, redis: str | None, count: int, port: int) -> int:
     """Run workers and the dashboard until interrupted, each line under its name.
 
@@ -76,8 +81,7 @@ def up(config: str | None, redis: str | None, count: int, port: int) -> int:
     found = _server(config, redis)
     environment = settings.worker_environment(found.url, project.path())
     manager = Manager()
-    for number in range(1, count + 1):
-        manager.add_process(f"worker.{number}", shlex.join(worker_command()), env=environment)
+    manager.add_process("workers", shlex.join(_pool(count)), env=environment)
     ours = [sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)]
     manager.add_process("dashboard", shlex.join(ours), env=environment)
     signal.signal(signal.SIGHUP, lambda *_: manager.terminate())  # the terminal was closed

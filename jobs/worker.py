@@ -73,6 +73,7 @@ class Worker(RQWorker):
         options["with_scheduler"] = False
         if multiprocessing.parent_process() is not None:  # one of a pool, which no one would stop without it
             end_with_owner(signal.SIGTERM)()
+        self._install_signal_handlers()  # now, not after registering: a pool sends its signal once
         self.connection.set_retry(Retry(NoBackoff(), 1))  # our loops wait for Redis
         self._saddle()
         try:

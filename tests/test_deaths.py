@@ -186,6 +186,23 @@ def test_a_pool_of_workers_ends_with_its_parent(shop: Shop) -> None:
         pool.communicate()
 
 
+@pytest.mark.parametrize("command", [["worker", "-n", "2"], ["up", "-n", "2", "--port", "0"]], ids=["worker", "up"])
+def test_a_worker_that_is_killed_is_started_again(shop: Shop, command: list[str]) -> None:
+    running = shop.cli(*command, start_new_session=True)
+    try:
+        until(lambda: shop.connection.scard("rq:workers") == 2)
+        names = set(shop.connection.smembers("rq:workers"))
+        os.kill(int(shop.connection.hget(next(iter(names)), "pid") or 0), signal.SIGKILL)
+        [new] = until(lambda: set(shop.connection.smembers("rq:workers")) - names)
+        until(lambda: shop.connection.hget(new, "state") == b"idle")
+        assert running.poll() is None
+        running.terminate()
+        running.communicate(timeout=30)
+        until(lambda: not processes_of(shop.root))
+    finally:
+        running.kill()
+
+
 def test_up_ends_with_its_terminal(shop: Shop, tmp_path: Path) -> None:
     up = shop.cli("up", "-n", "1", "--port", "0", start_new_session=True)
     try:
