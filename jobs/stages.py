@@ -15,9 +15,11 @@ from rq import get_current_job
 from rq.job import Job
 
 from etl import load as target
+from etl.ahead import ahead
 from etl.columns import match
 from etl.cursor import Narrowed
 from etl.errors import EtlError, TableMismatch
+from etl.extract import Chunk
 from etl.extract import extract as read_source
 from etl.infer import candidates, decide, merge_candidates
 from etl.load import skips
@@ -98,15 +100,15 @@ def _read(work: Work) -> Marker:
         work.staging.writer("extract", work.number) as rows,
         work.staging.writer("extract", work.number, "rejects") as rejects,
     ):
-        source = read_source(work.pipeline, work.partition, work.context, work.span)
         narrow = Narrowed(work.pipeline, work.span, work.partition.pieces[0].file)
         content = ""
-        while True:
-            try:
-                chunk = next(source)
-            except StopIteration as stop:
-                content = stop.value
-                break
+
+        def read() -> Iterator[Chunk]:
+            nonlocal content
+            content = yield from read_source(work.pipeline, work.partition, work.context, work.span)
+
+        # A function of the user's own stays in this thread, where a debugger and its libraries expect it.
+        for chunk in read() if work.pipeline.extract.type == "function" else ahead(read()):
             newer = narrow(chunk.rows)
             rows.write(newer)
             rows_out += newer.num_rows
@@ -142,7 +144,7 @@ def _transform(work: Work, connection: Redis) -> Marker:
         work.staging.writer("transform", work.number) as rows,
         work.staging.writer("transform", work.number, "rejects") as rejects,
     ):
-        for chunk in _pieces(work.pipeline, work.staging.chunks(source.data)):
+        for chunk in _pieces(work.pipeline, ahead(work.staging.chunks(source.data))):
             result = transformer.apply(chunk)
             rows.write(result.rows)
             if result.rejects.num_rows:

@@ -1,8 +1,7 @@
 """PostgreSQL: types, locks, and COPY of CSV bytes made by pyarrow."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -14,6 +13,8 @@ import pyarrow.csv
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
+
+from etl.ahead import ahead
 
 insert = postgresql.insert
 
@@ -85,7 +86,7 @@ def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[st
     cursor: psycopg.Cursor[Any]
     with driver.cursor() as cursor:
         with cursor.copy(statement.encode()) as copy:
-            for text in _ahead(map(_csv, chunks)):
+            for text in ahead(map(_csv, chunks)):
                 copy.write(memoryview(text))
         return cursor.rowcount
 
@@ -94,15 +95,6 @@ def _csv(chunk: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(_printable(chunk), sink, pyarrow.csv.WriteOptions(include_header=False))
     return sink.getvalue()
-
-
-def _ahead(items: Iterator[pa.Buffer]) -> Iterator[pa.Buffer]:
-    """Yield items while another thread makes the next one: the server takes a chunk meanwhile."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
 
 
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
