@@ -175,10 +175,10 @@ class Narrowed:
         name = self.pipeline.extract.cursor
         if name is None or not rows.num_columns or (not rows.num_rows and name not in rows.column_names):
             return rows
-        values = self._values(rows, name)
-        if values.null_count and is_strict(self.pipeline):
+        values, empty = self._values(rows, name)
+        if empty and is_strict(self.pipeline):
             raise BadSource(
-                f"{self.file}: cursor column {name} is empty in {values.null_count:,} rows: an append can't place them",
+                f"{self.file}: cursor column {name} is empty in {empty:,} rows: an append can't place them",
                 'fill it in the source, or use mode = "merge" with a key',
             )
         if self.since is not None and len(values):
@@ -201,7 +201,8 @@ class Narrowed:
         self.unchanged += len(values) - pc.sum(kept).as_py()
         return rows.filter(kept), values.filter(kept)
 
-    def _values(self, rows: pa.Table, name: str) -> pa.ChunkedArray:
+    def _values(self, rows: pa.Table, name: str) -> tuple[pa.ChunkedArray, int]:
+        """Return the cursor's column, null where a value is not of its type, and how many values are empty."""
         names = match(rows.column_names, self.pipeline, self.file)
         header = name if name in names else _header(names, name)
         if header is None:
@@ -209,12 +210,13 @@ class Narrowed:
                 f"{self.file}: no column {name}, which is the cursor", f"it has {', '.join(list(names)[:20])}"
             )
         values, column = plain(rows[header]), self.pipeline.columns.get(names[header])
+        empty = values.null_count
         # A database is asked in its own terms; text of files is what the pipeline takes it for.
         if column and not isinstance(self.pipeline.extract, SqlExtract):
             values = cast(values, column, self.pipeline.timezone)[0]
         if pa.types.is_boolean(values.type):
             raise BadSource(f"{self.file}: cursor column {name} is a boolean", "name a column that says what is newer")
-        return values
+        return values, empty
 
 
 def _header(names: dict[str, str], name: str) -> str | None:

@@ -175,6 +175,31 @@ at = { type = "date", format = ["%d.%m.%Y"], from = ["Date"] }
     }
 
 
+def test_a_file_that_is_appended_may_have_wrong_values_but_no_empty_ones(etl_: Project) -> None:
+    etl_.config("""
+[settings]
+staging = "staging"
+[targets.warehouse]
+url = "sqlite:///warehouse.db"
+[pipelines.claims]
+extract = { type = "csv", path = "inbox/*.csv", cursor = "id" }
+load = { target = "warehouse", table = "claims", mode = "append" }
+retries = 0
+[pipelines.claims.columns]
+id = { type = "integer", unique = true }
+name = { type = "string" }
+[clients.acme]
+""")
+    etl_.write("inbox/a.csv", "id,name\n1,one\nx,wrong\n")
+    rows = etl_.run()["rows"]
+    assert (rows["loaded"], rows["rejected"]) == (1, 1)
+    etl_.write("inbox/a.csv", "id,name\n1,one\nx,wrong\n2,two\n")
+    rows = etl_.run()["rows"]
+    assert (rows["loaded"], rows["rejected"], rows["unchanged"]) == (1, 1, 1)
+    etl_.write("inbox/a.csv", "id,name\n,none\n3,three\n")
+    assert "cursor column id is empty in 1 rows" in etl_.run()["error"]
+
+
 @pytest.mark.parametrize(
     ("load", "more", "said"),
     [
