@@ -270,7 +270,9 @@ def main() -> int:
     parser.add_argument("--drag", type=float, default=0.4, help="seconds a transform sleeps at most")
     parser.add_argument("--lease", type=float, default=settings.lease(), help="ETL_LEASE of the workers")
     parser.add_argument("--sleep", type=float, default=30, help="seconds that a stopped worker sleeps")
-    parser.add_argument("--fsync", default="everysec", choices=("always", "everysec", "no"), help="Redis's appendfsync")
+    parser.add_argument(
+        "--fsync", default="everysec", choices=("always", "everysec", "off"), help="Redis's appendfsync"
+    )
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds for all to end after it")
     parser.add_argument("--plain-rq", action="store_true", help="stock RQ workers with the same stages")
     parser.add_argument("--keep", action="store_true", help="keep the folder with its logs")

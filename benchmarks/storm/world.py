@@ -68,7 +68,7 @@ class World:
     """All processes of a storm, in a folder.
 
     Args:
-        fsync: Redis's `appendfsync`.
+        fsync: Redis's `appendfsync`; "off" for one that forgets everything with each restart.
         plain: Stock RQ workers instead of ours, for these queues.
     """
 
@@ -82,7 +82,9 @@ class World:
             variables = {key: value for key, value in variables.items() if not key.endswith("_CLASS")}
         ours = {**os.environ, **variables, "PYTHONPATH": str(ROOT), "ETL_LEASE": str(lease)}
         self.environment = ours
-        server = {"port": 0, "unixsocket": self.socket, "dir": folder, "appendonly": "yes", "appendfsync": fsync}
+        server = {"port": 0, "unixsocket": self.socket, "dir": folder, "appendonly": "no" if fsync == "off" else "yes"}
+        if fsync != "off":
+            server["appendfsync"] = fsync
         words = [word for name, value in server.items() for word in (f"--{name}", str(value))]
         self.redis = Kept(["redis-server", *words, "--save", ""], folder, os.environ, folder / "redis.log")
         self.postgres = self._postgres()
