@@ -306,12 +306,14 @@ def misused(exc: click.ClickException) -> int:
 
 def fail(exc: Exception) -> int:
     """Tell an error to the user and return the exit code; what is not theirs to mend keeps its traceback."""
-    from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
+    from redis.exceptions import AuthenticationError, ConnectionError, OutOfMemoryError, TimeoutError
 
     from etl.errors import BrokerUnreachable, EtlError
 
     if isinstance(exc, ConnectionError | TimeoutError | AuthenticationError):
         exc = BrokerUnreachable("Redis went away", "start it, or see rq-etl doctor")
+    if isinstance(exc, OutOfMemoryError):
+        exc = BrokerUnreachable("Redis is out of memory", "raise its maxmemory, or shorten settings.history")
     if not isinstance(exc, EtlError):
         raise exc
     tell(exc)
