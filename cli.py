@@ -47,16 +47,24 @@ def validate() -> None:
 
 @cli.command()
 @click.argument("pipeline")
-@click.option("--client", required=True, help="Whose files to look at.")
+@click.option("--client", help="Whose files to look at.")
+@click.option("--all-clients", is_flag=True, help="Look at every client that has the pipeline, a line each.")
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the run.")
 @click.option("--rows", type=click.IntRange(1), help="Show so many rows as they would be loaded.")
 @common
-def plan(pipeline: str, client: str, params: tuple[str, ...], rows: int | None) -> None:
+def plan(pipeline: str, client: str | None, all_clients: bool, params: tuple[str, ...], rows: int | None) -> None:
     """Show the partitions a run would have; nothing is enqueued."""
     from etl.pipeline import resolve
-    from jobs import preview, project
+    from jobs import commands, preview, project
 
+    if bool(client) == all_clients:
+        raise click.UsageError("give --client NAME or --all-clients")
     project.use(shared.config)
+    if not client:
+        chosen = commands.wanted(project.config(), [pipeline], [], pairs(params))
+        lines = preview.plans([resolve(project.config(), name, owner, params=pairs(params)) for owner, name in chosen])
+        shared.print(lines, lambda: preview.show_plans(lines))
+        return
     found = preview.plan(resolve(project.config(), pipeline, client, params=pairs(params)), rows)
     shared.print(found, lambda: preview.show(found))
 

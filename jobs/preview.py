@@ -1,11 +1,13 @@
 """What a run would do, without doing it: its partitions, and its first rows as they would be loaded."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from itertools import islice
 from typing import Any
 
 from etl.context import Context
+from etl.errors import EtlError
 from etl.pipeline import Pipeline
 from etl.plan import plan as plan_source
 from jobs import console
@@ -59,6 +61,29 @@ def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
             found["rows"] = result.rows.drop_columns(["_row"]).to_pylist()
             found["rejects"] = [*chunk.rejects.slice(0, rows).to_pylist(), *result.rejects.to_pylist()]
     return found
+
+
+def plans(pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
+    """Return, for each client, how many partitions, lanes and bytes a run would have, or why it can't be planned."""
+    lines: list[dict[str, Any]] = []
+    for pipeline in pipelines:
+        try:
+            found = plan(pipeline)
+        except EtlError as exc:
+            found = {"client": pipeline.client, "partitions": [], "lanes": 0, "bytes": 0, "error": exc.what}
+        counted = {"partitions": len(found["partitions"]), "lanes": found["lanes"], "bytes": found["bytes"]}
+        lines.append({"client": found["client"], **counted, "error": found.get("error")})
+    return lines
+
+
+def show_plans(lines: Sequence[dict[str, Any]]) -> None:
+    """Print plans of many clients, those that can't be planned first."""
+    columns = ("client", "partitions", "lanes", "bytes", "error")
+    ordered = sorted(lines, key=lambda line: (line["error"] is None, -line["bytes"]))
+    console.table(columns, [[line[name] for name in columns] for line in ordered])
+    print(
+        f"{console.plural(len(lines), 'client')}, {sum(line['bytes'] for line in lines):,} bytes; nothing was enqueued"
+    )
 
 
 def show(found: dict[str, Any]) -> None:

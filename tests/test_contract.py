@@ -175,6 +175,15 @@ def test_plan_enqueues_nothing(house: Project) -> None:
     assert "nothing was enqueued" in house("plan claims --client acme").out
 
 
+def test_plan_of_all_clients_is_a_line_each_also_for_those_without_files(house: Project) -> None:
+    said = house("plan claims --all-clients --json")
+    assert said.code == 0
+    lines = {line["client"]: line for line in said.json}
+    assert (lines["acme"]["partitions"], lines["acme"]["error"]) == (3, None)
+    assert "nothing was enqueued" in house("plan claims --all-clients").out
+    assert house("plan claims").code == 2
+
+
 def test_every_command_on_a_named_redis(house: Project, url: str, work: Callable[[], bool]) -> None:
     """Without --wait a run is only enqueued; later commands find it by id, beginning, or client/pipeline."""
     said = house("run claims --client acme --json")
