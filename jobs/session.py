@@ -24,6 +24,7 @@ Answer = TypeVar("Answer")
 
 WORKERS = 2
 PATIENCE = 60.0  # seconds that whoever waits for runs waits for Redis, where it is away
+GOODBYE = 10.0  # seconds that a worker has to finish its job, when the command that started it ends
 GRACE = 3.0  # seconds; a worker that ends sooner than that can't work here
 
 
@@ -176,7 +177,12 @@ class Session:
             process.send_signal(signal.SIGTERM)
         for process in self._processes:
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=GOODBYE)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGHUP)  # puts its job back
+        for process in self._processes:
+            try:
+                process.wait(timeout=GOODBYE)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
