@@ -1,5 +1,6 @@
 """The public face from Python: submit, wait, Run, enqueue, and the pytest plugin, as the design promises them."""
 
+import sys
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -107,6 +108,7 @@ def test_add_two_and_three(
     etl.write("steps.py", "def add(a, b):\n    return a + b\n\ndef fail(secret):\n    raise ValueError(secret)\n")
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.syspath_prepend(etl.root)
+    monkeypatch.delitem(sys.modules, "steps", raising=False)  # another test's
     from steps import add, fail  # type: ignore[import-not-found]
 
     workers(1, cwd=etl.root)
