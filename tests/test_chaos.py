@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, RedisServer
 
 SHORT = (
     "--minutes 0.35 --kills 14 --seed 7 --clients 2 --rounds 1 --rows 40 --drag 0.3 --lease 3 --sleep 5 --patience 60"
@@ -14,7 +14,7 @@ SHORT = (
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_doubled_or_stuck_whatever_dies() -> None:
+def test_nothing_is_lost_doubled_or_stuck_whatever_dies(redis_server: RedisServer, postgres_url: str) -> None:
     command = [sys.executable, "benchmarks/chaos.py", *SHORT.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,7 +14,7 @@ from rq.job import Retry
 
 from jobs.job import EtlJob, JobFailed
 from jobs.queue import FairQueue
-from tests.conftest import StartWorkers, kill_session
+from tests.conftest import RedisServer, StartWorkers, kill_session
 from tests.labouring import (
     PATIENCE,
     Start,
@@ -186,7 +186,9 @@ def test_a_worker_survives_a_flush(start: Start, queue: FairQueue) -> None:
     assert worker.poll() is None
 
 
-def test_a_worker_waits_for_redis_to_come_back_and_keeps_its_result(tasks: Path, server_folder: Path) -> None:
+def test_a_worker_waits_for_redis_to_come_back_and_keeps_its_result(
+    tasks: Path, server_folder: Path, redis_server: RedisServer
+) -> None:
     folder = server_folder / "own"
     folder.mkdir()
     url = f"unix://{folder}/r.sock"
