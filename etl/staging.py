@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.errors import DamagedArtifact, StagingFailed
+from etl.writer import Writer, failed, failing_as_staging, make_private
 
 STAGES = ("extract", "transform", "load")
 _ARTIFACT = re.compile(r"(\d+)\.(\w+)\.(?:rows|rejects)\.\w+\.\d+\.parquet")
@@ -81,10 +82,10 @@ class Staging:
         Returns:
             False where `exclusive` was asked for and another had published the name first.
         """
-        with _failing_as_staging(self.folder):
+        with failing_as_staging(self.folder):
             if not self.local:
                 return self._put(name, content, exclusive)
-            _make_private(self.folder)
+            make_private(self.folder)
             temporary = self.path(f".{name}.{secrets.token_hex(4)}")
             try:
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -112,7 +113,7 @@ class Staging:
 
     def read_bytes(self, name: str) -> bytes | None:
         """Return a file's bytes, or None where there is no such file."""
-        with _failing_as_staging(self.folder):
+        with failing_as_staging(self.folder):
             try:
                 return bytes(self.fs.cat_file(self.path(name)))
             except FileNotFoundError:
@@ -145,7 +146,7 @@ class Staging:
 
     def withdraw(self, stage: str, partition: int) -> None:
         """Take a marker back, so that the stage runs again."""
-        with _failing_as_staging(self.folder):
+        with failing_as_staging(self.folder):
             if self.fs.exists(self.path(_marker_name(stage, partition))):
                 self.fs.rm_file(self.path(_marker_name(stage, partition)))
 
@@ -173,7 +174,7 @@ class Staging:
                     and not isinstance(exc, FileNotFoundError)
                     and (exc.errno or not self.local)
                 ):
-                    raise _failed(self.folder, exc) from exc
+                    raise failed(self.folder, exc) from exc
                 if found := _ARTIFACT.fullmatch(name):
                     self.withdraw(found[2], int(found[1]))
                 raise DamagedArtifact(
@@ -183,7 +184,7 @@ class Staging:
 
     def names(self) -> list[str]:
         """Return the names of this run's files, sorted."""
-        with _failing_as_staging(self.folder):
+        with failing_as_staging(self.folder):
             if not self.fs.exists(self.folder):
                 return []
             return sorted(path.rsplit("/", 1)[-1] for path in self.fs.ls(self.folder, detail=False))
@@ -191,23 +192,23 @@ class Staging:
     def remove(self, keep: Iterable[str] = ()) -> None:
         """Remove this run's files but those named in `keep`; the folder too where none is kept."""
         kept = set(keep)
-        with _failing_as_staging(self.folder):
+        with failing_as_staging(self.folder):
             if not kept and self.local:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 return
-            self._remove_files(name for name in self.names() if name not in kept)
+            self.remove_files(name for name in self.names() if name not in kept)
 
     def remove_strays(self) -> None:
         """Remove what killed writers have left: temporary files, and Parquet files that no marker names."""
         names = self.names()
         markers = [self.marker(found[2], int(found[1])) for found in map(_MARKER.fullmatch, names) if found]
         named = {name for marker in markers if marker for name in (*marker.data, *marker.rejects)}
-        self._remove_files(
+        self.remove_files(
             name for name in names if name.startswith(".") or (name.endswith(".parquet") and name not in named)
         )
 
-    def _remove_files(self, names: Iterable[str]) -> None:
-        with _failing_as_staging(self.folder):
+    def remove_files(self, names: Iterable[str]) -> None:
+        with failing_as_staging(self.folder):
             for name in names:
                 with suppress(FileNotFoundError):
                     self.fs.rm_file(self.path(name))
@@ -217,106 +218,8 @@ class Staging:
         self.write_bytes(name, text.encode("utf-8", "replace"))
 
 
-class Writer:
-    """Writes chunks as Parquet row groups; a chunk of another schema starts another file.
-
-    Used as a context manager; after an exception nothing is left behind.
-    """
-
-    def __init__(self, staging: Staging, stem: str) -> None:
-        self.staging = staging
-        self.stem = stem
-        self.names: list[str] = []
-        self.rows = 0
-        self._parquet: pq.ParquetWriter | None = None
-        self._sink: Any = None
-        self._schema: pa.Schema | None = None
-
-    def __enter__(self) -> "Writer":
-        return self
-
-    def write(self, table: pa.Table) -> None:
-        """Append one chunk."""
-        with _failing_as_staging(self.staging.folder):
-            if self._parquet is None or table.schema != self._schema:
-                self._open(table.schema)
-            assert self._parquet is not None
-            self._parquet.write_table(table, row_group_size=max(1, table.num_rows))
-            self.rows += table.num_rows
-
-    def _open(self, schema: pa.Schema) -> None:
-        self._close()
-        name = f"{self.stem}.{len(self.names)}.parquet"
-        if self.staging.local:
-            _make_private(self.staging.folder)
-            self._sink = open(os.open(self.staging.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
-        else:
-            self._sink = pa.BufferOutputStream()
-        self.names.append(name)
-        self._schema = schema
-        self._parquet = pq.ParquetWriter(
-            self._sink, schema, compression="zstd", compression_level=1, write_page_checksum=True
-        )
-
-    def _close(self) -> None:
-        if self._parquet is None:
-            return
-        self._parquet.close()
-        self._parquet = None
-        if self.staging.local:
-            self._sink.flush()
-            os.fsync(self._sink.fileno())
-            self._sink.close()
-        else:
-            self.staging.fs.pipe_file(self.staging.path(self.names[-1]), self._sink.getvalue().to_pybytes())
-
-    def __exit__(self, kind: object, exc: object, trace: object) -> None:
-        with _failing_as_staging(self.staging.folder):
-            if kind is None:
-                self._close()
-                return
-            if self._parquet is not None and self.staging.local:
-                with suppress(OSError, pa.ArrowException):  # a full disk takes no last bytes either
-                    self._parquet.close()  # else it would write its end when it is collected, into a closed file
-                with suppress(OSError):
-                    self._sink.close()
-            self.staging._remove_files(self.names)
-
-
-def _make_private(folder: str) -> None:
-    """Make a folder and what it lies in, for the owner alone; `os.makedirs` gives its mode to the last one only."""
-    try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        _make_private(os.path.dirname(folder))
-        _make_private(folder)
-
-
 def _marker_name(stage: str, partition: int) -> str:
     return f"{partition:05d}.{stage}.json"
-
-
-class _failing_as_staging:
-    """Turns an OSError of the folder into StagingFailed, which says where and what to do."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: object) -> None:
-        if isinstance(exc, OSError) and not isinstance(exc, FileExistsError):
-            raise _failed(self.folder, exc) from exc
-
-
-def _failed(folder: str, exc: OSError) -> StagingFailed:
-    why = exc.strerror or type(exc).__name__
-    return StagingFailed(
-        f"staging {folder}: {why}", "make room or set settings.staging to a folder that can be written"
-    )
 
 
 def check(url: str) -> None:
@@ -365,7 +268,7 @@ def folders(url: str) -> Iterator[Folder]:
     """
     staging = Staging(url, "", "")
     root = staging.folder.rstrip("/")
-    with _failing_as_staging(root):
+    with failing_as_staging(root):
         found = list((_local_folders if staging.local else _remote_folders)(staging, root))
     yield from (folder for folder in found if not folder.client.startswith("."))
 
