@@ -27,6 +27,10 @@ from jobs.settings import WORKER_CLASSES
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0  # seconds a server or a worker may take to come up on a busy machine
 
+# A shell without job control has what it starts in the background ignore Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 hypothesis.settings.register_profile("rq-etl", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("rq-etl"), derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "rq-etl")
