@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from etl.errors import AlreadyRunning, ConfigError, EtlError
 from etl.pipeline import Config, Pipeline, needed_first, pipelines_of, resolve
+from etl.staging import STAGES
 from jobs import backfill as past
 from jobs import clients, console, graph, history, holding, runs
 from jobs import rejects as rejected
@@ -211,7 +212,7 @@ def one(session: Session, text: str) -> dict[str, Any]:
     """Return one run with the records of its stages."""
     found = history.find(session, text)
     records = runs.stage_records(session.connection, found["run"])
-    ordered = sorted(records, key=lambda key: (key[0] or math.inf, (*graph.STAGES, "finish").index(key[1])))
+    ordered = sorted(records, key=lambda key: (key[0] or math.inf, (*STAGES, "finish").index(key[1])))
     found["stages"] = [
         {"partition": number, "stage": stage, **records[number, stage].__dict__} for number, stage in ordered
     ]

@@ -22,14 +22,13 @@ from rq.job import Dependency, JobStatus
 from etl.errors import AlreadyRunning, BadSource, BrokerUnreachable, EtlError, SourceMissing
 from etl.pipeline import Config, Pipeline, resolve
 from etl.plan import Partition, Plan, plan
-from etl.staging import Marker, Staging
+from etl.staging import STAGES, Marker, Staging
 from jobs import runs
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
 
 RESULT_TTL = 86400
 FAILURE_TTL = 7 * 86400
-STAGES = ("extract", "transform", "load")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from etl.config import load_config
 from etl.errors import AlreadyRunning, EtlError
 from etl.pipeline import Pipeline, resolve
 from etl.plan import Partition, Piece
+from etl.staging import STAGES
 from jobs import graph, runs
 from jobs.api import Run
 from jobs.inprocess import InProcessWorker
@@ -134,7 +135,7 @@ def test_parents_come_first_and_finish_waits_for_all_through_few(sizes: list[int
         known[node.id] = node
     assert len(known) == len(nodes) == 3 * len(sizes) + 1
     assert Counter(node.stage for node in nodes) == Counter(
-        {stage: len(sizes) for stage in graph.STAGES if sizes} | {"finish": 1}
+        {stage: len(sizes) for stage in STAGES if sizes} | {"finish": 1}
     )
 
     def before(node: graph.Node) -> set[str]:
@@ -150,8 +151,8 @@ def test_parents_come_first_and_finish_waits_for_all_through_few(sizes: list[int
     extracts = {node.id for node in nodes if node.stage == "extract"}
     for node in nodes:
         stages = {known[id].stage for id in before(node) if known[id].partition == node.partition}
-        if node.stage in graph.STAGES:
-            assert stages == set(graph.STAGES[: graph.STAGES.index(node.stage)])
+        if node.stage in STAGES:
+            assert stages == set(STAGES[: STAGES.index(node.stage)])
         if gather and node.stage == "transform":
             assert extracts <= before(node)
 

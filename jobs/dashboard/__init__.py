@@ -16,9 +16,9 @@ from werkzeug.exceptions import Conflict, HTTPException, NotFound, SecurityError
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from etl.errors import ConfigError, EtlError
+from etl.staging import STAGES
 from jobs import runs, settings
 from jobs.dashboard import guard, rqpages
-from jobs.graph import STAGES
 from jobs.shapes import StageRecord
 
 if TYPE_CHECKING:
