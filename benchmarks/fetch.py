@@ -12,6 +12,7 @@ from redis import Redis
 
 from benchmarks import servers
 from jobs.queue import FairQueue, Line, take
+from jobs.reconcile import reap
 from jobs.settle import Outcome, settle
 
 IDLE_SECONDS = 15.0
@@ -32,12 +33,10 @@ def per_job(connection: Redis, clients: int, jobs: int) -> tuple[float, float]:
     names = [f"etl-c{number:04}" for number in range(clients)]
     for number in range(jobs):
         FairQueue(names[number % clients], connection=connection).enqueue("steps.nothing")
-    line = Line(connection)
-    line.refresh()
-    take(connection, line.names, "warm")
+    take(connection, worker="warm")
     before = cost(connection)
     done = 0
-    while (found := take(connection, line.names, "w")) is not None:
+    while (found := take(connection, worker="w")) is not None:
         settle(connection, *found, Outcome("done"))
         done += 1
     after = cost(connection)
@@ -45,14 +44,12 @@ def per_job(connection: Redis, clients: int, jobs: int) -> tuple[float, float]:
 
 
 def idle(connection: Redis, clients: int) -> tuple[float, float]:
-    """Return ms of Redis for each of an idle worker's looks, and for a take that finds nothing."""
+    """Return ms of Redis for a look that finds nothing, and for a look of the pass."""
     connection.flushall()
-    for number in range(clients):
-        connection.sadd("rq:queues", f"rq:queue:etl-c{number:04}")
-    line = Line(connection)
-    line.refresh()
+    names = [f"etl-c{number:04}" for number in range(clients)]
+    connection.sadd("rq:queues", *[f"rq:queue:{name}" for name in names])
     times = []
-    for look in (line.stirs, lambda: take(connection, line.names, "w")):
+    for look in (Line(connection, ["default"]).stirs, lambda: reap(connection, names)):
         before = cost(connection)[0]
         for _ in range(300):
             look()
@@ -66,7 +63,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 10, 100, 1000, 2000])
     asked = parser.parse_args()
-    rows: list[tuple[str, ...]] = [("clients", "ms a job", "commands a job", "idle look, ms", "empty take, ms")]
+    rows: list[tuple[str, ...]] = [("clients", "ms a job", "commands a job", "idle look, ms", "the pass, ms")]
     with servers.folder() as where, servers.redis_server(where) as url:
         connection = Redis.from_url(url)
         for clients in asked.clients:

@@ -7,6 +7,7 @@ from typing import Any, cast
 from redis import Redis
 
 from jobs import runs
+from jobs.queue import PREFIX
 from jobs.shapes import text_of
 
 SPAN = 600  # seconds that one record of use covers
@@ -27,8 +28,8 @@ def overview(connection: Redis, names: Sequence[str]) -> list[dict[str, Any]]:
     """
     pipe = connection.pipeline(transaction=False)
     for name in names:
-        pipe.llen(f"rq:queue:etl-{name}")
-        pipe.zcard(f"rq:wip:etl-{name}")
+        pipe.llen(f"rq:queue:{PREFIX}{name}")
+        pipe.zcard(f"rq:wip:{PREFIX}{name}")
         pipe.hgetall(runs.client_key(name))
     answers = pipe.execute()
     held = [run["client"] for run in runs.snapshot(connection, runs.held(connection))]
@@ -39,7 +40,7 @@ def overview(connection: Redis, names: Sequence[str]) -> list[dict[str, Any]]:
     for index, name in enumerate(names):
         waiting, running, raw = answers[3 * index : 3 * index + 3]
         limits = {key.decode(): value.decode() for key, value in raw.items()}
-        use = used.get(f"etl-{name}", {})
+        use = used.get(f"{PREFIX}{name}", {})
         jobs, worked = use.get("jobs", 0.0), use.get("worked", 0.0)
         paused = limits.get("paused") == "1"
         lines.append(
@@ -109,6 +110,7 @@ def resume(connection: Redis, names: Sequence[str]) -> None:
     """Let the clients' jobs go on."""
     for name in names:
         connection.hdel(_key(name), "paused")
+        connection.zadd(runs.READY, {f"{PREFIX}{name}": 0})  # which *take* leaves out where nothing waits
 
 
 def limit(connection: Redis, name: str, most: int | None) -> None:

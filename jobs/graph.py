@@ -25,7 +25,7 @@ from etl.plan import Partition, Plan, plan
 from etl.staging import STAGES, Marker, Staging
 from jobs import runs
 from jobs.job import EtlJob
-from jobs.queue import FairQueue
+from jobs.queue import PREFIX, FairQueue
 
 RESULT_TTL = 86400
 FAILURE_TTL = 7 * 86400
@@ -250,7 +250,7 @@ def _enqueue(
         window: Start of its window.
         dead: Whether it has failed already, and has no jobs.
     """
-    queue = FairQueue(f"etl-{pipeline.client}", connection=connection)
+    queue = FairQueue(PREFIX + pipeline.client, connection=connection)
     # A run for a window of the past leaves a slot free, so that the client's nightly run need not wait for it.
     most = max(1, pipeline.max_active - 1) if window else pipeline.max_active
     graph = [] if dead else list(_jobs(queue, pipeline, run, attempt, partitions, most))

@@ -12,7 +12,7 @@ from redis import Redis
 from jobs import settings
 from jobs.horse import perform
 from jobs.job import EtlJob
-from jobs.queue import FairQueue, Line, take
+from jobs.queue import FairQueue, Line
 from jobs.reconcile import reconcile
 from jobs.settle import Outcome, settle
 
@@ -32,10 +32,9 @@ class InProcessWorker:
 
     def step(self) -> bool:
         """Run one job if there is one; returns whether there was."""
-        self._line.refresh()
-        found = take(self.connection, self._line.names)
+        found = self._line.take()
         if found is None and any(self._mend()):
-            found = take(self.connection, self._line.names)
+            found = self._line.take()
         if found is None:
             return False
         job, queue = found
@@ -86,6 +85,7 @@ class InProcessWorker:
         return worked
 
     def _mend(self) -> tuple[bool, ...]:
+        self._line.refresh()
         mended = reconcile(self.connection, self._line.names)
         return bool(mended.lost), mended.due > 0, mended.released > 0
 

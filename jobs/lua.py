@@ -23,10 +23,13 @@ end
 
 local function seconds(t) return string.format('%.3f', t) end
 
+local function is_clients(name) return string.sub(name, 1, 4) == 'etl-' end
+
 local function push(origin, id, front)
   local queue = 'rq:queue:' .. origin
   redis.call('SADD', 'rq:queues', queue)
   redis.call(front and 'LPUSH' or 'RPUSH', queue, id)
+  if is_clients(origin) then redis.call('ZADD', 'etl:ready', '0', origin) end
 end
 
 local function requeue(origin, id, at, front)
@@ -105,32 +108,58 @@ local function lose(name, entry, at, most, packed)
 end
 """
 
-# ARGV: lease s, execution id, worker's name or '', now as text, now in seconds, names of queues (one per line).
-# The queue after the one served last is served next, by whichever worker asks; a client of weight 3 is served
-# three times in its turn.
+# ARGV: lease s, execution id, worker's name or '', now as text, now in seconds, whether all clients' queues are served,
+# names of other queues that are (one per line).
+# The ring of turns is `etl:ready`: the queues that hold jobs, by name. Whoever pushes a job adds its queue, and a queue
+# found empty or paused leaves, so what a look costs does not grow with the number of clients. The queue after the one
+# served last is served next, by whichever worker asks; a client of weight 3 is served three times in its turn.
 TAKE = """
-if redis.call('EXISTS', 'rq:suspended') == 1 then return false end
-local names, turn, start = {}, redis.call('HMGET', 'etl:turn', 'name', 'left'), 0
+local served = {}
+for name in string.gmatch(ARGV[7], '[^\\n]+') do
+  served[name] = true
+  if redis.call('EXISTS', 'rq:queue:' .. name) == 1 then redis.call('ZADD', 'etl:ready', '0', name) end
+end
+local ready = redis.call('ZCARD', 'etl:ready')
+if ready == 0 or redis.call('EXISTS', 'rq:suspended') == 1 then return false end
+local turn = redis.call('HMGET', 'etl:turn', 'name', 'left')
 local left, weight = tonumber(turn[2] or 0), 1
-for name in string.gmatch(ARGV[6], '[^\\n]+') do
-  names[#names + 1] = name
-  if name == turn[1] then start = left > 0 and #names - 1 or #names end
+
+local function first(from)
+  return redis.call('ZRANGEBYLEX', 'etl:ready', from, '+', 'LIMIT', '0', '1')[1]
 end
 
-local function is_open(name)
-  local client = string.match(name, '^etl%-(.+)$')
-  if not client then return true end
-  local limits = redis.call('HMGET', 'etl:client:' .. client, 'paused', 'limit', 'max_active', 'weight')
-  if limits[1] and limits[1] ~= '' and limits[1] ~= '0' then return false end
-  weight = tonumber(limits[4] or '') or 1
-  local cap = tonumber(limits[2] or '') or tonumber(limits[3] or '')
-  return not cap or redis.call('ZCARD', 'rq:wip:' .. name) < cap
+-- What a queue has to give: its first job, or none; an empty one and a paused one leave the ring.
+local function offer(name)
+  weight = 1
+  if is_clients(name) then
+    local client = 'etl:client:' .. string.sub(name, 5)
+    local limits = redis.call('HMGET', client, 'paused', 'limit', 'max_active', 'weight')
+    if limits[1] and limits[1] ~= '' and limits[1] ~= '0' then
+      redis.call('ZREM', 'etl:ready', name)
+      return nil
+    end
+    weight = tonumber(limits[4] or '') or 1
+    local cap = tonumber(limits[2] or '') or tonumber(limits[3] or '')
+    if cap and redis.call('ZCARD', 'rq:wip:' .. name) >= cap then return nil end
+  end
+  local queue = 'rq:queue:' .. name
+  local id = redis.call('LINDEX', queue, '0')
+  while id do
+    local job = redis.call('HMGET', 'rq:job:' .. id, 'status', 'data')
+    if job[1] == 'queued' and job[2] then return id end
+    redis.call('LPOP', queue)
+    id = redis.call('LINDEX', queue, '0')
+  end
+  redis.call('ZREM', 'etl:ready', name)
+  return nil
 end
 
+-- The lease comes first: a Redis without memory refuses it, and nothing has happened.
 local function lend(name, id)
   local key, execution = 'rq:job:' .. id, ARGV[2]
   local now = clock()
   redis.call('ZADD', 'rq:wip:' .. name, seconds(now + ARGV[1] + SHIFT), id .. ':' .. execution)
+  redis.call('LPOP', 'rq:queue:' .. name)
   redis.call('HSET', key, 'status', 'started', 'started_at', ARGV[4], 'last_heartbeat', ARGV[4], 'worker_name', ARGV[3])
   redis.call('PERSIST', key)
   redis.call('HSET', 'rq:execution:' .. id .. ':' .. execution, 'id', execution, 'created_at', ARGV[5],
@@ -144,17 +173,13 @@ local function lend(name, id)
   return {name, id, redis.call('HGETALL', key)}
 end
 
-for i = 1, #names do
-  local name = names[(start + i - 1) % #names + 1]
-  local queue = 'rq:queue:' .. name
-  if redis.call('EXISTS', queue) == 1 and is_open(name) then
-    local id = redis.call('LPOP', queue)
-    while id do
-      local job = redis.call('HMGET', 'rq:job:' .. id, 'status', 'data')
-      if job[1] == 'queued' and job[2] then return lend(name, id) end
-      id = redis.call('LPOP', queue)
-    end
-  end
+local from = not turn[1] and '-' or (left > 0 and '[' or '(') .. turn[1]
+for _ = 1, ready do
+  local name = first(from) or first('-')
+  if not name then return false end
+  local id = (served[name] or (ARGV[6] == '1' and is_clients(name))) and offer(name)
+  if id then return lend(name, id) end
+  from = '(' .. name
 end
 return false
 """
@@ -190,13 +215,16 @@ return 1
 # ARGV: queue, entry, now as text, most losses (0: don't count), packed text.
 LOSE = "return lose(ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5])"
 
-# ARGV: now as text, most losses, packed text, names of queues (one per line), lease in s.
-# Expired leases and due retries of every queue. Scores far below SHIFT are a stock worker's: its own affair.
+# ARGV: now as text, most losses, packed text, names of queues (one per line), lease in s, seconds that must have passed
+# since the last look, whoever made it.
+# Expired leases and due retries of every queue. Scores far below SHIFT are a stock worker's: its own affair. A queue
+# that was filled past us, as by a stock Queue, gets its place in the ring of turns.
 # Where no pass was made for half a lease, Redis was away or all slept: who held a lease then first gets the time to
 # renew it, once in a while, so that a slow cluster can't put this off for ever.
 REAP = """
 local now, lost, due, lease = clock(), {}, 0, tonumber(ARGV[5])
 local last = tonumber(redis.call('GET', 'etl:passed') or '')
+if last and now >= last and now - last < tonumber(ARGV[6]) then return {lost, due} end
 redis.call('SET', 'etl:passed', seconds(now))
 if last and now - last > lease / 2 then
   redis.call('SET', 'etl:grace', seconds(now + lease / 2), 'NX', 'PX', string.format('%d', lease * 3000))
@@ -215,6 +243,9 @@ for name in string.gmatch(ARGV[4], '[^\\n]+') do
       requeue(name, id, ARGV[1], job[2] == '1')
       due = due + 1
     end
+  end
+  if is_clients(name) and redis.call('EXISTS', 'rq:queue:' .. name) == 1 then
+    redis.call('ZADD', 'etl:ready', '0', name)
   end
 end
 return {lost, due}

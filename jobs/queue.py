@@ -12,7 +12,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 
-from jobs import lua, settings
+from jobs import lua, runs, settings
 from jobs.job import EtlJob
 
 PREFIX = "etl-"  # of every client's queue
@@ -27,6 +27,12 @@ class FairQueue(Queue):
         options |= {"serializer": JSONSerializer, "job_class": EtlJob}
         super().__init__(name, connection=connection, **options)
 
+    def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
+        """Put a job's id into the queue, and the queue into the ring of turns."""
+        super().push_job_id(job_id, pipeline, at_front)
+        if self.name.startswith(PREFIX):
+            (self.connection if pipeline is None else pipeline).zadd(runs.READY, {self.name: 0})
+
     @classmethod
     def dequeue_any(  # type: ignore[override]  # the lease needs the worker's name
         cls,
@@ -40,27 +46,31 @@ class FairQueue(Queue):
         """Take the next job of the queues whose turn it is, with its lease; returns None at once where there is none.
 
         Args:
-            queues: Queues to look at.
+            queues: Queues to look at, and no others.
             timeout: Ignored; *take* never blocks.
             worker: Name of the worker that takes it.
         """
         assert connection is not None
-        return take(connection, [queue.name for queue in queues], worker)
+        return take(connection, [queue.name for queue in queues], worker, clients=False)
 
 
-def take(connection: Redis, names: Iterable[str], worker: str = "") -> tuple[EtlJob, FairQueue] | None:
+def take(
+    connection: Redis, names: Iterable[str] = (), worker: str = "", *, clients: bool = True
+) -> tuple[EtlJob, FairQueue] | None:
     """Take the next job of the queues whose turn it is; the job's `execution` is its lease.
 
     Args:
-        names: Names of queues, in an order that all workers share.
+        names: Names of queues that are served besides the clients'.
         worker: Name of the worker that takes it, where it is registered.
+        clients: Whether all clients' queues are served.
 
     Returns:
         The job and its queue, or None where no queue has one to give, or workers are suspended.
     """
     execution = uuid4().hex
     at = now()
-    found = lua.take(connection, settings.lease(), execution, worker, utcformat(at), at.timestamp(), "\n".join(names))
+    told = (utcformat(at), at.timestamp(), int(clients), "\n".join(names))
+    found = lua.take(connection, settings.lease(), execution, worker, *told)
     if not found:
         return None
     name, id, pairs = found[0].decode(), found[1].decode(), found[2]
@@ -72,37 +82,31 @@ def take(connection: Redis, names: Iterable[str], worker: str = "") -> tuple[Etl
 
 
 class Line:
-    """The queues that a worker serves: all clients', and those it was told.
+    """The queues that a worker answers for: all clients', and those it was told.
 
     Args:
-        names: Names of queues on the command line.
+        told: Names of queues on the command line.
     """
 
-    def __init__(self, connection: Redis, names: Iterable[str] = ()) -> None:
+    def __init__(self, connection: Redis, told: Iterable[str] = ()) -> None:
         self.connection = connection
-        self.told = frozenset(names)
+        self.told = frozenset(told)
         self.names: list[str] = sorted(self.told)
-        self._known = -1
 
-    def refresh(self) -> bool:
-        """Look for new clients' queues; returns whether there was a change."""
+    def refresh(self) -> None:
+        """Look for new clients' queues."""
         keys = cast(set[bytes], self.connection.smembers(Queue.redis_queues_keys))
-        self._known = len(keys)
         found = {key.decode().removeprefix(Queue.redis_queue_namespace_prefix) for key in keys}
-        names = sorted(self.told | {name for name in found if name.startswith(PREFIX)})
-        changed = names != self.names
-        self.names = names
-        return changed
+        self.names = sorted(self.told | {name for name in found if name.startswith(PREFIX)})
+
+    def take(self, worker: str = "") -> tuple[EtlJob, FairQueue] | None:
+        """Take the next job; see `take`."""
+        return take(self.connection, self.told, worker)
 
     def stirs(self) -> bool:
-        """Whether any queue holds a job, or there is a queue that `refresh` has not seen: one cheap question."""
-        prefix = Queue.redis_queue_namespace_prefix
-        pipe = self.connection.pipeline(transaction=False)
-        pipe.scard(Queue.redis_queues_keys)
-        for start in range(0, len(self.names), 1000):
-            pipe.exists(*[prefix + name for name in self.names[start : start + 1000]])
-        known, *filled = pipe.execute()
-        return any(filled) or (known != self._known and self.refresh())
+        """Whether any queue holds a job: one cheap question."""
+        told = [Queue.redis_queue_namespace_prefix + name for name in self.told]
+        return bool(self.connection.exists(runs.READY, *told))
 
     def due(self) -> float | None:
         """Return in how many seconds the next retry is due, or None where none waits."""

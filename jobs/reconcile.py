@@ -61,13 +61,17 @@ def reconcile(connection: Redis, names: Sequence[str]) -> Mended:
     return Mended(lost, due, released, tuple(closed))
 
 
-def reap(connection: Redis, names: Sequence[str]) -> tuple[tuple[str, ...], int]:
+def reap(connection: Redis, names: Sequence[str], *, apart: float = 0.0) -> tuple[tuple[str, ...], int]:
     """Queue the jobs whose lease has expired and the retries that are due: one cheap question, so each worker asks it.
+
+    Args:
+        names: Names of all queues.
+        apart: Seconds that must have passed since somebody asked, so that many workers don't ask all the time.
 
     Returns:
         Ids of the jobs that were lost, and how many retries were due.
     """
-    packed = (utcformat(now()), settings.MAX_LOSSES, PACKED, "\n".join(names), settings.lease())
+    packed = (utcformat(now()), settings.MAX_LOSSES, PACKED, "\n".join(names), settings.lease(), apart)
     lost, due = lua.reap(connection, *packed)
     return tuple(entry.decode().rpartition(":")[0] for entry in lost), due
 

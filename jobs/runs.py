@@ -14,6 +14,7 @@
 | `etl:last` | hash: `<client>/<pipeline>` → id and state of the run without a window that ended last |
 | `etl:client:<client>` | hash: `max_active`, `weight`; `limit`, `paused` set by an operator (read by *take*) |
 | `etl:use:<ten minutes>` | hash: each queue's jobs, seconds waited and seconds worked in that span; two hours |
+| `etl:ready` | sorted set: the queues that hold jobs, by name: the ring in which *take* gives turns |
 | `etl:turn` | hash: the queue served last, and how often it still may be in its turn |
 """
 
@@ -103,6 +104,7 @@ SINCE = "etl:since"
 HELD = "etl:held"
 LAST = "etl:last"
 DUE = "etl:due"
+READY = "etl:ready"
 
 
 def new_id() -> str:

@@ -26,7 +26,7 @@ from jobs.broker import AWAY, end_with_owner
 from jobs.horse import Horse
 from jobs.inprocess import InProcessWorker
 from jobs.job import EtlJob
-from jobs.queue import FairQueue, Line, take
+from jobs.queue import FairQueue, Line
 from jobs.reconcile import reap, reconcile, request_sweep, take_turn
 from jobs.settle import Outcome, settle
 
@@ -99,14 +99,13 @@ class Worker(RQWorker):
         while not self._stop_requested:
             try:
                 self._tick()
-                found = take(self.connection, self._line.names, self.name) if stirs else None
+                found = self._line.take(self.name) if stirs else None
                 if found is not None:
                     self._state = WorkerStatus.BUSY
                     return found
-                if timeout is None and not self._line.refresh():
+                if timeout is None:
                     return None
-                if timeout is not None:
-                    stirs = self._idle()
+                stirs = self._idle()
             except AWAY as error:
                 self._wait_for_redis(error)
             if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
@@ -220,7 +219,7 @@ class Worker(RQWorker):
         with self.connection.pipeline(transaction=False) as pipe:
             self.heartbeat(max(60, round(20 * self._renewal)), pipe)  # so long is a dead worker listed
             pipe.execute()
-        lost, _ = reap(self.connection, self._line.names)
+        lost, _ = reap(self.connection, self._line.names, apart=settings.lease() / 10)
         if lost:
             self.log.warning("took back from lost workers: %s", ", ".join(lost))
         if take_turn(self.connection, self.name):

@@ -25,7 +25,7 @@ def put(connection: Redis, client: str, count: int) -> None:
 
 
 def taken(connection: Redis, count: int) -> list[str]:
-    found = [take(connection, QUEUES, "w") for _ in range(count)]
+    found = [take(connection, worker="w") for _ in range(count)]
     return [job.origin.removeprefix("etl-") for job, _ in filter(None, found)]
 
 
@@ -42,7 +42,7 @@ def line(connection: Redis, client: str) -> dict[str, object]:
 
 def test_what_waits_of_a_paused_client_is_held_and_what_runs_ends(connection: Redis) -> None:
     put(connection, "acme", 3)
-    found = take(connection, QUEUES, "w")
+    found = take(connection, worker="w")
     assert found is not None
     clients.pause(connection, ["acme"])
     put(connection, "north", 1)
@@ -85,7 +85,7 @@ def test_the_last_hour_tells_waits_and_shares(connection: Redis) -> None:
     put(connection, "acme", 2)
     put(connection, "north", 1)
     for _ in range(3):
-        found = take(connection, QUEUES, "w")
+        found = take(connection, worker="w")
         assert found is not None
         busy = found[0].origin == "etl-acme"
         finish(connection, *found, waited=4 if busy else 1, worked=1.5 if busy else 3)

@@ -47,7 +47,7 @@ def test_a_stage_that_is_given_back_after_it_published_redoes_nothing(shop: Shop
     shop.file("a")
     run = shop.submit()
     while True:
-        found = take(shop.connection, ["etl-acme"])
+        found = take(shop.connection)
         assert found is not None
         job, queue = found
         outcome = perform(job)
@@ -57,7 +57,7 @@ def test_a_stage_that_is_given_back_after_it_published_redoes_nothing(shop: Shop
     folder = shop.root / "staging" / "acme" / run
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     settle(shop.connection, job, queue, Outcome("lost"))
-    again = take(shop.connection, ["etl-acme"])
+    again = take(shop.connection)
     assert again is not None
     assert again[0].id == job.id
     assert perform(again[0]).kind == "done"

@@ -4,10 +4,16 @@ from itertools import islice
 
 import pytest
 from redis import Redis
+from redis.exceptions import OutOfMemoryError
+from rq import Queue
+from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
+from jobs.clients import pause
+from jobs.clients import resume as resume_clients
 from jobs.job import EtlJob
 from jobs.queue import FairQueue, Line, take
+from jobs.reconcile import reap
 from jobs.settle import Outcome, settle
 
 
@@ -16,13 +22,7 @@ def put(connection: Redis, client: str, count: int = 1) -> list[EtlJob]:
     return [queue.enqueue("tasks.nothing", description=f"{client} {i}") for i in range(count)]  # type: ignore[misc]
 
 
-def line(connection: Redis, *names: str) -> Line:
-    found = Line(connection, names)
-    found.refresh()
-    return found
-
-
-def drain(connection: Redis, names: list[str]) -> list[str]:
+def drain(connection: Redis, *names: str) -> list[str]:
     taken = []
     while found := take(connection, names, "w"):
         job, queue = found
@@ -35,7 +35,7 @@ def test_a_client_with_ten_times_the_work_does_not_delay_the_others(connection: 
     put(connection, "big", 30)
     for client in ("ant", "bee", "cat"):
         put(connection, client, 3)
-    order = drain(connection, line(connection).names)
+    order = drain(connection)
     assert order[:12].count("big") == 3
     assert len(order) == 39
 
@@ -43,14 +43,13 @@ def test_a_client_with_ten_times_the_work_does_not_delay_the_others(connection: 
 def test_workers_share_one_turn(connection: Redis) -> None:
     for client in ("ant", "bee", "cat"):
         put(connection, client, 2)
-    names = line(connection).names
-    order = [found[1].name for worker in ("v", "w") * 3 if (found := take(connection, names, worker))]
+    order = [found[1].name for worker in ("v", "w") * 3 if (found := take(connection, worker=worker))]
     assert order == ["etl-ant", "etl-bee", "etl-cat"] * 2
 
 
 def test_a_job_taken_is_started_and_leased_to_its_worker(connection: Redis) -> None:
     [put_job] = put(connection, "acme")
-    found = take(connection, ["etl-acme"], "w")
+    found = take(connection, worker="w")
     assert found is not None
     job, queue = found
     assert (job.id, queue.name, job.description) == (put_job.id, "etl-acme", "acme 0")
@@ -66,12 +65,11 @@ def test_max_active_caps_a_client_and_no_other(connection: Redis) -> None:
     put(connection, "acme", 3)
     put(connection, "zeta", 3)
     connection.hset("etl:client:acme", "max_active", 1)
-    names = line(connection).names
-    held = [found for found in (take(connection, names, "w") for _ in range(6)) if found]
+    held = [found for found in (take(connection, worker="w") for _ in range(6)) if found]
     assert sorted(queue.name for _, queue in held) == ["etl-acme", "etl-zeta", "etl-zeta", "etl-zeta"]
     job, queue = next(found for found in held if found[1].name == "etl-acme")
     settle(connection, job, queue, Outcome("done"))
-    again = take(connection, names, "w")
+    again = take(connection, worker="w")
     assert again is not None
     assert again[1].name == "etl-acme"
 
@@ -80,15 +78,15 @@ def test_max_active_caps_a_client_and_no_other(connection: Redis) -> None:
 def test_a_paused_client_waits(connection: Redis, paused: str, served: bool) -> None:
     put(connection, "acme")
     connection.hset("etl:client:acme", "paused", paused)
-    assert bool(take(connection, ["etl-acme"], "w")) == served
+    assert bool(take(connection, worker="w")) == served
 
 
 def test_suspended_workers_take_nothing(connection: Redis) -> None:
     put(connection, "acme")
     suspend(connection)
-    assert take(connection, ["etl-acme"], "w") is None
+    assert take(connection, worker="w") is None
     resume(connection)
-    assert take(connection, ["etl-acme"], "w") is not None
+    assert take(connection, worker="w") is not None
 
 
 def test_ids_without_a_waiting_job_are_passed_over(connection: Redis) -> None:
@@ -96,46 +94,103 @@ def test_ids_without_a_waiting_job_are_passed_over(connection: Redis) -> None:
     connection.delete(gone.key)
     connection.lpush("rq:queue:etl-acme", twice.id)
     connection.hset(canceled.key, "status", "canceled")
-    names = ["etl-acme"]
-    taken = [found[0].id for found in iter(lambda: take(connection, names, "w"), None) if found]
+    taken = [found[0].id for found in iter(lambda: take(connection), None) if found]
     assert taken == [twice.id, last.id]
 
 
 def test_a_job_that_cannot_be_read_is_given_out_to_fail(connection: Redis) -> None:
     [job] = put(connection, "acme")
     connection.hset(job.key, mapping={"data": b"\x80\x05pickle", "retry_intervals": "not json"})
-    found = take(connection, ["etl-acme"], "w")
+    found = take(connection, worker="w")
     assert found is not None
     with pytest.raises(Exception, match=r"^$"):
         found[0].perform()
 
 
-def test_a_new_clients_queue_is_noticed_at_the_next_look(connection: Redis) -> None:
-    served = line(connection, "default")
-    assert served.names == ["default"]
-    assert not served.stirs()
+def test_a_new_clients_queue_is_served_at_the_next_look(connection: Redis) -> None:
+    assert take(connection, ["default"]) is None
     put(connection, "newcomer")
     connection.sadd("rq:queues", "rq:queue:somebody-elses")
-    assert served.stirs()
-    assert served.names == ["default", "etl-newcomer"]
-    drain(connection, served.names)
-    assert not served.stirs()
+    assert drain(connection, "default") == ["newcomer"]
+    assert take(connection, ["default"]) is None
 
 
-def test_a_few_thousand_queues_are_looked_at_together(connection: Redis) -> None:
-    connection.sadd("rq:queues", *[f"rq:queue:etl-c{i:04}" for i in range(2500)])
-    served = line(connection)
-    put(connection, "c2400")
-    assert served.stirs()
-    assert drain(connection, served.names) == ["c2400"]
+def test_queues_that_are_no_clients_are_served_in_turn_by_workers_that_were_told(connection: Redis) -> None:
+    put(connection, "ant", 2)
+    put(connection, "zoo", 2)
+    Queue("mail", connection=connection, serializer=JSONSerializer).enqueue("tasks.nothing")
+    assert drain(connection) == ["ant", "zoo", "ant", "zoo"]
+    put(connection, "ant", 2)
+    put(connection, "zoo")
+    assert drain(connection, "mail") == ["mail", "ant", "zoo", "ant"]  # the last was zoo
 
 
-def test_an_idle_look_is_two_commands(real_redis: Redis) -> None:
-    real_redis.sadd("rq:queues", *[f"rq:queue:etl-c{i}" for i in range(300)])
-    served = line(real_redis)
-    before = real_redis.info("stats")["total_commands_processed"]
-    served.stirs()
-    assert real_redis.info("stats")["total_commands_processed"] - before == 2 + 1  # and the question before
+def test_queues_that_are_named_to_rq_are_looked_at_and_no_others(connection: Redis) -> None:
+    put(connection, "ant")
+    put(connection, "bee")
+    queues = [FairQueue("etl-bee", connection=connection)]
+    found = FairQueue.dequeue_any(queues, None, connection)
+    assert found is not None
+    assert found[1].name == "etl-bee"
+    assert FairQueue.dequeue_any(queues, None, connection) is None
+
+
+def test_a_queue_filled_past_us_gets_its_turn_from_the_pass(connection: Redis) -> None:
+    Queue("etl-acme", connection=connection, serializer=JSONSerializer).enqueue("tasks.nothing")
+    assert take(connection) is None
+    reap(connection, ["etl-acme"])
+    assert drain(connection) == ["acme"]
+
+
+def test_the_ring_of_turns_holds_queues_that_have_jobs_to_give_and_no_others(connection: Redis) -> None:
+    for client in ("ant", "bee", "cat"):
+        put(connection, client)
+    pause(connection, ["bee"])
+    assert drain(connection) == ["ant", "cat"]
+    assert connection.zrange("etl:ready", 0, -1) == []
+    resume_clients(connection, ["bee"])
+    assert drain(connection) == ["bee"]
+    assert connection.zrange("etl:ready", 0, -1) == []
+
+
+def test_an_idle_look_sees_what_there_is_to_do(connection: Redis) -> None:
+    line = Line(connection, ["mail"])
+    assert not line.stirs()
+    put(connection, "newcomer")
+    assert line.stirs()
+    drain(connection)
+    assert not line.stirs()
+    Queue("mail", connection=connection, serializer=JSONSerializer).enqueue("tasks.nothing")
+    assert line.stirs()
+
+
+def test_what_a_job_costs_to_take_does_not_grow_with_the_number_of_clients(real_redis: Redis) -> None:
+    def commands(clients: int) -> tuple[int, int]:
+        real_redis.flushall()
+        real_redis.sadd("rq:queues", *[f"rq:queue:etl-c{i:04}" for i in range(clients)])
+        put(real_redis, f"c{clients - 1:04}", 2)
+        take(real_redis)  # it may have to send its script
+        real_redis.config_resetstat()
+        assert take(real_redis) is not None
+        found = sum(stat["calls"] for stat in real_redis.info("commandstats").values())
+        take(real_redis)
+        real_redis.config_resetstat()
+        assert take(real_redis) is None
+        return found, sum(stat["calls"] for stat in real_redis.info("commandstats").values())
+
+    assert commands(1) == commands(2000)
+    assert commands(1)[1] <= 3  # with the one that asks
+
+
+def test_a_redis_without_memory_gives_no_job_and_loses_none(real_redis: Redis) -> None:
+    put(real_redis, "acme")
+    real_redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(OutOfMemoryError):
+            take(real_redis)
+    finally:
+        real_redis.config_set("maxmemory", 0)
+    assert drain(real_redis) == ["acme"]
 
 
 def test_jobs_are_json_whatever_is_asked_for(connection: Redis) -> None:
@@ -149,4 +204,4 @@ def test_turns_go_on_where_a_queue_has_gone(connection: Redis) -> None:
     connection.hset("etl:turn", mapping={"name": "etl-gone", "left": 1})
     put(connection, "ant")
     put(connection, "bee")
-    assert list(islice(drain(connection, line(connection).names), 2)) == ["ant", "bee"]
+    assert list(islice(drain(connection), 2)) == ["ant", "bee"]

@@ -30,7 +30,7 @@ def expire(connection: Redis, job: EtlJob) -> None:
 
 
 def taken(connection: Redis, worker: str = "w") -> EtlJob:
-    found = take(connection, NAMES, worker)
+    found = take(connection, worker=worker)
     assert found is not None
     return found[0]
 

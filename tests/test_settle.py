@@ -18,7 +18,7 @@ def queue(connection: Redis) -> FairQueue:
 def ended(queue: FairQueue, outcome: Outcome, **options: object) -> EtlJob:
     """Enqueue a job, take it, settle it and read it again."""
     queue.enqueue("tasks.nothing", job_id="j", **options)
-    found = take(queue.connection, [queue.name], "w")
+    found = take(queue.connection, worker="w")
     assert found is not None
     settle(queue.connection, found[0], queue, outcome)
     assert queue.connection.zcard(queue.started_job_registry.key) == 0
@@ -40,7 +40,7 @@ def test_a_finished_job_keeps_its_value_for_its_time(queue: FairQueue) -> None:
 def test_a_job_without_result_ttl_is_gone_but_its_child_runs(queue: FairQueue) -> None:
     parent = queue.enqueue("tasks.nothing", result_ttl=0)
     child = queue.enqueue("tasks.nothing", depends_on=parent)
-    found = take(queue.connection, [queue.name], "w")
+    found = take(queue.connection, worker="w")
     assert found is not None
     settle(queue.connection, found[0], queue, Outcome("done"))
     assert not EtlJob.exists(parent.id, connection=queue.connection)
@@ -84,7 +84,7 @@ def test_a_stopped_job_is_stopped_and_not_tried_again(queue: FairQueue) -> None:
 
 def test_success_after_a_retry_leaves_no_trace_of_the_failure(queue: FairQueue) -> None:
     ended(queue, Outcome("failed", error="ValueError"), retry=Retry(max=1))
-    found = take(queue.connection, [queue.name], "w")
+    found = take(queue.connection, worker="w")
     assert found is not None
     settle(queue.connection, found[0], queue, Outcome("done", value="1"))
     job = EtlJob.fetch("j", connection=queue.connection)
@@ -102,7 +102,7 @@ def test_children_are_queued_in_the_same_step_at_the_front(queue: FairQueue) -> 
     parent = queue.enqueue("tasks.nothing")
     child = queue.enqueue("tasks.nothing", depends_on=Dependency([parent], enqueue_at_front=True))
     waiting = queue.enqueue("tasks.nothing")
-    found = take(queue.connection, [queue.name], "w")
+    found = take(queue.connection, worker="w")
     assert found is not None
     settle(queue.connection, found[0], queue, Outcome("done"))
     assert queue.job_ids == [child.id, waiting.id]

@@ -128,7 +128,7 @@ class Runs(RuleBasedStateMachine):
     @rule(settled=st.booleans(), did=st.booleans())
     def lose_a_worker(self, settled: bool, did: bool) -> None:
         """A horse or a worker dies: before its work or after it, noticed by its worker or by the pass."""
-        found = take(self.connection, [QUEUE])
+        found = take(self.connection)
         if found is None:
             return
         job, queue = found

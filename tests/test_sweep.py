@@ -316,7 +316,7 @@ def test_doctor_fix_takes_back_lost_jobs_closes_lost_runs_and_sweeps(
     lost, closed = house.submit("acme"), house.submit("globex")
     from jobs.queue import take
 
-    found = take(house.connection, ["etl-acme"])
+    found = take(house.connection)
     assert found is not None
     assert found[0].execution is not None
     house.connection.zadd("rq:wip:etl-acme", {found[0].execution.composite_key: time.time() + lua.SHIFT - 1})
