@@ -1,12 +1,18 @@
 """What a run knows of itself, and what functions may ask for by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+
+GIVEN = ("client", "params", "run", "start", "end", "since", "pace")  # what functions are given by these names
+
+
+def at_once() -> None:
+    """Wait for nothing."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,7 @@ class Context:
         start, end: The run's window, or None.
         since: Rows from here on are read: where the client's cursor stands, less the overlap. None means all.
         lookups: Reference tables by name.
+        pace: Waits until the source may be asked once more; to be called before each request (`extract.rate`).
     """
 
     client: str
@@ -29,3 +36,4 @@ class Context:
     end: datetime | None = None
     since: Any = None
     lookups: Mapping[str, "pd.DataFrame"] = field(default_factory=dict)
+    pace: Callable[[], None] = at_once

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from etl.context import Context
+from etl.context import GIVEN, Context
 from etl.errors import ConfigError, EtlError, FunctionFailed
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def call_by_name(
 ) -> Any:
     """Call a user's function with `first_args` by position and the rest by the names of its parameters.
 
-    A parameter is filled from `args`, else from client, params, run, start, end, since, else from the lookups.
+    A parameter is filled from `args`, else from what `GIVEN` names, else from the lookups.
 
     Args:
         name: "module:name" as configured, for errors.
@@ -201,7 +201,7 @@ def _keywords(
         return args
     values = {
         **context.lookups,
-        **{key: getattr(context, key) for key in ("client", "params", "run", "start", "end", "since")},
+        **{key: getattr(context, key) for key in GIVEN},
         **args,
     }
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -220,7 +220,7 @@ def _keywords(
         elif parameter.default is parameter.empty:
             raise ConfigError(
                 f"{name} asks for {parameter.name}, which nothing gives it",
-                "give it in `args`; client, params, run, start, end, since and lookups are given by name",
+                f"give it in `args`; {', '.join(GIVEN)} and lookups are given by name",
             )
     names = {p.name for p in parameters} - taken
     strange = {key: value for key, value in args.items() if key not in names}

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from etl.context import GIVEN
 from etl.parts import Column, CsvExtract, FunctionExtract, Load, Model, Problem, SqlExtract, Step
 from etl.pipeline import Definition, Schedule
 from etl.values import suggest
@@ -25,7 +26,6 @@ _SAID = {
     "union_tag_not_found": 'has no type; add type = "csv", type = "sql" or type = "function"',
 }
 KINDS: dict[str, type[Model]] = {"csv": CsvExtract, "function": FunctionExtract, "sql": SqlExtract}
-GIVEN = ("client", "params", "run", "start", "end", "since")
 PIVOTS = {"type", "mode"}  # without them nothing can be said of the keys beside them
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -251,6 +251,8 @@ def _lookup(name: str, lookup: Any, modules: set[str]) -> Iterator[Problem]:
         yield ("lookups", name), f"is no name for a lookup; functions are given {', '.join(GIVEN)} by these names"
     if lookup.cursor:
         yield ("lookups", name, "cursor"), "a lookup is read whole; drop cursor"
+    if lookup.rate is not None:
+        yield ("lookups", name, "rate"), "a lookup is read once for all; drop rate"
     if isinstance(lookup, FunctionExtract) and (module := lookup.function.partition(":")[0]) not in modules:
         cure = suggest(module, modules) or "; add it there"
         yield ("lookups", name, "function"), f"module {module} is not in settings.modules{cure}"

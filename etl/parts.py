@@ -11,6 +11,7 @@ from etl.values import (
     Header,
     Plain,
     Positive,
+    Rate,
     Reference,
     Scalar,
     Scalars,
@@ -117,11 +118,12 @@ class Column(Model):
 
 
 class Source(Model):
-    """What every kind of source has: how rows are handed to functions, and the cursor."""
+    """What every kind of source has: how rows are handed to functions, the cursor, and how often it may be asked."""
 
     split: Split = "rows"
     cursor: str | None = None
     overlap: Seconds = 0.0
+    rate: Rate = None
 
     def problems(self) -> Iterable[Problem]:
         """What is wrong with these keys taken together."""

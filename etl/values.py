@@ -35,6 +35,24 @@ def duration(value: object) -> float:
     raise ValueError('must be a span of time such as "500ms", "2s", "10m", "26h" or "1d", or a number of seconds')
 
 
+def rate(value: object) -> float | None:
+    """Return how often something may be done, in times a second.
+
+    Args:
+        value: A number of times a second, or text such as "10/s", "600/m", "1000/h"; None means as often as one likes.
+
+    Raises:
+        ValueError: It is neither, or not above zero.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*/\s*(s|m|h|d)", value.strip())):
+        value = float(match[1]) / _SECONDS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise ValueError('must be a number of times such as "10/s", "600/m" or "1000/h"')
+
+
 def suggest(word: object, known: Iterable[str]) -> str:
     """Return "; did you mean …?" with the name nearest to `word`, or nothing."""
     near = get_close_matches(str(word), list(known), n=1, cutoff=0.6)
@@ -207,6 +225,7 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
 
 Strings = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Seconds = Annotated[float, BeforeValidator(duration)]
+Rate = Annotated[float | None, BeforeValidator(rate)]
 Reference = Annotated[str, BeforeValidator(reference)]
 Plain = Annotated[dict[str, Any], BeforeValidator(plain)]
 Scalar = Annotated[int | float | str | None, BeforeValidator(scalar)]

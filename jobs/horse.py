@@ -20,7 +20,7 @@ from rq.defaults import UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from etl.errors import EtlError
 from jobs import settings
 from jobs.broker import AWAY
-from jobs.job import EtlJob
+from jobs.job import EtlJob, Later
 from jobs.scrub import told
 from jobs.settle import Outcome
 
@@ -31,6 +31,8 @@ def perform(job: EtlJob) -> Outcome:
         value = job.perform()
     except KeyboardInterrupt:
         raise
+    except Later as later:
+        return Outcome("later", delay=later.seconds)
     except BaseException as exc:
         keep_traceback(job, exc)
         curable = exc.retryable if isinstance(exc, EtlError) else True

@@ -29,6 +29,18 @@ class JobFailed(EtlError):
     """A job has failed."""
 
 
+class Later(Exception):
+    """A job can't go on before some time has passed; it is queued again then, and no retry is used up.
+
+    Args:
+        seconds: How long that is.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
 class _Id(str):
     """A job id that takes RQ's dashboard's `decode`."""
 

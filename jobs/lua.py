@@ -281,6 +281,19 @@ return {released, open}
 """
 
 
+# ARGV: key of the source, seconds between two requests, seconds that its caller would wait at most.
+# Requests get moments of their own, evenly spaced, over all workers. Returned: whether one was given, and the wait for
+# it, in seconds as text; who would have to wait longer is given none, and told to come back then.
+PACE = """
+local now, apart = clock(), tonumber(ARGV[2])
+local at = math.max(now, tonumber(redis.call('GET', ARGV[1]) or '') or 0)
+local wait = at - now
+if wait > tonumber(ARGV[3]) then return {0, seconds(wait)} end
+redis.call('SET', ARGV[1], string.format('%.6f', at + apart), 'PX', string.format('%d', (wait + apart) * 1000 + 1))
+return {1, string.format('%.6f', wait)}
+"""
+
+
 class Script:
     """A Lua script, sent to a Redis the first time it is needed there.
 
@@ -306,3 +319,4 @@ settle = Script(SETTLE)
 lose = Script(LOSE)
 reap = Script(REAP)
 release = Script(RELEASE)
+pace = Script(PACE)

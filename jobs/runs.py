@@ -10,6 +10,7 @@
 | `etl:active` | set: ids of runs that have not ended |
 | `etl:holder:<client>:<pipeline>[:<start>]` | the one run of this client, pipeline and window that is active |
 | `etl:held` | sorted set: runs that wait for others, by the moment they were submitted |
+| `etl:rate:<client>:<pipeline>` | the moment at which the source may be asked again, in seconds since the epoch |
 | `etl:due` | hash: `<client>/<pipeline>` → the last moment of its schedule that was seen to |
 | `etl:last` | hash: `<client>/<pipeline>` → id and state of the run without a window that ended last |
 | `etl:client:<client>` | hash: `max_active`, `weight`; `limit`, `paused` set by an operator (read by *take*) |
@@ -95,6 +96,11 @@ def holder_key(client: str, pipeline: str, start: str | None = None) -> str:
 def client_key(client: str) -> str:
     """Return the key of a client's live limits."""
     return f"etl:client:{client}"
+
+
+def rate_key(client: str, pipeline: str) -> str:
+    """Return the key of the moment at which a client's source may be asked again."""
+    return f"etl:rate:{client}:{pipeline}"
 
 
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"

@@ -24,17 +24,20 @@ class Outcome:
     """How an execution ended.
 
     Args:
-        kind: `done`; `failed`; `stopped` by a command; `lost` with its horse; `returned` unfinished on shutdown.
+        kind: `done`; `failed`; `stopped` by a command; `lost` with its horse; `returned` unfinished on shutdown;
+            `later`: not begun, as its time has not come.
         value: What the function returned, as JSON.
         error: Why it failed, fit to be shown.
         curable: Whether another try may help.
+        delay: Seconds until its time comes.
         memory: Bytes the horse had in memory afterwards, 0 where unknown.
     """
 
-    kind: Literal["done", "failed", "stopped", "lost", "returned"]
+    kind: Literal["done", "failed", "stopped", "lost", "returned", "later"]
     value: str = "null"
     error: str = ""
     curable: bool = True
+    delay: float = 0.0
     memory: int = 0
 
 
@@ -54,6 +57,8 @@ def settle(connection: Redis, job: EtlJob, queue: FairQueue, outcome: Outcome) -
     pipe = connection.pipeline()  # only to collect what RQ would send
     if outcome.kind == "done":
         became = _finish(job, outcome, pipe)
+    elif outcome.kind == "later":
+        became = _schedule(job, queue, outcome.delay, pipe)
     elif outcome.kind == "failed" and outcome.curable and job.should_retry:
         became = _try_again(job, queue, outcome, pipe)
     else:
@@ -98,9 +103,14 @@ def _try_again(job: EtlJob, queue: FairQueue, outcome: Outcome, pipe: Any) -> Jo
     if not interval:
         queue._enqueue_job(job, pipeline=pipe, at_front=job.enqueue_at_front_on_retry)
         return JobStatus.QUEUED
+    return _schedule(job, queue, interval, pipe)
+
+
+def _schedule(job: EtlJob, queue: FairQueue, seconds: float, pipe: Any) -> JobStatus:
+    """Have the pass queue the job when some time has passed."""
     pipe.sadd(queue.redis_queues_keys, queue.key)
     queue._persist_job(job, pipe, status=JobStatus.SCHEDULED)
-    pipe.zadd(queue.scheduled_job_registry.key, {job.id: time.time() + interval})
+    pipe.zadd(queue.scheduled_job_registry.key, {job.id: time.time() + seconds})
     return JobStatus.SCHEDULED
 
 
@@ -110,7 +120,8 @@ def _count(job: EtlJob, outcome: Outcome, pipe: Any) -> None:
         return
     worker = f"rq:worker:{job.execution.worker_name}"
     pipe.hdel(worker, "current_job")
-    pipe.hincrby(worker, "successful_job_count" if outcome.kind == "done" else "failed_job_count", 1)
+    if outcome.kind != "later":
+        pipe.hincrby(worker, "successful_job_count" if outcome.kind == "done" else "failed_job_count", 1)
     if job.started_at and job.ended_at:
         pipe.hincrbyfloat(worker, "total_working_time", (job.ended_at - job.started_at).total_seconds())
 

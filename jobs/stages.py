@@ -8,6 +8,7 @@ without a row's value, and kept whole in a private file of staging.
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 from redis import Redis
@@ -27,6 +28,8 @@ from etl.pipeline import Pipeline
 from etl.staging import Marker, Staging
 from etl.transform import Transformer
 from jobs import closing, receipts, runs, settings
+from jobs.job import Later
+from jobs.pace import Pace
 from jobs.scrub import told
 from jobs.work import Blocked, Work, work_of
 
@@ -68,6 +71,9 @@ def _perform(stage: str, run: str, number: int, body: Callable[[Work, Redis], Ma
         counts = marker.counts
     except Blocked:
         state = "blocked"
+    except Later:
+        state = "waiting"
+        raise
     except BaseException as exc:
         final = not job.retries_left or (isinstance(exc, EtlError) and not exc.retryable)
         state, error = ("failed" if final else "waiting"), told(exc)
@@ -89,13 +95,16 @@ def _extract(work: Work, connection: Redis) -> Marker:
             rows, content = there
             counts = {"read": rows, "out": rows, "rejected": 0, "skipped": rows}
             return work.staging.publish("extract", work.number, Marker(counts=counts, content=content))
-    return _read(work)
+    return _read(work, connection)
 
 
-def _read(work: Work) -> Marker:
+def _read(work: Work, connection: Redis) -> Marker:
     rows_out = rejected = 0
     types: list[dict[str, list[str]]] = []
     infer = not work.pipeline.columns
+    context = work.context
+    if rate := work.pipeline.extract.rate:
+        context = replace(context, pace=Pace(connection, work.pipeline.client, work.pipeline.name, rate))
     with (
         work.staging.writer("extract", work.number) as rows,
         work.staging.writer("extract", work.number, "rejects") as rejects,
@@ -105,7 +114,7 @@ def _read(work: Work) -> Marker:
 
         def read() -> Iterator[Chunk]:
             nonlocal content
-            content = yield from read_source(work.pipeline, work.partition, work.context, work.span)
+            content = yield from read_source(work.pipeline, work.partition, context, work.span)
 
         # A function of the user's own stays in this thread, where a debugger and its libraries expect it.
         for chunk in read() if work.pipeline.extract.type == "function" else ahead(read()):

@@ -125,6 +125,8 @@ class Worker(RQWorker):
             self.log.warning("%s: lost the lease of job %s; its result is dropped", queue.name, job.id)
         elif outcome and outcome.kind == "done":
             self.log.info("%s: %s: done in %.1f s", queue.name, job.description, time.monotonic() - began)
+        elif outcome and outcome.kind == "later":
+            self.log.info("%s: %s: its time comes in %.1f s", queue.name, job.description, outcome.delay)
         elif outcome:
             self.log.warning("%s: job %s %s: %s", queue.name, job.id, outcome.kind, outcome.error or became.value)
         if self._cold:

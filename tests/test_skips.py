@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from etl.load import skips
 from etl.staging import Marker
@@ -49,9 +50,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     files: list[str] = []
     real = stages._read
 
-    def noted(work: Work) -> Marker:
+    def noted(work: Work, connection: Redis) -> Marker:
         files.append(work.partition.pieces[0].file)
-        return real(work)
+        return real(work, connection)
 
     monkeypatch.setattr(stages, "_read", noted)
     return files

@@ -36,6 +36,7 @@ def extract(
     Every chunk of a partition has the same columns. Rows and rejects together are all the records there are.
 
     Args:
+        context: Its `pace` is called before each file, statement or call.
         span: Which rows a database is asked for; None means all.
 
     Raises:
@@ -46,7 +47,8 @@ def extract(
     if isinstance(pipeline.extract, CsvExtract):
         from etl.extract.csv import extract_csv
 
-        return extract_csv(pipeline.extract, partition)
+        return extract_csv(pipeline.extract, partition, context.pace)
+    context.pace()
     if isinstance(pipeline.extract, SqlExtract):
         from etl.cursor import Span
         from etl.extract.sql import extract_sql

@@ -6,7 +6,7 @@ Both give the same rows. An empty field is null, quoted or not; nothing else is 
 import codecs
 import csv
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -27,17 +27,23 @@ from etl.plan import ROW_BITS, Partition, Piece
 Lines = npt.NDArray[np.int64]
 
 
-def extract_csv(config: CsvExtract, partition: Partition) -> Generator[Chunk, None, str]:
+def extract_csv(config: CsvExtract, partition: Partition, pace: Callable[[], None]) -> Generator[Chunk, None, str]:
     """Yield the chunks of a partition of CSV; return the sha256 of the bytes read.
 
     Files read together are joined by column name; a column that a file lacks is null in its rows.
+
+    Args:
+        pace: Called before each file is opened.
 
     Raises:
         SourceMissing: A file is gone.
         BadSource: A file is not in its encoding, has no usable header, or changed while it was read.
     """
     digest = hashlib.sha256()
-    heads = [_head(piece, config) for piece in partition.pieces]
+    heads = []
+    for piece in partition.pieces:
+        pace()
+        heads.append(_head(piece, config))
     names: dict[str, str] = {}
     for head in heads:
         for name in head.names:
