@@ -1,13 +1,14 @@
 """The command line: `rq-etl`. Commands read options, call jobs, print; heavy imports wait until a command runs."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jobs.operating import COMMANDS
-from jobs.shared import common, pairs, shared
+from jobs.shared import common, pairs, shared, working
 
 if TYPE_CHECKING:
     from etl.errors import EtlError
@@ -74,9 +75,7 @@ def plan(pipeline: str, client: str | None, all_clients: bool, params: tuple[str
 @click.option("--client", "clients", multiple=True, help="Run for this client (may be repeated).")
 @click.option("--all-clients", is_flag=True, help="Run for every client that has the pipeline.")
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the run.")
-@click.option("--wait", is_flag=True, help="Wait until the runs have ended.")
-@click.option("--inline", is_flag=True, help="Run the same graph in this process, without Redis.")
-@click.option("--workers", type=click.IntRange(1), help="Start so many worker processes for the life of this command.")
+@working
 @click.option("--full-refresh", is_flag=True, help="Read and load again what is loaded already.")
 @click.option("--max-rejects", metavar="N", help="Rows, or a percentage, that may be rejected.")
 @click.option("--queue", is_flag=True, help="Where a run is active, wait for its end instead of refusing.")
@@ -100,9 +99,7 @@ def run(
         raise click.UsageError("give --client NAME or --all-clients")
     project.use(shared.config)
     wanted = commands.wanted(project.config(), pipelines, clients, pairs(params))
-    session = shared.session(inline=inline, workers=workers)
-    try:
-        waiting = wait or inline or workers is not None or session.is_ours
+    with closing(shared.session(inline=inline, workers=workers)) as session:
         code = commands.run(
             session,
             wanted,
@@ -110,11 +107,9 @@ def run(
             max_rejects=max_rejects,
             full_refresh=full_refresh,
             queue=queue,
-            waiting=waiting,
+            waiting=wait or inline or workers is not None or session.is_ours,
             as_json=shared.json,
         )
-    finally:
-        session.close()
     sys.exit(code)
 
 
@@ -128,9 +123,7 @@ def run(
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the runs.")
 @click.option("--reprocess", is_flag=True, help="Load windows that are loaded already too.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done.")
-@click.option("--wait", is_flag=True, help="Wait until the runs have ended.")
-@click.option("--inline", is_flag=True, help="Run in this process, without Redis.")
-@click.option("--workers", type=click.IntRange(1), help="Start so many worker processes for the life of this command.")
+@working
 @common
 def backfill(
     pipeline: str,
@@ -153,9 +146,7 @@ def backfill(
     project.use(shared.config)
     resolved = past.of(project.config(), pipeline, client, pairs(params))
     found = past.windows(start, end, every, resolved.timezone)
-    session = shared.session(inline=inline, workers=0 if dry_run else workers)
-    try:
-        waiting = wait or inline or workers is not None or session.is_ours
+    with closing(shared.session(inline=inline, workers=0 if dry_run else workers)) as session:
         code = commands.backfill(
             session,
             resolved,
@@ -163,11 +154,9 @@ def backfill(
             parallel=parallel,
             reprocess=reprocess,
             dry_run=dry_run,
-            waiting=waiting,
+            waiting=wait or inline or workers is not None or session.is_ours,
             as_json=shared.json,
         )
-    finally:
-        session.close()
     sys.exit(code)
 
 

@@ -75,6 +75,20 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def working(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command that starts runs the options of where they are worked on, and whether it waits for them."""
+    options = (
+        click.option(
+            "--workers", type=click.IntRange(1), help="Start so many worker processes for the command's life."
+        ),
+        click.option("--inline", is_flag=True, help="Run the same graph in this process, without Redis."),
+        click.option("--wait", is_flag=True, help="Wait until the runs have ended."),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
 def pairs(params: tuple[str, ...]) -> dict[str, str]:
     """Return `K=V` options as a dictionary."""
     found = dict(param.partition("=")[::2] for param in params if "=" in param)
