@@ -7,9 +7,11 @@ queue per client with SimpleWorkers (no fork), in its default order and round ro
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +37,7 @@ import os
 import steps
 from celery import Celery
 
-app = Celery("fair", broker=os.environ["BENCH_REDIS"], backend=None)
+app = Celery("fair", broker=os.environ["BENCH_REDIS"].replace("unix:", "redis+socket:"), backend=None)
 app.conf.update(task_acks_late=True, worker_prefetch_multiplier=1, task_ignore_result=True)
 
 @app.task(name="work")
@@ -121,7 +123,7 @@ def main() -> None:
                 "-l",
                 "ERROR",
             ]
-            sender = [asked.celery, "-c", SENDER, json.dumps(whose)]
+            sender = [asked.celery, "-c", SENDER]
             found["Celery, one queue"] = _celery(line, sender, where, environment, url, whose)
     report(found, asked)
 
@@ -129,7 +131,7 @@ def main() -> None:
 SENDER = """
 import json, sys
 from fair_celery import work
-for name in json.loads(sys.argv[1]):
+for name in json.load(sys.stdin):
     work.delay(name)
 """
 
@@ -165,10 +167,7 @@ def _with(
 def _celery(
     line: list[str], sender: list[str], where: Path, environment: dict[str, str], url: str, whose: list[str]
 ) -> dict[str, list[float]]:
-    import contextlib
-    import subprocess
-
-    subprocess.run(sender, cwd=where, env=environment, check=True)
+    subprocess.run(sender, cwd=where, env=environment, input=json.dumps(whose), text=True, check=True)
     with contextlib.ExitStack() as stack:
         return measure(
             url,
@@ -176,6 +175,13 @@ def _celery(
             lambda name: None,
             lambda: stack.enter_context(servers.processes([line], where, environment)),
         )
+
+
+def jain(waits: dict[str, list[float]]) -> float:
+    """Return Jain's index over what each client had had when the first of them had nothing left to wait for."""
+    until = min(max(times) for times in waits.values())
+    shares = [sum(moment <= until for moment in times) for times in waits.values()]
+    return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
 
 
 def report(found: dict[str, dict[str, list[float]]], asked: argparse.Namespace) -> None:
@@ -187,17 +193,16 @@ def report(found: dict[str, dict[str, list[float]]], asked: argparse.Namespace) 
     for way, waits in found.items():
         small = [sorted(times) for name, times in waits.items() if name != "c000"]
         firsts = [times[0] for times in small]
-        means = [statistics.mean(times) for times in small]
-        jain = sum(means) ** 2 / (len(means) * sum(mean**2 for mean in means))
         median = statistics.median(firsts)
         base = base or median
         every = statistics.median(moment for times in small for moment in times)
         end = max(moment for times in waits.values() for moment in times)
         seconds = (f"{value:.2f} s" for value in (median, max(firsts), every, end))
-        rows.append((way, *seconds, f"{jain:.2f}", f"{median / base:.1f}×"))
+        rows.append((way, *seconds, f"{jain(waits):.2f}", f"{median / base:.1f}×"))
     title = f"{asked.clients} clients, one with {asked.heavy} times the work, {asked.workers} workers"
     servers.report(f"{title}: the small clients' waits", rows)
-    print("\nJain is Jain's index over the small clients' mean waits: 1 is even.")
+    print("\nJain is Jain's index over the jobs that each client had begun when the first of them had begun its last,")
+    print("so while all were busy: 1 is even, 1/n is all for one.")
 
 
 if __name__ == "__main__":
