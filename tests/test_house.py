@@ -121,18 +121,18 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
         ("a path of somebody's machine", r"(?<![\w.}/-])/(?:work|tmp|root|home/\w+)/\w"),
         (
             "the address of a package index",
-            r"https?://[^\s\"'`]*/simple\b|--(?:extra-)?index-url[= ]|files\.pythonhosted",
+            r"https?://[^\s\"'`]*/simple\b|--(?:extra-)?index-url[= ]|files\.pythonhosted|\bpypi\.org",
         ),
     ],
 )
 def test_the_repository_names_no(what: str, pattern: str) -> None:
-    """Only ./run names an index: the one that is public, when none is set up."""
+    """What pip, uv or the distribution are set up with is used."""
     found = [
         f"{path.relative_to(ROOT)}:{number}: {what}"
         for path in repository_files()
         if path != Path(__file__).resolve()
         for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
-        if re.search(pattern, line) and not (path.name == "run" and "https://pypi.org/simple" in line)
+        if re.search(pattern, line)
     ]
     assert found == []
 
