@@ -33,7 +33,9 @@ class InProcessWorker:
     def step(self) -> bool:
         """Run one job if there is one; returns whether there was."""
         found = self._line.take()
-        if found is None and any(self._mend()):
+        if found is None:
+            self._line.refresh()
+            reconcile(self.connection, self._line.names)
             found = self._line.take()
         if found is None:
             return False
@@ -83,11 +85,6 @@ class InProcessWorker:
             due = self._line.due()
             time.sleep(min(left, left if due is None else due))
         return worked
-
-    def _mend(self) -> tuple[bool, ...]:
-        self._line.refresh()
-        mended = reconcile(self.connection, self._line.names)
-        return bool(mended.lost), mended.due > 0, mended.released > 0
 
     def _perform(self, job: EtlJob) -> Outcome:
         limit = float(job.timeout or FairQueue.DEFAULT_TIMEOUT)

@@ -27,11 +27,12 @@ class FairQueue(Queue):
         options |= {"serializer": JSONSerializer, "job_class": EtlJob}
         super().__init__(name, connection=connection, **options)
 
-    def push_job_id(self, job_id: str, pipeline: Any = None, at_front: bool = False) -> None:
-        """Put a job's id into the queue, and the queue into the ring of turns."""
-        super().push_job_id(job_id, pipeline, at_front)
+    def _enqueue_async_job(self, job: Job, pipeline: Any = None, at_front: bool = False, unique: bool = False) -> Job:
+        """Put a job into the queue, as all ways of enqueueing end, and the queue into the ring of turns."""
+        super()._enqueue_async_job(job, pipeline, at_front, unique)
         if self.name.startswith(PREFIX):
             (self.connection if pipeline is None else pipeline).zadd(runs.READY, {self.name: 0})
+        return job
 
     @classmethod
     def dequeue_any(  # type: ignore[override]  # the lease needs the worker's name

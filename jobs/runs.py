@@ -139,13 +139,9 @@ def create(
 ) -> None:
     """Write a new run's keys, or those of one that was held, into an open transaction."""
     now = time.time()
-    fields: dict[str | bytes | int | float | bytearray | memoryview[int], Any] = {
-        "client": client,
-        "pipeline": pipeline,
+    fields: dict[Any, Any] = {
+        **_about(client, pipeline, params, start, end),
         "state": "queued",
-        "params": json.dumps(dict(params)),
-        "start": start or "",
-        "end": end or "",
         "partitions": partitions,
         "warnings": json.dumps(list(warnings)),
         "attempt": 1,
@@ -157,6 +153,11 @@ def create(
     pipe.sadd(ACTIVE, run)
     pipe.set(holder_key(client, pipeline, start), run)
     pipe.hset(client_key(client), mapping={"max_active": max_active, "weight": weight})
+
+
+def _about(client: str, pipeline: str, params: Mapping[str, Any], start: str | None, end: str | None) -> dict[str, str]:
+    about = {"client": client, "pipeline": pipeline, "params": json.dumps(dict(params))}
+    return {**about, "start": start or "", "end": end or ""}
 
 
 def _index(pipe: RedisPipeline, run: str, now: float) -> None:
@@ -192,14 +193,10 @@ def hold(
         options: What `submit` was told beyond that, for when it starts.
     """
     now = time.time()
-    fields: dict[str | bytes | int | float | bytearray | memoryview[int], Any] = {
-        "client": client,
-        "pipeline": pipeline,
+    fields: dict[Any, Any] = {
+        **_about(client, pipeline, params, start, end),
         "state": "held",
         "created": repr(now),
-        "params": json.dumps(dict(params)),
-        "start": start or "",
-        "end": end or "",
         "after": json.dumps(list(after)),
         "needs": json.dumps(list(needs)),
         "options": json.dumps(dict(options)),

@@ -135,6 +135,17 @@ def test_queues_that_are_named_to_rq_are_looked_at_and_no_others(connection: Red
     assert FairQueue.dequeue_any(queues, None, connection) is None
 
 
+def test_every_way_of_enqueueing_gives_a_queue_its_turn(connection: Redis) -> None:
+    queue = FairQueue("etl-acme", connection=connection)
+    queue.enqueue_call("tasks.nothing")
+    queue.enqueue("tasks.nothing", job_id="once", unique=True)
+    queue.enqueue_many([FairQueue.prepare_data("tasks.nothing")])
+    with connection.pipeline() as pipe:
+        queue.enqueue_job(queue.create_job("tasks.nothing"), pipeline=pipe)
+        pipe.execute()
+    assert drain(connection) == ["acme"] * 4
+
+
 def test_a_queue_filled_past_us_gets_its_turn_from_the_pass(connection: Redis) -> None:
     Queue("etl-acme", connection=connection, serializer=JSONSerializer).enqueue("tasks.nothing")
     assert take(connection) is None
