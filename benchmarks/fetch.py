@@ -6,6 +6,8 @@ Counted by Redis itself (`INFO commandstats`): processor time and commands, thos
 """
 
 import argparse
+import random
+import statistics
 import time
 
 from redis import Redis
@@ -16,6 +18,7 @@ from jobs.reconcile import reap
 from jobs.settle import Outcome, settle
 
 IDLE_SECONDS = 15.0
+PROBES = 30
 
 
 def cost(connection: Redis) -> tuple[float, int, int]:
@@ -57,6 +60,15 @@ def idle(connection: Redis, clients: int) -> tuple[float, float]:
     return times[0], times[1]
 
 
+def started_after(connection: Redis) -> float:
+    """Return the seconds until an idle worker begins a new job."""
+    job = FairQueue("etl-probe", connection=connection).enqueue("steps.nothing", failure_ttl=60)
+    servers.until(lambda: job.get_status(refresh=True) in ("failed", "finished"), "the worker")
+    job.refresh()
+    time.sleep(random.random())  # at no fixed moment between two looks
+    return (job.started_at - job.enqueued_at).total_seconds()
+
+
 def main() -> None:
     """Measure each number of clients in turn."""
     parser = argparse.ArgumentParser()
@@ -78,8 +90,12 @@ def main() -> None:
             before, began = cost(connection), time.monotonic()
             time.sleep(IDLE_SECONDS)
             after, seconds = cost(connection), time.monotonic() - began
+            waits = sorted(started_after(connection) for _ in range(PROBES))
     sent, calls = ((after[at] - before[at]) / seconds for at in (2, 1))
     print(f"\nAn idle worker sends {sent:.1f} commands a second ({calls:.1f} with those inside Lua).")
+    print(
+        f"A job begins {statistics.median(waits):.2f} s (median of {PROBES}), at most {waits[-1]:.2f} s, after it came."
+    )
 
 
 if __name__ == "__main__":
