@@ -23,6 +23,7 @@ _SAID = {
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
     "tuple_type": "must be a list",
+    "too_short": "must have at least one value",
     "union_tag_not_found": 'has no type; add type = "csv", type = "sql" or type = "function"',
 }
 KINDS: dict[str, type[Model]] = {"csv": CsvExtract, "function": FunctionExtract, "sql": SqlExtract}
@@ -89,11 +90,13 @@ def parse(model: type[AnyModel], table: Any, *, name: str | None = None) -> tupl
 
 def _told(error: ValidationError, model: type[Model], table: Any) -> Iterator[Problem]:
     for item in error.errors(include_url=False):
-        where, kind, context = _real(item["loc"], table), item["type"], item.get("ctx", {})
+        loc, kind, context = item["loc"], item["type"], item.get("ctx", {})
+        where = (*_real(loc[:-1], table), *loc[-1:])  # the last may be a key that isn't there
         if kind == "problems":
+            where = _real(loc, table)  # a table, whose kind may come last
             yield from (((*where, *inner), what) for inner, what in context["problems"])
         elif kind == "extra_forbidden":
-            known = [field.alias or name for name, field in _model_at(model, item["loc"][:-1]).model_fields.items()]
+            known = [field.alias or name for name, field in _model_at(model, loc[:-1]).model_fields.items()]
             yield where, f"unknown key{suggest(where[-1], [key for key in known if key != 'name'])}"
         elif kind == "literal_error":
             yield where, _one_of(context["expected"], item["input"])
@@ -116,12 +119,12 @@ def _one_of(expected: str, given: object) -> str:
 def _real(loc: Sequence[str | int], table: Any) -> tuple[str | int, ...]:
     """Return a place without what pydantic adds to it: the tags of unions, which are no keys of the table."""
     real: list[str | int] = []
-    for part in loc[:-1]:
+    for part in loc:
         inside: Any = table  # a list takes an int, a table takes a key
         if part in table if isinstance(table, Mapping) else isinstance(table, list | tuple) and isinstance(part, int):
             table = inside[part]
             real.append(part)
-    return (*real, *loc[-1:])
+    return tuple(real)
 
 
 def _model_at(model: type[Model], loc: Sequence[str | int]) -> type[Model]:

@@ -166,6 +166,7 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(write: Write) -> Non
         ("required = true", 'required = "yes"', "pipelines.claims.columns.claim_id.required: must be true or false"),
         ('"10m"', '"10 minutes"', "pipelines.claims.timeout: must be a span of time such as"),
         ('"10m"', "0", "pipelines.claims.timeout: must be above 0"),
+        ("retries = 3", "retry_delays = []", "pipelines.claims.retry_delays: must have at least one value"),
         ("retries = 3", "retry_delays = [5, 'x']", "pipelines.claims.retry_delays[1]: must be a span of time"),
         ('"5%"', '"5"', "pipelines.claims.max_rejects: must be a number of rows, or a share of the rows read"),
         ('"5%"', '"101%"', "pipelines.claims.max_rejects: must be a number of rows, or a share of the rows read"),
@@ -247,6 +248,7 @@ def test_a_mistake_is_told_with_its_key_and_cure(write: Write, old: str, new: st
     write(DESIGNED.replace(old, new, 1))
     told = mistakes()
     assert any(line.startswith("etl.toml: ") and said in line for line in told), told
+    assert not any(".csv." in line for line in told), told  # the kind of a source is no key
 
 
 def test_all_mistakes_are_told_at_once_and_each_once(write: Write) -> None:
@@ -277,6 +279,11 @@ def test_all_mistakes_are_told_at_once_and_each_once(write: Write) -> None:
         'clients/globex.toml: override.claims.timeout: must be a span of time such as "500ms", "2s", "10m", "26h" or'
         ' "1d", or a number of seconds',
     ]
+
+
+def test_a_mistake_inside_of_a_source_is_told_once(write: Write) -> None:
+    write(DESIGNED.replace('type = "csv", path', 'type = "csv", delimiter = ";;", path'))
+    assert mistakes() == ['etl.toml: pipelines.claims.extract.delimiter: must be one character, or "auto"']
 
 
 def test_a_mistake_in_defaults_is_told_once_however_many_clients(write: Write) -> None:
