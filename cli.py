@@ -262,7 +262,7 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
 
 @cli.command()
 @click.argument("folder", default="rq-etl-demo", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--rows", type=click.IntRange(100), help="How many rows to make, about.")
+@click.option("--rows", type=click.IntRange(500), help="How many rows to make, about.")
 @common
 def demo(folder: Path, rows: int | None) -> None:
     """Make three clients' claims files in FOLDER and load them."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import cli
 from etl.config import check_functions, load_config
 from etl.context import Context
 from etl.errors import MissingColumn
@@ -12,6 +13,7 @@ from etl.pipeline import Pipeline, resolve
 from etl.plan import Partition, plan
 from etl.transform import Transformer
 from jobs.demo.generate import KINDS, FileTruth, Truth, generate
+from jobs.demo.show import PER_SCALE
 
 CLIENTS = ("acme", "lakeside", "north")
 
@@ -77,6 +79,15 @@ def test_rejects_are_the_planted_rows_and_no_others(demo: tuple[Path, dict[str, 
     for file, partition in partitions.items():
         if not files[file].fails:
             assert transformed(pipeline, partition) == expected(files[file]), file
+
+
+def test_the_smallest_demo_has_no_more_mistakes_than_its_pipeline_allows(tmp_path: Path) -> None:
+    """Else nothing of a client would be loaded, and the demo would call itself failed."""
+    [least] = [option.type.min for option in cli.demo.params if option.name == "rows"]  # type: ignore[attr-defined]
+    truth = generate(tmp_path, scale=least / PER_SCALE)["acme"]
+    allowed = pipeline_of(tmp_path, "acme").reject_limit(truth.read)
+    assert allowed is not None
+    assert 0 < len(truth.planted) <= allowed
 
 
 def test_the_renamed_column_is_told_and_the_two_lines_mend_it(tmp_path: Path) -> None:
