@@ -1,6 +1,6 @@
 """Which column of the source is which column of the pipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from etl.errors import BadSource, MissingColumn
 from etl.parts import Column
@@ -9,29 +9,44 @@ from etl.pipeline import Pipeline
 ROW = "_row"
 
 
-def match(headers: Sequence[str], pipeline: Pipeline, file: str) -> dict[str, str]:
+def match(headers: Iterable[str], pipeline: Pipeline, file: str, spelled: Iterable[str] = ()) -> dict[str, str]:
+    """Return the pipeline's name for each column of the source, and refuse columns that can't be a pipeline's.
+
+    Args:
+        headers: The source's columns; `_row` is left out.
+        file: Name of the file, for errors.
+        spelled: See `named`.
+
+    Raises:
+        BadSource: Two columns of the source are the same column of the pipeline.
+        MissingColumn: A required column or a column of the load's key isn't there.
+    """
+    names = named(headers, pipeline, spelled)
+    _refuse_doubles(names, file)
+    _refuse_missing(names, pipeline, file)
+    return names
+
+
+def named(headers: Iterable[str], pipeline: Pipeline, spelled: Iterable[str] = ()) -> dict[str, str]:
     """Return the pipeline's name for each column of the source: the client's `rename`, then `from`, else its own.
 
     Names are compared trimmed and without case.
 
     Args:
         headers: The source's columns; `_row` is left out.
-        file: Name of the file, for errors.
-
-    Raises:
-        BadSource: Two columns of the source are the same column of the pipeline.
-        MissingColumn: A required column or a column of the load's key isn't there.
+        spelled: How columns that are not declared are written elsewhere, where one file writes them otherwise.
     """
-    headers = [header for header in headers if header != ROW]
-    renames = {_key(header): name for header, name in pipeline.rename.items()}
-    known = {_key(name): name for name in pipeline.columns}
-    known = {_key(alias): name for name, column in pipeline.columns.items() for alias in column.from_} | known
+    renames = {_key(header): column for header, column in pipeline.rename.items()}
+    load = pipeline.load
+    undeclared = [*load.key, *load.by, load.newest or "", pipeline.extract.cursor or "", *spelled]
+    known = {_key(column): column for column in reversed(undeclared)}
+    known |= {_key(alias): column for column, declared in pipeline.columns.items() for alias in declared.from_}
+    known |= {_key(column): column for column in pipeline.columns}
     names = {}
     for header in headers:
-        name = renames.get(_key(header), header.strip())
-        names[header] = known.get(_key(name), name)
-    _refuse_doubles(names, file)
-    _refuse_missing(names, pipeline, file)
+        if header != ROW:
+            column = renames.get(_key(header), header.strip())
+            names[header] = known.get(_key(column), column)
     return names
 
 

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.casts import cast, natural_type, plain
-from etl.columns import ROW
+from etl.columns import ROW, named
 from etl.parts import Column
+from etl.pipeline import Pipeline
 from etl.times import ISO_DATE, ISO_ZONE
 
 KINDS = ("integer", "number", "decimal", "boolean", "date", "timestamp", "string")  # the first that fits is taken
@@ -44,6 +45,24 @@ def merge_candidates(many: Iterable[Mapping[str, list[str]]]) -> dict[str, list[
         for name, kinds in each.items():
             merged[name] = [kind for kind in merged.get(name, KINDS) if kind in kinds]
     return merged
+
+
+def named_candidates(
+    many: Iterable[Mapping[str, list[str]]], pipeline: Pipeline, existing: Iterable[str] = ()
+) -> dict[str, list[str]]:
+    """Return the types that fit in every partition, by the pipeline's names of the columns.
+
+    A column that partitions spell otherwise is one: as the target spells it, else as the first of them does.
+
+    Args:
+        existing: Columns that the target has already.
+    """
+    spelled, found = list(existing), []
+    for each in many:
+        names = named(each, pipeline, spelled)
+        spelled += names.values()
+        found.append({names[header]: kinds for header, kinds in each.items()})
+    return merge_candidates(found)
 
 
 def decide(candidates: Mapping[str, list[str]], existing: Mapping[str, str] | None = None) -> dict[str, str]:

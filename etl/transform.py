@@ -56,7 +56,7 @@ class Transformer:
 
     Args:
         files: Names of the partition's files by the piece's index.
-        types: For a pipeline without columns, the types of the source's columns by their name (see `etl.infer`).
+        types: For a pipeline without columns, the types of its columns by their name (see `etl.infer`).
 
     Raises:
         ConfigError: A function can't be imported.
@@ -95,7 +95,7 @@ class Transformer:
             FunctionFailed: A function raised, or returned what it must not.
         """
         file = self._file(int(raw[ROW][0].as_py()) if raw.num_rows else 0)
-        names = match(raw.column_names, self._pipeline, file)
+        names = match(raw.column_names, self._pipeline, file, self._types)
         rows, failures = self._cast(raw, names, file)
         rows, found = self._checks.split(rows, failures)
         dropped = added = 0
@@ -132,13 +132,13 @@ class Transformer:
         for header, name in names.items():
             if name in made:
                 continue
-            if header not in self._types:
+            if name not in self._types:
                 made[name] = undeclared(raw[header], zone)
                 continue
-            made[name], failed = cast(raw[header], Column.model_validate({"type": self._types[header]}), zone)
+            made[name], failed = cast(raw[header], Column.model_validate({"type": self._types[name]}), zone)
             if failed:
                 raise BadSource(
-                    f"{file}: column {header} was taken for {self._types[header]}, but holds something else now",
+                    f"{file}: column {header} was taken for {self._types[name]}, but holds something else now",
                     f"the file changed meanwhile: run it again, or declare columns.{name}",
                 )
         made[ROW] = raw[ROW]

@@ -47,7 +47,7 @@ def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
     }
     if rows and planned.partitions:
         from etl.extract import extract
-        from etl.infer import candidates, decide
+        from etl.infer import candidates, decide, named_candidates
         from etl.lookups import read_lookups
         from etl.transform import Transformer
 
@@ -55,7 +55,7 @@ def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
         context = Context(client=pipeline.client, run="preview", params=pipeline.params)
         context = replace(context, lookups=read_lookups(pipeline, context))
         for chunk in islice(extract(pipeline, partition, context), 1):
-            types = None if pipeline.columns else decide(candidates(chunk.rows.drop_columns(["_row"])))
+            types = None if pipeline.columns else decide(named_candidates([candidates(chunk.rows)], pipeline))
             files = [piece.file for piece in partition.pieces]
             result = Transformer(pipeline, context, files, types).apply(chunk.rows.slice(0, rows))
             found["rows"] = result.rows.drop_columns(["_row"]).to_pylist()

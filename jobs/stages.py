@@ -17,12 +17,11 @@ from rq.job import Job
 
 from etl import load as target
 from etl.ahead import ahead
-from etl.columns import match
 from etl.cursor import Narrowed
 from etl.errors import EtlError, TableMismatch
 from etl.extract import Chunk
 from etl.extract import extract as read_source
-from etl.infer import candidates, decide, merge_candidates
+from etl.infer import candidates, decide, merge_candidates, named_candidates
 from etl.load import skips
 from etl.pipeline import Pipeline
 from etl.staging import Marker, Staging
@@ -189,15 +188,10 @@ def _types(work: Work) -> dict[str, str] | None:
 
 def _decide_types(work: Work) -> None:
     markers = [work.staging.marker("extract", p.number) for p in work.plan.partitions]
-    fitting = [marker.types for marker in markers if marker is not None and marker.types is not None]
-    candidates_ = merge_candidates(fitting)
-    work.staging.write_json("types.json", decide(candidates_, _existing(work.pipeline, list(candidates_))))
-
-
-def _existing(pipeline: Pipeline, headers: list[str]) -> dict[str, str]:
-    """Return the types that the target's table has, by the source's own column names."""
-    existing = target.column_types(pipeline)
-    return {header: existing[name] for header, name in match(headers, pipeline, "").items() if name in existing}
+    found = [marker.types for marker in markers if marker is not None and marker.types is not None]
+    existing = target.column_types(work.pipeline)
+    fitting = named_candidates(found, work.pipeline, existing)
+    work.staging.write_json("types.json", decide(fitting, existing))
 
 
 def _load(work: Work, connection: Redis) -> Marker:

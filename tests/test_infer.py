@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.casts import cast
-from etl.infer import KINDS, candidates, decide, merge_candidates
+from etl.infer import KINDS, candidates, decide, merge_candidates, named_candidates
 from etl.parts import Column
+from tests.transforming import pipeline
 
 
 def table(values: Iterable[Any], kind: pa.DataType = None) -> pa.Table:
@@ -122,6 +123,13 @@ def test_columns_are_merged_by_name() -> None:
         "b": ["string"],
     }
     assert merge_candidates([]) == {}
+
+
+def test_columns_of_partitions_are_merged_by_the_pipelines_names() -> None:
+    settled = pipeline(rename={"Nr": "id"}, load={"target": "w", "table": "t", "mode": "merge", "key": ["id"]})
+    many = [{"NR": ["integer", "string"], "Note": ["string"]}, {"Id": ["string"], "NOTE ": ["date", "string"]}]
+    assert named_candidates(many, settled) == {"id": ["string"], "Note": ["string"]}
+    assert named_candidates(many, settled, ["note", "gone"]) == {"id": ["string"], "note": ["string"]}
 
 
 def test_a_column_keeps_the_type_it_has_in_the_target_where_it_fits() -> None:

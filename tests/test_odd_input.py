@@ -228,6 +228,44 @@ def test_columns_may_be_called_anything(etl: Project, kind: str, request: pytest
     assert row == (1, *(f"v{n}".replace("v3", "w3") for n in range(1, len(NAMES))))
 
 
+def ask(etl: Project, query: str, url: str | None) -> list[tuple[Any, ...]]:
+    """Ask a PostgreSQL target, or the SQLite one where there is no URL."""
+    if url is None:
+        return etl.rows(query)
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str | None:
+    """Where the target is, if it is not the project's own SQLite file."""
+    return request.getfixturevalue("pg_url") if request.param == "postgresql" else None
+
+
+def test_what_says_which_row_is_newest_is_found_in_any_case_though_it_is_not_declared(
+    etl: Project, url: str | None
+) -> None:
+    changes = [("sqlite:///warehouse.db", url)] if url else []
+    etl.config(ETL_TOML, (MERGE, f'{MERGE}, newest = "updated_at"'), (", unique = true", ""), *changes)
+    etl.write("inbox/acme/claims-1.csv", "claim_id,amount,Updated_At\nA1,1,2024-02-01\n")
+    etl.write("inbox/acme/claims-2.csv", "claim_id,amount, UPDATED_AT \nA1,2,2024-01-01\n")
+    run = etl.run()
+    assert (run["state"], run["warnings"], run["rows"]["superseded"]) == ("succeeded", [], 1)
+    assert ask(etl, "select amount, updated_at from claims", url) == [(1, "2024-02-01")]
+
+
+def test_a_column_that_nobody_declared_is_one_however_files_and_nights_spell_it(etl: Project, url: str | None) -> None:
+    etl.config(ETL_TOML, (COLUMNS, ""), (MERGE, 'mode = "append"'), *([("sqlite:///warehouse.db", url)] if url else []))
+    etl.write("inbox/acme/claims-1.csv", "Claim,Amount\nA1,1\n")
+    etl.write("inbox/acme/claims-2.csv", "AMOUNT,claim \n2.5,A2\n")
+    run = etl.run()
+    assert (run["state"], run["rows"]["loaded"]) == ("succeeded", 2), run["failures"]
+    etl.write("inbox/acme/claims-3.csv", "CLAIM,amount\nA3,3\n")
+    assert etl.run()["rows"]["loaded"] == 1
+    rows = ask(etl, 'select "Claim", "Amount" from claims order by 1', url)
+    assert rows == [("A1", 1.0), ("A2", 2.5), ("A3", 3.0)]
+
+
 @pytest.mark.parametrize("name", ["_row", "_client", "_run", "_file"])
 def test_a_column_of_the_files_with_a_name_of_ours_is_told(etl: Project, name: str) -> None:
     etl.write("inbox/acme/claims-1.csv", f"claim_id,{name}\nA1,1\n")
