@@ -32,7 +32,7 @@ def check_functions(config: Config) -> list[Mistake]:
     mistakes = []
     for prefix, definition in places.items():
         for where, function, args in _calls(definition):
-            lookups = definition.lookups if where[0] != "lookups" else {}
+            lookups = definition.lookups if where[0] in ("extract", "transform") else {}
             call = f"{where[0]} {function} {sorted(args)} {sorted(lookups)}"
             if call not in told:
                 told[call] = _problem(config, function, args, FIRST[str(where[0])], lookups)

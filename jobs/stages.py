@@ -219,6 +219,7 @@ def _deliver(work: Work) -> Marker:
         read=source.counts["read"],
         skipped=source.counts.get("skipped", 0),
         again=work.full_refresh,
+        context=work.context,
     )
 
     def loaded(answer: target.LoadCounts) -> Marker:

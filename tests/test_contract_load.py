@@ -213,6 +213,9 @@ def extract_x(client_id, params, start=None):
 def load_x(df, connection):
     df[["claim_id"]].to_sql("legacy", connection, if_exists="append", index=False)
 
+def load_window(df, connection, client, start):
+    df[["claim_id"]].assign(window=f"{client} {start:%Y-%m-%d}").to_sql("windows", connection, if_exists="append")
+
 def commits(df, connection):
     load_x(df, connection)
     connection.commit()
@@ -235,6 +238,16 @@ def test_a_companys_own_extract_and_load_stay_as_they_are(etl: Project) -> None:
     assert run["state"] == "failed"
     assert "commit" in run["error"]
     assert etl.rows("select count(*) from legacy") == [(2,)]
+
+
+def test_a_load_function_is_given_the_window_it_asks_for(etl: Project) -> None:
+    etl.write("steps.py", LEGACY)
+    extract = 'extract = { type = "function", function = "steps:extract_x", args = { client_id = "{client}" } }'
+    source = ('extract = { type = "csv", path = "inbox/{client}/claims-*.csv" }', extract)
+    etl.config(ETL_TOML, source, (MERGE, 'function = "steps:load_window"'))
+    said = etl("backfill claims --client acme --start 2024-01-05 --end 2024-01-06 --inline --json")
+    assert said.code == 0, said.err
+    assert etl.rows("select distinct window from windows") == [("acme 2024-01-05",)]
 
 
 # --- without columns ---

@@ -56,6 +56,9 @@ def saves(df, connection):
     with connection.begin_nested():
         insert(df, connection)
 
+def signs(df, connection, client, params, *, run):
+    insert(df.assign(signed=f"{client} {run} {params['region']}"), connection)
+
 def fails(df, connection):
     insert(df, connection)
     raise ValueError("Jane Roe")
@@ -76,6 +79,11 @@ def test_a_function_loads_once(target_url: str, tmp_path: Path, function: str) -
         counts = deliver(target_url, made(tmp_path, function), chunk(ROWS))
         assert (counts.loaded, counts.final) == (2, True)
     assert values(target_url, "id, name", "mine") == [(1, "a"), (None, None)]
+
+
+def test_a_function_gets_by_name_what_else_it_asks_for(target_url: str, tmp_path: Path) -> None:
+    deliver(target_url, made(tmp_path, "signs", params={"region": "north"}), chunk(ROWS[:1]))
+    assert values(target_url, "signed", "mine") == [("acme r1 north",)]
 
 
 def test_partitions_loaded_by_a_function_are_final_one_by_one(target_url: str, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def scale(df, factor, client, params, since=None): return df
 def anything(df, **kwargs): return df
 def source(client, start, page_size=10): yield from ()
 def store(df, connection): pass
+def store_for(df, connection, client, run, start=None): pass
+def store_rate(df, connection, rate): pass
 async def later(df): return df
 def piecewise(df): yield df
 def no_frame(): return None
@@ -76,6 +78,16 @@ def test_a_function_that_can_not_be_called_is_told(write: Callable[..., Path], t
     path = write(with_functions(f'["demo_steps:clean", {transform}]'), STEPS)
     (told,) = check_functions(load_config(path))
     assert str(told).startswith(f"etl.toml: pipelines.claims.transform[1]: {said}")
+
+
+def test_a_load_function_may_ask_for_what_a_run_knows_and_no_more(write: Callable[..., Path]) -> None:
+    fine = with_functions("[]", load=', function = "demo_steps:store_for"')
+    assert check_functions(load_config(write(fine, STEPS))) == []
+    (told,) = check_functions(load_config(write(fine.replace("store_for", "store_rate"), STEPS)))
+    assert "pipelines.claims.load.function: demo_steps:store_rate asks for rate, which nothing gives it" in str(told)
+    lookup = '    pipelines.claims.lookups.rate = { type = "csv", path = "rates.csv" }\n'
+    (told,) = check_functions(load_config(write(fine.replace("store_for", "store_rate") + lookup, STEPS)))
+    assert "asks for rate" in str(told)  # lookups are read for the functions of transform and extract
 
 
 def test_a_module_that_is_not_there_or_broken_is_told(write: Callable[..., Path]) -> None:

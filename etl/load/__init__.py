@@ -207,7 +207,7 @@ def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Tab
     if delivery.skipped:
         return work.close(LoadCounts(0, delivery.skipped, 0))
     if pipeline.load.function:
-        rows = function.call(connection, pipeline, chunks)
+        rows = function.call(connection, delivery, chunks)
         return work.close(LoadCounts(rows, 0, 0))
     if pipeline.load.mode == "append" and ledger.loaded_before(connection, book, delivery):
         return work.close(LoadCounts(0, sum(chunk.num_rows for chunk in chunks), 0))

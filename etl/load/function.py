@@ -9,17 +9,18 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
+from etl.context import Context
 from etl.errors import FunctionFailed
-from etl.functions import blame, load_function
+from etl.functions import call_by_name, load_function
+from etl.load.ledger import Delivery
 from etl.load.rows import ROW
-from etl.pipeline import Pipeline
 
 _CURE = "leave the transaction to rq-etl: it commits the rows together with the ledger"
 _ENDS = re.compile(r"\s*(commit|rollback(?!\s+to)|end|abort|begin|start\s+transaction)\b", re.IGNORECASE)
 
 
-def call(connection: sa.Connection, pipeline: Pipeline, chunks: Iterable[pa.Table]) -> int:
-    """Give the user's function the rows, and the connection to load them with.
+def call(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Table]) -> int:
+    """Give the user's function the rows, the connection to load them with, and what else it asks for by name.
 
     It gets every piece of the partition by itself with `split = "rows"`, and the whole partition at once otherwise.
 
@@ -27,8 +28,11 @@ def call(connection: sa.Connection, pipeline: Pipeline, chunks: Iterable[pa.Tabl
         How many rows the function was given.
 
     Raises:
+        ConfigError: It asks for something that nothing gives it.
         FunctionFailed: It raised, or it ended the transaction.
     """
+    pipeline = delivery.pipeline
+    context = delivery.context or Context(pipeline.client, delivery.run, pipeline.params)
     name = pipeline.load.function or ""
     function = load_function(name, root=pipeline.root, modules=pipeline.modules)
     given = 0
@@ -39,7 +43,7 @@ def call(connection: sa.Connection, pipeline: Pipeline, chunks: Iterable[pa.Tabl
     for chunk in tables:
         frame = _frame(chunk.drop_columns([ROW]))
         with _unbroken(connection, name):
-            _run(function, frame, connection, name)
+            call_by_name(function, [frame, connection], context, name=name)
         given += chunk.num_rows
     return given
 
@@ -49,11 +53,6 @@ def _frame(chunk: pa.Table) -> Any:
 
     types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     return chunk.to_pandas(types_mapper=types.get)
-
-
-def _run(function: Callable[..., Any], frame: Any, connection: sa.Connection, name: str) -> None:
-    with blame(name):
-        function(frame, connection)
 
 
 @contextmanager

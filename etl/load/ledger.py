@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from etl.context import Context
 from etl.errors import ChangedFile
 from etl.load import tables
 from etl.pipeline import Pipeline
@@ -28,6 +29,7 @@ class Delivery:
         read: Rows that the partition was read as, rejects included; -1 where nobody knows.
         skipped: Rows that were not even read, as an earlier run has loaded the same file.
         again: Whether a file that is loaded is loaded again.
+        context: What a load function of the user's may ask for by name; None means what the pipeline knows.
     """
 
     pipeline: Pipeline
@@ -39,6 +41,7 @@ class Delivery:
     read: int = -1
     skipped: int = 0
     again: bool = False
+    context: Context | None = None
 
     @property
     def file(self) -> str:
