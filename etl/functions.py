@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OURS = ("etl", "jobs", "cli", "rq_etl")
+NOT_UNICODE = 'read its source in the right encoding, or with errors="replace"'  # the cure for half a surrogate pair
 
 
 # Raised by code that is wrong: trying again gives the same.
@@ -287,6 +288,8 @@ def _exists(root: str, name: str) -> bool:
 
 
 def _inside(path: str, root: str) -> bool:
+    if path.startswith("<"):
+        return False  # of code that a library made: no file, whatever folder this process is in
     where = Path(path).resolve()
     return where.is_relative_to(root) and "site-packages" not in where.parts
 

@@ -12,7 +12,7 @@ from etl.casts import Failures, as_text, cast, from_series, natural_type
 from etl.columns import ROW
 from etl.context import Context
 from etl.errors import FunctionFailed
-from etl.functions import Rejected, call_by_name, collecting, load_function
+from etl.functions import NOT_UNICODE, Rejected, call_by_name, collecting, load_function
 from etl.parts import Column
 from etl.pipeline import Pipeline
 
@@ -91,12 +91,18 @@ def from_frame(
     """Return a function's frame as rows of the declared types, what didn't fit them, and the text of what didn't.
 
     Columns that aren't declared get the type that is nearest to what they hold.
+
+    Raises:
+        FunctionFailed: Text in it can't be kept.
     """
     made: dict[str, pa.ChunkedArray] = {}
     failures: dict[str, Failures] = {}
     spelled: dict[str, pa.ChunkedArray] = {}
     for name in [*columns, *(str(name) for name in frame.columns if name not in columns)]:
-        values = from_series(frame[name], columns[name].type if name in columns else "")
+        try:
+            values = from_series(frame[name], columns[name].type if name in columns else "")
+        except UnicodeEncodeError:
+            raise FunctionFailed(f"functions put text into {name} that is not Unicode", NOT_UNICODE) from None
         if name not in columns:
             made[name] = undeclared(values, zone, made=True)
             continue

@@ -133,6 +133,16 @@ def test_what_a_function_raises_is_told_by_place_and_without_values(tmp_path: Pa
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+def test_code_that_a_library_makes_is_not_taken_for_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no file, so it seems to lie in the folder where the process is: that of etl.toml, as a rule."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "steps.py", "def clean(run):\n    run()\n")
+    made: dict[str, Any] = {}
+    exec(compile("def run():\n    raise ValueError\n", "<made by a library>", "exec"), made)
+    with pytest.raises(FunctionFailed, match=r"ValueError in steps\.py line 2, in clean"), blame("steps:clean"):
+        load(tmp_path)(made["run"])
+
+
 def test_a_name_that_stands_in_the_users_code_is_told(tmp_path: Path) -> None:
     write(tmp_path, "steps.py", "def clean(df, key):\n    df['amuont']\n\ndef other(df, key):\n    return df[key]\n")
     frame = pd.DataFrame({"amount": [1]})

@@ -180,6 +180,7 @@ WRONG = [
     ("return df.rename(columns={'n': 3})", "f returned a column whose name is no text"),
     ("return df.assign(_row=1)", "f returned _row as a column"),
     ("reject(df, df['n'] == 1, reason='r'); return df", "f returned rows that it had rejected"),
+    ("df['m'] = pd.Series(['J\\udcf8'], df.index, object); return df", "put text into m that is not Unicode"),
     ("raise ValueError('Jane Roe')", r"f raised ValueError in steps.py line 5, in f"),
 ]
 

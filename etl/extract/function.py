@@ -12,7 +12,7 @@ from etl.context import Context
 from etl.errors import FunctionFailed
 from etl.extract import CHUNK_BYTES, CHUNK_ROWS, Chunk
 from etl.extract.spool import check_names, spooled
-from etl.functions import blame, call_by_name, load_function
+from etl.functions import NOT_UNICODE, blame, call_by_name, load_function
 from etl.pipeline import FunctionExtract, Pipeline
 from etl.values import fill
 
@@ -34,7 +34,10 @@ def extract_function(pipeline: Pipeline, config: FunctionExtract, context: Conte
     values = {**pipeline.params, **context.params, "client": context.client}
     args = {key: _filled(value, values) for key, value in config.args.items()}
     given = call_by_name(function, (), context, args, name=name)
-    return (yield from spooled(_tables(given, name), name, FunctionFailed))
+    try:
+        return (yield from spooled(_tables(given, name), name, FunctionFailed))
+    except UnicodeEncodeError:
+        raise FunctionFailed(f"{name} gave text that is not Unicode", NOT_UNICODE) from None
 
 
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:
