@@ -1,6 +1,7 @@
 """What a pipeline is, whose it is, and `resolve`, which settles one for a client. `etl.config` reads the files."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -36,6 +37,7 @@ from etl.values import (
     fill,
     parameters,
     placeholders,
+    plain,
     share,
     suggest,
 )
@@ -301,10 +303,17 @@ def _unknown(kind: str, name: str, known: Mapping[str, object]) -> UnknownName:
 
 
 def _checked(params: Mapping[str, Any]) -> dict[str, Any]:
-    for name in params:
+    for name, value in params.items():
         if problem := _param_problem(name):
             raise ConfigError(f"param {name}: {problem}")
-    return dict(params)
+        try:
+            json.dumps(plain(value))
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"param {name} is of type {type(value).__name__}, which JSON can't carry",
+                "pass text, numbers, dates or lists",
+            ) from None
+    return dict(plain(params))
 
 
 def _param_problem(name: str) -> str:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 from os import PathLike
 from typing import Any
 
@@ -11,7 +11,7 @@ from redis import Redis
 
 from etl.errors import EtlError
 from etl.pipeline import resolve
-from jobs import graph, history, holding, runs
+from jobs import backfill, graph, history, holding, runs
 from jobs.session import Session, session
 
 POLL = 0.1
@@ -141,8 +141,8 @@ def submit(
     client: str,
     *,
     params: Mapping[str, Any] | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
+    start: date | str | None = None,
+    end: date | str | None = None,
     full_refresh: bool = False,
     config: str | PathLike[str] | None = None,
     queue: bool = False,
@@ -152,7 +152,7 @@ def submit(
 
     Args:
         params: Values for `{name}` in paths, `:name` in SQL and parameters of functions.
-        start, end: The run's window.
+        start, end: The run's window: dates or moments, as ISO text too; without a zone they are the client's.
         full_refresh: Read and load again what is loaded already.
         config: Path of etl.toml; None means ETL_CONFIG or the working directory.
         queue: Wait for the active run of this client and pipeline to end instead of raising AlreadyRunning.
@@ -160,12 +160,13 @@ def submit(
 
     Raises:
         AlreadyRunning: A run of this client and pipeline is active.
-        ConfigError: The configuration has mistakes, or a name is unknown.
+        ConfigError: The configuration has mistakes, a name is unknown, or a parameter or the window is wrong.
         BrokerUnreachable: Redis can't be reached.
     """
     opened = session(config, redis)
     resolved = resolve(opened.config, pipeline, client, params=params)
-    id = holding.submit(opened.connection, resolved, start=start, end=end, full_refresh=full_refresh, queue=queue)
+    first, last = backfill.window(start, end, resolved.timezone)
+    id = holding.submit(opened.connection, resolved, start=first, end=last, full_refresh=full_refresh, queue=queue)
     return Run(opened, id)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -69,11 +69,30 @@ def windows(start: str, end: str, every: str, zone: str) -> list[Window]:
     return found
 
 
-def _moment(name: str, text: str, zone: ZoneInfo) -> datetime:
+def window(start: date | str | None, end: date | str | None, zone: str) -> tuple[datetime | None, datetime | None]:
+    """Return the window of one run in the client's zone; what is None stays so.
+
+    Args:
+        start, end: Dates or moments, as text too; without a zone they are the client's.
+        zone: The client's time zone.
+
+    Raises:
+        ConfigError: They are none, or there is nothing between them.
+    """
+    first, last = (
+        None if given is None else _moment(name, given, ZoneInfo(zone))
+        for name, given in (("start", start), ("end", end))
+    )
+    if last and (first is None or first >= last):
+        raise ConfigError(f"there is no window from {start} to {end}", "end comes after start and is not part of it")
+    return first, last
+
+
+def _moment(name: str, given: date | str, zone: ZoneInfo) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(given if isinstance(given, str) else given.isoformat())
     except ValueError:
-        raise ConfigError(f"{name} {text} is no date", "write 2026-01-31, or 2026-01-31T06:00") from None
+        raise ConfigError(f"{name} {given} is no date", "write 2026-01-31, or 2026-01-31T06:00") from None
     return moment.astimezone(zone) if moment.tzinfo else moment.replace(tzinfo=zone)
 
 
@@ -91,7 +110,7 @@ def examine(found: Sequence[Window], pipeline: Pipeline, known: Sequence[Mapping
     """
     latest: dict[tuple[str, str], Mapping[str, Any]] = {}
     for run in known:
-        if (run["client"], run["pipeline"]) == (pipeline.client, pipeline.name) and run.get("start"):
+        if (run["client"], run["pipeline"]) == (pipeline.client, pipeline.name) and run.get("start") and run["end"]:
             key = _key(datetime.fromisoformat(run["start"]), datetime.fromisoformat(run["end"]))
             # One that has succeeded stands, whatever was tried after it.
             if key not in latest or run["state"] == "succeeded" != latest[key]["state"]:

@@ -4,6 +4,8 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -12,7 +14,7 @@ import rq_etl
 from jobs import session
 from jobs.inprocess import InProcessWorker
 from rq_etl import AlreadyRunning, Run, enqueue, submit, wait
-from tests.commanding import Project
+from tests.commanding import CLAIMS, ETL_TOML, Project
 from tests.commanding import etl as etl
 from tests.conftest import RedisServer, StartWorkers
 from tests.test_contract import CONTRACT, STEPS
@@ -73,6 +75,54 @@ def test_unknown_names_and_bad_configs_are_raised(etl: Project, fake_redis: Redi
         submit("claims", "acne", redis=fake_redis)
     with pytest.raises(rq_etl.EtlError, match="there is no"):
         submit("claims", "acme", config="nowhere.toml", redis=fake_redis)
+
+
+CHICAGO = ("[clients.acme]", '[clients.acme]\ntimezone = "America/Chicago"')
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("2024-01-05", "2024-01-06T00:00"),
+        (date(2024, 1, 5), date(2024, 1, 6)),
+        (datetime(2024, 1, 5), datetime(2024, 1, 6)),
+        (datetime(2024, 1, 5, 6, tzinfo=UTC), "2024-01-06T06:00Z"),
+    ],
+)
+def test_a_window_is_given_as_dates_moments_or_text_of_the_clients_zone(
+    etl: Project, fake_redis: Redis, start: date | str, end: date | str
+) -> None:
+    etl.config(ETL_TOML, CHICAGO, ("claims-*.csv", "claims-{date}-{end}.csv"))
+    etl.write("inbox/acme/claims-2024-01-05-2024-01-06.csv", CLAIMS)
+    run = submit("claims", "acme", start=start, end=end, redis=fake_redis).wait(30)
+    assert (run.state, run.rows.read) == ("succeeded", 2), run.error
+    assert run.json()["start"] == "2024-01-05T00:00:00-06:00"
+    assert run.json()["end"] == "2024-01-06T00:00:00-06:00"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"start": "2024-01-05", "end": "2024-01-05"}, "no window"),
+        ({"start": "2024-01-06", "end": date(2024, 1, 5)}, "no window"),
+        ({"end": "2024-01-06"}, "no window"),
+        ({"start": "yesterday"}, "start yesterday is no date"),
+        ({"params": {"region": object()}}, "param region is of type object"),
+    ],
+)
+def test_a_window_or_parameter_that_is_none_is_told(
+    etl: Project, fake_redis: Redis, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(rq_etl.EtlError, match=said):
+        submit("claims", "acme", redis=fake_redis, **given)
+
+
+def test_parameters_may_be_numbers_and_dates(etl: Project, fake_redis: Redis) -> None:
+    etl.config(ETL_TOML, ("claims-*.csv", "claims-{number}-{day}.csv"))
+    etl.write("inbox/acme/claims-7-2024-01-05.csv", CLAIMS)
+    run = submit("claims", "acme", params={"number": 7, "day": date(2024, 1, 5)}, redis=fake_redis).wait(30)
+    assert (run.state, run.rows.read) == ("succeeded", 2), run.error
+    assert run.json()["params"] == {"number": 7, "day": "2024-01-05"}
 
 
 def test_one_of_many_submissions_at_once_wins(etl: Project, redis_server: RedisServer, real_redis: Redis) -> None:
