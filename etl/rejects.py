@@ -25,9 +25,32 @@ def table(entries: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(entry) for entry in entries], schema=SCHEMA)
 
 
-def raw_json(names: Sequence[str], values: Sequence[str | None]) -> str:
-    """Return one source row as JSON text; fields beyond the header go under the empty name."""
-    row: dict[str, Any] = dict(zip(names, values, strict=False))
-    if len(values) > len(names):
-        row[""] = list(values[len(names) :])
+def raw_json(names: Sequence[str], values: Sequence[str | None], text: str | None = None) -> str:
+    """Return one source row as JSON text.
+
+    A row that doesn't fit the header has the empty name too, with the fields beyond it; what it lacks is null.
+
+    Args:
+        names: The header's names; a last one may be empty.
+        text: The beginning of a row that can't be read as fields.
+    """
+    named = [name for name in names if name]
+    row: dict[str, Any] = dict(zip(named, [*values, *[None] * len(named)], strict=False))
+    if len(values) != len(names):
+        row[""] = list(values[len(named) :]) if text is None else [text]
     return json.dumps(row, ensure_ascii=False)
+
+
+def fields(raw: str | None, names: Sequence[str]) -> list[str]:
+    """Return the fields of a row of `raw_json` under a header of `names`; one that didn't fit its own fits none.
+
+    Args:
+        raw: None for a row that stood in no source, which has no fields.
+        names: All of the row's names, and perhaps those of other files.
+    """
+    row = json.loads(raw or '{"": []}')
+    rest = row.pop("", None)
+    there = [value for value in row.values() if value is not None]
+    if rest is not None and not (rest and there):
+        return [*there, *rest]
+    return [*("" if row.get(name) is None else row[name] for name in names), *(rest or ())]

@@ -2,19 +2,19 @@
 
 import csv
 import glob
+import hashlib
 import io
 import json
-import secrets
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from etl.errors import ConfigError, StagingFailed
 from etl.parts import CsvExtract
 from etl.pipeline import resolve
 from etl.plan import Plan
-from etl.rejects import REASONS
+from etl.rejects import REASONS, fields
 from etl.staging import Staging
 from jobs import graph, history, receipts, runs
 from jobs.session import Session
@@ -63,19 +63,19 @@ def counted(session: Session, run: str) -> list[dict[str, Any]]:
 def export(session: Session, run: str, file: Path) -> int:
     """Write the rejected rows with their source columns, and file, row, column and reason before them, as CSV.
 
+    A row with too few or too many fields keeps them, so that it is rejected again unless it is mended.
+
     Returns:
         How many rows were written.
     """
-    found = [(entry, json.loads(entry["raw"] or "{}")) for entry in entries(session, run)]
-    names = list(dict.fromkeys(name for _, raw in found for name in raw if name))
+    found = list(entries(session, run))
+    names = list(dict.fromkeys(name for entry in found for name in json.loads(entry["raw"] or "{}") if name))
     try:
         with file.open("w", encoding="utf-8", newline="") as out:
             writer = csv.writer(out)
             writer.writerow([*REASONS, *names])
-            for entry, raw in found:
-                writer.writerow(
-                    [*(entry[key[1:]] for key in REASONS), *("" if raw.get(n) is None else raw[n] for n in names)]
-                )
+            for entry in found:
+                writer.writerow([*(entry[key[1:]] for key in REASONS), *fields(entry["raw"], names)])
     except OSError as exc:
         raise ConfigError(f"{file} can't be written: {exc.strerror}", "name a file in a folder that is there") from None
     return len(found)
@@ -91,15 +91,24 @@ def load(session: Session, run: str, file: Path) -> str:
     if not file.is_file():
         raise ConfigError(f"{file} is not a file", f"write it with rq-etl rejects {run} --export {file}")
     pipeline = resolve(session.config, record["pipeline"], record["client"], params=record["params"])
-    staging = staging_of(session, run)
-    name = f"mended-{secrets.token_hex(4)}.csv"
-    staging.write_bytes(name, _without_reasons(file).encode())
+    staging = _first(staging_of(session, run), record["client"])
+    content = _without_reasons(file).encode()
+    name = f"mended-{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
+    staging.write_bytes(name, content)
     extract = CsvExtract(type="csv", path=glob.escape(staging.path(name)), settle=0)
     # The mended rows are few: replacing a client's table by them would empty it.
     mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
     given = (*pipeline.given, "extract", "load")
     changed = {"expect": None, "extract": extract, "load": pipeline.load.model_copy(update=mode), "given": given}
     return graph.submit(session.connection, pipeline.model_copy(update=changed))
+
+
+def _first(staging: Staging, client: str) -> Staging:
+    """Return the staging of the run that rejected rows at first, where a run of mended rows rejected some again."""
+    pipeline = (staging.read_json("run.json") or {}).get("pipeline", {})
+    if "extract" not in pipeline.get("given", ()):
+        return staging
+    return Staging(staging.url, client, PurePath(pipeline["extract"]["path"]).parent.name)
 
 
 def _without_reasons(file: Path) -> str:
@@ -114,5 +123,7 @@ def _without_reasons(file: Path) -> str:
         names = next(rows, [])
         kept = [index for index, name in enumerate(names) if name not in REASONS]
         text = io.StringIO()
-        csv.writer(text).writerows([row[index] for index in kept if index < len(row)] for row in [names, *rows])
+        csv.writer(text).writerows(
+            [*(row[index] for index in kept if index < len(row)), *row[len(names) :]] for row in [names, *rows]
+        )
     return text.getvalue()

@@ -209,7 +209,10 @@ def test_a_reject_keeps_the_whole_row(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('x,y\n1,"a,b",3\n2,"z\n')
     pipeline = csv_pipeline(tmp_path)
     _, rejects, _ = read(pipeline, plan(pipeline).partitions[0])
-    assert [json.loads(entry["raw"]) for entry in rejects] == [{"x": "1", "y": "a,b", "": ["3"]}, {"": ['2,"z']}]
+    assert [json.loads(entry["raw"]) for entry in rejects] == [
+        {"x": "1", "y": "a,b", "": ["3"]},
+        {"x": None, "y": None, "": ['2,"z']},
+    ]
     assert {entry["file"] for entry in rejects} == {"a.csv"}
 
 

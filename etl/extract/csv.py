@@ -255,7 +255,7 @@ def _reject(gathered: _Gathered, file: str, base: int, names: Sequence[str], rec
     if fields and sum(map(len, fields)) <= RAW:
         raw = rejects.raw_json(names, fields)
     else:
-        raw = rejects.raw_json([], [(record.raw or "".join(fields))[:RAW]])
+        raw = rejects.raw_json(names, [], (record.raw or "".join(fields))[:RAW])
     gathered.reject(file, base + record.line, reason, raw)
 
 

@@ -1,0 +1,79 @@
+"""Rejected rows: kept as they came, exported, and loaded again once they are mended."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.rejects import fields, raw_json
+from tests.commanding import ETL_TOML, Project
+from tests.commanding import etl as etl
+
+NAMES = st.lists(st.sampled_from("abcdef"), min_size=1, unique=True)
+ODD = b'claim_id,amount,note\nA1,1,good\nA2\nA3,3,note,more\nA4,4,"un"quoted\nA5,x,"two\nlines"\n'
+
+
+@given(NAMES, st.lists(st.text(max_size=3), min_size=1, max_size=8))
+def test_a_row_comes_back_as_it_was_whether_it_fits_its_header_or_not(names: list[str], values: list[str]) -> None:
+    assert fields(raw_json(names, values), names) == values
+
+
+@given(NAMES, NAMES, st.lists(st.text(max_size=3), min_size=1, max_size=8))
+def test_a_row_that_does_not_fit_its_header_fits_none(names: list[str], others: list[str], values: list[str]) -> None:
+    everywhere = list(dict.fromkeys([*others, *names]))
+    given = fields(raw_json(names, values), everywhere)
+    assert (len(given) == len(everywhere)) == (len(values) == len(names))
+
+
+def test_a_row_that_can_not_be_read_is_one_text_and_one_of_no_source_is_empty() -> None:
+    assert fields(raw_json(["a", "b"], [], 'x,"y'), ["a", "b"]) == ['x,"y']
+    assert fields(None, ["a", "b"]) == []
+
+
+@pytest.fixture
+def appended(etl: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project that appends, and a file with rows of every kind of fault, on a machine without redis-server."""
+    monkeypatch.setenv("PATH", "")
+    etl.config(ETL_TOML, ('mode = "merge", key = ["claim_id"]', 'mode = "append"'))
+    etl.write("inbox/acme/claims-1.csv", ODD)
+    assert etl.run()["rows"]["rejected"] == 4
+    assert etl("rejects acme/claims --export mend.csv").code == 0
+    return etl
+
+
+def mend(etl: Project, old: str, new: str) -> None:
+    path: Path = etl.root / "mend.csv"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_rejects_are_exported_as_they_came(appended: Project) -> None:
+    assert (appended.root / "mend.csv").read_text().splitlines()[:5] == [
+        "_file,_row,_column,_reason,claim_id,amount,note",
+        'inbox/acme/claims-1.csv,3,,"has 1 field, header has 3",A2',
+        'inbox/acme/claims-1.csv,4,,"has 4 fields, header has 3",A3,3,note,more',
+        'inbox/acme/claims-1.csv,5,,text after a closing quote,"A4,4,""un""quoted"',
+        'inbox/acme/claims-1.csv,6,amount,not a decimal,A5,x,"two',
+    ]
+
+
+def test_rejects_that_nobody_mended_are_rejected_again(appended: Project) -> None:
+    """No field is filled up, none is left out, unless somebody says so."""
+    mend(appended, "A5,x", "A5,5")
+    [run] = appended("rejects acme/claims --load mend.csv --json").json
+    assert (run["state"], run["rows"]["loaded"], run["rows"]["rejected"]) == ("succeeded", 1, 3)
+    reasons = [entry["reason"] for entry in appended("rejects acme/claims --rows --json").json]
+    assert reasons == ["has 1 field, header has 3", "has 4 fields, header has 3", "has 1 field, header has 3"]
+    mend(appended, ",A2", ",A2,2,")
+    mend(appended, "note,more", "note")
+    assert appended("rejects acme/claims --load mend.csv").code == 0
+
+
+def test_mended_rows_are_appended_once_however_often_they_are_loaded(appended: Project) -> None:
+    mend(appended, "A5,x", "A5,5")
+    first = appended.run("--full-refresh")["run"]
+    for name, loaded in ((first, 1), ("acme/claims", 0), (first, 0)):
+        [run] = appended(f"rejects {name} --load mend.csv --json").json
+        assert (run["state"], run["rows"]["loaded"], run["rows"]["unchanged"]) == ("succeeded", loaded, 1 - loaded)
+    assert appended.rows("select claim_id from claims order by 1") == [("A1",), ("A5",)]
