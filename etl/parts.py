@@ -247,8 +247,8 @@ class Load(Model):
                 yield ("table",), "may hold {client} and no other {name}"
         except ValueError as error:
             yield ("table",), str(error)
-        if self.table.startswith("_etl_") or any(ord(letter) < 32 for letter in self.table):
-            yield ("table",), "must not begin with _etl_, nor hold control characters"
+        if self.table.startswith(("_etl_", "sqlite_")) or any(ord(letter) < 32 for letter in self.table):
+            yield ("table",), "must not begin with _etl_ or sqlite_, nor hold control characters"
         if self.mode == "merge" and not self.key:
             yield ("key",), 'mode "merge" needs a key; add key = ["column"]'
         if self.by and self.mode != "replace":

@@ -200,6 +200,7 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(write: Write) -> Non
         ("sqlite:///warehouse.db", "sqlite:///{region}.db", "targets.warehouse.url: may hold {client}, ${NAME} and no other {name}"),
         ('table = "claims"', 'table = "{region}"', "pipelines.claims.load.table: may hold {client} and no other {name}"),
         ('table = "claims"', 'table = "_etl_loads"', "pipelines.claims.load.table: must not begin with _etl_"),
+        ('table = "claims"', 'table = "sqlite_x"', "pipelines.claims.load.table: must not begin with _etl_ or sqlite_"),
         ('table = "claims", ', "", "pipelines.claims.load.table: is missing; name the table"),
         # columns
         ('"%m/%d/%Y"', '"%m/%d"', 'pipelines.claims.columns.service_date.format: "%m/%d" does not read a whole date'),

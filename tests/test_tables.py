@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from etl.errors import BadSource, TableMismatch, TargetRefused
+from etl.errors import BadSource, ConfigError, TableMismatch, TargetRefused
 from tests.loading import chunk, deliver, finished, partition, pipeline, query, table, values
 
 
@@ -55,6 +55,27 @@ def test_a_declared_column_left_out_is_warned_of(target_url: str) -> None:
     made = pipeline(new_columns="ignore", columns={"id": {"type": "integer"}, "note": {}})
     (warning,) = deliver(target_url, made, chunk([{"id": 1, "note": "x"}])).warnings
     assert "no column note" in warning
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_more_columns_than_a_table_can_have_are_told_with_their_number(target_url: str, partitions: int) -> None:
+    most = 2000 if target_url.startswith("sqlite") else 1600
+    made = pipeline("merge", key="c0")
+
+    def row(width: int) -> list[dict[str, str]]:
+        return [{f"c{number}": "x" for number in range(width)}]
+
+    with pytest.raises(BadSource, match=rf"would have {most + 1:,} columns.* takes {most:,}"):
+        deliver(target_url, made, chunk(row(most - 3)), partitions=partitions)
+    for run in ("r1", "r2"):  # one that has as many as it can stays as it is
+        for part in [partition(number) for number in range(1, partitions + 1)]:
+            deliver(target_url, made, chunk(row(most - 4)), of=part, partitions=partitions, run=run)
+
+
+def test_a_name_longer_than_a_table_of_postgresql_can_have_is_told(pg_url: str) -> None:
+    with pytest.raises(ConfigError, match="longer than 63 bytes"):
+        deliver(pg_url, pipeline(table="x" * 64), chunk([{"id": 1}]))
+    deliver(pg_url, pipeline(table="public." + "x" * 63), chunk([{"id": 1}]))
 
 
 MISMATCHES: list[tuple[str, Any, pa.DataType]] = [

@@ -38,6 +38,7 @@ FITS: dict[str, frozenset[str]] = {
     "timestamp": frozenset({"timestamp"}),
 }
 NAME_BYTES = 63  # longer names are cut by the server, silently
+COLUMNS = 1600
 ADDS_KEYS = True  # a table that is there can be given a primary key
 
 

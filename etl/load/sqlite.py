@@ -37,6 +37,7 @@ FITS: dict[str, frozenset[str]] = {
     "timestamp": frozenset({"timestamp", "string", "any"}),
 }
 NAME_BYTES = 1000
+COLUMNS = 2000
 ADDS_KEYS = False
 
 

@@ -10,12 +10,13 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from etl.errors import BadSource, MissingColumn, TableMismatch
+from etl.errors import BadSource, ConfigError, MissingColumn, TableMismatch
 from etl.load import postgres, sqlite
 from etl.load.rows import OWN, ROW, kind_of
 from etl.pipeline import Pipeline
 
 Types = Mapping[str, TypeEngine[Any]]
+BESIDE = 4  # columns that rows are staged with, beside their own; the table itself has up to three
 
 
 class Kind(Protocol):
@@ -24,6 +25,7 @@ class Kind(Protocol):
     TYPES: dict[str, TypeEngine[Any]]
     FITS: dict[str, frozenset[str]]
     NAME_BYTES: int
+    COLUMNS: int
     ADDS_KEYS: bool
 
     def engine(self, url: sa.URL) -> sa.Engine: ...
@@ -105,10 +107,14 @@ def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit
 
     Raises:
         TableMismatch: A column has another type there, or is unknown where `new_columns = "fail"`.
-        BadSource: A column can't be a table's.
+        ConfigError: The table's name is too long.
+        BadSource: A column can't be a table's, or there are more than a table can have.
         MissingColumn: A column that decides which row wins is not among the rows'.
     """
     database = kind(connection)
+    if len(split(connection, pipeline.table)[1].encode()) > database.NAME_BYTES:
+        what = f"the name of table {pipeline.table} is longer than {database.NAME_BYTES} bytes"
+        raise ConfigError(what, "give load.table a shorter one")
     there = existing(connection, pipeline.table)
     fold = str.lower if connection.dialect.name == "sqlite" else str
     known = {fold(name): type for name, type in (there or {}).items()}
@@ -140,7 +146,13 @@ def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit
             types[name] = database.TYPES[wanted]
         elif name in pipeline.load.by:
             types[name] = database.TYPES["string"]
-    return Fit(types, casts, tuple(warnings), any(fold(name) not in known for name in types))
+    made = [name for name in types if fold(name) not in known]
+    if made and (count := len({*known, *made} - set(OWN)) + BESIDE) > database.COLUMNS:
+        raise BadSource(
+            f"table {pipeline.table} would have {count:,} columns with rq-etl's own, and takes {database.COLUMNS:,}",
+            'declare those that you need in [columns], and say new_columns = "ignore"; or look at the delimiter',
+        )
+    return Fit(types, casts, tuple(warnings), bool(made))
 
 
 def _check_names(names: Sequence[str], fold: Any, limit: int) -> None:
