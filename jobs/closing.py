@@ -112,7 +112,7 @@ def finish(work: Work, connection: Redis) -> Marker:
     if unmet and not work.plan.partitions and work.pipeline.expect and work.pipeline.expect.otherwise == "fail":
         ended = replace(ended, error="; ".join(unmet), exit=1)
     warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *unmet]))
-    if not is_told and (why := _remember(work, tally, ended)):
+    if not is_told and (why := _remember(work, ended)):
         warnings.append(why)
     kept = _list_rejects(work, tally)
     has_shadow = work.staging.marker("finish", 0) is not None  # kept until the doubled rows stand in rejects
@@ -146,7 +146,7 @@ def give_up(connection: Redis, run: str, work: Work | None, error: str, exit: in
         with suppress(EtlError):
             tally = receipts.gather(work.staging, work.plan.partitions)
             ended = ending(tally, _failures(work, tally, connection))
-            _remember(work, tally, replace(ended, error=error, exit=exit))
+            _remember(work, replace(ended, error=error, exit=exit))
     attempt = work.attempt if work is not None else None
     runs.close(connection, run, "failed", error=error, exit=exit, attempt=attempt)
 
@@ -177,10 +177,8 @@ def _make_final(work: Work, tally: receipts.Tally, failures: Sequence[Mapping[st
     return ending(tally, failures, final), True
 
 
-def _remember(work: Work, tally: receipts.Tally, ended: Ending) -> str | None:
-    """Have the target remember a run that failed after reaching it; answers why it could not, or None."""
-    if not tally.done and not any(failure["stage"] == "load" for failure in ended.failures):
-        return None
+def _remember(work: Work, ended: Ending) -> str | None:
+    """Have the target remember a run that failed; answers why it could not, or None."""
     if ended.exit == EtlError.exit_code:
         try:
             target.remember(work.pipeline, remembered(work, ended))

@@ -87,6 +87,19 @@ def test_a_function_that_can_not_be_called_is_refused_before_the_run(
     assert etl.tables() == []
 
 
+def test_what_a_function_raised_in_this_process_can_be_looked_at_afterwards(etl: Project) -> None:
+    """Of `--inline` no Redis is left that would know the run."""
+    etl.write("steps.py", "def f(df):\n    raise ValueError('as Jane Roe wrote')\n")
+    etl.config(ETL_TOML, ("transform = []", 'transform = ["steps:f"]'))
+    id = etl.run()["run"]
+    shown = etl("show acme/claims --json").json
+    assert (shown["run"], shown["state"]) == (id, "failed")
+    assert "steps:f raised ValueError in steps.py line 2" in shown["error"]
+    assert "ValueError: as Jane Roe wrote" in etl(f"logs {id}").out
+    assert [run["run"] for run in etl("runs --state failed --json").json] == [id]
+    assert "claims" not in etl.tables()
+
+
 def test_there_is_no_such_module(etl: Project) -> None:
     etl.config(ETL_TOML, WITH_STEP)
     said = etl(INLINE)

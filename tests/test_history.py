@@ -1,4 +1,4 @@
-"""History that outlives Redis: every run that reached its target stands in the target's `_etl_runs`."""
+"""History that outlives Redis: every run that its workers have ended stands in the target's `_etl_runs`."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -136,10 +136,12 @@ def test_a_run_that_its_target_refused_is_remembered(house: House) -> None:
     assert (record.state, record.rows["loaded"], record.rows["read"]) == ("failed", 0, 3)
 
 
-def test_a_run_that_never_reached_its_target_is_not(house: House) -> None:
+def test_a_run_that_failed_before_it_reached_its_target_is_remembered(house: House) -> None:
     house.files(BAD)
     house.run()
-    assert told(house.url) == []
+    [record] = told(house.url)
+    assert (record.state, record.rows["loaded"], record.partitions["failed"]) == ("failed", 0, 1)
+    assert "no column claim_id" in str(record.error)
 
 
 def test_a_retried_run_keeps_its_row(house: House) -> None:

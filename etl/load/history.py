@@ -1,4 +1,4 @@
-"""Runs as the target remembers them: its table `_etl_runs`, one row for every run that reached the target.
+"""Runs as the target remembers them: its table `_etl_runs`, one row for every run that workers have ended.
 
 The row is written in the transaction that makes the run's rows final, so that it is true whatever becomes of Redis.
 It stands beside `_etl_loads`, in the schema of the pipeline's table. A retried run keeps its row.
