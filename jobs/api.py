@@ -120,10 +120,10 @@ class Run:
 
     def rejects(self) -> list[Reject]:
         """Return the rejected rows, by file and line."""
-        from jobs.rejects import entries
+        from jobs.rejects import listed
 
         keys = ("file", "row", "column", "value", "reason")
-        return [Reject(**{key: entry[key] for key in keys}) for entry in entries(self.session, self.id)]
+        return [Reject(**{key: entry[key] for key in keys}) for entry in listed(self.session, self.id)]
 
     def cancel(self) -> "Run":
         """Stop the run; what is loaded stays loaded."""

@@ -251,7 +251,7 @@ def rejects(shared: "Shared", text: str, *, rows: bool, export: Path | None, loa
             return 0
         keys: tuple[str, ...] = ("file", "row", "column", "value", "reason")
         if rows:
-            found = [{key: entry[key] for key in keys} for entry in rejected.entries(session, id)]
+            found = [{key: entry[key] for key in keys} for entry in rejected.listed(session, id)]
         else:
             found, keys = rejected.counted(session, id), ("file", "column", "reason", "rows")
         shared.print(found, lambda: console.table(keys, [[line[key] for key in keys] for line in found]))

@@ -21,7 +21,7 @@ from jobs.session import Session
 
 
 def entries(session: Session, run: str) -> Iterator[dict[str, Any]]:
-    """Yield a run's rejects, one a row: file, row, column, value, reason, raw.
+    """Yield a run's rejects as its stages left them, one a row: file, row, column, value, reason, raw.
 
     Raises:
         UnknownName: No run has that id.
@@ -36,6 +36,15 @@ def entries(session: Session, run: str) -> Iterator[dict[str, Any]]:
         names = receipts.gather(staging, Plan.model_validate(spec["plan"]).partitions).rejects
     for table in staging.chunks(names):
         yield from table.to_pylist()
+
+
+def listed(session: Session, run: str) -> list[dict[str, Any]]:
+    """Return a run's rejects by file and line, whichever stage rejected them; rows of no source stand last."""
+
+    def place(entry: dict[str, Any]) -> tuple[str, bool, int]:
+        return entry["file"] or "", entry["row"] is None, entry["row"] or 0
+
+    return sorted(entries(session, run), key=place)
 
 
 def staging_of(session: Session, run: str) -> Staging:
@@ -68,7 +77,7 @@ def export(session: Session, run: str, file: Path) -> int:
     Returns:
         How many rows were written.
     """
-    found = list(entries(session, run))
+    found = listed(session, run)
     names = list(dict.fromkeys(name for entry in found for name in json.loads(entry["raw"] or "{}") if name))
     try:
         with file.open("w", encoding="utf-8", newline="") as out:

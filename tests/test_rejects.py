@@ -58,6 +58,15 @@ def test_rejects_are_exported_as_they_came(appended: Project) -> None:
     ]
 
 
+def test_rejects_are_told_by_file_and_line_whichever_stage_found_them(appended: Project) -> None:
+    appended.write("inbox/acme/claims-2.csv", "claim_id,amount\nA1,x\nA7\nA8,8\nA8,x\n")
+    run = appended.run()
+    assert run["rows"]["rejected"] == 7
+    found = appended(f"rejects {run['run']} --rows --json").json
+    places = [(entry["file"][-5], entry["row"]) for entry in found]
+    assert places == [("1", 3), ("1", 4), ("1", 5), ("1", 6), ("2", 2), ("2", 3), ("2", 5)]
+
+
 def test_rejects_that_nobody_mended_are_rejected_again(appended: Project) -> None:
     """No field is filled up, none is left out, unless somebody says so."""
     mend(appended, "A5,x", "A5,5")
