@@ -11,7 +11,7 @@ from etl.errors import AlreadyRunning, ConfigError, EtlError
 from etl.pipeline import Config, Pipeline, needed_first, pipelines_of, resolve
 from etl.staging import STAGES
 from jobs import backfill as past
-from jobs import clients, console, graph, history, holding, runs
+from jobs import clients, console, graph, history, holding, progress, runs
 from jobs import rejects as rejected
 from jobs.session import Session
 from jobs.shared import print_json
@@ -154,11 +154,13 @@ def steer(shared: "Shared", verb: str, names: Sequence[str], most: int | None = 
 def wait(session: Session, texts: Sequence[str], *, as_json: bool) -> int:
     """Wait for runs, print them and return the exit code."""
     ids = [runs.find(session.connection, text) for text in texts]
-    found = console.watch(session, ids, quiet=as_json)
+    found = progress.watch(session, ids, quiet=as_json)
     if as_json:
         print_json(found)
     elif found:
         console.results(found)
+        if len(found) > 1:
+            print(progress.sums(found))
     lost = sorted({*ids} - {run["run"] for run in found})
     for id in lost:
         print(
