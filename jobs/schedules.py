@@ -35,6 +35,9 @@ def sync(config: "Config", connection: Redis) -> list[dict[str, Any]]:
     Returns:
         What was done: `added`, `changed`, `removed` or `kept`, for each schedule.
     """
+    for raw in _raw_ids(connection):
+        if raw.decode(errors="ignore").encode() != raw:
+            connection.zrem(ENTRIES, raw)  # such an id ends rq-scheduler
     found = _entries(connection)
     done = []
     for client in config.clients.values():
@@ -158,9 +161,14 @@ def _named(id: str) -> tuple[str, str]:
 
 
 def _entries(connection: Redis) -> dict[str, EtlJob | None]:
-    ids = [raw.decode() for raw in cast(list[bytes], connection.zrange(ENTRIES, 0, -1))]
+    """Return our entries by id, with their jobs; None for one that is gone or can't be read."""
+    ids = [raw.decode(errors="ignore") for raw in _raw_ids(connection)]
     ours = [id for id in ids if id.startswith("schedule-") and id.count("-") == 2]
-    return dict(zip(ours, EtlJob.fetch_many(ours, connection=connection), strict=True))  # type: ignore[arg-type]
+    return dict(zip(ours, EtlJob.fetch_many(ours, connection=connection), strict=True))
+
+
+def _raw_ids(connection: Redis) -> list[bytes]:
+    return cast(list[bytes], connection.zrange(ENTRIES, 0, -1))
 
 
 def _about(job: EtlJob | None) -> dict[str, Any]:

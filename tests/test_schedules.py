@@ -126,17 +126,46 @@ def test_a_start_that_is_repeated_or_dies_half_way_starts_nothing_twice(connecti
     assert sorted(run["run"] for run in runs.recent(connection)) == sorted(first)
 
 
+BROKEN = {
+    "broken": {"created_at": "never", "data": b"\x80garbage", "origin": "x"},
+    "worse": {"data": b"[1]", "meta": b"\xff"},
+    "no_data": {"foo": "bar"},
+    "no_timeout": {"data": b"[1]", "timeout": "soon"},
+    "no_parents": {"data": b"[1]", "dependency_ids": "5"},
+    "a_list": {"data": b"[1]", "meta": b"[1]"},
+    "a_number": {"data": b"[1]", "meta": b"5"},
+    "no_interval": {"data": b"[1]", "meta": b'{"interval": "soon"}'},
+    "no_repeat": {"data": b"[1]", "meta": b'{"repeat": "often"}'},
+    "no_cron": {"data": b"[1]", "meta": b'{"cron_string": "at dawn"}'},
+    "imports": {"data": b"[1]", "meta": b'{"queue_class_name": "os.system"}'},
+}
+
+
 def test_an_entry_that_cant_be_read_stops_no_other(fake_redis: Redis, project_of: Any) -> None:
     config = project_of(acme())
     with freeze_time("2026-06-01 12:00:00") as clock:
         schedules.sync(config, fake_redis)
-        fake_redis.hset("rq:job:broken", mapping={"created_at": "never", "data": b"\x80garbage", "origin": "x"})
-        fake_redis.hset("rq:job:worse", mapping={"data": b"[1]", "meta": b"\xff"})
-        fake_redis.zadd(schedules.ENTRIES, {"broken": 0, "worse": 1, "gone": 2})
+        for id, content in BROKEN.items():
+            fake_redis.hset(f"rq:job:{id}", mapping=content)  # type: ignore[arg-type]
+        fake_redis.zadd(schedules.ENTRIES, {**dict.fromkeys(BROKEN, 0), "gone": 2})
         clock.move_to("2026-06-02 00:31:00")
         scheduler(fake_redis).enqueue_jobs()
         work(fake_redis)
         assert len(runs.recent(fake_redis)) == 1
+
+
+def test_sync_does_away_with_entries_that_cant_be_read(connection: Redis, project_of: Any) -> None:
+    config = project_of(acme())
+    ours = [schedules.entry_id("acme", "claims"), schedules.entry_id("other", "claims")]
+    for id, content in zip(ours, BROKEN.values(), strict=False):
+        connection.hset(f"rq:job:{id}", mapping=content)  # type: ignore[arg-type]
+        connection.zadd(schedules.ENTRIES, {id: 0})
+    connection.zadd(schedules.ENTRIES, {b"\xff\xfe": 1})
+    assert [line["synced"] for line in schedules.listing(config, connection)] == [False]
+    done = [(line["client"], line["action"]) for line in schedules.sync(config, connection)]
+    assert done == [("acme", "added"), ("other", "removed")]
+    assert [line["synced"] for line in schedules.listing(config, connection)] == [True]
+    assert connection.zrange(schedules.ENTRIES, 0, -1) == [ours[0].encode()]
 
 
 def test_a_lost_start_is_woken_again(fake_redis: Redis, project_of: Any) -> None:
