@@ -20,7 +20,8 @@
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, cast
 
 from redis import Redis
@@ -269,7 +270,7 @@ def close(
     record = read(connection, run)
     if record is None:
         return False
-    history = settings.history()
+    history = int(settings.history())
     fields: dict[str, str] = {"state": state, "ended": repr(time.time()), "error": error or "", "exit": str(exit)}
     fields["failures"] = json.dumps(list(failures))
     if rows is not None:
@@ -281,14 +282,7 @@ def close(
     place = holder_key(record["client"], record["pipeline"], record.get("start"))
     keys = [run_key(run), ACTIVE, place, stages_key(run), jobs_key(run), HELD, LAST]
     flat = [part for pair in fields.items() for part in pair]
-    args: list[str | int] = [
-        run,
-        "held,queued,running",
-        int(history),
-        min(int(history), STAGES_KEPT),
-        attempt or "",
-        *flat,
-    ]
+    args: list[str | int] = [run, "held,queued,running", history, min(history, STAGES_KEPT), attempt or "", *flat]
     answer = text_of(connection.eval(_CLOSE, len(keys), *keys, *args))
     connection.zremrangebyscore(INDEX, 0, time.time() - history)
     return answer == "closed"
@@ -370,6 +364,17 @@ def recent(
     return [run for run in found if (not client or run["client"] == client) and (not state or run["state"] == state)]
 
 
+def newest(connection: Redis) -> Iterator[dict[str, Any]]:
+    """Yield runs in the public JSON shape, newest first, for who stops where enough is found."""
+    ids = _ids(connection)
+    for at in range(0, len(ids), 200):
+        yield from snapshot(connection, ids[at : at + 200])
+
+
+def _ids(connection: Redis) -> list[str]:
+    return [cast(str, text_of(run)) for run in cast(list[Any], connection.zrevrange(INDEX, 0, -1))]
+
+
 def find(connection: Redis, text: str) -> str:
     """Return the id of the run meant by an id, a unique beginning of one, or `client/pipeline` (the latest).
 
@@ -378,17 +383,13 @@ def find(connection: Redis, text: str) -> str:
     """
     if connection.exists(run_key(text)):
         return text
-    ids = [cast(str, text_of(run)) for run in cast(list[Any], connection.zrevrange(INDEX, 0, -1))]
     if "/" in text:
-        client, _, pipeline = text.partition("/")
-        for at in range(0, len(ids), 200):
-            for run in snapshot(connection, ids[at : at + 200]):
-                if run["client"] == client and run["pipeline"] == pipeline:
-                    return str(run["run"])
-        raise UnknownName(f"no run of {text} is known", "see rq-etl runs")
-    matches = [run for run in ids if text and run.startswith(text)]
+        named = (run["run"] for run in newest(connection) if f"{run['client']}/{run['pipeline']}" == text)
+        matches = list(islice(named, 1))
+    else:
+        matches = [id for id in _ids(connection) if text and id.startswith(text)]
     if len(matches) > 1:
         raise UnknownName(f"run {text} is not unique: {', '.join(matches[:5])}", "give more characters")
     if not matches:
-        raise UnknownName(f"no run {text} is known", "see rq-etl runs")
-    return matches[0]
+        raise UnknownName(f"no run {'of ' if '/' in text else ''}{text} is known", "see rq-etl runs")
+    return str(matches[0])
