@@ -18,6 +18,7 @@ class Context:
         run: Id of the run.
         params: The client's and the run's parameters.
         start, end: The run's window, or None.
+        today: The moment that `{date}` means where there is no window, or None for now.
         since: Rows from here on are read: where the client's cursor stands, less the overlap. None means all.
         lookups: Reference tables by name.
     """
@@ -27,5 +28,6 @@ class Context:
     params: Mapping[str, Any] = field(default_factory=dict)
     start: datetime | None = None
     end: datetime | None = None
+    today: datetime | None = None
     since: Any = None
     lookups: Mapping[str, "pd.DataFrame"] = field(default_factory=dict)

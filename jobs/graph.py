@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from redis import Redis, WatchError
 from redis.client import Pipeline as RedisPipeline
@@ -26,6 +27,7 @@ from etl.staging import STAGES, Marker, Staging
 from jobs import runs
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
+from jobs.work import MOMENTS
 
 RESULT_TTL = 86400
 FAILURE_TTL = 7 * 86400
@@ -112,11 +114,12 @@ def submit(
     run = run or runs.new_id()
     staging = Staging(pipeline.staging, pipeline.client, run)
     failure: EtlError | None = None
+    today = due or datetime.now(ZoneInfo(pipeline.timezone))
     try:
-        planned = plan(pipeline, start=start, end=end, today=due)
+        planned = plan(pipeline, start=start, end=end, today=today)
     except (SourceMissing, BadSource) as exc:
         planned, failure = Plan(), exc
-    write_spec(staging, pipeline, planned, start, end, attempt=1, full_refresh=full_refresh)
+    write_spec(staging, pipeline, planned, (start, end, today), attempt=1, full_refresh=full_refresh)
 
     def write(pipe: RedisPipeline) -> None:
         runs.create(
@@ -168,14 +171,13 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
     resolved = resolve(config, old.name, old.client, params=old.params)
     resolved = resolved.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
     changes = _changes(old, resolved)
+    start, end, today = (datetime.fromisoformat(spec[key]) if spec.get(key) else None for key in MOMENTS)
     if not planned.partitions:  # no file was there, or none that could be read
-        start, end = (datetime.fromisoformat(spec[key]) if spec[key] else None for key in ("start", "end"))
-        planned = plan(resolved, start=start, end=end)
+        planned = plan(resolved, start=start, end=end, today=today)
     redone = _withdraw(staging, planned.partitions, anew=old.fingerprint != resolved.fingerprint)
     attempt = int(record["attempt"]) + 1
-    write_spec(
-        staging, resolved, planned, spec["start"], spec["end"], attempt, full_refresh=spec.get("full_refresh", False)
-    )
+    full_refresh = spec.get("full_refresh", False)
+    write_spec(staging, resolved, planned, (start, end, today), attempt, full_refresh=full_refresh)
     fields = [f"{p.number}:{stage}" for p in redone for stage in STAGES] + ["0:finish"]
 
     def write(pipe: RedisPipeline) -> None:
@@ -210,21 +212,22 @@ def write_spec(
     staging: Staging,
     pipeline: Pipeline,
     planned: Plan,
-    start: Any,
-    end: Any,
+    moments: Sequence[datetime | None],
     attempt: int,
     *,
     full_refresh: bool = False,
 ) -> None:
-    """Write what every stage of the run needs to know into its staging folder."""
-    moments = [moment.isoformat() if isinstance(moment, datetime) else moment for moment in (start, end)]
+    """Write what every stage of the run needs to know into its staging folder.
+
+    Args:
+        moments: The window's start and end, and the moment that `{date}` means where there is none.
+    """
     staging.write_json(
         "run.json",
         {
             "pipeline": pipeline.model_dump(mode="json", by_alias=True),
             "plan": planned.model_dump(mode="json"),
-            "start": moments[0],
-            "end": moments[1],
+            **{key: moment and moment.isoformat() for key, moment in zip(MOMENTS, moments, strict=True)},
             "attempt": attempt,
             "full_refresh": full_refresh,
         },

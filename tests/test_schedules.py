@@ -14,7 +14,7 @@ from rq_scheduler import Scheduler
 from etl import cron
 from etl.config import load_config
 from etl.pipeline import Config
-from jobs import project, runs, schedules, stages
+from jobs import graph, project, runs, schedules, stages
 from jobs.inprocess import InProcessWorker
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
@@ -112,6 +112,30 @@ def test_what_was_missed_while_down_is_caught_up_as_the_schedule_says(
     moments = [datetime(2026, 6, day, 0, 30, tzinfo=UTC) for day in expected]
     assert started == [schedules.run_id("acme", "claims", moment) for moment in moments]
     assert schedules.start_due(config, connection, "acme", "claims", now) == []
+
+
+def test_a_retry_looks_for_the_file_of_the_day_that_was_due(connection: Redis, project_of: Any, tmp_path: Path) -> None:
+    """And gives functions the lookup of that day, whenever it is retried."""
+    (tmp_path / "dated.py").write_text(
+        "def named(df, names):\n    return df.merge(names, on='id').set_index(df.index)\n"
+    )
+    project_of(acme())
+    toml = (tmp_path / "etl.toml").read_text().replace('"{client}.csv"', '"{client}-{date}.csv"')
+    toml = toml.replace('missing = "ok"', 'missing = "fail"').replace("[settings]", '[settings]\nmodules = ["dated"]')
+    toml = toml.replace("columns = {", 'transform = ["dated:named"]\ncolumns = {', 1)
+    toml += '\n[pipelines.claims.lookups]\nnames = { type = "csv", path = "names-{date}.csv", settle = 0 }\n'
+    (tmp_path / "etl.toml").write_text(toml)
+    config = load_config(tmp_path / "etl.toml")
+    due = datetime(2026, 6, 2, 0, 30, tzinfo=UTC)
+    schedules.see(connection, "acme", "claims", due.timestamp() - 60)
+    [run] = schedules.start_due(config, connection, "acme", "claims", due)
+    assert "no file matches acme-2026-06-02.csv" in runs.snapshot(connection, [run])[0]["error"]
+    (tmp_path / "acme-2026-06-02.csv").write_text("id\n1\n")
+    (tmp_path / "names-2026-06-02.csv").write_text("id,name\n1,one\n")
+    graph.retry(config, connection, run)
+    work(connection)
+    [told] = runs.snapshot(connection, [run])
+    assert (told["state"], told["rows"]["loaded"]) == ("succeeded", 1), told
 
 
 def test_a_start_that_is_repeated_or_dies_half_way_starts_nothing_twice(connection: Redis, project_of: Any) -> None:
