@@ -267,7 +267,8 @@ def retry(shared: "Shared", texts: Sequence[str], since: str | None) -> int:
     session = shared.session()
     try:
         chosen = [runs.find(session.connection, text) for text in texts]
-        chosen = chosen or [run["run"] for run in runs_since(session, None, "failed", since)]
+        # The oldest first: a run that needed another's success comes after it.
+        chosen = chosen or [run["run"] for run in reversed(runs_since(session, None, "failed", since))]
         started, code = [], 0
         for id in chosen:
             try:

@@ -5,6 +5,7 @@ lane 2:  extract 2 → transform 2 → load 2 → …              ├→ finish
 …                                                          ┘
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from etl.errors import AlreadyRunning, BadSource, BrokerUnreachable, EtlError, S
 from etl.pipeline import Config, Pipeline, resolve
 from etl.plan import Partition, Plan, plan
 from etl.staging import STAGES, Marker, Staging
-from jobs import runs
+from jobs import holding, runs
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
 from jobs.work import MOMENTS
@@ -107,7 +108,10 @@ def submit(
         StagingFailed: Staging can't be written.
     """
     window = start.isoformat() if start else None
-    _refuse_second(runs.holder(connection, pipeline.client, pipeline.name, window), pipeline)
+    holder = runs.holder(connection, pipeline.client, pipeline.name, window)
+    if holder and holder == run:
+        return run
+    _refuse_second(holder, pipeline)
     known = runs.read(connection, run) if run else None
     if run and known and known["state"] != "held":
         return run
@@ -164,6 +168,11 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
         raise EtlError(f"run {run} is {record['state']}; only failed and canceled runs are retried")
     staging = Staging(config.staging, record["client"], run)
     spec = staging.read_json("run.json")
+    if spec is None and "partitions" not in record:  # it was held, and has never been planned
+        params, most = json.loads(record["params"]), json.loads(record["options"])["max_rejects"]
+        resolved = resolve(config, record["pipeline"], record["client"], params=params, max_rejects=most)
+        holding.again(connection, resolved, run, record)
+        return run, []
     if spec is None:
         raise EtlError(f"run {run} has no staging left", "run its pipeline again")
     old = Pipeline.model_validate(spec["pipeline"])

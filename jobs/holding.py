@@ -1,15 +1,18 @@
 """Submitting a run, at once or held: until the run before it has ended (`--queue`), or those of pipelines it needs."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from redis import Redis
-from rq import get_current_job
-from rq.exceptions import DuplicateJobError
+from rq import Retry, get_current_job
+from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
+from rq.job import JobStatus
 
 from etl.errors import AlreadyRunning, EtlError
 from jobs import runs
+from jobs.job import EtlJob
 from jobs.queue import PREFIX, FairQueue
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 600  # seconds; planning reads no more than the list of files and the ends of lines
 FAILURE_TTL = 7 * 86400
+DELAYS = (5, 30, 120)  # seconds before a start is tried again that another try may cure
 
 
 def submit(
@@ -51,20 +55,13 @@ def submit(
     """
     from jobs import graph
 
-    needs, failed = [], ""
-    for name in pipeline.needs:
-        pending = _pending(connection, pipeline.client, name)
-        ended = None if pending else runs.last(connection, pipeline.client, name)
-        if pending:
-            needs.append(pending)
-        elif ended is None or ended[1] != "succeeded":
-            failed = f"needs {name}, " + (
-                f"whose latest run {ended[0]} {_ended(ended[1])}" if ended else "which has never run"
-            )
+    needs, failed = _needed(connection, pipeline)
     after = [behind] if behind else []
     if in_order:
         needs += after
     before = _pending(connection, pipeline.client, pipeline.name, start)
+    if before and before == run:
+        return run  # someone else was quicker
     if before and not queue:
         raise AlreadyRunning(
             f"{pipeline.client}/{pipeline.name} is running already as run {before}",
@@ -85,16 +82,65 @@ def submit(
     about = {
         "client": pipeline.client,
         "pipeline": pipeline.name,
-        "params": pipeline.params,
-        "start": options["start"],
-        "end": options["end"],
+        "params": json.dumps(dict(pipeline.params)),
+        "start": start.isoformat() if start else "",
+        "end": end.isoformat() if end else "",
+        "options": json.dumps(options),
     }
-    runs.hold(connection, run, **about, after=after, needs=needs, options=options)  # type: ignore[arg-type]
+    runs.hold(connection, run, {**about, **_waits(after, needs)}, was=None)
     if failed:
         runs.close(connection, run, "failed", error=failed, exit=1)
     else:
         release(connection)
     return run
+
+
+def again(connection: Redis, pipeline: "Pipeline", run: str, record: Mapping[str, str]) -> None:
+    """Hold a run once more that ended before it was planned, as what it waited for did not succeed.
+
+    Args:
+        pipeline: Resolved for the client, as of today.
+        record: The run's hash.
+
+    Raises:
+        EtlError: What it needs has still not succeeded.
+    """
+    needs, failed = _needed(connection, pipeline)
+    if failed:
+        raise EtlError(f"run {run} {failed}", "retry that first")
+    own = [other for other in json.loads(record["after"]) if _is_of(connection, other, pipeline)]
+    needs += [other for other in json.loads(record["needs"]) if other in own]
+    for other in needs:
+        found = runs.read(connection, other)
+        if found and found["state"] in ("failed", "canceled"):
+            raise EtlError(f"run {run} needs run {other}, which {_ended(found['state'])}", "retry that first")
+    runs.hold(connection, run, _waits([*own, *needs], needs), was=record["state"])
+    release(connection)
+
+
+def _needed(connection: Redis, pipeline: "Pipeline") -> tuple[list[str], str]:
+    """Return the runs that must succeed before this pipeline's, and what is wrong where they can't any more."""
+    needs, failed = [], ""
+    for name in pipeline.needs:
+        pending = _pending(connection, pipeline.client, name)
+        ended = None if pending else runs.last(connection, pipeline.client, name)
+        if pending:
+            needs.append(pending)
+        elif ended is None or ended[1] != "succeeded":
+            failed = f"needs {name}, " + (
+                f"whose latest run {ended[0]} {_ended(ended[1])}" if ended else "which has never run"
+            )
+    return needs, failed
+
+
+def _waits(after: Sequence[str], needs: Sequence[str]) -> dict[str, str]:
+    """Return as fields of a run's hash the runs that it waits for, and those of them that must succeed."""
+    return {"after": json.dumps(list(dict.fromkeys(after))), "needs": json.dumps(list(dict.fromkeys(needs)))}
+
+
+def _is_of(connection: Redis, run: str, pipeline: "Pipeline") -> bool:
+    record = runs.read(connection, run)
+    return record is not None and (record["client"], record["pipeline"]) == (pipeline.client, pipeline.name)
 
 
 def release(connection: Redis) -> int:
@@ -128,12 +174,28 @@ def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> i
         result_ttl=0,  # so that it can be enqueued again where the place was taken meanwhile
         failure_ttl=FAILURE_TTL,
         description=f"{client}/{pipeline} start",
+        retry=Retry(max=len(DELAYS), interval=list(DELAYS)),
     )
     try:
         queue.enqueue_job(job, at_front=True, unique=True)
     except DuplicateJobError:
+        _end_where_start_failed(connection, run, job.id)
         return 0
     return 1
+
+
+def _end_where_start_failed(connection: Redis, run: str, id: str) -> None:
+    """End a held run whose start has failed for good, so that it doesn't wait for ever."""
+    try:
+        job = EtlJob.fetch(id, connection=connection)
+        if job.get_status() != JobStatus.FAILED:
+            return
+    except (NoSuchJobError, InvalidJobOperation):
+        return  # it is over
+    result = job.latest_result()
+    job.delete()  # so that a retry of the run can enqueue it
+    error = f"start: {(result and result.exc_string) or 'did not run'}"
+    runs.close(connection, run, "failed", error=error, exit=1)
 
 
 def start(run: str) -> None:

@@ -27,7 +27,7 @@ from typing import Any, cast
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
-from etl.errors import UnknownName
+from etl.errors import EtlError, UnknownName
 from jobs import settings
 from jobs.shapes import StageRecord, records_of, shape, text_of
 
@@ -164,44 +164,31 @@ def knows_all(connection: Redis, since: float) -> bool:
     return first is not None and float(first) <= since and since > time.time() - settings.history()
 
 
-def hold(
-    connection: Redis,
-    run: str,
-    *,
-    client: str,
-    pipeline: str,
-    params: Mapping[str, Any],
-    start: str | None,
-    end: str | None,
-    after: Sequence[str],
-    needs: Sequence[str],
-    options: Mapping[str, Any],
-) -> None:
-    """Write a run that waits until others have ended.
+def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: str | None) -> None:
+    """Write a run that waits until others have ended; it keeps the moment of its first submission.
 
     Args:
-        after: Ids of the runs it waits for, whatever they end as.
-        needs: Those of them that must succeed.
-        options: What `submit` was told beyond that, for when it starts.
+        fields: Of its hash.
+        was: The state it is in until now, or None where it is new.
+
+    Raises:
+        EtlError: It is in another state: someone else has started it.
     """
     now = time.time()
-    fields: dict[str | bytes | int | float | bytearray | memoryview[int], Any] = {
-        "client": client,
-        "pipeline": pipeline,
-        "state": "held",
-        "created": repr(now),
-        "params": json.dumps(dict(params)),
-        "start": start or "",
-        "end": end or "",
-        "after": json.dumps(list(after)),
-        "needs": json.dumps(list(needs)),
-        "options": json.dumps(dict(options)),
-    }
-    pipe = connection.pipeline()
-    pipe.hset(run_key(run), mapping=fields)
-    _index(pipe, run, now)
-    pipe.zadd(HELD, {run: now})
-    pipe.execute()
+
+    def write(pipe: RedisPipeline) -> None:
+        state = text_of(pipe.hget(run_key(run), "state"))
+        if state != was:
+            raise EtlError(f"run {run} is {state}, not {was}, any more")
+        pipe.multi()
+        fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended", "failures", "done", "exit"), "")
+        pipe.hset(run_key(run), mapping={**fresh, **fields, "state": "held"})
+        pipe.hsetnx(run_key(run), "created", repr(now))
+        pipe.persist(run_key(run))
+        _index(pipe, run, now)
+        pipe.zadd(HELD, {run: now})
+
+    connection.transaction(write, run_key(run))
 
 
 def held(connection: Redis) -> list[str]:

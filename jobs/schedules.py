@@ -15,6 +15,7 @@ from rq.job import JobStatus
 from rq.utils import now as utc_now
 
 from etl import cron
+from etl.errors import EtlError
 from jobs import runs
 from jobs.job import EtlJob
 from jobs.queue import PREFIX
@@ -104,16 +105,21 @@ def start_due(config: "Config", connection: Redis, client: str, pipeline: str, n
     if owner is None or schedule is None:
         _remove(connection, entry_id(client, pipeline))
         return []
+    for needed in config.variants.get((client, pipeline), config.pipelines[pipeline]).needs:
+        if needed in owner.schedule:
+            start_due(config, connection, client, needed, now)  # due at the same moment, it must be waited for
     last = seen(connection, client, pipeline) or now.timestamp()
     moments = cron.due(schedule.cron, owner.timezone, datetime.fromtimestamp(last, UTC), now)
     started = []
     for moment in _wanted(moments, schedule.catchup, now):
         run = run_id(client, pipeline, moment)
         if runs.read(connection, run) is None:
-            resolved = resolve(config, pipeline, client)
-            started.append(
-                holding.submit(connection, resolved, queue=True, run=run, due=cron.local(moment, owner.timezone))
-            )
+            resolved, due = resolve(config, pipeline, client), cron.local(moment, owner.timezone)
+            try:
+                started.append(holding.submit(connection, resolved, queue=True, run=run, due=due))
+            except EtlError:
+                if runs.read(connection, run) is None:  # else someone else was quicker
+                    raise
     see(connection, client, pipeline, moments[-1].timestamp() if moments else last)
     following = cron.following(schedule.cron, owner.timezone, now)[0]
     connection.zadd(ENTRIES, {entry_id(client, pipeline): following.timestamp()}, xx=True)

@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from etl.config import load_config
-from etl.errors import AlreadyRunning, ConfigError
+from etl.errors import AlreadyRunning, ConfigError, EtlError, StagingFailed
 from etl.pipeline import Config, needed_first, resolve
 from jobs import graph, holding, project, runs
 from jobs.inprocess import InProcessWorker
@@ -78,6 +78,46 @@ def test_a_run_fails_at_once_where_the_needed_pipeline_never_ran_or_failed_last(
     failed = submit(connection, config, "patients")
     error = f"needs patients, whose latest run {failed} failed"
     assert state(connection, submit(connection, config, "claims")) == ("failed", error)
+
+
+def test_a_run_that_never_started_is_retried_behind_what_it_needs(connection: Redis, config: Config) -> None:
+    """It is refused while that has not been put right."""
+    patients = submit(connection, config, "patients")
+    claims, later = submit(connection, config, "claims"), submit(connection, config, "claims", queue=True)
+    graph.cancel(connection, patients)
+    work(connection)
+    assert state(connection, claims)[0] == state(connection, later)[0] == "failed"
+    with pytest.raises(EtlError, match=f"whose latest run {patients} was canceled"):
+        graph.retry(config, connection, claims)
+    assert graph.retry(config, connection, patients)[0] == patients
+    assert graph.retry(config, connection, claims) == (claims, [])
+    assert state(connection, claims) == ("held", None)
+    work(connection)
+    assert state(connection, patients) == state(connection, claims) == ("succeeded", None)
+    graph.retry(config, connection, later)
+    work(connection)
+    assert state(connection, later) == ("succeeded", None)
+
+
+def test_a_held_run_whose_start_fails_is_tried_again_and_then_fails(
+    connection: Redis, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for ever, and can be retried."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StagingFailed("staging is full")
+
+    submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    monkeypatch.setattr(holding, "DELAYS", (0, 0))
+    with monkeypatch.context() as broken:
+        broken.setattr(graph, "submit", refuse)
+        work(connection)
+        holding.release(connection)
+    assert state(connection, claims) == ("failed", "start: staging is full")
+    graph.retry(config, connection, claims)
+    work(connection)
+    assert state(connection, claims) == ("succeeded", None)
 
 
 def test_a_need_is_the_same_clients(connection: Redis, config: Config) -> None:

@@ -13,8 +13,8 @@ from rq_scheduler import Scheduler
 
 from etl import cron
 from etl.config import load_config
-from etl.pipeline import Config
-from jobs import graph, project, runs, schedules, stages
+from etl.pipeline import Config, resolve
+from jobs import graph, holding, project, runs, schedules, stages
 from jobs.inprocess import InProcessWorker
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
@@ -252,3 +252,50 @@ def test_a_week_of_200_clients_in_12_zones_over_a_clock_change_starts_every_mome
     }
     assert set(submitted) == expected
     assert set(submitted.values()) == {1}
+
+
+NEEDS = """
+[pipelines.admitted]
+needs = ["visits"]
+extract = { type = "csv", path = "{client}.csv", settle = 0, missing = "ok" }
+load = { target = "warehouse", table = "admitted" }
+columns = { id = { required = true } }
+[pipelines.visits]
+extract = { type = "csv", path = "{client}.csv", settle = 0, missing = "ok" }
+load = { target = "warehouse", table = "visits" }
+columns = { id = { required = true } }
+[clients.acme]
+schedule = { admitted = "0 2 * * *", visits = "0 2 * * *" }
+"""
+
+
+@pytest.mark.parametrize("first", ["admitted", "visits"])
+def test_of_two_that_are_due_together_the_one_that_needs_the_other_waits_for_it(
+    connection: Redis, project_of: Any, first: str
+) -> None:
+    """Whichever of them rq-scheduler wakes first, and although the night before was fine."""
+    config = project_of(NEEDS)
+    nights = [datetime(2026, 6, day, 2, tzinfo=UTC) for day in (2, 3)]
+    for name in ("admitted", "visits"):
+        schedules.see(connection, "acme", name, nights[0].timestamp() - 60)
+    for night in nights:
+        for name in sorted(("admitted", "visits"), key=lambda name: name != first):
+            schedules.start_due(config, connection, "acme", name, night + timedelta(seconds=3))
+        assert [runs.read(connection, run)["pipeline"] for run in runs.held(connection)] == ["admitted"]  # type: ignore[index]
+        work(connection)
+    assert Counter((run["pipeline"], run["state"]) for run in runs.recent(connection)) == {
+        ("admitted", "succeeded"): 2,
+        ("visits", "succeeded"): 2,
+    }
+
+
+def test_a_moment_that_two_workers_start_at_once_is_one_run(connection: Redis, project_of: Any) -> None:
+    """The second finds the run of the first, also where that came between its look and its submission."""
+    config = project_of(acme())
+    moment = datetime(2026, 6, 2, 0, 30, tzinfo=UTC)
+    run = schedules.run_id("acme", "claims", moment)
+    resolved = resolve(config, "claims", "acme")
+    assert [holding.submit(connection, resolved, queue=True, run=run, due=moment) for _ in range(2)] == [run, run]
+    assert graph.submit(connection, resolved, run=run, due=moment) == run
+    work(connection)
+    assert [each["state"] for each in runs.recent(connection)] == ["succeeded"]
