@@ -24,8 +24,8 @@ from rq.job import Dependency, JobStatus
 from etl.errors import AlreadyRunning, BadSource, BrokerUnreachable, EtlError, SourceMissing
 from etl.pipeline import Config, Pipeline, resolve
 from etl.plan import Partition, Plan, plan
-from etl.staging import STAGES, Marker, Staging
-from jobs import holding, runs
+from etl.staging import STAGES, Staging
+from jobs import holding, resume, runs
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
 from jobs.work import MOMENTS
@@ -179,11 +179,13 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
     planned = Plan.model_validate(spec["plan"])
     resolved = resolve(config, old.name, old.client, params=old.params)
     resolved = resolved.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
-    changes = _changes(old, resolved)
+    changes = resume.changes(old, resolved)
     start, end, today = (datetime.fromisoformat(spec[key]) if spec.get(key) else None for key in MOMENTS)
     if not planned.partitions:  # no file was there, or none that could be read
         planned = plan(resolved, start=start, end=end, today=today)
-    redone = _withdraw(staging, planned.partitions, anew=old.fingerprint != resolved.fingerprint)
+    else:
+        planned = resume.reread(staging, resolved, planned, start, end, today)
+    redone = resume.withdraw(staging, planned.partitions, anew=old.fingerprint != resolved.fingerprint)
     attempt = int(record["attempt"]) + 1
     full_refresh = spec.get("full_refresh", False)
     write_spec(staging, resolved, planned, (start, end, today), attempt, full_refresh=full_refresh)
@@ -338,27 +340,3 @@ def _refuse_second(run: str | None, pipeline: Pipeline) -> None:
             f"wait for it (rq-etl wait {run}) or cancel it (rq-etl cancel {run})",
             run=run,
         )
-
-
-def _withdraw(staging: Staging, partitions: Sequence[Partition], *, anew: bool) -> list[Partition]:
-    """Return the partitions that are not finally loaded; takes back what they made where the config has changed."""
-    redone = []
-    for partition in partitions:
-        loaded: Marker | None = staging.marker("load", partition.number)
-        if loaded is not None and (loaded.counts.get("final") or not anew):
-            continue
-        redone.append(partition)
-        if anew:
-            for stage in STAGES:
-                staging.withdraw(stage, partition.number)
-    return redone
-
-
-def _changes(old: Pipeline, new: Pipeline) -> list[str]:
-    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
-    skipped = ("fingerprint", "root", "staging", "modules")
-    return [
-        f"{key} has changed since the run was submitted"
-        for key in after
-        if key not in skipped and before.get(key) != after[key]
-    ]

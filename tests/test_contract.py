@@ -301,6 +301,21 @@ def test_a_failed_run_is_retried_after_a_fix(house: Project, url: str, work: Cal
     assert house("retry --failed --json").json == []
 
 
+def test_a_file_that_was_mended_is_read_again_by_retry(house: Project, url: str, work: Callable[[], bool]) -> None:
+    """The files that are loaded are not; those whose rows got further are resumed."""
+    [path] = list((house.root / "inbox").rglob("claims-2.csv"))
+    good = path.read_bytes()
+    house.write(str(path.relative_to(house.root)), b"something\nelse\n")
+    house("run claims --client acme")
+    work()
+    failed = house("show acme/claims --json").json
+    assert [failure["file"] for failure in failed["failures"]] == [str(path.relative_to(house.root))]
+    house.write(str(path.relative_to(house.root)), good)
+    assert house("retry acme/claims").code == 0
+    work()
+    check_run(house("show acme/claims --json").json)
+
+
 def test_a_retry_keeps_what_was_given_for_the_run(house: Project, url: str, work: Callable[[], bool]) -> None:
     house("run claims --client acme --max-rejects 19")
     work()
