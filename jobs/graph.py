@@ -184,7 +184,9 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
     if not planned.partitions:  # no file was there, or none that could be read
         planned = plan(resolved, start=start, end=end, today=today)
     else:
-        planned = resume.reread(staging, resolved, planned, start, end, today)
+        # Where the rows are not to blame, they stand: the file may be the next night's by now.
+        resumes = record["state"] == "canceled" or record.get("exit") == "3"
+        planned = resume.reread(staging, resolved, planned, (start, end, today), resumes=resumes)
     redone = resume.withdraw(staging, planned.partitions, anew=old.fingerprint != resolved.fingerprint)
     attempt = int(record["attempt"]) + 1
     full_refresh = spec.get("full_refresh", False)

@@ -13,23 +13,28 @@ def reread(
     staging: Staging,
     pipeline: Pipeline,
     planned: Plan,
-    start: datetime | None,
-    end: datetime | None,
-    today: datetime | None,
+    moments: Sequence[datetime | None],
+    *,
+    resumes: bool,
 ) -> Plan:
     """Return the plan with files as they are now that were mended since; takes back what was made of them.
 
-    Only whole files, and only those whose rows got no further than out of the file: what is further is resumed.
+    Only whole files, and none that is loaded.
+
+    Args:
+        moments: The window's start and end, and the moment that `{date}` means.
+        resumes: Whether rows that got further than out of the file stand, as nothing was wrong with them.
     """
+    further = ("transform", "load") if resumes else ()
     stuck = {
         partition.number
         for partition in planned.partitions
-        if not any(staging.marker(stage, partition.number) for stage in ("transform", "load"))
+        if not _is_final(staging, partition) and not any(staging.marker(stage, partition.number) for stage in further)
     }
     if not stuck or not isinstance(pipeline.extract, CsvExtract):
         return planned
     try:
-        now = plan(pipeline, start=start, end=end, today=today)
+        now = plan(pipeline, start=moments[0], end=moments[1], today=moments[2])
     except (SourceMissing, BadSource):
         return planned
     files = {piece.file: piece for partition in now.partitions for piece in partition.pieces if piece.is_whole}
@@ -37,7 +42,8 @@ def reread(
     for partition in planned.partitions:
         pieces = tuple(files.get(piece.file, piece) if piece.is_whole else piece for piece in partition.pieces)
         if partition.number in stuck and pieces != partition.pieces:
-            staging.withdraw("extract", partition.number)
+            for stage in STAGES:
+                staging.withdraw(stage, partition.number)
             partition = partition.model_copy(update={"pieces": pieces})
         partitions.append(partition)
     return planned.model_copy(update={"partitions": tuple(partitions)})
@@ -47,14 +53,18 @@ def withdraw(staging: Staging, partitions: Sequence[Partition], *, anew: bool) -
     """Return the partitions that are not finally loaded; takes back what they made where the config has changed."""
     redone = []
     for partition in partitions:
-        loaded: Marker | None = staging.marker("load", partition.number)
-        if loaded is not None and (loaded.counts.get("final") or not anew):
+        if _is_final(staging, partition) or (not anew and staging.marker("load", partition.number)):
             continue
         redone.append(partition)
         if anew:
             for stage in STAGES:
                 staging.withdraw(stage, partition.number)
     return redone
+
+
+def _is_final(staging: Staging, partition: Partition) -> bool:
+    loaded: Marker | None = staging.marker("load", partition.number)
+    return loaded is not None and bool(loaded.counts.get("final"))
 
 
 def changes(old: Pipeline, new: Pipeline) -> list[str]:

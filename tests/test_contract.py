@@ -302,7 +302,7 @@ def test_a_failed_run_is_retried_after_a_fix(house: Project, url: str, work: Cal
 
 
 def test_a_file_that_was_mended_is_read_again_by_retry(house: Project, url: str, work: Callable[[], bool]) -> None:
-    """The files that are loaded are not; those whose rows got further are resumed."""
+    """The files that are loaded are not."""
     [path] = list((house.root / "inbox").rglob("claims-2.csv"))
     good = path.read_bytes()
     house.write(str(path.relative_to(house.root)), b"something\nelse\n")
@@ -310,6 +310,24 @@ def test_a_file_that_was_mended_is_read_again_by_retry(house: Project, url: str,
     work()
     failed = house("show acme/claims --json").json
     assert [failure["file"] for failure in failed["failures"]] == [str(path.relative_to(house.root))]
+    house.write(str(path.relative_to(house.root)), good)
+    assert house("retry acme/claims").code == 0
+    work()
+    check_run(house("show acme/claims --json").json)
+
+
+def test_files_with_too_many_rejects_are_read_again_by_retry_once_they_are_mended(
+    house: Project, url: str, work: Callable[[], bool]
+) -> None:
+    """All of the run waited in the target; what was mended takes the place of what waited."""
+    [path] = list((house.root / "inbox").rglob("claims-2.csv"))
+    house.config(CONTRACT, ('max_rejects = "5%"', "max_rejects = 25"))
+    good = path.read_bytes()
+    head, *lines = good.splitlines()
+    house.write(str(path.relative_to(house.root)), b"\n".join([head, *(line.split(b";")[0] for line in lines)]))
+    house("run claims --client acme")
+    work()
+    assert house("show acme/claims --json").json["rows"]["loaded"] == 0
     house.write(str(path.relative_to(house.root)), good)
     assert house("retry acme/claims").code == 0
     work()
