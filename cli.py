@@ -268,7 +268,8 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
     if bool(runs) == bool(client):
         raise click.UsageError("give RUN… or --client C")
     found = commands.cancel(shared.session(workers=0), runs, client)
-    shared.print(found, lambda: click.echo("\n".join(f"{line['run']} {line['state']}" for line in found)))
+    told = [f"{line['run']} {line['state']}" for line in found] or [f"no run of {client} is active"]
+    shared.print(found, lambda: click.echo("\n".join(told)))
 
 
 @cli.command()

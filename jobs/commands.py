@@ -283,7 +283,8 @@ def retry(shared: "Shared", texts: Sequence[str], since: str | None) -> int:
         if session.is_ours:
             return max(code, wait(session, started, as_json=shared.json))
         found = runs.snapshot(session.connection, started)
-        shared.print(found, lambda: print("\n".join(f"{run['run']} {run['state']}" for run in found)))
+        told = [f"{run['run']} {run['state']}" for run in found] or ["nothing is retried"]
+        shared.print(found, lambda: print("\n".join(told)))
         return code
     finally:
         session.close()
@@ -294,8 +295,10 @@ def cancel(session: Session, texts: Sequence[str], client: str | None) -> list[d
     ids = [runs.find(session.connection, text) for text in texts]
     if client:
         pipelines_of(session.config, client)
-        found = runs.snapshot(session.connection, runs.active(session.connection))
-        ids = [run["run"] for run in found if run["client"] == client]
+        # What is held first, or it would start when the run before it ends.
+        pending = [*reversed(runs.held(session.connection)), *runs.active(session.connection)]
+        found = runs.snapshot(session.connection, pending)
+        ids = list(dict.fromkeys(run["run"] for run in found if run["client"] == client))
     for id in ids:
         graph.cancel(session.connection, id)
     return runs.snapshot(session.connection, ids)

@@ -215,6 +215,7 @@ def reopen(
     """
     fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended"), "")
     pipe.hset(run_key(run), mapping={"state": "queued", "attempt": attempt, "partitions": partitions, **fresh})
+    pipe.hdel(run_key(run), "started")  # an attempt has its own time
     pipe.persist(run_key(run))
     pipe.persist(stages_key(run))
     pipe.sadd(ACTIVE, run)

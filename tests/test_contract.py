@@ -295,6 +295,7 @@ def test_a_failed_run_is_retried_after_a_fix(house: Project, url: str, work: Cal
     run = house("show acme/claims --json").json
     check_run(run)
     assert run["attempt"] == 2
+    assert run["started"] >= failed["finished"]
     assert house.rows("select margin from claims where claim_id = 'Ü0020'") == [(61.5,)]
     assert house("retry acme/claims").code == 1
     assert "succeeded" in house("retry acme/claims").err
@@ -369,6 +370,18 @@ def test_a_run_is_canceled_and_retried(house: Project, url: str, work: Callable[
     check_run(house(f"show {id} --json").json)
     house("run claims --client acme")
     assert [run["state"] for run in house("cancel --client acme --json").json] == ["canceled"]
+
+
+def test_cancel_client_ends_also_what_is_held(house: Project, url: str, work: Callable[[], bool]) -> None:
+    """Of this client; and nothing held starts in the place of what was active."""
+    for _ in range(3):
+        house("run claims --client acme --queue")
+    said = house("cancel --client acme --json")
+    assert [run["state"] for run in said.json] == ["canceled"] * 3
+    work()
+    assert {run["state"] for run in house("runs --json").json} == {"canceled"}
+    assert house("cancel --client acme").out == "no run of acme is active\n"
+    assert house("retry --failed").out == "nothing is retried\n"
 
 
 def test_wait_with_workers_of_its_own(house: Project, url: str) -> None:
