@@ -62,11 +62,12 @@ def run(
     """
     ids: list[str] = []
     code = 0
+    config = session.config
     if session.is_ours:  # elsewhere the functions' modules need be where workers are, and nowhere else
-        check_functions(session.config, {pipeline for _, pipeline in pairs})
+        check_functions(config, {pipeline for _, pipeline in pairs})
     for client, pipeline in pairs:
         try:
-            resolved = resolve(session.config, pipeline, client, params=params, max_rejects=max_rejects)
+            resolved = resolve(config, pipeline, client, params=params, max_rejects=max_rejects)
             ids.append(holding.submit(session.connection, resolved, full_refresh=full_refresh, queue=queue))
         except AlreadyRunning as exc:
             print(f"rq-etl: {exc}", file=sys.stderr)
@@ -142,8 +143,9 @@ def steer(shared: "Shared", verb: str, names: Sequence[str], most: int | None = 
         UnknownName: A client isn't configured.
     """
     session = shared.session(workers=0)
+    config = session.config
     for name in names:
-        pipelines_of(session.config, name)
+        pipelines_of(config, name)
     if verb == "limit":
         clients.limit(session.connection, names[0], most)
     else:
@@ -269,10 +271,10 @@ def retry(shared: "Shared", texts: Sequence[str], since: str | None) -> int:
         chosen = [runs.find(session.connection, text) for text in texts]
         # The oldest first: a run that needed another's success comes after it.
         chosen = chosen or [run["run"] for run in reversed(runs_since(session, None, "failed", since))]
-        started, code = [], 0
+        started, code, config = [], 0, session.config
         for id in chosen:
             try:
-                _, changes = graph.retry(session.config, session.connection, id)
+                _, changes = graph.retry(config, session.connection, id)
             except EtlError as exc:
                 print(f"rq-etl: {exc}", file=sys.stderr)
                 code = 1

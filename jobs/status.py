@@ -23,8 +23,8 @@ def status(session: Session, client: str | None = None, now: datetime | None = N
         client: Only this client.
         now: In UTC; None means now.
     """
-    now = now or datetime.now(UTC)
-    pairs = history.pairs_of(session.config, client)
+    now, config = now or datetime.now(UTC), session.config
+    pairs = history.pairs_of(config, client)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {pair: [] for pair in pairs}
     unsure = set(pairs)
     for run in runs.newest(session.connection):
@@ -42,7 +42,8 @@ def status(session: Session, client: str | None = None, now: datetime | None = N
         good = next((run for run in mine if run["state"] == "succeeded"), None)
         finished = _finished(good)
         in_time = _finished(next(filter(_is_success, mine), None))
-        begun = None if mine else schedules.seen(session.connection, name, pipeline)
+        is_new = not any(run["state"] in runs.ENDED for run in mine)
+        begun = schedules.seen(session.connection, name, pipeline) if is_new else None
         lines.append(
             {
                 "client": name,
@@ -50,7 +51,7 @@ def status(session: Session, client: str | None = None, now: datetime | None = N
                 "state": mine[0]["state"] if mine else None,
                 "last_success": finished.isoformat(timespec="milliseconds") if finished else None,
                 "age": round((now - finished).total_seconds(), 1) if finished else None,
-                **_due(session.config, name, pipeline, in_time, begun, now),
+                **_due(config, name, pipeline, in_time, begun, now),
                 "rows": good["rows"]["loaded"] if good else None,
                 "run": mine[0]["run"] if mine else None,
                 "error": mine[0]["error"] if mine else None,
@@ -74,7 +75,7 @@ def _due(
     """Return the next due moment in the client's zone, and for how many seconds the last one has been late.
 
     Args:
-        begun: When the schedule was synced, where it has started no run yet.
+        begun: When the schedule was synced, where no run has ended yet.
     """
     owner = config.clients[client]
     schedule = owner.schedule.get(pipeline)

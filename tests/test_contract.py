@@ -302,39 +302,6 @@ def test_a_failed_run_is_retried_after_a_fix(house: Project, url: str, work: Cal
     assert house("retry --failed --json").json == []
 
 
-def test_a_file_that_was_mended_is_read_again_by_retry(house: Project, url: str, work: Callable[[], bool]) -> None:
-    """The files that are loaded are not."""
-    [path] = list((house.root / "inbox").rglob("claims-2.csv"))
-    good = path.read_bytes()
-    house.write(str(path.relative_to(house.root)), b"something\nelse\n")
-    house("run claims --client acme")
-    work()
-    failed = house("show acme/claims --json").json
-    assert [failure["file"] for failure in failed["failures"]] == [str(path.relative_to(house.root))]
-    house.write(str(path.relative_to(house.root)), good)
-    assert house("retry acme/claims").code == 0
-    work()
-    check_run(house("show acme/claims --json").json)
-
-
-def test_files_with_too_many_rejects_are_read_again_by_retry_once_they_are_mended(
-    house: Project, url: str, work: Callable[[], bool]
-) -> None:
-    """All of the run waited in the target; what was mended takes the place of what waited."""
-    [path] = list((house.root / "inbox").rglob("claims-2.csv"))
-    house.config(CONTRACT, ('max_rejects = "5%"', "max_rejects = 25"))
-    good = path.read_bytes()
-    head, *lines = good.splitlines()
-    house.write(str(path.relative_to(house.root)), b"\n".join([head, *(line.split(b";")[0] for line in lines)]))
-    house("run claims --client acme")
-    work()
-    assert house("show acme/claims --json").json["rows"]["loaded"] == 0
-    house.write(str(path.relative_to(house.root)), good)
-    assert house("retry acme/claims").code == 0
-    work()
-    check_run(house("show acme/claims --json").json)
-
-
 def test_a_retry_keeps_what_was_given_for_the_run(house: Project, url: str, work: Callable[[], bool]) -> None:
     house("run claims --client acme --max-rejects 19")
     work()
@@ -370,18 +337,6 @@ def test_a_run_is_canceled_and_retried(house: Project, url: str, work: Callable[
     check_run(house(f"show {id} --json").json)
     house("run claims --client acme")
     assert [run["state"] for run in house("cancel --client acme --json").json] == ["canceled"]
-
-
-def test_cancel_client_ends_also_what_is_held(house: Project, url: str, work: Callable[[], bool]) -> None:
-    """Of this client; and nothing held starts in the place of what was active."""
-    for _ in range(3):
-        house("run claims --client acme --queue")
-    said = house("cancel --client acme --json")
-    assert [run["state"] for run in said.json] == ["canceled"] * 3
-    work()
-    assert {run["state"] for run in house("runs --json").json} == {"canceled"}
-    assert house("cancel --client acme").out == "no run of acme is active\n"
-    assert house("retry --failed").out == "nothing is retried\n"
 
 
 def test_wait_with_workers_of_its_own(house: Project, url: str) -> None:

@@ -88,6 +88,9 @@ def test_a_new_schedule_is_not_late_before_its_first_moment(session: Session) ->
     """The moments that its line would have named before it was synced are not due."""
     synced = NOW - timedelta(hours=1)
     schedules.see(session.connection, "acme", "claims", synced.timestamp())
+    fields: dict[Any, Any] = {"client": "acme", "pipeline": "claims", "state": "queued"}
+    session.connection.hset(runs.run_key("byhand"), mapping=fields)
+    session.connection.zadd(runs.INDEX, {"byhand": time.time()})
     assert lines(session)["acme", "claims"]["late"] is None
     assert lines(session)["north", "claims"]["late"] == 9 * 3600
     assert lines(session, NOW + timedelta(days=1))["acme", "claims"]["late"] == 9 * 3600
