@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 600  # seconds; planning reads no more than the list of files and the ends of lines
 FAILURE_TTL = 7 * 86400
+FORGOTTEN = "succeeded"  # what a run that Redis has forgotten is taken for
 DELAYS = (5, 30, 120)  # seconds before a start is tried again that another try may cure
 
 
@@ -91,7 +92,7 @@ def submit(
     if failed:
         runs.close(connection, run, "failed", error=failed, exit=1)
     else:
-        release(connection)
+        release(connection, [run])
     return run
 
 
@@ -115,7 +116,7 @@ def again(connection: Redis, pipeline: "Pipeline", run: str, record: Mapping[str
         if found and found["state"] in ("failed", "canceled"):
             raise EtlError(f"run {run} needs run {other}, which {_ended(found['state'])}", "retry that first")
     runs.hold(connection, run, _waits([*own, *needs], needs), was=record["state"])
-    release(connection)
+    release(connection, [run])
 
 
 def _needed(connection: Redis, pipeline: "Pipeline") -> tuple[list[str], str]:
@@ -143,22 +144,31 @@ def _is_of(connection: Redis, run: str, pipeline: "Pipeline") -> bool:
     return record is not None and (record["client"], record["pipeline"]) == (pipeline.client, pipeline.name)
 
 
-def release(connection: Redis) -> int:
-    """Start the held runs whose wait is over; returns how many. Part of the pass, and done when a run ends."""
-    started = 0
-    for run in runs.held(connection):
-        record = runs.read(connection, run)
-        if record is None:
+def release(connection: Redis, only: Sequence[str] | None = None) -> int:
+    """Start the held runs whose wait is over; returns how many. Part of the pass, and done when a run ends.
+
+    Args:
+        only: These, of which there may be thousands; None means all that are held.
+    """
+    started, held = 0, runs.held(connection) if only is None else only
+    records = runs.read_many(connection, held)
+    waits = {
+        run: [json.loads(record.get(key) or "[]") for key in ("after", "needs")] for run, record in records.items()
+    }
+    others = runs.read_many(connection, {other for lists in waits.values() for each in lists for other in each})
+    states = {other: record["state"] for other, record in others.items()}
+    for run in held:
+        if run not in records:
             connection.zrem(runs.HELD, run)
             continue
-        waited = [runs.read(connection, other) for other in json.loads(record["after"])]
-        if any(other and other["state"] not in runs.ENDED for other in waited):
+        record, (after, needs) = records[run], waits[run]
+        if any(states.get(other, FORGOTTEN) not in runs.ENDED for other in after):
             continue
-        needed = [(other, runs.read(connection, other)) for other in json.loads(record["needs"])]
-        bad = [(other, found["state"]) for other, found in needed if found and found["state"] != "succeeded"]
+        bad = [other for other in needs if states.get(other, FORGOTTEN) != "succeeded"]
         if bad:
-            error = f"needs run {bad[0][0]}, which {_ended(bad[0][1])}"
+            error = f"needs run {bad[0]}, which {_ended(states[bad[0]])}"
             runs.close(connection, run, "failed", error=error, exit=1)
+            states[run] = "failed"  # so do those that wait for it
         elif not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
             started += _enqueue_start(connection, run, record["client"], record["pipeline"])
     return started
@@ -233,9 +243,9 @@ def start(run: str) -> None:
 def _pending(connection: Redis, client: str, pipeline: str, start: datetime | None = None) -> str | None:
     """Return the run of a client and pipeline that will end last: the newest that is held, else the active one."""
     window = start.isoformat() if start else ""
-    for run in reversed(runs.held(connection)):
-        record = runs.read(connection, run)
-        if record and (record["client"], record["pipeline"], record["start"]) == (client, pipeline, window):
+    records = runs.read_many(connection, runs.held(connection))
+    for run, record in reversed(records.items()):
+        if (record["client"], record["pipeline"], record["start"]) == (client, pipeline, window):
             return run
     return runs.holder(connection, client, pipeline, window)
 

@@ -308,6 +308,18 @@ def read(connection: Redis, run: str) -> dict[str, str] | None:
     return {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in raw.items()} or None
 
 
+def read_many(connection: Redis, runs: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the hashes of those runs that Redis knows, by id, in one question."""
+    ids, pipe = list(runs), connection.pipeline(transaction=False)
+    for run in ids:
+        pipe.hgetall(run_key(run))
+    return {
+        run: {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in raw.items()}
+        for run, raw in zip(ids, pipe.execute(), strict=True)
+        if raw
+    }
+
+
 def holder(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
     """Return the id of the active run of a client and pipeline, or None."""
     return text_of(connection.get(holder_key(client, pipeline, start)))

@@ -183,3 +183,28 @@ def test_needs_that_lead_back_or_nowhere_are_mistakes(tmp_path: Path) -> None:
     assert "pipelines.claims.needs: leads back to itself" in told
     assert "pipelines.patients.needs: there is no pipeline patience" in told
     assert "clients.north.pipelines: claims needs patients, which the client doesn't have" in told
+
+
+def test_the_pass_asks_for_a_thousand_held_runs_as_often_as_for_one(
+    connection: Redis, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backfill may hold that many, and every few seconds one worker looks whether their wait is over."""
+    questions = []
+    take = connection.connection_pool.get_connection
+
+    def taken(*args: object, **options: object) -> object:
+        questions.append(1)
+        return take(*args, **options)
+
+    submit(connection, config, "patients")
+    counted = []
+    for _ in range(3):
+        for _ in range(5):
+            submit(connection, config, "patients", queue=True)
+        with monkeypatch.context() as watched:
+            watched.setattr(connection.connection_pool, "get_connection", taken)
+            holding.release(connection)
+        counted.append(len(questions))
+        questions.clear()
+    assert counted[0] == counted[1] == counted[2] > 0
+    assert len(runs.held(connection)) == 15
