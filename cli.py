@@ -61,12 +61,13 @@ def plan(pipeline: str, client: str | None, all_clients: bool, params: tuple[str
     if bool(client) == all_clients:
         raise click.UsageError("give --client NAME or --all-clients")
     project.use(shared.config)
+    config = project.config()
     if not client:
-        chosen = commands.wanted(project.config(), [pipeline], [], pairs(params))
-        lines = preview.plans([resolve(project.config(), name, owner, params=pairs(params)) for owner, name in chosen])
+        chosen = commands.wanted(config, [pipeline], [], pairs(params))
+        lines = preview.plans([resolve(config, name, owner, params=pairs(params)) for owner, name in chosen])
         shared.print(lines, lambda: preview.show_plans(lines))
         return
-    found = preview.plan(resolve(project.config(), pipeline, client, params=pairs(params)), rows)
+    found = preview.plan(resolve(config, pipeline, client, params=pairs(params)), rows)
     shared.print(found, lambda: preview.show(found))
 
 
@@ -257,7 +258,8 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
     if bool(runs) == bool(client):
         raise click.UsageError("give RUN… or --client C")
     found = commands.cancel(shared.session(workers=0), runs, client)
-    shared.print(found, lambda: click.echo("\n".join(f"{line['run']} {line['state']}" for line in found)))
+    told = [f"{line['run']} {line['state']}" for line in found] or [f"no run of {client} is active"]
+    shared.print(found, lambda: click.echo("\n".join(told)))
 
 
 @cli.command()

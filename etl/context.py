@@ -24,6 +24,7 @@ class Context:
         run: Id of the run.
         params: The client's and the run's parameters.
         start, end: The run's window, or None.
+        today: The moment that `{date}` means where there is no window, or None for now.
         since: Rows from here on are read: where the client's cursor stands, less the overlap. None means all.
         lookups: Reference tables by name.
         pace: Waits until the source may be asked once more; to be called before each request (`extract.rate`).
@@ -34,6 +35,7 @@ class Context:
     params: Mapping[str, Any] = field(default_factory=dict)
     start: datetime | None = None
     end: datetime | None = None
+    today: datetime | None = None
     since: Any = None
     lookups: Mapping[str, "pd.DataFrame"] = field(default_factory=dict)
     pace: Callable[[], None] = at_once

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -85,24 +86,32 @@ def guess(text: str, kind: str | None = None) -> Cursor:
     raise ConfigError(f"{text} is no {kind}, as the cursor's column is", "write 12, 2024-01-31 or 2024-01-31T08:00:00")
 
 
-def later(one: Cursor | None, other: Cursor | None) -> Cursor | None:
-    """Return the cursor that is further on; of two types that can't be compared, the second."""
+def later(one: Cursor | None, other: Cursor | None, zone: str = "UTC") -> Cursor | None:
+    """Return the cursor that is further on; of two types that can't be compared, the second.
+
+    Args:
+        zone: Time zone of a time that says none, beside one that does.
+    """
     if one is None or other is None:
         return one or other
     if one.kind != other.kind and {one.kind, other.kind} != {"date", "timestamp"}:
         numbers = {"integer", "number", "decimal"}
         if not {one.kind, other.kind} <= numbers:
             return other
-    return one if _rank(one) > _rank(other) else other
+    there = ZoneInfo(zone)
+    return one if _rank(one, there) > _rank(other, there) else other
 
 
-def _rank(cursor: Cursor) -> Any:
+def _rank(cursor: Cursor, zone: ZoneInfo) -> Any:
     value = read(cursor)
-    if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    return value
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    return placed(value, zone)
+
+
+def placed(value: Any, zone: ZoneInfo) -> Any:
+    """Return a time that says no zone, as an operator may give it, as one of the pipeline's; anything else as it is."""
+    return value.replace(tzinfo=zone) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
 def back(cursor: Cursor, overlap: float) -> Cursor:
@@ -190,7 +199,9 @@ class Narrowed:
     def _newer(self, rows: pa.Table, values: pa.ChunkedArray) -> tuple[pa.Table, pa.ChunkedArray]:
         assert self.since is not None
         try:
-            bound = pa.scalar(read(Cursor(natural_type(values.type), self.since.value)), values.type)
+            value = read(Cursor(natural_type(values.type), self.since.value))
+            has_zone = pa.types.is_timestamp(values.type) and values.type.tz
+            bound = pa.scalar(placed(value, ZoneInfo(self.pipeline.timezone)) if has_zone else value, values.type)
         except (ValueError, ArithmeticError, pa.ArrowInvalid, pa.ArrowTypeError):
             raise ConfigError(
                 f"the cursor of {self.pipeline.name} is no {natural_type(values.type)}, as its column is now",

@@ -21,7 +21,8 @@ def unmet(pipeline: Pipeline, partitions: Sequence[Partition], read: int, now: f
         return []
     told = []
     if expect.rows is not None and not expect.rows[0] <= read <= expect.rows[1]:
-        told.append(f"{read:,} rows were delivered, {expect.rows[0]:,} to {expect.rows[1]:,} were expected")
+        delivered = "1 row was" if read == 1 else f"{read:,} rows were"
+        told.append(f"{delivered} delivered, {expect.rows[0]:,} to {expect.rows[1]:,} were expected")
     modified = [piece.modified for partition in partitions for piece in partition.pieces if piece.modified]
     if expect.fresh is not None:
         age = (time.time() if now is None else now) - max(modified, default=0.0)

@@ -64,7 +64,7 @@ def _frame(
     alone: dict[str, object] = {"extract": source, "lookups": {}, "columns": {}, "rename": {}, "transform": ()}
     reading = pipeline.model_copy(update=alone)
     tables, file = [], name
-    for partition in plan(reading, start=context.start, end=context.end).partitions:
+    for partition in plan(reading, start=context.start, end=context.end, today=context.today).partitions:
         file = partition.pieces[0].file
         for chunk in extract(reading, partition, context):
             if chunk.rejects.num_rows:

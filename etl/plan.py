@@ -47,6 +47,11 @@ class Piece(BaseModel):
     version: str = ""
     keys: tuple[int | None, int | None] = (None, None)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a file from its beginning to its end."""
+        return self.start == 0 and self.end is None
+
 
 class Partition(BaseModel):
     """One independent slice of a run's input.

@@ -63,7 +63,10 @@ def windows(start: str, end: str, every: str, zone: str) -> list[Window]:
         raise ConfigError(f"that is more than {MOST:,} windows", "take a longer --every or a shorter span")
     found, at = [], first
     while at < last:
-        upto = min(_later(at, step, there), last)
+        try:
+            upto = min(_later(at, step, there), last)
+        except OverflowError:  # the calendar ends with the year 9999
+            upto = last
         found.append(Window(at, upto))
         at = upto
     return found

@@ -109,8 +109,10 @@ def finish(work: Work, connection: Redis) -> Marker:
     failures = _failures(work, tally, connection)
     ended, is_told = _make_final(work, tally, failures)
     unmet = expect.unmet(work.pipeline, work.plan.partitions, ended.rows["read"])
-    if unmet and not work.plan.partitions and work.pipeline.expect and work.pipeline.expect.otherwise == "fail":
-        ended = replace(ended, error="; ".join(unmet), exit=1)
+    if work.pipeline.expect and work.pipeline.expect.otherwise == "fail":  # the load has refused it, if there was one
+        if unmet and not work.plan.partitions:
+            ended = replace(ended, error="; ".join(unmet), exit=1)
+        unmet = []
     warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *unmet]))
     if not is_told and (why := _remember(work, ended)):
         warnings.append(why)

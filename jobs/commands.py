@@ -11,7 +11,7 @@ from etl.errors import AlreadyRunning, ConfigError, EtlError
 from etl.pipeline import Config, Pipeline, needed_first, pipelines_of, resolve
 from etl.staging import STAGES
 from jobs import backfill as past
-from jobs import clients, console, graph, history, holding, runs
+from jobs import clients, console, graph, history, holding, progress, runs
 from jobs import rejects as rejected
 from jobs.session import Session
 from jobs.shared import print_json
@@ -62,11 +62,12 @@ def run(
     """
     ids: list[str] = []
     code = 0
+    config = session.config
     if session.is_ours:  # elsewhere the functions' modules need be where workers are, and nowhere else
-        check_functions(session.config, {pipeline for _, pipeline in pairs})
+        check_functions(config, {pipeline for _, pipeline in pairs})
     for client, pipeline in pairs:
         try:
-            resolved = resolve(session.config, pipeline, client, params=params, max_rejects=max_rejects)
+            resolved = resolve(config, pipeline, client, params=params, max_rejects=max_rejects)
             ids.append(holding.submit(session.connection, resolved, full_refresh=full_refresh, queue=queue))
         except AlreadyRunning as exc:
             print(f"rq-etl: {exc}", file=sys.stderr)
@@ -142,8 +143,9 @@ def steer(shared: "Shared", verb: str, names: Sequence[str], most: int | None = 
         UnknownName: A client isn't configured.
     """
     session = shared.session(workers=0)
+    config = session.config
     for name in names:
-        pipelines_of(session.config, name)
+        pipelines_of(config, name)
     if verb == "limit":
         clients.limit(session.connection, names[0], most)
     else:
@@ -154,11 +156,13 @@ def steer(shared: "Shared", verb: str, names: Sequence[str], most: int | None = 
 def wait(session: Session, texts: Sequence[str], *, as_json: bool) -> int:
     """Wait for runs, print them and return the exit code."""
     ids = [runs.find(session.connection, text) for text in texts]
-    found = console.watch(session, ids, quiet=as_json)
+    found = progress.watch(session, ids, quiet=as_json)
     if as_json:
         print_json(found)
     elif found:
         console.results(found)
+        if len(found) > 1:
+            print(progress.sums(found))
     lost = sorted({*ids} - {run["run"] for run in found})
     for id in lost:
         print(
@@ -265,11 +269,12 @@ def retry(shared: "Shared", texts: Sequence[str], since: str | None) -> int:
     session = shared.session()
     try:
         chosen = [runs.find(session.connection, text) for text in texts]
-        chosen = chosen or [run["run"] for run in runs_since(session, None, "failed", since)]
-        started, code = [], 0
+        # The oldest first: a run that needed another's success comes after it.
+        chosen = chosen or [run["run"] for run in reversed(runs_since(session, None, "failed", since))]
+        started, code, config = [], 0, session.config
         for id in chosen:
             try:
-                _, changes = graph.retry(session.config, session.connection, id)
+                _, changes = graph.retry(config, session.connection, id)
             except EtlError as exc:
                 print(f"rq-etl: {exc}", file=sys.stderr)
                 code = 1
@@ -280,7 +285,8 @@ def retry(shared: "Shared", texts: Sequence[str], since: str | None) -> int:
         if session.is_ours:
             return max(code, wait(session, started, as_json=shared.json))
         found = runs.snapshot(session.connection, started)
-        shared.print(found, lambda: print("\n".join(f"{run['run']} {run['state']}" for run in found)))
+        told = [f"{run['run']} {run['state']}" for run in found] or ["nothing is retried"]
+        shared.print(found, lambda: print("\n".join(told)))
         return code
     finally:
         session.close()
@@ -291,8 +297,10 @@ def cancel(session: Session, texts: Sequence[str], client: str | None) -> list[d
     ids = [runs.find(session.connection, text) for text in texts]
     if client:
         pipelines_of(session.config, client)
-        found = runs.snapshot(session.connection, runs.active(session.connection))
-        ids = [run["run"] for run in found if run["client"] == client]
+        # What is held first, or it would start when the run before it ends.
+        pending = [*reversed(runs.held(session.connection)), *runs.active(session.connection)]
+        found = runs.snapshot(session.connection, pending)
+        ids = list(dict.fromkeys(run["run"] for run in found if run["client"] == client))
     for id in ids:
         graph.cancel(session.connection, id)
     return runs.snapshot(session.connection, ids)

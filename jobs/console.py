@@ -1,22 +1,15 @@
-"""What people see in a terminal: tables, and progress while runs are waited for."""
+"""What people see in a terminal: tables, and what is told of runs."""
 
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.measure import Measurement
 from rich.table import Table
 
-from jobs import runs
-from jobs.api import POLL
-from jobs.session import Session
-
 COLORS = {"succeeded": "green", "failed": "red", "canceled": "yellow", "running": "cyan"}
-BAR = 10
 NARROW = 16  # letters; a column whose cells are no longer than that is never wrapped
 
 
@@ -54,7 +47,7 @@ def _table(columns: Sequence[str], body: Sequence[Sequence[object]], left: Seque
         narrow = numeric or all(len(str(value)) <= NARROW for value in values)
         shown.add_column(columns[index], justify="right" if numeric else "left", overflow="fold", no_wrap=narrow)
     for row in body:
-        shown.add_row(*[_cell(row[index]) for index in kept])
+        shown.add_row(*[cell(row[index]) for index in kept])
     return shown
 
 
@@ -71,7 +64,8 @@ def span(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds:.0f} s"
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """Return a value as a table shows it, in markup; states have colors."""
     if value is None:
         return "-"
     if isinstance(value, bool | str):
@@ -80,86 +74,6 @@ def _cell(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.1f}" if isinstance(value, float) else str(value)
-
-
-def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[dict[str, Any]]:
-    """Wait until runs have ended, showing rows and partitions per client, and return them.
-
-    Args:
-        quiet: Show nothing.
-    """
-    pending = set(ids)
-    if quiet:
-        return _wait(session, ids, pending, lambda shown: None)
-    if not sys.stdout.isatty():
-        return _wait(session, ids, pending, _line)
-    with Live(console=out(), refresh_per_second=8, transient=True) as live:
-        started = time.monotonic()
-
-        def tick() -> None:
-            found = _snapshot(session, ids)
-            live.update(_progress(found, time.monotonic() - started, max(1, live.console.height - 4)))
-
-        return _wait(session, ids, pending, lambda shown: None, tick)
-
-
-def _wait(
-    session: Session, ids: Sequence[str], pending: set[str], ended: Any, tick: Any = None
-) -> list[dict[str, Any]]:
-    due = 0.0
-    while pending:
-        still = pending & session.patiently(session.active)
-        for run in _snapshot(session, sorted(pending - still)):
-            ended(run)
-        pending = still
-        if pending:
-            session.advance(POLL)
-        if tick and time.monotonic() > due:
-            began = time.monotonic()
-            tick()
-            due = time.monotonic() + max(0.2, 10 * (time.monotonic() - began))  # the cores are the workers'
-    return _snapshot(session, ids)
-
-
-def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
-    return session.patiently(lambda: runs.snapshot(session.connection, ids))
-
-
-def _line(run: Mapping[str, Any]) -> None:
-    rows = run["rows"]
-    print(
-        f"{run['client']}/{run['pipeline']} {run['state']}: {rows['read']:,} read, {rows['rejected']:,} rejected, "
-        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s"
-        + (f" - {first_line(run['error'])}" if run["error"] else ""),
-        flush=True,
-    )
-
-
-def _progress(found: Sequence[Mapping[str, Any]], seconds: float, room: int) -> Table:
-    trouble = {"failed": 0, "running": 1, "queued": 2}
-    live = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("client", "pipeline", "state"):
-        live.add_column(name, no_wrap=True)
-    for name in ("partitions", "read", "rejected", "loaded"):
-        live.add_column(name, justify="right", no_wrap=True)
-    ordered = sorted(found, key=lambda run: (trouble.get(run["state"], 3), run["client"]))
-    for run in ordered[:room]:
-        over, total = _over(run), run["partitions"]["total"]
-        filled = int(BAR * over / total) if total else 0
-        bar = f"[green]{'━' * filled}[/][dim]{'━' * (BAR - filled)}[/] {over}/{total}"
-        numbers = [f"{run['rows'][kind]:,}" for kind in ("read", "rejected", "loaded")]
-        live.add_row(run["client"], run["pipeline"], _cell(run["state"]), bar, *numbers)
-    if len(ordered) > room:
-        live.add_row("…", f"{len(ordered) - room} more")
-    over, total = sum(map(_over, found)), sum(run["partitions"]["total"] for run in found)
-    read = sum(run["rows"]["read"] for run in found)
-    live.caption_justify = "left"
-    live.caption = f"{over} of {plural(total, 'partition')}, {plural(read, 'row')} read, {seconds:.0f} s"
-    return live
-
-
-def _over(run: Mapping[str, Any]) -> int:
-    return int(sum(run["partitions"][kind] for kind in ("done", "failed", "blocked")))
 
 
 def results(found: Sequence[Mapping[str, Any]]) -> None:
@@ -259,12 +173,7 @@ def notes(run: Mapping[str, Any]) -> None:
 
 def _note(color: str, name: str, text: str) -> None:
     # A terminal gets whole words; what is piped somewhere keeps its lines.
-    out().print(f"[{color}]{name}:[/] {_cell(text)}", soft_wrap=not sys.stdout.isatty())
-
-
-def first_line(text: str) -> str:
-    """Return the first line of an error."""
-    return text.splitlines()[0] if text else text
+    out().print(f"[{color}]{name}:[/] {cell(text)}", soft_wrap=not sys.stdout.isatty())
 
 
 def clients(found: Sequence[Mapping[str, Any]], fairness: float | None) -> None:

@@ -5,11 +5,13 @@ lane 2:  extract 2 → transform 2 → load 2 → …              ├→ finish
 …                                                          ┘
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from redis import Redis, WatchError
 from redis.client import Pipeline as RedisPipeline
@@ -22,10 +24,11 @@ from rq.job import Dependency, JobStatus
 from etl.errors import AlreadyRunning, BadSource, BrokerUnreachable, EtlError, SourceMissing
 from etl.pipeline import Config, Pipeline, resolve
 from etl.plan import Partition, Plan, plan
-from etl.staging import STAGES, Marker, Staging
-from jobs import runs
+from etl.staging import STAGES, Staging
+from jobs import holding, resume, runs
 from jobs.job import EtlJob
 from jobs.queue import PREFIX, FairQueue
+from jobs.work import MOMENTS
 
 RESULT_TTL = 86400
 FAILURE_TTL = 7 * 86400
@@ -105,18 +108,22 @@ def submit(
         StagingFailed: Staging can't be written.
     """
     window = start.isoformat() if start else None
-    _refuse_second(runs.holder(connection, pipeline.client, pipeline.name, window), pipeline)
+    holder = runs.holder(connection, pipeline.client, pipeline.name, window)
+    if holder and holder == run:
+        return run
+    _refuse_second(holder, pipeline)
     known = runs.read(connection, run) if run else None
     if run and known and known["state"] != "held":
         return run
     run = run or runs.new_id()
     staging = Staging(pipeline.staging, pipeline.client, run)
     failure: EtlError | None = None
+    today = due or datetime.now(ZoneInfo(pipeline.timezone))
     try:
-        planned = plan(pipeline, start=start, end=end, today=due)
+        planned = plan(pipeline, start=start, end=end, today=today)
     except (SourceMissing, BadSource) as exc:
         planned, failure = Plan(), exc
-    write_spec(staging, pipeline, planned, start, end, attempt=1, full_refresh=full_refresh)
+    write_spec(staging, pipeline, planned, (start, end, today), attempt=1, full_refresh=full_refresh)
 
     def write(pipe: RedisPipeline) -> None:
         runs.create(
@@ -161,21 +168,29 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
         raise EtlError(f"run {run} is {record['state']}; only failed and canceled runs are retried")
     staging = Staging(config.staging, record["client"], run)
     spec = staging.read_json("run.json")
+    if spec is None and "partitions" not in record:  # it was held, and has never been planned
+        params, most = json.loads(record["params"]), json.loads(record["options"])["max_rejects"]
+        resolved = resolve(config, record["pipeline"], record["client"], params=params, max_rejects=most)
+        holding.again(connection, resolved, run, record)
+        return run, []
     if spec is None:
         raise EtlError(f"run {run} has no staging left", "run its pipeline again")
     old = Pipeline.model_validate(spec["pipeline"])
     planned = Plan.model_validate(spec["plan"])
     resolved = resolve(config, old.name, old.client, params=old.params)
     resolved = resolved.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
-    changes = _changes(old, resolved)
+    changes = resume.changes(old, resolved)
+    start, end, today = (datetime.fromisoformat(spec[key]) if spec.get(key) else None for key in MOMENTS)
     if not planned.partitions:  # no file was there, or none that could be read
-        start, end = (datetime.fromisoformat(spec[key]) if spec[key] else None for key in ("start", "end"))
-        planned = plan(resolved, start=start, end=end)
-    redone = _withdraw(staging, planned.partitions, anew=old.fingerprint != resolved.fingerprint)
+        planned = plan(resolved, start=start, end=end, today=today)
+    else:
+        # Where the rows are not to blame, they stand: the file may be the next night's by now.
+        resumes = record["state"] == "canceled" or record.get("exit") == "3"
+        planned = resume.reread(staging, resolved, planned, (start, end, today), resumes=resumes)
+    redone = resume.withdraw(staging, planned.partitions, anew=old.fingerprint != resolved.fingerprint)
     attempt = int(record["attempt"]) + 1
-    write_spec(
-        staging, resolved, planned, spec["start"], spec["end"], attempt, full_refresh=spec.get("full_refresh", False)
-    )
+    full_refresh = spec.get("full_refresh", False)
+    write_spec(staging, resolved, planned, (start, end, today), attempt, full_refresh=full_refresh)
     fields = [f"{p.number}:{stage}" for p in redone for stage in STAGES] + ["0:finish"]
 
     def write(pipe: RedisPipeline) -> None:
@@ -210,21 +225,22 @@ def write_spec(
     staging: Staging,
     pipeline: Pipeline,
     planned: Plan,
-    start: Any,
-    end: Any,
+    moments: Sequence[datetime | None],
     attempt: int,
     *,
     full_refresh: bool = False,
 ) -> None:
-    """Write what every stage of the run needs to know into its staging folder."""
-    moments = [moment.isoformat() if isinstance(moment, datetime) else moment for moment in (start, end)]
+    """Write what every stage of the run needs to know into its staging folder.
+
+    Args:
+        moments: The window's start and end, and the moment that `{date}` means where there is none.
+    """
     staging.write_json(
         "run.json",
         {
             "pipeline": pipeline.model_dump(mode="json", by_alias=True),
             "plan": planned.model_dump(mode="json"),
-            "start": moments[0],
-            "end": moments[1],
+            **{key: moment and moment.isoformat() for key, moment in zip(MOMENTS, moments, strict=True)},
             "attempt": attempt,
             "full_refresh": full_refresh,
         },
@@ -326,27 +342,3 @@ def _refuse_second(run: str | None, pipeline: Pipeline) -> None:
             f"wait for it (rq-etl wait {run}) or cancel it (rq-etl cancel {run})",
             run=run,
         )
-
-
-def _withdraw(staging: Staging, partitions: Sequence[Partition], *, anew: bool) -> list[Partition]:
-    """Return the partitions that are not finally loaded; takes back what they made where the config has changed."""
-    redone = []
-    for partition in partitions:
-        loaded: Marker | None = staging.marker("load", partition.number)
-        if loaded is not None and (loaded.counts.get("final") or not anew):
-            continue
-        redone.append(partition)
-        if anew:
-            for stage in STAGES:
-                staging.withdraw(stage, partition.number)
-    return redone
-
-
-def _changes(old: Pipeline, new: Pipeline) -> list[str]:
-    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
-    skipped = ("fingerprint", "root", "staging", "modules")
-    return [
-        f"{key} has changed since the run was submitted"
-        for key in after
-        if key not in skipped and before.get(key) != after[key]
-    ]

@@ -1,15 +1,18 @@
 """Submitting a run, at once or held: until the run before it has ended (`--queue`), or those of pipelines it needs."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
-from rq import get_current_job
-from rq.exceptions import DuplicateJobError
+from rq import Retry, get_current_job
+from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
+from rq.job import JobStatus
 
 from etl.errors import AlreadyRunning, EtlError
 from jobs import runs
+from jobs.job import EtlJob
 from jobs.queue import PREFIX, FairQueue
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 600  # seconds; planning reads no more than the list of files and the ends of lines
 FAILURE_TTL = 7 * 86400
+FORGOTTEN = "succeeded"  # what a run that Redis has forgotten is taken for
+DELAYS = (5, 30, 120)  # seconds before a start is tried again that another try may cure
 
 
 def submit(
@@ -51,20 +56,13 @@ def submit(
     """
     from jobs import graph
 
-    needs, failed = [], ""
-    for name in pipeline.needs:
-        pending = _pending(connection, pipeline.client, name)
-        ended = None if pending else runs.last(connection, pipeline.client, name)
-        if pending:
-            needs.append(pending)
-        elif ended is None or ended[1] != "succeeded":
-            failed = f"needs {name}, " + (
-                f"whose latest run {ended[0]} {_ended(ended[1])}" if ended else "which has never run"
-            )
+    needs, failed = _needed(connection, pipeline)
     after = [behind] if behind else []
     if in_order:
         needs += after
     before = _pending(connection, pipeline.client, pipeline.name, start)
+    if before and before == run:
+        return run  # someone else was quicker
     if before and not queue:
         raise AlreadyRunning(
             f"{pipeline.client}/{pipeline.name} is running already as run {before}",
@@ -75,44 +73,95 @@ def submit(
     if not after and not failed:
         return graph.submit(connection, pipeline, start=start, end=end, full_refresh=full_refresh, due=due, run=run)
     run = run or runs.new_id()
-    options = {
+    options: dict[str, Any] = {
         "start": start.isoformat() if start else None,
         "end": end.isoformat() if end else None,
         "due": due.isoformat() if due else None,
         "full_refresh": full_refresh,
         "max_rejects": pipeline.max_rejects,
     }
-    about = {
-        "client": pipeline.client,
-        "pipeline": pipeline.name,
-        "params": pipeline.params,
-        "start": options["start"],
-        "end": options["end"],
-    }
-    runs.hold(connection, run, **about, after=after, needs=needs, options=options)  # type: ignore[arg-type]
+    about = runs.about(pipeline.client, pipeline.name, pipeline.params, options["start"], options["end"])
+    runs.hold(connection, run, {**about, "options": json.dumps(options), **_waits(after, needs)}, was=None)
     if failed:
         runs.close(connection, run, "failed", error=failed, exit=1)
     else:
-        release(connection)
+        release(connection, [run])
     return run
 
 
-def release(connection: Redis) -> int:
-    """Start the held runs whose wait is over; returns how many. Part of the pass, and done when a run ends."""
-    started = 0
-    for run in runs.held(connection):
-        record = runs.read(connection, run)
-        if record is None:
+def again(connection: Redis, pipeline: "Pipeline", run: str, record: Mapping[str, str]) -> None:
+    """Hold a run once more that ended before it was planned, as what it waited for did not succeed.
+
+    Args:
+        pipeline: Resolved for the client, as of today.
+        record: The run's hash.
+
+    Raises:
+        EtlError: What it needs has still not succeeded.
+    """
+    needs, failed = _needed(connection, pipeline)
+    if failed:
+        raise EtlError(f"run {run} {failed}", "retry that first")
+    own = [other for other in json.loads(record["after"]) if _is_of(connection, other, pipeline)]
+    needs += [other for other in json.loads(record["needs"]) if other in own]
+    for other in needs:
+        found = runs.read(connection, other)
+        if found and found["state"] in ("failed", "canceled"):
+            raise EtlError(f"run {run} needs run {other}, which {_ended(found['state'])}", "retry that first")
+    runs.hold(connection, run, _waits([*own, *needs], needs), was=record["state"])
+    release(connection, [run])
+
+
+def _needed(connection: Redis, pipeline: "Pipeline") -> tuple[list[str], str]:
+    """Return the runs that must succeed before this pipeline's, and what is wrong where they can't any more."""
+    needs, failed = [], ""
+    for name in pipeline.needs:
+        pending = _pending(connection, pipeline.client, name)
+        ended = None if pending else runs.last(connection, pipeline.client, name)
+        if pending:
+            needs.append(pending)
+        elif ended is None or ended[1] != "succeeded":
+            failed = f"needs {name}, " + (
+                f"whose latest run {ended[0]} {_ended(ended[1])}" if ended else "which has never run"
+            )
+    return needs, failed
+
+
+def _waits(after: Sequence[str], needs: Sequence[str]) -> dict[str, str]:
+    """Return as fields of a run's hash the runs that it waits for, and those of them that must succeed."""
+    return {"after": json.dumps(list(dict.fromkeys(after))), "needs": json.dumps(list(dict.fromkeys(needs)))}
+
+
+def _is_of(connection: Redis, run: str, pipeline: "Pipeline") -> bool:
+    record = runs.read(connection, run)
+    return record is not None and (record["client"], record["pipeline"]) == (pipeline.client, pipeline.name)
+
+
+def release(connection: Redis, only: Sequence[str] | None = None) -> int:
+    """Start the held runs whose wait is over; returns how many. Part of the pass, and done when a run ends.
+
+    Args:
+        only: These, of which there may be thousands; None means all that are held.
+    """
+    started, held = 0, runs.held(connection) if only is None else only
+    records = runs.read_many(connection, held)
+    waits = {
+        run: [json.loads(record.get(key) or "[]") for key in ("after", "needs")] for run, record in records.items()
+    }
+    others = runs.read_many(connection, {other for lists in waits.values() for each in lists for other in each})
+    states = {other: record["state"] for other, record in others.items()}
+    for run in held:
+        if run not in records:
             connection.zrem(runs.HELD, run)
             continue
-        waited = [runs.read(connection, other) for other in json.loads(record["after"])]
-        if any(other and other["state"] not in runs.ENDED for other in waited):
+        record, (after, needs) = records[run], waits[run]
+        if any(states.get(other, FORGOTTEN) not in runs.ENDED for other in after):
             continue
-        needed = [(other, runs.read(connection, other)) for other in json.loads(record["needs"])]
-        bad = [(other, found["state"]) for other, found in needed if found and found["state"] != "succeeded"]
+        bad = [other for other in needs if states.get(other, FORGOTTEN) != "succeeded"]
         if bad:
-            error = f"needs run {bad[0][0]}, which {_ended(bad[0][1])}"
+            error = f"needs run {bad[0]}, which {_ended(states[bad[0]])}"
             runs.close(connection, run, "failed", error=error, exit=1)
+            states[run] = "failed"  # so do those that wait for it
         elif not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
             started += _enqueue_start(connection, run, record["client"], record["pipeline"])
     return started
@@ -128,12 +177,28 @@ def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> i
         result_ttl=0,  # so that it can be enqueued again where the place was taken meanwhile
         failure_ttl=FAILURE_TTL,
         description=f"{client}/{pipeline} start",
+        retry=Retry(max=len(DELAYS), interval=list(DELAYS)),
     )
     try:
         queue.enqueue_job(job, at_front=True, unique=True)
     except DuplicateJobError:
+        _end_where_start_failed(connection, run, job.id)
         return 0
     return 1
+
+
+def _end_where_start_failed(connection: Redis, run: str, id: str) -> None:
+    """End a held run whose start has failed for good, so that it doesn't wait for ever."""
+    try:
+        job = EtlJob.fetch(id, connection=connection)
+        if job.get_status() != JobStatus.FAILED:
+            return
+    except (NoSuchJobError, InvalidJobOperation):
+        return  # it is over
+    result = job.latest_result()
+    job.delete()  # so that a retry of the run can enqueue it
+    error = f"start: {(result and result.exc_string) or 'did not run'}"
+    runs.close(connection, run, "failed", error=error, exit=1)
 
 
 def start(run: str) -> None:
@@ -171,9 +236,9 @@ def start(run: str) -> None:
 def _pending(connection: Redis, client: str, pipeline: str, start: datetime | None = None) -> str | None:
     """Return the run of a client and pipeline that will end last: the newest that is held, else the active one."""
     window = start.isoformat() if start else ""
-    for run in reversed(runs.held(connection)):
-        record = runs.read(connection, run)
-        if record and (record["client"], record["pipeline"], record["start"]) == (client, pipeline, window):
+    records = runs.read_many(connection, runs.held(connection))
+    for run, record in reversed(records.items()):
+        if (record["client"], record["pipeline"], record["start"]) == (client, pipeline, window):
             return run
     return runs.holder(connection, client, pipeline, window)
 

@@ -3,10 +3,11 @@
 import importlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from redis import Redis
+from redis.exceptions import RedisError
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus, _job_stack
@@ -19,6 +20,7 @@ OURS = frozenset(
     {f"jobs.stages.{stage}" for stage in ("extract", "transform", "load", "finish")}
     | {"jobs.holding.start", "jobs.schedules.start", "jobs.sweep.sweep"}
 )
+MOST_SECONDS = 10**9
 
 
 class JobRefused(EtlError):
@@ -79,17 +81,43 @@ class EtlJob(Job):
         """
         try:
             job = cast(EtlJob, super().fetch(id, connection=connection))
-        except NoSuchJobError:
+        except (NoSuchJobError, RedisError):
             raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # RQ reads each field in its own way
             raise NoSuchJobError(f"job {id} can't be read") from error
+        return job._settled()
+
+    @classmethod
+    def fetch_many(cls, job_ids: Iterable[str], connection: Redis, serializer: object = None) -> list["EtlJob | None"]:  # type: ignore[override]
+        """Return jobs; None for one that is not there or can't be read."""
+        ids, pipe = list(job_ids), connection.pipeline(transaction=False)
+        for id in ids:
+            pipe.hgetall(cls.key_for(id))
+        found: list[EtlJob | None] = []
+        for id, raw in zip(ids, pipe.execute(), strict=True):
+            job = cls(id, connection=connection)
+            try:
+                job.restore(raw)
+                found.append(job._settled())
+            except Exception:
+                found.append(None)
+        return found
+
+    def _settled(self) -> "EtlJob":
+        """Return the job as others can do with: its function's name can be asked for, its meta be acted on and saved.
+
+        Raises:
+            NoSuchJobError: What it waits for can't be read.
+        """
+        if not (isinstance(self._dependency_ids, list) and all(isinstance(id, str) for id in self._dependency_ids)):
+            raise NoSuchJobError(f"job {self.id} can't be read")
         try:
-            job.func_name  # noqa: B018 - it is read when it is asked for
+            self.func_name  # noqa: B018 - it is read when it is asked for
         except DeserializationError:
-            job._func_name = "unreadable"  # which a worker refuses
-        if "unserialized" in (job.meta or {}):  # RQ's word for bytes it could not read, which can't be saved again
-            job.meta = {}
-        return job
+            self._func_name = "unreadable"  # which a worker refuses
+        if not _is_usable(self.meta):
+            self.meta = {}
+        return self
 
     @property
     def func(self) -> Callable[..., Any]:
@@ -158,6 +186,22 @@ class EtlJob(Job):
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"job {self.id} is {status} after {timeout} s")
             time.sleep(0.02)
+
+
+def _is_usable(meta: object) -> bool:
+    """Whether rq-scheduler, which acts on a job's meta, can; it would import what `queue_class_name` says."""
+    if not isinstance(meta, dict) or {"unserialized", "queue_class_name"} & meta.keys():
+        return False
+    numbers, line = (meta.get("interval"), meta.get("repeat")), meta.get("cron_string")
+    if not all(number is None or (isinstance(number, int) and 0 <= number < MOST_SECONDS) for number in numbers):
+        return False
+    return line is None or (isinstance(line, str) and _is_cron(line))
+
+
+def _is_cron(line: str) -> bool:
+    from croniter import croniter
+
+    return bool(croniter.is_valid(line))
 
 
 def allowed(name: str) -> Callable[..., Any]:

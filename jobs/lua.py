@@ -1,4 +1,4 @@
-"""What must happen at once in Redis: the Lua that takes, settles, reaps and releases jobs.
+"""What must happen at once in Redis: the Lua that takes, settles, reaps and releases jobs, and begins and ends runs.
 
 A lease is a job's entry `<job>:<execution>` in RQ's started registry. Its score is the lease's end plus
 SHIFT, so that RQ's own clean-ups (`rq info`, a dashboard's count) never find one expired: they would
@@ -293,6 +293,44 @@ redis.call('SET', ARGV[1], string.format('%.6f', at + apart), 'PX', string.forma
 return {1, string.format('%.6f', wait)}
 """
 
+# ARGV: run's key, active, holder, stages, jobs, held, last; then run id, wanted states (comma separated), history in s,
+# how long stages are kept in s, the attempt that ends or '', field, value, …
+# Closing is one step: a run that has ended keeps its first ending, and its place is free at the same moment.
+CLOSE = """
+local run, active, holder, stages, jobs, held, last = unpack(ARGV, 1, 7)
+local id, states, history, kept, attempt = unpack(ARGV, 8, 12)
+local state = redis.call('HGET', run, 'state')
+if not state or not string.find(',' .. states .. ',', ',' .. state .. ',', 1, true) then return state end
+if attempt ~= '' and redis.call('HGET', run, 'attempt') ~= attempt then return 'another attempt' end
+for i = 13, #ARGV, 2 do redis.call('HSET', run, ARGV[i], ARGV[i + 1]) end
+redis.call('SREM', active, id)
+if redis.call('GET', holder) == id then redis.call('DEL', holder) end
+redis.call('DEL', jobs)
+redis.call('ZREM', held, id)
+local of = redis.call('HMGET', run, 'client', 'pipeline', 'state', 'start')
+if (of[4] or '') == '' then redis.call('HSET', last, of[1] .. '/' .. of[2], id .. ' ' .. of[3]) end
+redis.call('EXPIRE', run, history)
+redis.call('EXPIRE', stages, kept)
+return 'closed'
+"""
+
+# ARGV: run's key, now. A stage's first step: it says whether the run still wants it.
+BEGIN = """
+if redis.call('HGET', ARGV[1], 'state') == 'queued' then
+  redis.call('HSET', ARGV[1], 'state', 'running')
+  redis.call('HSETNX', ARGV[1], 'started', ARGV[2])
+end
+return redis.call('HGETALL', ARGV[1])
+"""
+
+# ARGV: run's key, stages, field, value, how long stages are kept in s. A stage of a run that has ended may come late.
+RECORD = """
+local left = redis.call('TTL', ARGV[1])
+if left == -2 then return end
+redis.call('HSET', ARGV[2], ARGV[3], ARGV[4])
+if left >= 0 then redis.call('EXPIRE', ARGV[2], math.min(left, tonumber(ARGV[5]))) end
+"""
+
 
 class Script:
     """A Lua script, sent to a Redis the first time it is needed there.
@@ -320,3 +358,6 @@ lose = Script(LOSE)
 reap = Script(REAP)
 release = Script(RELEASE)
 pace = Script(PACE)
+close = Script(CLOSE)
+begin = Script(BEGIN)
+record = Script(RECORD)

@@ -22,55 +22,20 @@
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, cast
 
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
-from etl.errors import UnknownName
-from jobs import settings
+from etl.errors import EtlError, UnknownName
+from jobs import lua, settings
 from jobs.shapes import StageRecord, records_of, shape, text_of
 
 STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
 ENDED = ("succeeded", "failed", "canceled")
 STATES = ("held", "queued", "running", *ENDED)
-
-# KEYS: run, active, holder, stages, jobs, held, last; ARGV: run id, wanted states (comma separated), history in s,
-# how long stages are kept in s, the attempt that ends or '', field, value, …
-# Closing is one step: a run that has ended keeps its first ending, and its place is free at the same moment.
-_CLOSE = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if not state or not string.find(',' .. ARGV[2] .. ',', ',' .. state .. ',', 1, true) then return state end
-if ARGV[5] ~= '' and redis.call('HGET', KEYS[1], 'attempt') ~= ARGV[5] then return 'another attempt' end
-for i = 6, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-redis.call('SREM', KEYS[2], ARGV[1])
-if redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
-redis.call('DEL', KEYS[5])
-redis.call('ZREM', KEYS[6], ARGV[1])
-local run = redis.call('HMGET', KEYS[1], 'client', 'pipeline', 'state', 'start')
-if (run[4] or '') == '' then redis.call('HSET', KEYS[7], run[1] .. '/' .. run[2], ARGV[1] .. ' ' .. run[3]) end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('EXPIRE', KEYS[4], ARGV[4])
-return 'closed'
-"""
-
-# KEYS: run; ARGV: now. A stage's first step: it says whether the run still wants it.
-_BEGIN = """
-if redis.call('HGET', KEYS[1], 'state') == 'queued' then
-  redis.call('HSET', KEYS[1], 'state', 'running')
-  redis.call('HSETNX', KEYS[1], 'started', ARGV[1])
-end
-return redis.call('HGETALL', KEYS[1])
-"""
-
-# KEYS: run, stages; ARGV: field, value, how long stages are kept in s. A stage of a run that has ended may come late.
-_RECORD = """
-local left = redis.call('TTL', KEYS[1])
-if left == -2 then return end
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-if left >= 0 then redis.call('EXPIRE', KEYS[2], math.min(left, tonumber(ARGV[3]))) end
-"""
 
 
 def run_key(run: str) -> str:
@@ -140,7 +105,7 @@ def create(
     """Write a new run's keys, or those of one that was held, into an open transaction."""
     now = time.time()
     fields: dict[Any, Any] = {
-        **_about(client, pipeline, params, start, end),
+        **about(client, pipeline, params, start, end),
         "state": "queued",
         "partitions": partitions,
         "warnings": json.dumps(list(warnings)),
@@ -155,9 +120,10 @@ def create(
     pipe.hset(client_key(client), mapping={"max_active": max_active, "weight": weight})
 
 
-def _about(client: str, pipeline: str, params: Mapping[str, Any], start: str | None, end: str | None) -> dict[str, str]:
-    about = {"client": client, "pipeline": pipeline, "params": json.dumps(dict(params))}
-    return {**about, "start": start or "", "end": end or ""}
+def about(client: str, pipeline: str, params: Mapping[str, Any], start: str | None, end: str | None) -> dict[str, str]:
+    """Return as fields of a run's hash whose run it is, and for what."""
+    whose = {"client": client, "pipeline": pipeline, "params": json.dumps(dict(params))}
+    return {**whose, "start": start or "", "end": end or ""}
 
 
 def _index(pipe: RedisPipeline, run: str, now: float) -> None:
@@ -172,40 +138,31 @@ def knows_all(connection: Redis, since: float) -> bool:
     return first is not None and float(first) <= since and since > time.time() - settings.history()
 
 
-def hold(
-    connection: Redis,
-    run: str,
-    *,
-    client: str,
-    pipeline: str,
-    params: Mapping[str, Any],
-    start: str | None,
-    end: str | None,
-    after: Sequence[str],
-    needs: Sequence[str],
-    options: Mapping[str, Any],
-) -> None:
-    """Write a run that waits until others have ended.
+def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: str | None) -> None:
+    """Write a run that waits until others have ended; it keeps the moment of its first submission.
 
     Args:
-        after: Ids of the runs it waits for, whatever they end as.
-        needs: Those of them that must succeed.
-        options: What `submit` was told beyond that, for when it starts.
+        fields: Of its hash.
+        was: The state it is in until now, or None where it is new.
+
+    Raises:
+        EtlError: It is in another state: someone else has started it.
     """
     now = time.time()
-    fields: dict[Any, Any] = {
-        **_about(client, pipeline, params, start, end),
-        "state": "held",
-        "created": repr(now),
-        "after": json.dumps(list(after)),
-        "needs": json.dumps(list(needs)),
-        "options": json.dumps(dict(options)),
-    }
-    pipe = connection.pipeline()
-    pipe.hset(run_key(run), mapping=fields)
-    _index(pipe, run, now)
-    pipe.zadd(HELD, {run: now})
-    pipe.execute()
+
+    def write(pipe: RedisPipeline) -> None:
+        state = text_of(pipe.hget(run_key(run), "state"))
+        if state != was:
+            raise EtlError(f"run {run} is {state}, not {was}, any more")
+        pipe.multi()
+        fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended", "failures", "done", "exit"), "")
+        pipe.hset(run_key(run), mapping={**fresh, **fields, "state": "held"})
+        pipe.hsetnx(run_key(run), "created", repr(now))
+        pipe.persist(run_key(run))
+        _index(pipe, run, now)
+        pipe.zadd(HELD, {run: now})
+
+    connection.transaction(write, run_key(run))
 
 
 def held(connection: Redis) -> list[str]:
@@ -232,6 +189,7 @@ def reopen(
     """
     fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended"), "")
     pipe.hset(run_key(run), mapping={"state": "queued", "attempt": attempt, "partitions": partitions, **fresh})
+    pipe.hdel(run_key(run), "started")  # an attempt has its own time
     pipe.persist(run_key(run))
     pipe.persist(stages_key(run))
     pipe.sadd(ACTIVE, run)
@@ -244,8 +202,7 @@ def reopen(
 def begin(connection: Redis, run: str) -> dict[str, str]:
     """Mark a queued run as running and return its hash; empty where Redis has forgotten it."""
     flat = [
-        cast(str, text_of(part))
-        for part in cast(list[Any], connection.eval(_BEGIN, 1, run_key(run), repr(time.time())))
+        cast(str, text_of(part)) for part in cast(list[Any], lua.begin(connection, run_key(run), repr(time.time())))
     ]
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -274,7 +231,7 @@ def close(
     record = read(connection, run)
     if record is None:
         return False
-    history = settings.history()
+    history = int(settings.history())
     fields: dict[str, str] = {"state": state, "ended": repr(time.time()), "error": error or "", "exit": str(exit)}
     fields["failures"] = json.dumps(list(failures))
     if rows is not None:
@@ -286,15 +243,8 @@ def close(
     place = holder_key(record["client"], record["pipeline"], record.get("start"))
     keys = [run_key(run), ACTIVE, place, stages_key(run), jobs_key(run), HELD, LAST]
     flat = [part for pair in fields.items() for part in pair]
-    args: list[str | int] = [
-        run,
-        "held,queued,running",
-        int(history),
-        min(int(history), STAGES_KEPT),
-        attempt or "",
-        *flat,
-    ]
-    answer = text_of(connection.eval(_CLOSE, len(keys), *keys, *args))
+    args: list[str | int] = [run, "held,queued,running", history, min(history, STAGES_KEPT), attempt or "", *flat]
+    answer = text_of(lua.close(connection, *keys, *args))
     connection.zremrangebyscore(INDEX, 0, time.time() - history)
     return answer == "closed"
 
@@ -317,7 +267,7 @@ def record_stage(
         value["error"] = error
         value["exit"] = exit
     field = f"{partition}:{stage}"
-    connection.eval(_RECORD, 2, run_key(run), stages_key(run), field, json.dumps(value), STAGES_KEPT)
+    lua.record(connection, run_key(run), stages_key(run), field, json.dumps(value), STAGES_KEPT)
 
 
 def stage_records(connection: Redis, run: str) -> dict[tuple[int, str], StageRecord]:
@@ -329,6 +279,18 @@ def read(connection: Redis, run: str) -> dict[str, str] | None:
     """Return a run's hash, or None where Redis has no such run."""
     raw = cast(dict[Any, Any], connection.hgetall(run_key(run)))
     return {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in raw.items()} or None
+
+
+def read_many(connection: Redis, runs: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the hashes of those runs that Redis knows, by id, in one question."""
+    ids, pipe = list(runs), connection.pipeline(transaction=False)
+    for run in ids:
+        pipe.hgetall(run_key(run))
+    return {
+        run: {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in raw.items()}
+        for run, raw in zip(ids, pipe.execute(), strict=True)
+        if raw
+    }
 
 
 def holder(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
@@ -375,6 +337,17 @@ def recent(
     return [run for run in found if (not client or run["client"] == client) and (not state or run["state"] == state)]
 
 
+def newest(connection: Redis) -> Iterator[dict[str, Any]]:
+    """Yield runs in the public JSON shape, newest first, for who stops where enough is found."""
+    ids = _ids(connection)
+    for at in range(0, len(ids), 200):
+        yield from snapshot(connection, ids[at : at + 200])
+
+
+def _ids(connection: Redis) -> list[str]:
+    return [cast(str, text_of(run)) for run in cast(list[Any], connection.zrevrange(INDEX, 0, -1))]
+
+
 def find(connection: Redis, text: str) -> str:
     """Return the id of the run meant by an id, a unique beginning of one, or `client/pipeline` (the latest).
 
@@ -383,17 +356,13 @@ def find(connection: Redis, text: str) -> str:
     """
     if connection.exists(run_key(text)):
         return text
-    ids = [cast(str, text_of(run)) for run in cast(list[Any], connection.zrevrange(INDEX, 0, -1))]
     if "/" in text:
-        client, _, pipeline = text.partition("/")
-        for at in range(0, len(ids), 200):
-            for run in snapshot(connection, ids[at : at + 200]):
-                if run["client"] == client and run["pipeline"] == pipeline:
-                    return str(run["run"])
-        raise UnknownName(f"no run of {text} is known", "see rq-etl runs")
-    matches = [run for run in ids if text and run.startswith(text)]
+        named = (run["run"] for run in newest(connection) if f"{run['client']}/{run['pipeline']}" == text)
+        matches = list(islice(named, 1))
+    else:
+        matches = [id for id in _ids(connection) if text and id.startswith(text)]
     if len(matches) > 1:
         raise UnknownName(f"run {text} is not unique: {', '.join(matches[:5])}", "give more characters")
     if not matches:
-        raise UnknownName(f"no run {text} is known", "see rq-etl runs")
-    return matches[0]
+        raise UnknownName(f"no run {'of ' if '/' in text else ''}{text} is known", "see rq-etl runs")
+    return str(matches[0])

@@ -15,6 +15,7 @@ from rq.job import JobStatus
 from rq.utils import now as utc_now
 
 from etl import cron
+from etl.errors import EtlError
 from jobs import runs
 from jobs.job import EtlJob
 from jobs.queue import PREFIX
@@ -35,6 +36,9 @@ def sync(config: "Config", connection: Redis) -> list[dict[str, Any]]:
     Returns:
         What was done: `added`, `changed`, `removed` or `kept`, for each schedule.
     """
+    for raw in _raw_ids(connection):
+        if raw.decode(errors="ignore").encode() != raw:
+            connection.zrem(ENTRIES, raw)  # such an id ends rq-scheduler
     found = _entries(connection)
     done = []
     for client in config.clients.values():
@@ -101,16 +105,21 @@ def start_due(config: "Config", connection: Redis, client: str, pipeline: str, n
     if owner is None or schedule is None:
         _remove(connection, entry_id(client, pipeline))
         return []
+    for needed in config.variants.get((client, pipeline), config.pipelines[pipeline]).needs:
+        if needed in owner.schedule:
+            start_due(config, connection, client, needed, now)  # due at the same moment, it must be waited for
     last = seen(connection, client, pipeline) or now.timestamp()
     moments = cron.due(schedule.cron, owner.timezone, datetime.fromtimestamp(last, UTC), now)
     started = []
     for moment in _wanted(moments, schedule.catchup, now):
         run = run_id(client, pipeline, moment)
         if runs.read(connection, run) is None:
-            resolved = resolve(config, pipeline, client)
-            started.append(
-                holding.submit(connection, resolved, queue=True, run=run, due=cron.local(moment, owner.timezone))
-            )
+            resolved, due = resolve(config, pipeline, client), cron.local(moment, owner.timezone)
+            try:
+                started.append(holding.submit(connection, resolved, queue=True, run=run, due=due))
+            except EtlError:
+                if runs.read(connection, run) is None:  # else someone else was quicker
+                    raise
     see(connection, client, pipeline, moments[-1].timestamp() if moments else last)
     following = cron.following(schedule.cron, owner.timezone, now)[0]
     connection.zadd(ENTRIES, {entry_id(client, pipeline): following.timestamp()}, xx=True)
@@ -158,9 +167,14 @@ def _named(id: str) -> tuple[str, str]:
 
 
 def _entries(connection: Redis) -> dict[str, EtlJob | None]:
-    ids = [raw.decode() for raw in cast(list[bytes], connection.zrange(ENTRIES, 0, -1))]
+    """Return our entries by id, with their jobs; None for one that is gone or can't be read."""
+    ids = [raw.decode(errors="ignore") for raw in _raw_ids(connection)]
     ours = [id for id in ids if id.startswith("schedule-") and id.count("-") == 2]
-    return dict(zip(ours, EtlJob.fetch_many(ours, connection=connection), strict=True))  # type: ignore[arg-type]
+    return dict(zip(ours, EtlJob.fetch_many(ours, connection=connection), strict=True))
+
+
+def _raw_ids(connection: Redis) -> list[bytes]:
+    return cast(list[bytes], connection.zrange(ENTRIES, 0, -1))
 
 
 def _about(job: EtlJob | None) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from etl.staging import Marker, Staging
 from etl.values import parameters
 from jobs import settings
 
+MOMENTS = ("start", "end", "today")  # of a run's specification
+
 
 @dataclass(frozen=True)
 class Work:
@@ -146,6 +148,6 @@ def _spec(url: str, client: str, run: str, attempt: str) -> tuple[Pipeline, Plan
             "the worker must use the staging of the etl.toml that the run was submitted with (ETL_CONFIG)",
         )
     pipeline = Pipeline.model_validate(spec["pipeline"])
-    start, end = (datetime.fromisoformat(spec[key]) if spec[key] else None for key in ("start", "end"))
-    context = Context(client=pipeline.client, run=run, params=pipeline.params, start=start, end=end)
+    start, end, today = (datetime.fromisoformat(spec[key]) if spec.get(key) else None for key in MOMENTS)
+    context = Context(pipeline.client, run, pipeline.params, start, end, today)
     return pipeline, Plan.model_validate(spec["plan"]), context, bool(spec.get("full_refresh"))

@@ -103,6 +103,12 @@ def test_a_span_without_sense_is_refused(start: str, end: str, every: str) -> No
         backfill.windows(start, end, every, "UTC")
 
 
+def test_the_last_window_may_end_with_the_calendar() -> None:
+    """A step that leads beyond it ends where the span does."""
+    [window] = backfill.windows("9999-12-30", "9999-12-31", "30d", "UTC")
+    assert window.end.date().isoformat() == "9999-12-31"
+
+
 def test_each_window_is_one_run_in_order(connection: Redis, config: Config, claims: Pipeline) -> None:
     ids = submit(connection, config, claims)
     assert states(connection, ids) == ["queued", "held", "held", "held"]

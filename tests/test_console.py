@@ -71,18 +71,6 @@ def test_kinds_of_rows_that_never_occur_take_no_place(terminal: Callable[[int], 
     assert "dropped" in lines(file)[0]
 
 
-def test_progress_fits_a_narrow_and_a_low_terminal(terminal: Callable[[int], io.StringIO]) -> None:
-    """A line for each run as far as there is room, trouble first, and one for all of them."""
-    file = terminal(80)
-    found = [run(client=f"client{number}", state="running" if number else "failed") for number in range(30)]
-    console.out().print(console._progress(found, 3.2, 10))
-    shown = lines(file)
-    assert max(map(len, shown)) <= 80
-    assert shown[1].startswith("client0")
-    assert "20 more" in shown[11]
-    assert shown[-1].startswith("360 of 720 partitions, 45,000,000 rows read, 3 s")
-
-
 def test_a_failure_is_what_and_where_and_then_the_cure(terminal: Callable[[int], io.StringIO]) -> None:
     """Two lines, the file named once."""
     error = "inbox/a.csv: no column id\n  rename it"

@@ -295,6 +295,7 @@ def test_a_failed_run_is_retried_after_a_fix(house: Project, url: str, work: Cal
     run = house("show acme/claims --json").json
     check_run(run)
     assert run["attempt"] == 2
+    assert run["started"] >= failed["finished"]
     assert house.rows("select margin from claims where claim_id = 'Ü0020'") == [(61.5,)]
     assert house("retry acme/claims").code == 1
     assert "succeeded" in house("retry acme/claims").err

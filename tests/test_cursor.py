@@ -339,3 +339,40 @@ def test_incremental_runs_equal_a_full_load(
         expected = source.execute("SELECT id, name FROM claims ORDER BY id").fetchall()
     if expected:
         assert ask(f"sqlite:///{root}/w.db", COPIED) == expected
+
+
+BERLIN = """
+[settings]
+staging = "staging"
+[targets.warehouse]
+url = "{target}"
+[pipelines.claims]
+extract = {{ {source}, cursor = "updated_at" }}
+load = {{ target = "warehouse", table = "loaded", mode = "{mode}"{key} }}
+columns = {{ id = {{ type = "integer" }}, updated_at = {{ type = "timestamp", unique = true }} }}
+[clients.acme]
+timezone = "Europe/Berlin"
+"""
+ROWS = ((1, "2026-04-10 08:59"), (2, "2026-04-10 10:30"), (3, "2026-04-10 14:00"))
+
+
+@pytest.mark.parametrize(("mode", "key"), [("merge", ', key = ["id"]'), ("append", "")])
+@pytest.mark.parametrize("kind", ["csv", "timestamp", "timestamptz"])
+def test_a_time_that_is_set_without_a_zone_is_the_clients(
+    etl_: Project, pg_url: str, kind: str, mode: str, key: str
+) -> None:
+    """At ten in Berlin, whatever the source makes of zones; no row after it is lost, and none comes twice."""
+    text = {"target": pg_url, "mode": mode, "key": key}
+    if kind == "csv":
+        lines = "".join(f"{id},{moment}\n" for id, moment in ROWS)
+        etl_.config(BERLIN.format(source='type = "csv", path = "claims.csv", settle = 0', **text))
+        (etl_.root / "claims.csv").write_text("id,updated_at\n" + lines)
+    else:
+        etl_.config(BERLIN.format(source=f'type = "sql", url = "{pg_url}", table = "claims"', **text))
+        tell(pg_url, f"CREATE TABLE claims (id integer PRIMARY KEY, updated_at {kind})")
+        zone = "+02" if kind == "timestamptz" else ""
+        tell(pg_url, *(f"INSERT INTO claims VALUES ({id}, '{moment}{zone}')" for id, moment in ROWS))
+    etl_("cursor set claims --client acme", "2026-04-10T10:00:00")
+    loaded = [etl_.run()["rows"]["loaded"] for _ in range(2)]
+    assert loaded == [2, 0]
+    assert [int(id) for (id,) in ask(pg_url, "SELECT id FROM loaded ORDER BY id")] == [2, 3]

@@ -66,6 +66,7 @@ def test_an_odd_delivery_is_refused_whole_where_the_pipeline_says_so(run: Any, t
     found = run('{ rows = [10, 100], otherwise = "fail" }', *files)
     assert found["state"] == "failed"
     assert "3 rows were delivered, 10 to 100 were expected" in found["error"]
+    assert found["warnings"] == []  # told once
     assert loaded(tmp_path) == 0
 
 

@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from etl.config import load_config
-from etl.errors import AlreadyRunning, ConfigError
+from etl.errors import AlreadyRunning, ConfigError, EtlError, StagingFailed
 from etl.pipeline import Config, needed_first, resolve
 from jobs import graph, holding, project, runs
 from jobs.inprocess import InProcessWorker
@@ -80,6 +80,46 @@ def test_a_run_fails_at_once_where_the_needed_pipeline_never_ran_or_failed_last(
     assert state(connection, submit(connection, config, "claims")) == ("failed", error)
 
 
+def test_a_run_that_never_started_is_retried_behind_what_it_needs(connection: Redis, config: Config) -> None:
+    """It is refused while that has not been put right."""
+    patients = submit(connection, config, "patients")
+    claims, later = submit(connection, config, "claims"), submit(connection, config, "claims", queue=True)
+    graph.cancel(connection, patients)
+    work(connection)
+    assert state(connection, claims)[0] == state(connection, later)[0] == "failed"
+    with pytest.raises(EtlError, match=f"whose latest run {patients} was canceled"):
+        graph.retry(config, connection, claims)
+    assert graph.retry(config, connection, patients)[0] == patients
+    assert graph.retry(config, connection, claims) == (claims, [])
+    assert state(connection, claims) == ("held", None)
+    work(connection)
+    assert state(connection, patients) == state(connection, claims) == ("succeeded", None)
+    graph.retry(config, connection, later)
+    work(connection)
+    assert state(connection, later) == ("succeeded", None)
+
+
+def test_a_held_run_whose_start_fails_is_tried_again_and_then_fails(
+    connection: Redis, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for ever, and can be retried."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StagingFailed("staging is full")
+
+    submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    monkeypatch.setattr(holding, "DELAYS", (0, 0))
+    with monkeypatch.context() as broken:
+        broken.setattr(graph, "submit", refuse)
+        work(connection)
+        holding.release(connection)
+    assert state(connection, claims) == ("failed", "start: staging is full")
+    graph.retry(config, connection, claims)
+    work(connection)
+    assert state(connection, claims) == ("succeeded", None)
+
+
 def test_a_need_is_the_same_clients(connection: Redis, config: Config) -> None:
     submit(connection, config, "patients", "north")
     assert state(connection, submit(connection, config, "claims"))[0] == "failed"
@@ -143,3 +183,28 @@ def test_needs_that_lead_back_or_nowhere_are_mistakes(tmp_path: Path) -> None:
     assert "pipelines.claims.needs: leads back to itself" in told
     assert "pipelines.patients.needs: there is no pipeline patience" in told
     assert "clients.north.pipelines: claims needs patients, which the client doesn't have" in told
+
+
+def test_the_pass_asks_for_a_thousand_held_runs_as_often_as_for_one(
+    connection: Redis, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backfill may hold that many, and every few seconds one worker looks whether their wait is over."""
+    questions = []
+    take = connection.connection_pool.get_connection
+
+    def taken(*args: object, **options: object) -> object:
+        questions.append(1)
+        return take(*args, **options)
+
+    submit(connection, config, "patients")
+    counted = []
+    for _ in range(3):
+        for _ in range(5):
+            submit(connection, config, "patients", queue=True)
+        with monkeypatch.context() as watched:
+            watched.setattr(connection.connection_pool, "get_connection", taken)
+            holding.release(connection)
+        counted.append(len(questions))
+        questions.clear()
+    assert counted[0] == counted[1] == counted[2] > 0
+    assert len(runs.held(connection)) == 15

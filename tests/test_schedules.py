@@ -13,8 +13,8 @@ from rq_scheduler import Scheduler
 
 from etl import cron
 from etl.config import load_config
-from etl.pipeline import Config
-from jobs import project, runs, schedules, stages
+from etl.pipeline import Config, resolve
+from jobs import graph, holding, project, runs, schedules, stages
 from jobs.inprocess import InProcessWorker
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
@@ -114,6 +114,30 @@ def test_what_was_missed_while_down_is_caught_up_as_the_schedule_says(
     assert schedules.start_due(config, connection, "acme", "claims", now) == []
 
 
+def test_a_retry_looks_for_the_file_of_the_day_that_was_due(connection: Redis, project_of: Any, tmp_path: Path) -> None:
+    """And gives functions the lookup of that day, whenever it is retried."""
+    (tmp_path / "dated.py").write_text(
+        "def named(df, names):\n    return df.merge(names, on='id').set_index(df.index)\n"
+    )
+    project_of(acme())
+    toml = (tmp_path / "etl.toml").read_text().replace('"{client}.csv"', '"{client}-{date}.csv"')
+    toml = toml.replace('missing = "ok"', 'missing = "fail"').replace("[settings]", '[settings]\nmodules = ["dated"]')
+    toml = toml.replace("columns = {", 'transform = ["dated:named"]\ncolumns = {', 1)
+    toml += '\n[pipelines.claims.lookups]\nnames = { type = "csv", path = "names-{date}.csv", settle = 0 }\n'
+    (tmp_path / "etl.toml").write_text(toml)
+    config = load_config(tmp_path / "etl.toml")
+    due = datetime(2026, 6, 2, 0, 30, tzinfo=UTC)
+    schedules.see(connection, "acme", "claims", due.timestamp() - 60)
+    [run] = schedules.start_due(config, connection, "acme", "claims", due)
+    assert "no file matches acme-2026-06-02.csv" in runs.snapshot(connection, [run])[0]["error"]
+    (tmp_path / "acme-2026-06-02.csv").write_text("id\n1\n")
+    (tmp_path / "names-2026-06-02.csv").write_text("id,name\n1,one\n")
+    graph.retry(config, connection, run)
+    work(connection)
+    [told] = runs.snapshot(connection, [run])
+    assert (told["state"], told["rows"]["loaded"]) == ("succeeded", 1), told
+
+
 def test_a_start_that_is_repeated_or_dies_half_way_starts_nothing_twice(connection: Redis, project_of: Any) -> None:
     config = project_of(acme("all"))
     before = datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp()
@@ -126,17 +150,46 @@ def test_a_start_that_is_repeated_or_dies_half_way_starts_nothing_twice(connecti
     assert sorted(run["run"] for run in runs.recent(connection)) == sorted(first)
 
 
+BROKEN = {
+    "broken": {"created_at": "never", "data": b"\x80garbage", "origin": "x"},
+    "worse": {"data": b"[1]", "meta": b"\xff"},
+    "no_data": {"foo": "bar"},
+    "no_timeout": {"data": b"[1]", "timeout": "soon"},
+    "no_parents": {"data": b"[1]", "dependency_ids": "5"},
+    "a_list": {"data": b"[1]", "meta": b"[1]"},
+    "a_number": {"data": b"[1]", "meta": b"5"},
+    "no_interval": {"data": b"[1]", "meta": b'{"interval": "soon"}'},
+    "no_repeat": {"data": b"[1]", "meta": b'{"repeat": "often"}'},
+    "no_cron": {"data": b"[1]", "meta": b'{"cron_string": "at dawn"}'},
+    "imports": {"data": b"[1]", "meta": b'{"queue_class_name": "os.system"}'},
+}
+
+
 def test_an_entry_that_cant_be_read_stops_no_other(fake_redis: Redis, project_of: Any) -> None:
     config = project_of(acme())
     with freeze_time("2026-06-01 12:00:00") as clock:
         schedules.sync(config, fake_redis)
-        fake_redis.hset("rq:job:broken", mapping={"created_at": "never", "data": b"\x80garbage", "origin": "x"})
-        fake_redis.hset("rq:job:worse", mapping={"data": b"[1]", "meta": b"\xff"})
-        fake_redis.zadd(schedules.ENTRIES, {"broken": 0, "worse": 1, "gone": 2})
+        for id, content in BROKEN.items():
+            fake_redis.hset(f"rq:job:{id}", mapping=content)  # type: ignore[arg-type]
+        fake_redis.zadd(schedules.ENTRIES, {**dict.fromkeys(BROKEN, 0), "gone": 2})
         clock.move_to("2026-06-02 00:31:00")
         scheduler(fake_redis).enqueue_jobs()
         work(fake_redis)
         assert len(runs.recent(fake_redis)) == 1
+
+
+def test_sync_does_away_with_entries_that_cant_be_read(connection: Redis, project_of: Any) -> None:
+    config = project_of(acme())
+    ours = [schedules.entry_id("acme", "claims"), schedules.entry_id("other", "claims")]
+    for id, content in zip(ours, BROKEN.values(), strict=False):
+        connection.hset(f"rq:job:{id}", mapping=content)  # type: ignore[arg-type]
+        connection.zadd(schedules.ENTRIES, {id: 0})
+    connection.zadd(schedules.ENTRIES, {b"\xff\xfe": 1})
+    assert [line["synced"] for line in schedules.listing(config, connection)] == [False]
+    done = [(line["client"], line["action"]) for line in schedules.sync(config, connection)]
+    assert done == [("acme", "added"), ("other", "removed")]
+    assert [line["synced"] for line in schedules.listing(config, connection)] == [True]
+    assert connection.zrange(schedules.ENTRIES, 0, -1) == [ours[0].encode()]
 
 
 def test_a_lost_start_is_woken_again(fake_redis: Redis, project_of: Any) -> None:
@@ -199,3 +252,50 @@ def test_a_week_of_200_clients_in_12_zones_over_a_clock_change_starts_every_mome
     }
     assert set(submitted) == expected
     assert set(submitted.values()) == {1}
+
+
+NEEDS = """
+[pipelines.admitted]
+needs = ["visits"]
+extract = { type = "csv", path = "{client}.csv", settle = 0, missing = "ok" }
+load = { target = "warehouse", table = "admitted" }
+columns = { id = { required = true } }
+[pipelines.visits]
+extract = { type = "csv", path = "{client}.csv", settle = 0, missing = "ok" }
+load = { target = "warehouse", table = "visits" }
+columns = { id = { required = true } }
+[clients.acme]
+schedule = { admitted = "0 2 * * *", visits = "0 2 * * *" }
+"""
+
+
+@pytest.mark.parametrize("first", ["admitted", "visits"])
+def test_of_two_that_are_due_together_the_one_that_needs_the_other_waits_for_it(
+    connection: Redis, project_of: Any, first: str
+) -> None:
+    """Whichever of them rq-scheduler wakes first, and although the night before was fine."""
+    config = project_of(NEEDS)
+    nights = [datetime(2026, 6, day, 2, tzinfo=UTC) for day in (2, 3)]
+    for name in ("admitted", "visits"):
+        schedules.see(connection, "acme", name, nights[0].timestamp() - 60)
+    for night in nights:
+        for name in sorted(("admitted", "visits"), key=lambda name: name != first):
+            schedules.start_due(config, connection, "acme", name, night + timedelta(seconds=3))
+        assert [runs.read(connection, run)["pipeline"] for run in runs.held(connection)] == ["admitted"]  # type: ignore[index]
+        work(connection)
+    assert Counter((run["pipeline"], run["state"]) for run in runs.recent(connection)) == {
+        ("admitted", "succeeded"): 2,
+        ("visits", "succeeded"): 2,
+    }
+
+
+def test_a_moment_that_two_workers_start_at_once_is_one_run(connection: Redis, project_of: Any) -> None:
+    """The second finds the run of the first, also where that came between its look and its submission."""
+    config = project_of(acme())
+    moment = datetime(2026, 6, 2, 0, 30, tzinfo=UTC)
+    run = schedules.run_id("acme", "claims", moment)
+    resolved = resolve(config, "claims", "acme")
+    assert [holding.submit(connection, resolved, queue=True, run=run, due=moment) for _ in range(2)] == [run, run]
+    assert graph.submit(connection, resolved, run=run, due=moment) == run
+    work(connection)
+    assert [each["state"] for each in runs.recent(connection)] == ["succeeded"]

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from etl import cron
-from jobs import project, runs, status
+from jobs import project, runs, schedules, status
 from jobs.session import Session
 
 TOML = """
@@ -41,9 +41,10 @@ def session(fake_redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return Session(tmp_path / "etl.toml", fake_redis)
 
 
-def succeeded(connection: Redis, client: str, pipeline: str, at: datetime) -> None:
+def succeeded(connection: Redis, client: str, pipeline: str, at: datetime, start: str = "") -> None:
     run = runs.new_id()
     fields: dict[Any, Any] = {"client": client, "pipeline": pipeline, "state": "succeeded", "ended": at.timestamp()}
+    fields["start"] = start
     connection.hset(runs.run_key(run), mapping={**fields, "started": at.timestamp(), "created": at.timestamp()})
     connection.zadd(runs.INDEX, {run: time.time()})
 
@@ -73,6 +74,26 @@ def test_a_success_older_than_the_pipeline_expects_is_late(session: Session) -> 
     succeeded(session.connection, "acme", "fresh", NOW - timedelta(hours=5))
     assert lines(session)["acme", "fresh"]["late"] == 3 * 3600
     assert lines(session)["north", "fresh"]["late"] is None
+
+
+def test_a_backfill_does_not_hide_that_the_night_has_failed(session: Session) -> None:
+    """What was loaded is a window of the past; it is shown, and the schedule is late all the same."""
+    succeeded(session.connection, "acme", "claims", NOW - timedelta(hours=32))
+    succeeded(session.connection, "acme", "claims", NOW - timedelta(hours=1), start="2026-01-01T00:00:00+01:00")
+    found = lines(session)["acme", "claims"]
+    assert (found["age"], found["late"]) == (3600, 9 * 3600)
+
+
+def test_a_new_schedule_is_not_late_before_its_first_moment(session: Session) -> None:
+    """The moments that its line would have named before it was synced are not due."""
+    synced = NOW - timedelta(hours=1)
+    schedules.see(session.connection, "acme", "claims", synced.timestamp())
+    fields: dict[Any, Any] = {"client": "acme", "pipeline": "claims", "state": "queued"}
+    session.connection.hset(runs.run_key("byhand"), mapping=fields)
+    session.connection.zadd(runs.INDEX, {"byhand": time.time()})
+    assert lines(session)["acme", "claims"]["late"] is None
+    assert lines(session)["north", "claims"]["late"] == 9 * 3600
+    assert lines(session, NOW + timedelta(days=1))["acme", "claims"]["late"] == 9 * 3600
 
 
 @pytest.mark.parametrize("day", ["2026-03-29", "2026-03-30", "2026-10-25", "2026-10-26", "2026-06-01"])

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from etl.cursor import Cursor, Span, back, below, is_strict, read
+from etl.cursor import Cursor, Span, back, below, is_strict, placed, read
 from etl.errors import ConfigError
 from etl.pipeline import Pipeline, SqlExtract
 from etl.plan import Piece
@@ -104,7 +104,7 @@ def values(
     found["_etl_low"], found["_etl_high"] = piece.keys
     if span.since is not None:
         since = back(span.since, config.overlap)
-        found["_etl_since"], found["since"] = _bound(since, postgres), _bound(below(since), postgres)
+        found["_etl_since"], found["since"] = (_bound(value, zone, postgres) for value in (since, below(since)))
     elif "start" in found:
         found["since"] = found["start"]
     elif ends is not None:
@@ -114,7 +114,7 @@ def values(
     elif ends is not None:
         found["until"] = ends[1]
     if span.until is not None:
-        found["_etl_until"] = _bound(span.until, postgres)
+        found["_etl_until"] = _bound(span.until, zone, postgres)
         found["until"] = found.get("end") or found["_etl_until"]
     for name in parameters(config.query):
         if name not in found:
@@ -159,8 +159,13 @@ def _moment(moment: datetime, zone: ZoneInfo, postgres: bool) -> str:
     return f"{local:%Y-%m-%d}" if local.time() == datetime.min.time() else f"{local:%Y-%m-%d %H:%M:%S}"
 
 
-def _bound(cursor: Cursor, postgres: bool) -> Any:
-    """Return a cursor's value as it is bound: PostgreSQL takes a text for what it is compared with."""
+def _bound(cursor: Cursor, zone: ZoneInfo, postgres: bool) -> Any:
+    """Return a cursor's value as it is bound: PostgreSQL takes a text for what it is compared with.
+
+    A time without a zone is one of the pipeline's. Beside a column without zones PostgreSQL looks at the clock alone.
+    """
+    if postgres and cursor.kind == "timestamp":
+        return placed(read(cursor), zone).isoformat()
     if postgres or cursor.kind not in ("integer", "number", "decimal"):
         return cursor.value
     value = read(cursor)

@@ -65,7 +65,7 @@ def advance(connection: sa.Connection, pipeline: Pipeline, run: str, move: Move)
             f"the cursor of {pipeline.client}/{pipeline.name} has moved since run {run} read it: nothing was appended",
             "run the pipeline again; to load all of it, empty the table and clear the cursor first",
         )
-    moved = later(now, move.latest)
+    moved = later(now, move.latest, pipeline.timezone)
     if moved != now and moved is not None:
         _write(connection, book, pipeline, moved, run)
 

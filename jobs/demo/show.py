@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl.pipeline import resolve
-from jobs import console, graph, project, rejects, settings
+from jobs import console, graph, progress, project, rejects, settings
 from jobs.demo.generate import generate
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(shared: "Shared", folder: Path, rows: int | None) -> int:
             ids[client] = graph.submit(session.connection, resolved)
         if not shared.json:
             print(f"three clients' claims in {folder}/inbox, {_workers(session)}", flush=True)
-        found = console.watch(session, list(ids.values()), quiet=shared.json)
+        found = progress.watch(session, list(ids.values()), quiet=shared.json)
         reasons = {run["client"]: rejects.counted(session, run["run"]) for run in found}
     finally:
         session.close()
