@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from jobs.session import worker_command
+from jobs.crew import worker_command
 from jobs.settings import worker_variables
 from tests.conftest import as_postgres, die_with_parent, postgres_program
 
