@@ -215,7 +215,12 @@ def wait(run: str) -> None:
     """Wait until a run has ended."""
     from jobs import commands
 
-    sys.exit(commands.wait(shared.session(workers=0), [run], as_json=shared.json))
+    session = shared.session()  # where the Redis is ours, nobody else works on what a killed command has left there
+    try:
+        code = commands.wait(session, [run], as_json=shared.json)
+    finally:
+        session.close()
+    sys.exit(code)
 
 
 @cli.command()
@@ -305,14 +310,15 @@ def misused(exc: click.ClickException) -> int:
 
 def fail(exc: Exception) -> int:
     """Tell an error to the user and return the exit code; what is not theirs to mend keeps its traceback."""
-    from redis.exceptions import AuthenticationError, ConnectionError, OutOfMemoryError, TimeoutError
+    from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
 
     from etl.errors import BrokerUnreachable, EtlError
+    from jobs import broker
 
     if isinstance(exc, ConnectionError | TimeoutError | AuthenticationError):
         exc = BrokerUnreachable("Redis went away", "start it, or see rq-etl doctor")
-    if isinstance(exc, OutOfMemoryError):
-        exc = BrokerUnreachable("Redis is out of memory", "raise its maxmemory, or shorten settings.history")
+    if isinstance(exc, broker.FULL):
+        exc = broker.full(exc)
     if not isinstance(exc, EtlError):
         raise exc
     tell(exc)

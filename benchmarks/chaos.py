@@ -7,7 +7,8 @@ Four workers, a private redis-server (AOF), a private PostgreSQL and rqscheduler
 started again, as a supervisor would, while appends, merges and replaces of dirty files run for several clients. Runs
 that fail are retried as an operator would; runs that Redis has lost are submitted again. The truth is worked out from
 the files by csv and pandas alone. Prints what was done and found as JSON; the exit code is 1 where a row is lost or
-doubled, a count is wrong, or a job is stuck. Two loops of `rq info` look on.
+doubled, a count is wrong, a job is stuck, or a page of the dashboard is broken. Two loops of `rq info` and a browser
+at the dashboard look on.
 """
 
 import argparse
@@ -178,7 +179,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
     dice = random.Random(options.seed)
     clients = [f"c{number}" for number in range(1, options.clients + 1)]
     queues = [f"etl-{client}" for client in (*clients, "cron")] if options.plain_rq else None
-    world = World(folder, 4, lease=options.lease, fsync=options.fsync, plain=queues)
+    world = World(folder, 4, [*clients, "cron"], lease=options.lease, fsync=options.fsync, plain=queues)
     data.write_project(folder, world.url, clients, options.drag)
     os.environ["ETL_CONFIG"] = str(folder / "etl.toml")
     project.use(None)
@@ -214,8 +215,9 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
             "seed": options.seed,
             "seconds": round(seconds),
             "seconds until all had ended": round(left, 1),
-            "kills": killer.kills.total(),
-            "kills by kind": dict(sorted(killer.kills.items())),
+            "strikes": killer.kills.total(),
+            "of them SIGKILL": killer.sigkills,
+            "strikes by kind": dict(sorted(killer.kills.items())),
             **storm.tally,
             "scheduled runs": len(runs.recent(world.connection, client="cron")),
             "recoveries": sum(len(spans) for spans in recovered.seconds.values()),
@@ -227,6 +229,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
             "slowest of all": recovered.worst(),
             "never went on": [struck.job for struck in recovered.waiting],
             "errors of failed partitions": dict(storm.errors.most_common(12)),
+            "pages of the dashboard by status": dict(sorted(world.browser.answers.items())) if world.browser else {},
             "worker starts": sum(worker.starts for worker in world.workers),
             "shadow tables left": check.shadows(world.url),
             "wrong": verdict.wrong[:20],
@@ -235,7 +238,8 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
             "doubled rows": verdict.doubled,
             "stuck jobs": len(stuck),
         }
-        return report, verdict.is_clean and not stuck
+        broken = bool(world.browser and world.browser.answers["500"])
+        return report, verdict.is_clean and not stuck and not broken
     finally:
         world.stop()
 

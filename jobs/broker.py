@@ -2,17 +2,15 @@
 
 import atexit
 import contextlib
-import ctypes
 import fcntl
 import os
 import shutil
 import signal
 import stat
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from redis import Redis
+from redis._parsers.base import BaseParser
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -29,14 +28,25 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
     TimeoutError,
 )
 from redis.retry import Retry
 
 from etl.errors import BrokerUnreachable, ConfigError
+from jobs.spawn import spawn
 
+
+class CannotWriteError(ResponseError):
+    """Redis takes no data, since it can't write to its own disk."""
+
+
+# redis-py has no class for it, and makes what it raises from this table.
+BaseParser.EXCEPTION_CLASSES["MISCONF"] = CannotWriteError
+
+FULL = (OutOfMemoryError, CannotWriteError)
+AWAY = (ConnectionError, TimeoutError, ReadOnlyError, *FULL)  # what waiting may cure
 OLDEST = (6, 2)
-AWAY = (ConnectionError, TimeoutError, OutOfMemoryError, ReadOnlyError)  # what waiting may cure
 SERVERS = ("redis-server", "valkey-server")
 SOCKET_PATH = 100  # bytes; the kernel takes 107
 PATIENCE = 10.0  # seconds a private server may take to start
@@ -56,13 +66,24 @@ class Broker:
     url: str = field(repr=False)
     kind: Literal["set", "private", "in-process"]
     owned: bool = False
-    _stop: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    _server: "_Server | None" = field(default=None, repr=False)
+
+    def keep(self) -> None:
+        """Start the server again where it is this process's own and has died.
+
+        Raises:
+            BrokerUnreachable: It does not start.
+        """
+        if self._server is not None:
+            self._server.keep()
 
     def close(self) -> None:
         """Close the connection, and stop the server if it is this process's own."""
         self.connection.close()
-        while self._stop:
-            self._stop.pop()()
+        if self._server is not None:
+            atexit.unregister(self.close)
+            _stop(self._server.process)
+            self._server = None
 
 
 def connect(url: str | None, folder: Path, *, start: bool = True) -> Broker:
@@ -131,8 +152,10 @@ def examine(connection: Redis) -> Facts:
     """Ask a Redis for what runs depend on.
 
     Raises:
+        CannotWriteError: It takes no data.
         RedisError: It can't be asked.
     """
+    connection.ping()  # which Redis refuses, as it does writes
     info = connection.info()
     seconds, micros = connection.time()
     return Facts(
@@ -159,7 +182,8 @@ def _dial(url: str) -> Redis:
     try:
         with once:
             version = _version(once.info("server"))
-            once.ping()  # refused, other than info, until a server that has just started has read its data
+            with contextlib.suppress(CannotWriteError):  # what it knows can be read all the same
+                once.ping()  # refused, other than info, until a server that has just started has read its data
     except (AuthenticationError, NoPermissionError) as error:
         raise BrokerUnreachable(
             f"Redis at {shown(url)} refuses the user or password", "correct the part before the @ in REDIS_URL"
@@ -176,6 +200,16 @@ def _dial(url: str) -> Redis:
             f"Redis at {shown(url)} is version {'.'.join(map(str, version))}, too old", "6.2 or newer is needed"
         )
     return connection
+
+
+def full(error: Exception) -> BrokerUnreachable:
+    """Return what to tell of a Redis that has no room."""
+    if isinstance(error, CannotWriteError):
+        return BrokerUnreachable(
+            "Redis takes no data: it can't write to its disk",
+            "make room there (redis-cli config get dir); what waits goes on by itself",
+        )
+    return BrokerUnreachable("Redis is out of memory", "raise its maxmemory, or shorten settings.history")
 
 
 def _reason(error: Exception) -> str:
@@ -202,6 +236,26 @@ def _address(connection: Redis) -> str:
 # --- the private server ---
 
 
+@dataclass
+class _Server:
+    """A private server of this process's own."""
+
+    program: str
+    home: Path
+    socket: Path
+    process: subprocess.Popen[bytes]
+
+    def keep(self) -> None:
+        if self.process.poll() is None:
+            return
+        with _locked(self.home / "lock"):
+            with contextlib.suppress(BrokerUnreachable):  # another command of this folder may have started one
+                _dial(f"unix://{self.socket}").close()
+                return
+            self.process, connection = _launch(self.program, self.home, self.socket)
+            connection.close()
+
+
 def _private(program: str, folder: Path, start: bool) -> Broker:
     home = folder.resolve() / ".rq-etl" / "redis"
     socket = _socket(home)
@@ -215,19 +269,8 @@ def _private(program: str, folder: Path, start: bool) -> Broker:
             return Broker(_dial(url), url, "private")
         if not start:
             raise _nobody(folder)
-        process = _serve(program, home, socket)
-        try:
-            connection = _await(process, url, home)
-        except BaseException:
-            _stop(process)
-            raise
-    broker = Broker(connection, url, "private", owned=True)
-
-    def stop() -> None:
-        atexit.unregister(broker.close)
-        _stop(process)
-
-    broker._stop.append(stop)
+        process, connection = _launch(program, home, socket)
+    broker = Broker(connection, url, "private", owned=True, _server=_Server(program, home, socket, process))
     atexit.register(broker.close)
     return broker
 
@@ -256,6 +299,16 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _launch(program: str, home: Path, socket: Path) -> tuple[subprocess.Popen[bytes], Redis]:
+    """Start a server and wait until it answers."""
+    process = _serve(program, home, socket)
+    try:
+        return process, _await(process, f"unix://{socket}", home)
+    except BaseException:
+        _stop(process)
+        raise
+
+
 def _serve(program: str, home: Path, socket: Path) -> subprocess.Popen[bytes]:
     options = {
         "port": "0",
@@ -269,26 +322,7 @@ def _serve(program: str, home: Path, socket: Path) -> subprocess.Popen[bytes]:
     }
     command = [program, *(word for name, value in options.items() for word in (f"--{name}", value))]
     with (home / "redis.log").open("wb") as log:
-        # Its own session: Ctrl-C is for us, who need it until the last job has ended.
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=end_with_owner(signal.SIGTERM),
-        )
-
-
-def end_with_owner(number: signal.Signals) -> Callable[[], None]:
-    """Return what a child process calls so that the kernel signals it when this process is gone, however it went."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-    def ask() -> None:
-        if library is not None:
-            library.prctl(1, int(number))  # PR_SET_PDEATHSIG
-
-    return ask
+        return spawn(command, signal.SIGTERM, stdout=log, stderr=log)
 
 
 def _await(process: subprocess.Popen[bytes], url: str, home: Path) -> Redis:

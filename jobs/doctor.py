@@ -90,7 +90,7 @@ def mend(config: str | None, redis: str | None) -> list[Finding]:
     except EtlError as exc:
         findings.append(_error("sweep", exc))
     except RedisError as exc:
-        findings.append(_failure("pass", f"Redis: {type(exc).__name__}", "see its log", 3))
+        findings.append(_refused("pass", "Redis", exc))
     finally:
         if found is not None:
             found.close()
@@ -246,9 +246,15 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
         yield _workers(found.connection)
         yield from _schedules(found.connection, config)
     except RedisError as exc:
-        yield _failure("redis", f"Redis at {broker.shown(found.url)}: {type(exc).__name__}", "see its log", 3)
+        yield _refused("redis", f"Redis at {broker.shown(found.url)}", exc)
     finally:
         found.close()
+
+
+def _refused(check: str, where: str, exc: RedisError) -> Finding:
+    if isinstance(exc, broker.FULL):
+        return _error(check, broker.full(exc))
+    return _failure(check, f"{where}: {type(exc).__name__}", "see its log", 3)
 
 
 def _private() -> Finding:

@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 
 from redis import Redis, WatchError
 from redis.client import Pipeline as RedisPipeline
-from redis.exceptions import OutOfMemoryError
 from rq import Retry
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
@@ -25,7 +24,7 @@ from etl.errors import AlreadyRunning, BadSource, BrokerUnreachable, EtlError, S
 from etl.pipeline import Config, Pipeline, resolve
 from etl.plan import Partition, Plan, plan
 from etl.staging import STAGES, Staging
-from jobs import holding, resume, runs
+from jobs import broker, holding, resume, runs
 from jobs.job import EtlJob
 from jobs.queue import PREFIX, FairQueue
 from jobs.work import MOMENTS
@@ -299,10 +298,10 @@ def _enqueue(
                 return
             except WatchError:
                 continue
-            except OutOfMemoryError as exc:  # Redis refuses the whole transaction
+            except broker.FULL as exc:  # Redis refuses the whole transaction
+                why = broker.full(exc)
                 raise BrokerUnreachable(
-                    f"Redis is out of memory: run of {pipeline.client}/{pipeline.name} is not submitted",
-                    "raise its maxmemory, or shorten settings.history",
+                    f"{why.what}: run of {pipeline.client}/{pipeline.name} is not submitted", why.cure
                 ) from exc
 
 

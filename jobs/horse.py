@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 
 from redis import Redis
 from redis.backoff import ConstantBackoff
@@ -74,30 +75,29 @@ class Horse:
         self.ready = False  # once it has imported what it needs: a job's time is counted from then on
         self._sources: dict[str, int] = {}
         self._pipe, theirs = Pipe()
-        leash, self._leash = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                self._leave_to_worker(leash)
+                self._pipe.close()
                 _serve(theirs, connection, preload)
             finally:
                 os._exit(1)
         _lead(self.pid, self.pid)
         theirs.close()
+        self._appoint_keeper()
+
+    def _appoint_keeper(self) -> None:
+        leash, self._leash = os.pipe()
         self._keeper = os.fork()
         if self._keeper == 0:
             try:
-                self._leave_to_worker()
+                self._pipe.close()
+                os.close(self._leash)
                 _keep(leash, self.pid)
             finally:
                 os._exit(1)
         _lead(self._keeper, self.pid)
         os.close(leash)
-
-    def _leave_to_worker(self, *descriptors: int) -> None:
-        self._pipe.close()
-        for descriptor in (self._leash, *descriptors):
-            os.close(descriptor)
 
     def hand(self, id: str, raw: Mapping[bytes, bytes]) -> None:
         """Give the horse a job.
@@ -142,16 +142,18 @@ class Horse:
         except (EOFError, OSError):
             return Outcome("lost")
         # A process that the job left behind holds the pipe open when the horse is dead.
-        return Outcome("lost") if self._is_dead() else None
-
-    def _is_dead(self) -> bool:
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        if _is_dead(self.pid):
+            return Outcome("lost")
+        if _is_dead(self._keeper):
+            os.waitpid(self._keeper, 0)
+            os.close(self._leash)
+            self._appoint_keeper()
+        return None
 
     def kill(self) -> None:
         """Kill the horse and all it started; safe from signal handlers and other threads, and when it is dead."""
         if self.pid:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+            _kill(self.pid)
 
     def bury(self) -> None:
         """Kill the horse and wait until it is gone."""
@@ -166,6 +168,10 @@ class Horse:
             os.close(self._leash)
 
 
+def _is_dead(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def _lead(pid: int, group: int) -> None:
     """Put a process into a process group; parent and child both do it, so that neither has to wait."""
     with contextlib.suppress(OSError):
@@ -177,7 +183,30 @@ def _keep(leash: int, group: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.read(leash, 1)
-    os.killpg(group, signal.SIGKILL)
+    _kill(group)
+
+
+def _kill(horse: int) -> None:
+    """Kill a horse, its process group, and what has left that for a session of its own."""
+    strays = _descendants(horse)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        for stray in strays:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(stray, signal.SIGKILL)
+        os.killpg(horse, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that these have started."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found = children.get(pid, [])
+    for each in found:
+        found += children.get(each, [])
+    return found
 
 
 def _serve(pipe: Connection, connection: Redis, preload: bool) -> None:

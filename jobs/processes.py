@@ -1,16 +1,23 @@
 """Workers as processes: becoming one, listing them, and all of a project's processes under one supervisor."""
 
+import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any
 
 from etl.errors import ConfigError
 from jobs import broker, project, settings
-from jobs.session import Session, worker_command
+from jobs.crew import Crew, worker_command
+from jobs.session import Session
+from jobs.spawn import spawn
+
+LOOK = 0.2  # seconds between looks for processes that have died
 
 
 def workers(session: Session) -> list[dict[str, Any]]:
@@ -38,20 +45,23 @@ def workers(session: Session) -> list[dict[str, Any]]:
 def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> None:
     """Become `rq worker`, or `rq worker-pool` for several, with our classes."""
     found = _server(config, redis)
-    environment = settings.worker_environment(found.url, project.path())
     options = ["--burst"] if burst else []
     if found.owned:
-        ask = broker.end_with_owner(signal.SIGHUP)
-        command = worker_command(*options)
-        processes = [subprocess.Popen(command, env=environment, preexec_fn=ask) for _ in range(count)]
-        try:
-            sys.exit(max(process.wait() for process in processes))
-        finally:
-            found.close()
-    command = worker_command(*options)
-    if count > 1:
-        command = _pool(count, *options)
-    os.execve(command[0], command, environment)
+        sys.exit(_work_beside(found, count, *options))
+    command = _pool(count, *options) if count > 1 else worker_command(*options)
+    os.execve(command[0], command, settings.worker_environment(found.url, project.path()))
+
+
+def _work_beside(server: broker.Broker, count: int, *options: str) -> int:
+    """Run workers for the Redis that ends with this process; returns the exit code."""
+    crew = Crew(server.url, None, *options)
+    crew.start(count)
+    with _until_told(server, crew):
+        while not options:  # all but `--burst`
+            server.keep()
+            crew.replace_dead()
+            time.sleep(LOOK)
+        return crew.wait()
 
 
 # `rq worker-pool` reads no classes from the environment but the worker's.
@@ -71,25 +81,40 @@ def _pool(count: int, *options: str) -> list[str]:
 
 
 def up(config: str | None, redis: str | None, count: int, port: int) -> int:
-    """Run workers and the dashboard until interrupted, each line under its name.
+    """Run workers and the dashboard until interrupted, or until the dashboard ends.
 
     Returns:
         The exit code.
     """
-    from honcho.manager import Manager
-
     found = _server(config, redis)
+    crew = Crew(found.url)
+    command = [sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)]
     environment = settings.worker_environment(found.url, project.path())
-    manager = Manager()
-    manager.add_process("workers", shlex.join(_pool(count)), env=environment)
-    ours = [sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)]
-    manager.add_process("dashboard", shlex.join(ours), env=environment)
-    signal.signal(signal.SIGHUP, lambda *_: manager.terminate())  # the terminal was closed
+    dashboard = spawn(command, signal.SIGTERM, env=environment)
+    crew.start(count)
+    with _until_told(found, crew, dashboard):
+        while dashboard.poll() is None:
+            found.keep()
+            crew.replace_dead()
+            time.sleep(LOOK)
+        return dashboard.returncode
+
+
+@contextlib.contextmanager
+def _until_told(server: broker.Broker, crew: Crew, *others: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Have signals end the block, and then all processes, workers before their Redis."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, leave)
     try:
-        manager.loop()
+        yield
     finally:
-        found.close()
-    return int(manager.returncode or 0)
+        crew.end(*others)
+        server.close()
 
 
 def _server(config: str | None, redis: str | None) -> broker.Broker:

@@ -1,9 +1,6 @@
 """A broker, a configuration and, where the broker is ours, its workers, for the life of a process."""
 
 import atexit
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from redis import Redis
 
-from etl.errors import BrokerUnreachable, EtlError
+from etl.errors import BrokerUnreachable
 from jobs import broker, project, runs, settings
+from jobs.crew import Crew
 
 if TYPE_CHECKING:
     from etl.pipeline import Config
@@ -24,12 +22,6 @@ Answer = TypeVar("Answer")
 
 WORKERS = 2
 PATIENCE = 60.0  # seconds that whoever waits for runs waits for Redis, where it is away
-GOODBYE = 10.0  # seconds that a worker has to finish its job, when the command that started it ends
-GRACE = 3.0  # seconds; a worker that ends sooner than that can't work here
-
-
-class WorkersFailed(EtlError):
-    """The worker processes can't work."""
 
 
 class Session:
@@ -55,7 +47,7 @@ class Session:
     ) -> None:
         project.use(config)
         self._worker: InProcessWorker | None = None
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._crew: Crew | None = None
         self._inline = inline
         if isinstance(redis, Redis):
             self.broker = broker.given(redis)
@@ -87,46 +79,13 @@ class Session:
         return self.in_process or (self.broker.kind == "private" and self.broker.owned)
 
     def start_workers(self, count: int) -> None:
-        """Start worker processes that end with this one."""
-        self._processes += [self._start_worker() for _ in range(count)]
-        self._started = time.monotonic()
-
-    def _start_worker(self) -> subprocess.Popen[bytes]:
-        log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            return subprocess.Popen(
-                worker_command(),
-                env=settings.worker_environment(self.broker.url, project.path()),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=broker.end_with_owner(signal.SIGHUP),  # puts its job back first
-            )
-        finally:
-            os.close(log)
-
-    @property
-    def _log(self) -> Path:
-        folder = project.path().parent / ".rq-etl"
-        folder.mkdir(exist_ok=True)
-        return folder / "workers.log"
-
-    def _replace_dead_workers(self) -> None:
-        """Start a worker for each that has died, so that a job that kills its worker doesn't end the command's work.
-
-        Raises:
-            WorkersFailed: They die as soon as they are started.
-        """
-        for index, process in enumerate(self._processes):
-            if process.poll() is None:
-                continue
-            if time.monotonic() - self._started < GRACE:
-                raise WorkersFailed(
-                    f"the workers ended at once, with exit code {process.returncode}", f"see {self._log}"
-                )
-            self._processes[index] = self._start_worker()
-            self._started = time.monotonic()
+        """Start worker processes that end with this one; what they say is in .rq-etl/workers.log."""
+        if self._crew is None and count:
+            folder = project.path().parent / ".rq-etl"
+            folder.mkdir(exist_ok=True)
+            self._crew = Crew(self.broker.url, folder / "workers.log")
+        if self._crew is not None:
+            self._crew.start(count)
 
     def active(self) -> frozenset[str]:
         """Return the ids of the runs that have not ended, held ones included."""
@@ -153,6 +112,7 @@ class Session:
                         f"Redis has been away for {PATIENCE:.0f} s",
                         "start it: workers go on by themselves, and rq-etl wait waits for the runs again",
                     ) from error
+                self.broker.keep()
                 time.sleep(0.2)
                 continue
             if away is not None:
@@ -162,7 +122,9 @@ class Session:
     def advance(self, seconds: float) -> None:
         """Let work go on for a moment: here, where jobs run in this process, else by waiting."""
         if not self.in_process:
-            self._replace_dead_workers()
+            self.broker.keep()
+            if self._crew is not None:
+                self._crew.replace_dead()
             time.sleep(seconds)
             return
         if self._worker is None:
@@ -173,28 +135,10 @@ class Session:
 
     def close(self) -> None:
         """Stop the workers started here, letting each finish its job, and then the broker."""
-        for process in self._processes:
-            process.send_signal(signal.SIGTERM)
-        for process in self._processes:
-            try:
-                process.wait(timeout=GOODBYE)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGHUP)  # puts its job back
-        for process in self._processes:
-            try:
-                process.wait(timeout=GOODBYE)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        self._processes = []
+        if self._crew is not None:
+            self._crew.end()
         self.broker.close()
         atexit.unregister(self.close)
-
-
-def worker_command(*options: str) -> list[str]:
-    """Return the command line of a stock `rq worker`."""
-    # -P: a folder of the user's own in the working directory hides none of ours.
-    return [sys.executable, "-P", "-m", "rq.cli", "worker", *options]
 
 
 _sessions: dict[tuple[str, object], Session] = {}

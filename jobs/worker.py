@@ -22,13 +22,14 @@ from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 
 from jobs import lua, project, settings
-from jobs.broker import AWAY, end_with_owner
+from jobs.broker import AWAY
 from jobs.horse import Horse
 from jobs.inprocess import InProcessWorker
 from jobs.job import EtlJob
 from jobs.queue import FairQueue, Line
 from jobs.reconcile import reap, reconcile, request_sweep, take_turn
 from jobs.settle import Outcome, settle
+from jobs.spawn import end_with_owner
 
 Answer = TypeVar("Answer")
 
@@ -71,8 +72,9 @@ class Worker(RQWorker):
     def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:
         """Work until told to stop, or until there is nothing to do where `burst` is true."""
         options["with_scheduler"] = False
-        if multiprocessing.parent_process() is not None:  # one of a pool, which no one would stop without it
-            end_with_owner(signal.SIGTERM)()
+        pool = multiprocessing.parent_process()
+        if pool is not None:  # no one would stop this worker without it
+            end_with_owner(signal.SIGTERM, pool.pid)()
         self._install_signal_handlers()  # now, not after registering: a pool sends its signal once
         self.connection.set_retry(Retry(NoBackoff(), 1))  # our loops wait for Redis
         self._saddle()
@@ -289,11 +291,19 @@ class Worker(RQWorker):
     def _shutdown(self) -> None:
         """First signal: finish the job in hand. Nothing is raised, so no job is lost between Redis and here."""
         self._stop_requested = True
+        if self._is_orphan():
+            self.request_return(signal.SIGTERM, None)
+
+    def _is_orphan(self) -> bool:
+        """Whether the pool that started this worker is gone."""
+        pool = multiprocessing.parent_process()
+        return pool is not None and not pool.is_alive()
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
         """Second signal: kill the horse; its job goes back to its queue."""
         asked = self._shutdown_requested_date
-        if asked is None or now() - asked >= timedelta(seconds=1):  # one Ctrl-C may arrive twice
+        # One Ctrl-C may arrive twice.
+        if asked is None or now() - asked >= timedelta(seconds=1) or self._is_orphan():
             self._cold = True
             self.kill_horse()
 

@@ -154,13 +154,16 @@ def run(folder: Path, queue: FairQueue, *command: str) -> subprocess.Popen[bytes
         )
 
 
-def serve(folder: Path) -> subprocess.Popen[bytes]:
+def serve(folder: Path, fsync: str = "always") -> subprocess.Popen[bytes]:
     """Start a redis-server that keeps what it knows in a folder, and return it when it answers."""
     program = shutil.which("redis-server") or shutil.which("valkey-server") or ""
-    options = ["--port", "0", "--unixsocket", "r.sock", "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+    options = ["--port", "0", "--unixsocket", "r.sock", "--appendonly", "yes", "--appendfsync", fsync, "--save", ""]
     log = folder / "log"
     with log.open("ab") as out:
-        server = subprocess.Popen([program, *options], cwd=folder, stdout=out, stderr=out, preexec_fn=die_with_parent)
+        server = subprocess.Popen(
+            [program, *options], cwd=folder, stdout=out, stderr=out, preexec_fn=die_with_parent,
+            restore_signals=False,  # SIGXFSZ stays ignored: a file that may not grow is an error, not a death
+        )  # fmt: skip
     client = Redis(unix_socket_path=str(folder / "r.sock"))
 
     def answers() -> bool:

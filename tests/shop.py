@@ -60,6 +60,11 @@ def child(df):
     (HERE / "child").write_text(str(made.pid))
     hold(df)
 
+def stray(df):
+    made = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    (HERE / "stray").write_text(str(made.pid))
+    child(df)
+
 def deaf(df):
     note("deaf")
     while True:

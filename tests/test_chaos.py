@@ -19,6 +19,8 @@ def test_nothing_is_lost_doubled_or_stuck_whatever_dies(redis_server: RedisServe
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
-    assert report["kills"] >= 10
+    assert (report["strikes"] >= 14, report["of them SIGKILL"] >= 8) == (True, True)
+    assert report["pages of the dashboard by status"]["200"] > 0
+    assert "500" not in report["pages of the dashboard by status"]
     assert (report["lost rows"], report["doubled rows"], report["stuck jobs"], report["wrong"]) == (0, 0, 0, [])
     assert report["runs succeeded"] >= 6

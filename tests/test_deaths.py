@@ -18,6 +18,7 @@ from jobs.queue import take
 from jobs.settings import WORKER_CLASSES
 from jobs.settle import Outcome, settle
 from tests.conftest import ROOT
+from tests.labouring import children
 from tests.shop import LEASE, Shop, is_alive, processes_of, shop, start, until
 
 Start = Callable[[int], list[subprocess.Popen[bytes]]]
@@ -102,6 +103,27 @@ def test_cancel_kills_horse_and_subprocesses_and_retry_redoes_nothing_that_is_th
     assert shop.ids() == ["a0", "a1", "a2", "b0", "b1", "b2"]
     assert all(line["attempt"] == 2 for line in [shop.run(run)])
     assert before
+
+
+@pytest.mark.parametrize("how", ["cancel", "kill the worker", "kill the keeper, then the worker"])
+def test_no_process_that_a_job_has_started_outlives_it_though_it_leads_a_session(
+    shop: Shop, start: Start, how: str
+) -> None:
+    shop.file("a", "stray")
+    [worker] = start(1)
+    run = shop.submit()
+    [horse] = until(lambda: shop.notes("hold"))
+    if how == "cancel":
+        graph.cancel(shop.connection, run)
+    if "keeper" in how:
+        [keeper] = {*children(worker.pid)} - {horse}
+        os.kill(keeper, signal.SIGKILL)
+        until(lambda: len(children(worker.pid)) == 2 and keeper not in children(worker.pid))
+    if "worker" in how:
+        worker.kill()
+        worker.wait()
+    pids = [horse, *(int((shop.root / name).read_text()) for name in ("child", "stray"))]
+    until(lambda: not any(map(is_alive, pids)))
 
 
 def test_a_canceled_runs_place_is_free_at_once(shop: Shop, start: Start) -> None:

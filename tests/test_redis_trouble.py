@@ -1,6 +1,7 @@
 """Redis away, flushed, full: what is loaded stays loaded, once, and what waits goes on by itself or says what to do."""
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from redis.exceptions import ConnectionError
 from etl.errors import BrokerUnreachable
 from jobs import graph, project, runs, session
 from jobs.api import Run
+from jobs.broker import CannotWriteError
 from jobs.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from tests.conftest import StartWorkers, kill_session
@@ -26,7 +28,7 @@ class Own:
 
     def __init__(self, home: Path, shop: Shop) -> None:
         self.home, self.shop = home, shop
-        self.server = serve(home)
+        self.server = serve(home, "everysec")
         shop.url = f"unix://{home}/r.sock"
         shop.connection = Redis.from_url(shop.url)
         self.workers = StartWorkers(shop.url, shop.root)
@@ -36,7 +38,22 @@ class Own:
         self.server.wait()
 
     def back(self) -> None:
-        self.server = serve(self.home)
+        self.server = serve(self.home, "everysec")
+
+    def fill_disk(self) -> None:
+        """Let no file of Redis grow any more, as on a full disk."""
+        resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        until(self.refuses_data)
+
+    def make_room(self) -> None:
+        resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    def refuses_data(self) -> bool:
+        try:
+            self.shop.connection.set("probe", 1, px=1)
+        except CannotWriteError:
+            return True
+        return False
 
 
 @pytest.fixture
@@ -220,6 +237,47 @@ def test_workers_wait_while_redis_is_full(own: Own) -> None:
     shop.connection.config_set("maxmemory", 0)
     assert shop.ended(run)["state"] == "succeeded"
     assert processes[0].poll() is None
+
+
+def test_workers_and_waiters_go_on_when_the_disk_of_redis_has_room_again(own: Own) -> None:
+    shop = own.shop
+    shop.file("a", "hold")
+    processes = own.workers(1, env={"ETL_LEASE": LEASE})
+    command = shop.cli("run", "visits", "--client", "acme", "--wait")
+    until(lambda: shop.notes("hold"))
+    own.fill_disk()
+    (shop.root / "go").touch()
+    until(lambda: shop.connection.info("errorstats")["errorstat_MISCONF"]["count"] > 5)
+    own.make_room()
+    out, err = command.communicate(timeout=60)
+    assert command.returncode == 0, out + err
+    assert shop.ids() == ["a0", "a1", "a2"]
+    assert processes[0].poll() is None
+
+
+@pytest.mark.parametrize("words", [["run", "visits", "--client", "acme"], ["clients", "pause", "acme"]])
+def test_a_command_says_in_two_lines_that_the_disk_of_redis_is_full(own: Own, words: list[str]) -> None:
+    own.shop.file("a")
+    own.fill_disk()
+    command = own.shop.cli(*words)
+    _, err = command.communicate(timeout=30)
+    assert command.returncode == 3, err
+    assert "it can't write to its disk" in err
+    assert err.count("\n") == 2
+    assert not list((own.shop.root / "staging").rglob("*.json"))
+    own.make_room()
+    until(lambda: not own.refuses_data())
+    run = own.shop.submit()
+    work_some(own.shop, 10)
+    assert own.shop.run(run)["state"] == "succeeded"
+
+
+def test_doctor_sees_that_the_disk_of_redis_is_full(own: Own) -> None:
+    own.fill_disk()
+    command = own.shop.cli("doctor", "--fix")
+    out, err = command.communicate(timeout=30)
+    assert command.returncode == 3, out + err
+    assert out.count("it can't write to its disk") == 2
 
 
 # --- attempts ---

@@ -18,6 +18,7 @@ WEIGHTS = {
     "horse": 28, "worker": 20, "worker and horse": 16, "sleep of a worker": 3, "sleep of a horse": 2,
     "sleep of both": 4, "cron": 5, "redis, SIGTERM": 4, "redis, SIGKILL": 4, "postgres": 8, "submitter": 6,
 }  # fmt: skip
+SIGKILLS = ("horse", "worker", "worker and horse", "cron", "redis, SIGKILL")  # a submitter may have ended before it
 AWAY = 10.0  # seconds that Redis is away at most
 
 
@@ -112,6 +113,11 @@ class Killer:
         self._away = False
 
     @property
+    def sigkills(self) -> int:
+        """How many of the strikes were SIGKILLs that have hit a living process."""
+        return sum(self.kills[kind] for kind in SIGKILLS)
+
+    @property
     def is_over(self) -> bool:
         """Whether all strikes have been made."""
         return not self.moments
@@ -133,8 +139,9 @@ class Killer:
     def _strike(self, kind: str) -> bool:
         """Do it; False where it can't be done now."""
         if kind == "cron":
+            alive = bool(self.world.cron.pid)
             self.world.cron.send(signal.SIGKILL)
-            return bool(self.world.cron.process)
+            return alive
         if kind.startswith("redis"):
             if self._away:
                 return False

@@ -16,7 +16,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from jobs.session import worker_command
+from benchmarks.storm.look import PASSWORD, Browser, free_port
+from jobs.crew import worker_command
 from jobs.settings import worker_variables
 from tests.conftest import as_postgres, die_with_parent, postgres_program
 
@@ -68,11 +69,21 @@ class World:
     """All processes of a storm, in a folder.
 
     Args:
+        clients: Whose queues are looked at.
         fsync: Redis's `appendfsync`; "off" for one that forgets everything with each restart.
         plain: Stock RQ workers instead of ours, for these queues.
     """
 
-    def __init__(self, folder: Path, workers: int, *, lease: float, fsync: str, plain: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workers: int,
+        clients: list[str],
+        *,
+        lease: float,
+        fsync: str,
+        plain: list[str] | None = None,
+    ) -> None:
         self.folder, self.lease, self.plain = folder, lease, plain
         self.socket = folder / "redis.sock"
         self.redis_url = f"unix://{self.socket}"
@@ -107,6 +118,13 @@ class World:
         # RQ's own view cleans registries whenever it is looked at.
         info = [sys.executable, "-P", "-m", "rq.cli", "info", "--interval", "0.5"]
         self.watchers = [Kept(info, folder, ours, Path(os.devnull)) for _ in range(2)]
+        self.browser: Browser | None = None
+        if not plain:
+            port = free_port()
+            command = [sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)]
+            password = {"ETL_DASHBOARD_PASSWORD": PASSWORD}
+            self.watchers.append(Kept(command, folder, {**ours, **password}, folder / "dashboard.log"))
+            self.browser = Browser(port, [f"etl-{client}" for client in clients])
 
     def _worker(self, number: int) -> list[str]:
         name = ["--name", f"w{number}-%n"]
@@ -142,6 +160,8 @@ class World:
         with psycopg.connect(self.admin, autocommit=True) as connection:
             connection.execute("CREATE DATABASE storm")
         self.keep()
+        if self.browser is not None:
+            self.browser.start()
 
     def until(self, *ready: object) -> None:
         """Poll until all is so."""
@@ -185,6 +205,8 @@ class World:
 
     def stop(self) -> None:
         """End all processes."""
+        if self.browser is not None and self.browser.is_alive():
+            self.browser.stop()
         for worker in self.workers:
             self.wake(worker)
         for each in (*self.workers, self.cron, *self.watchers):

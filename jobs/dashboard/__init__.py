@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, abort, render_template, request
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisAway
-from redis.exceptions import TimeoutError as RedisSlow
 from rq import Worker
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from werkzeug.exceptions import Conflict, HTTPException, NotFound, SecurityError
@@ -17,7 +15,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from etl.errors import ConfigError, EtlError
 from etl.staging import STAGES
-from jobs import runs, settings
+from jobs import broker, runs, settings
 from jobs.dashboard import guard, rqpages
 from jobs.shapes import StageRecord
 
@@ -68,7 +66,7 @@ def create_app(connection: Redis, *, password: str) -> Flask:
     app.register_error_handler(NoSuchJobError, lambda _: _trouble(NotFound("That job is gone from Redis.")))
     app.register_error_handler(InvalidJobOperation, lambda _: _trouble(Conflict("That job can't be run again now.")))
     app.register_error_handler(EtlError, lambda exc: _trouble(Conflict(str(exc))))
-    for kind in (RedisAway, RedisSlow):
+    for kind in broker.AWAY:
         app.register_error_handler(kind, _away)
     return app
 
@@ -122,9 +120,11 @@ def _trouble(exc: HTTPException) -> Any:
     return response
 
 
-def _away(_: Exception) -> Any:
-    why = "Start it; this page asks again."
-    return render_template("trouble.html", what="Redis can't be reached", why=why, refresh=REFRESH), 503
+def _away(exc: Exception) -> Any:
+    what, why = "Redis can't be reached", "Start it; this page asks again."
+    if isinstance(exc, broker.FULL):
+        what, why = broker.full(exc).what, f"{broker.full(exc).cure}."
+    return render_template("trouble.html", what=what, why=why, refresh=REFRESH), 503
 
 
 def _order(item: tuple[tuple[int, str], StageRecord]) -> tuple[int, int]:

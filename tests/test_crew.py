@@ -1,0 +1,136 @@
+"""A command's workers, dashboard and private Redis: started again when they die, gone when the command is."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.shop import Shop, is_alive, processes_of, shop, until
+
+__all__ = ["shop"]
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+
+
+def children(pid: int, word: str) -> list[int]:
+    """Return a process's children whose command line has a word."""
+    found = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in found if word.encode() in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.fixture
+def alone(shop: Shop) -> Iterator[Shop]:
+    """A project without a Redis of its own: its commands start a private one. No process is left in its folder."""
+    shop.url = ""
+    yield shop
+    for pid in processes_of(shop.root):
+        os.kill(pid, signal.SIGKILL)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether no process works in a folder, or serves its Redis."""
+    servers = Path("/proc").glob("[0-9]*/cwd")
+    there = [link for link in servers if str(os.path.realpath(link)).startswith(str(folder))]
+    return not any(is_alive(int(link.parent.name)) for link in there)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_up_leaves_no_process_however_it_ends_and_no_job_counts_as_lost(shop: Shop, number: signal.Signals) -> None:
+    shop.file("a", "child")
+    up = shop.cli("up", "-n", "2", "--port", "0", start_new_session=True)
+    try:
+        until(lambda: children(up.pid, "dashboard"))
+        run = shop.submit()
+        until(lambda: shop.notes("hold"))
+        up.send_signal(number)
+        up.wait(60)
+        until(lambda: is_empty(shop.root))
+    finally:
+        up.kill()
+        up.communicate()
+    job = f"rq:job:{run}-1-transform-1"
+    assert shop.connection.hmget(job, "status", "etl_losses") == [b"queued", None]
+
+
+def test_up_takes_its_private_redis_along(alone: Shop) -> None:
+    up = alone.cli("up", "-n", "1", "--port", "0")
+    until(lambda: children(up.pid, "redis-server") and children(up.pid, "dashboard"))
+    up.kill()
+    up.communicate()
+    until(lambda: is_empty(alone.root))
+
+
+def test_up_ends_when_its_dashboard_does(shop: Shop) -> None:
+    up = shop.cli("up", "-n", "1", "--port", "0")
+    [dashboard] = until(lambda: children(up.pid, "dashboard"))
+    os.kill(dashboard, signal.SIGKILL)
+    up.communicate(timeout=60)
+    assert up.returncode != 0
+    until(lambda: is_empty(shop.root))
+
+
+def test_a_pool_that_is_killed_leaves_no_process_and_its_jobs_are_queued(shop: Shop) -> None:
+    shop.file("a", "child")
+    pool = shop.cli("worker", "-n", "2")
+    until(lambda: shop.connection.scard("rq:workers") == 2)
+    run = shop.submit()
+    until(lambda: shop.notes("hold"))
+    pool.kill()
+    pool.communicate()
+    until(lambda: is_empty(shop.root))
+    job = f"rq:job:{run}-1-transform-1"
+    assert shop.connection.hmget(job, "status", "etl_losses") == [b"queued", None]
+
+
+def test_a_run_goes_on_when_its_private_redis_and_all_its_workers_are_killed(alone: Shop) -> None:
+    alone.file("a", "hold")
+    alone.file("b")
+    command = alone.cli("run", "visits", "--client", "acme", "--workers", "2")
+    until(lambda: alone.notes("hold"))
+    victims = [*children(command.pid, "redis-server"), *children(command.pid, "worker")]
+    assert len(victims) == 3
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+    (alone.root / "go").touch()
+    out, err = command.communicate(timeout=60)
+    assert command.returncode == 0, out + err
+    assert alone.ids() == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    until(lambda: is_empty(alone.root))
+
+
+def test_wait_finishes_what_a_killed_command_has_left_in_the_private_redis(alone: Shop) -> None:
+    alone.file("a", "hold")
+    command = alone.cli("run", "visits", "--client", "acme")
+    until(lambda: alone.notes("hold"))
+    command.kill()
+    command.communicate()
+    until(lambda: is_empty(alone.root))
+    (alone.root / "go").touch()
+    waiting = alone.cli("wait", "acme/visits")
+    out, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, out + err
+    assert alone.ids() == ["a0", "a1", "a2"]
+
+
+THREAD = """
+import threading
+from rq_etl import submit
+runs = []
+thread = threading.Thread(target=lambda: runs.append(submit("visits", "acme")))
+thread.start()
+thread.join()
+print(runs[0].wait(60).state)
+"""
+
+
+def test_a_run_that_a_thread_has_submitted_outlives_the_thread(alone: Shop) -> None:
+    alone.file("a")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", THREAD]
+    done = subprocess.run(command, cwd=alone.root, env=environment, capture_output=True, text=True, timeout=90)
+    assert (done.stdout, done.returncode) == ("succeeded\n", 0), done.stderr
+    until(lambda: is_empty(alone.root))
