@@ -199,10 +199,10 @@ def _kill(horse: int) -> None:
 def _descendants(pid: int) -> list[int]:
     """Return the processes that a process has started, and those that these have started."""
     children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(stat.parent.name))
+    for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            parent = int(Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(name))
     found = children.get(pid, [])
     for each in found:
         found += children.get(each, [])

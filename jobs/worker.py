@@ -5,6 +5,7 @@ if its lease still stands; so a horse that outlives its worker can change nothin
 """
 
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -297,7 +298,8 @@ class Worker(RQWorker):
     def _is_orphan(self) -> bool:
         """Whether the pool that started this worker is gone."""
         pool = multiprocessing.parent_process()
-        return pool is not None and not pool.is_alive()
+        # Its `is_alive` asks a pipe that the other workers hold open.
+        return pool is not None and os.getppid() != pool.pid
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
         """Second signal: kill the horse; its job goes back to its queue."""

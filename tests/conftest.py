@@ -27,9 +27,12 @@ from jobs.settings import WORKER_CLASSES
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0  # seconds a server or a worker may take to come up on a busy machine
 
-# A shell without job control has what it starts in the background ignore Ctrl-C, and so would all that tests start.
+# A shell without job control has what it starts in the background ignore Ctrl-C, nohup has it ignore a hangup, and so
+# would all that tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 hypothesis.settings.register_profile("rq-etl", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("rq-etl"), derandomize=True)

@@ -171,10 +171,10 @@ def is_alive(pid: int) -> bool:
 def processes_of(folder: Path) -> list[int]:
     """Return the processes whose working directory a folder is."""
     found = []
-    for link in Path("/proc").glob("[0-9]*/cwd"):
-        with contextlib.suppress(OSError):
-            if link.readlink() == folder and is_alive(int(link.parent.name)):
-                found.append(int(link.parent.name))
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if Path(f"/proc/{pid}/cwd").readlink() == folder and is_alive(pid):
+                found.append(pid)
     return found
 
 

@@ -1,5 +1,6 @@
 """A command's workers, dashboard and private Redis: started again when they die, gone when the command is."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -33,9 +34,14 @@ def alone(shop: Shop) -> Iterator[Shop]:
 
 def is_empty(folder: Path) -> bool:
     """Whether no process works in a folder, or serves its Redis."""
-    servers = Path("/proc").glob("[0-9]*/cwd")
-    there = [link for link in servers if str(os.path.realpath(link)).startswith(str(folder))]
-    return not any(is_alive(int(link.parent.name)) for link in there)
+    there = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if _cwd(pid).startswith(str(folder))]
+    return not any(is_alive(int(pid)) for pid in there)
+
+
+def _cwd(pid: str) -> str:
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        return os.readlink(f"/proc/{pid}/cwd")
+    return ""
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -80,8 +86,8 @@ def test_a_pool_that_is_killed_leaves_no_process_and_its_jobs_are_queued(shop: S
     run = shop.submit()
     until(lambda: shop.notes("hold"))
     pool.kill()
-    pool.communicate()
     until(lambda: is_empty(shop.root))
+    pool.communicate()
     job = f"rq:job:{run}-1-transform-1"
     assert shop.connection.hmget(job, "status", "etl_losses") == [b"queued", None]
 
