@@ -215,11 +215,9 @@ def wait(run: str) -> None:
     """Wait until a run has ended."""
     from jobs import commands
 
-    session = shared.session()  # where the Redis is ours, nobody else works on what a killed command has left there
-    try:
+    # Where the Redis is ours, nobody else works on what a killed command has left there.
+    with closing(shared.session()) as session:
         code = commands.wait(session, [run], as_json=shared.json)
-    finally:
-        session.close()
     sys.exit(code)
 
 
