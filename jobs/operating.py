@@ -135,6 +135,16 @@ def dashboard(port: int) -> None:
 
 
 @click.command()
+@common
+def metrics() -> None:
+    """Print queues, workers, runs and lateness as Prometheus reads them."""
+    from jobs import metrics as numbers
+
+    found = numbers.collect(shared.session(workers=0))
+    shared.print([sample._asdict() for sample in found], lambda: click.echo(numbers.text(found), nl=False))
+
+
+@click.command()
 @click.option("-n", "count", type=click.IntRange(1), default=2, help="How many workers.")
 @click.option("--port", type=int, default=9181, help="Port of the dashboard.")
 @common
@@ -145,4 +155,4 @@ def up(count: int, port: int) -> None:
     sys.exit(processes.up(shared.config, shared.redis, count, port))
 
 
-COMMANDS = (doctor, worker, workers, clients, schedule, cursor, dashboard, up)
+COMMANDS = (doctor, worker, workers, clients, schedule, cursor, dashboard, metrics, up)
