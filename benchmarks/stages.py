@@ -5,6 +5,7 @@ from pathlib import Path
 
 from etl.config import load_config
 from etl.context import Context
+from etl.cursor import Span
 from etl.pipeline import Config, resolve
 from etl.plan import plan
 from etl.staging import Staging
@@ -21,7 +22,8 @@ def _config(path: str) -> Config:
 def _work(path: str, client: str) -> Work:
     pipeline = resolve(_config(path), "claims", client)
     context = Context(client=client, run=client, params={})
-    return Work(client, "", 1, 1, pipeline, plan(pipeline), context, Staging(pipeline.staging, client, client))
+    staging = Staging(pipeline.staging, client, client)
+    return Work(client, "", 1, 1, pipeline, plan(pipeline), context, staging, Span())
 
 
 def perform(config: str, client: str, stage: str) -> None:

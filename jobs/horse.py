@@ -25,6 +25,8 @@ from jobs.job import EtlJob, Later
 from jobs.scrub import told
 from jobs.settle import Outcome
 
+PRELOADED = ("jobs.stages", "pandera.pandas", "etl.extract.csv", "fsspec.implementations.local")
+
 
 def perform(job: EtlJob) -> Outcome:
     """Run the job's function in this process; whatever it raises becomes an outcome without its words."""
@@ -220,8 +222,8 @@ def _serve(pipe: Connection, connection: Redis, preload: bool) -> None:
     try:
         if preload:
             with contextlib.suppress(Exception):
-                importlib.import_module("jobs.stages")
-                importlib.import_module("pandera.pandas")
+                for module in PRELOADED:
+                    importlib.import_module(module)
         pipe.send_bytes(json.dumps([None, None]).encode())
         imported = 0
         while True:
