@@ -94,12 +94,14 @@ class Fit:
         casts: Arrow types to cast columns to first.
         warnings: What is left out although it was declared.
         makes: Whether the table, or a column of it, has yet to be made.
+        there: The columns that the table has, or None where there is no table.
     """
 
     types: dict[str, TypeEngine[Any]]
     casts: dict[str, pa.DataType] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     makes: bool = False
+    there: Types | None = None
 
 
 def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit:
@@ -152,7 +154,7 @@ def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit
             f"table {pipeline.table} would have {count:,} columns with rq-etl's own, and takes {database.COLUMNS:,}",
             'declare those that you need in [columns], and say new_columns = "ignore"; or look at the delimiter',
         )
-    return Fit(types, casts, tuple(warnings), bool(made))
+    return Fit(types, casts, tuple(warnings), bool(made), there)
 
 
 def _check_names(names: Sequence[str], fold: Any, limit: int) -> None:
@@ -200,6 +202,7 @@ def ensure(
     *,
     temporary: bool = False,
     late: bool = False,
+    known: Types | None = None,
 ) -> bool:
     """Make a table, or add the columns and the unique index that it lacks.
 
@@ -207,6 +210,7 @@ def ensure(
         types: The columns it must have.
         key: The columns that tell its rows apart.
         late: Whether a new table gets its key from `add_key`, once it has its rows.
+        known: The columns that it was seen to have in this transaction; the server is asked where that is None.
 
     Returns:
         Whether the table is new.
@@ -214,7 +218,7 @@ def ensure(
     Raises:
         TableMismatch: Rows that are there have the same key.
     """
-    there = existing(connection, name)
+    there = existing(connection, name) if known is None else known
     if there is not None and not _lacking(connection, there, types) and _has_key(connection, name, key):
         return False
     if not temporary:

@@ -64,7 +64,7 @@ class Way:
         own = dict.fromkeys(writer.extra, tables.kind(self.connection).TYPES["string"])
         for schema, group in grouped(self.pipeline, chunks):
             fit = self._fit(schema, alone=True)
-            tables.ensure(self.connection, self.pipeline.table, {**fit.types, **own})
+            tables.ensure(self.connection, self.pipeline.table, {**fit.types, **own}, known=fit.there)
             self._write(self.pipeline.table, writer, fit, group)
         return writer.written
 
