@@ -20,6 +20,7 @@ from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Dependency, JobStatus
 
+from etl.context import MOMENTS
 from etl.errors import AlreadyRunning, BadSource, BrokerUnreachable, EtlError, SourceMissing
 from etl.pipeline import Config, Pipeline, resolve
 from etl.plan import Partition, Plan, plan
@@ -27,7 +28,6 @@ from etl.staging import STAGES, Staging
 from jobs import broker, holding, resume, runs
 from jobs.job import EtlJob
 from jobs.queue import PREFIX, FairQueue
-from jobs.work import MOMENTS
 
 RESULT_TTL = 86400
 FAILURE_TTL = 7 * 86400

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
-from etl.context import Context
+from etl.context import MOMENTS, Context
 from etl.cursor import Cursor, Span, back, is_strict, read
 from etl.errors import ConfigError, EtlError
 from etl.load import Move, cursors
@@ -15,8 +15,6 @@ from etl.plan import Partition, Plan
 from etl.staging import Marker, Staging
 from etl.values import parameters
 from jobs import settings
-
-MOMENTS = ("start", "end", "today")  # of a run's specification
 
 
 @dataclass(frozen=True)
