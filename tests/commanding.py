@@ -96,6 +96,7 @@ class Project:
                     code = ended.code or 0
         finally:
             sys.argv = argv
+            shared.forget()
         return Said(int(code), out.getvalue(), err.getvalue())
 
     def run(self, *more: str, pipeline: str = "claims", client: str = "acme") -> Any:

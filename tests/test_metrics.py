@@ -1,7 +1,5 @@
 """What Prometheus is told is what the other commands say."""
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +7,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from jobs import clients, metrics
+from jobs import broker, clients, metrics
 from jobs.queue import FairQueue, take
 from jobs.session import Session
+from tests.commanding import Project
 from tests.keeping import BAD, GOOD, House, built
 
 
@@ -67,17 +66,9 @@ def test_each_number_has_its_help(house: House) -> None:
     assert all(family.documentation and family.type == "gauge" for family in families)
 
 
-def test_the_command_prints_text_or_one_json_document(
-    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import cli
-    from jobs import broker
-
+def test_the_command_prints_text_or_one_json_document(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(house.root)
     monkeypatch.setattr(broker, "connect", lambda *_, **__: broker.given(house.connection))
-    for words in (["metrics"], ["metrics", "--json"]):
-        monkeypatch.setattr(sys, "argv", ["rq-etl", *words])
-        cli.main()
-    text, _, document = capsys.readouterr().out.partition("[\n")
-    assert "# TYPE rq_etl_jobs gauge" in text
-    assert {"name": "rq_etl_workers", "labels": {"state": "busy"}, "value": 0} in json.loads("[" + document)
+    command = Project(house.root)
+    assert "# TYPE rq_etl_jobs gauge" in command("metrics").out
+    assert {"name": "rq_etl_workers", "labels": {"state": "busy"}, "value": 0} in command("metrics --json").json
