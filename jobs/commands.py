@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,8 +242,7 @@ def logs(session: Session, text: str) -> list[dict[str, Any]]:
 
 def rejects(shared: "Shared", text: str, *, rows: bool, export: Path | None, load: Path | None) -> int:
     """Count, list, export or load again a run's rejected rows."""
-    session = shared.session(workers=None if load else 0)
-    try:
+    with closing(shared.session(workers=None if load else 0)) as session:
         id = history.find(session, text)["run"]
         if load:
             new = rejected.load(session, id, load)
@@ -260,14 +260,11 @@ def rejects(shared: "Shared", text: str, *, rows: bool, export: Path | None, loa
             found, keys = rejected.counted(session, id), ("file", "column", "reason", "rows")
         shared.print(found, lambda: console.table(keys, [[line[key] for key in keys] for line in found]))
         return 0
-    finally:
-        session.close()
 
 
 def retry(shared: "Shared", texts: Sequence[str], since: str | None) -> int:
     """Retry runs, and wait for them where the workers are ours."""
-    session = shared.session()
-    try:
+    with closing(shared.session()) as session:
         chosen = [runs.find(session.connection, text) for text in texts]
         # The oldest first: a run that needed another's success comes after it.
         chosen = chosen or [run["run"] for run in reversed(runs_since(session, None, "failed", since))]
@@ -288,8 +285,6 @@ def retry(shared: "Shared", texts: Sequence[str], since: str | None) -> int:
         told = [f"{run['run']} {run['state']}" for run in found] or ["nothing is retried"]
         shared.print(found, lambda: print("\n".join(told)))
         return code
-    finally:
-        session.close()
 
 
 def cancel(session: Session, texts: Sequence[str], client: str | None) -> list[dict[str, Any]]:
