@@ -14,19 +14,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.errors import DamagedArtifact, StagingFailed
+from etl.errors import DamagedArtifact, EtlError, StagingFailed
+from etl.values import NAME
 from etl.writer import Writer, failed, failing_as_staging, make_private
 
 STAGES = ("extract", "transform", "load")
 _ARTIFACT = re.compile(r"(\d+)\.(\w+)\.(?:rows|rejects)\.\w+\.\d+\.parquet")
 _MARKER = re.compile(r"(\d+)\.(\w+)\.json")
+_FILE = re.compile(r"[^/\\\x00-\x1f\x7f]+")
+_LETTERS = "it has small letters, digits and _ only"
+_PROBE = ".check"  # in place of a client, and no client's name
 
 
 @dataclass(frozen=True)
@@ -61,20 +64,18 @@ class Staging:
 
     Raises:
         StagingFailed: From every method, when the folder can't be written or read.
+        EtlError: A client, a run or a file has a name that could lead out of the run's folder.
     """
 
     def __init__(self, url: str, client: str, run: str) -> None:
-        try:
-            self.fs, root = fsspec.url_to_fs(url)
-        except (ImportError, ValueError) as exc:
-            raise StagingFailed(f"staging {url}: {exc}", "install the filesystem's package, such as s3fs") from None
         self.url = url
-        self.local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
-        self.folder = f"{root.rstrip('/')}/{client}/{run}"
+        self.fs, self._root, self.local = _filesystem(url)
+        self._client, self._run = client, run
+        self.folder = _path(self._root, client, run)
 
     def path(self, name: str) -> str:
         """Return the full path of one file of this run."""
-        return f"{self.folder}/{name}"
+        return _path(self._root, self._client, self._run, name)
 
     def write_bytes(self, name: str, content: bytes, *, exclusive: bool = False) -> bool:
         """Publish a whole file by one atomic step.
@@ -83,8 +84,9 @@ class Staging:
             False where `exclusive` was asked for and another had published the name first.
         """
         with failing_as_staging(self.folder):
+            path = self.path(name)
             if not self.local:
-                return self._put(name, content, exclusive)
+                return self._put(path, content, exclusive)
             make_private(self.folder)
             temporary = self.path(f".{name}.{secrets.token_hex(4)}")
             try:
@@ -93,10 +95,10 @@ class Staging:
                     file.flush()
                     os.fsync(file.fileno())
                 if not exclusive:
-                    os.replace(temporary, self.path(name))
+                    os.replace(temporary, path)
                     return True
                 try:
-                    os.link(temporary, self.path(name))
+                    os.link(temporary, path)
                 except FileExistsError:
                     return False
                 return True
@@ -104,11 +106,11 @@ class Staging:
                 if os.path.exists(temporary):
                     os.unlink(temporary)
 
-    def _put(self, name: str, content: bytes, exclusive: bool) -> bool:
+    def _put(self, path: str, content: bytes, exclusive: bool) -> bool:
         # The bytes go in one request: an exception inside `fs.open(…, "wb")` would leave a visible half object.
-        if exclusive and self.fs.exists(self.path(name)):
+        if exclusive and self.fs.exists(path):
             return False
-        self.fs.pipe_file(self.path(name), content)
+        self.fs.pipe_file(path, content)
         return True
 
     def read_bytes(self, name: str) -> bytes | None:
@@ -218,6 +220,35 @@ class Staging:
         self.write_bytes(name, text.encode("utf-8", "replace"))
 
 
+def _path(root: str, client: str, run: str, name: str | None = None) -> str:
+    """Return the path of a run's folder, or of a file in it: every path of staging is made here.
+
+    Names may come from Redis, where others may write, so they are checked here and nowhere else.
+
+    Raises:
+        EtlError: A name could lead out of the run's folder.
+    """
+    if not NAME.fullmatch(client) and client != _PROBE:
+        raise EtlError(f"{client[:40]!r} is not the name of a client", _LETTERS)
+    if not NAME.fullmatch(run):
+        raise EtlError(f"{run[:40]!r} is not the id of a run", _LETTERS)
+    if name is None:
+        return f"{root}/{client}/{run}"
+    if not _FILE.fullmatch(name) or name in (".", ".."):
+        raise EtlError(f"{name[:40]!r} is not the name of a file of a run", "it has no / and no \\, and is not ..")
+    return f"{root}/{client}/{run}/{name}"
+
+
+def _filesystem(url: str) -> tuple[Any, str, bool]:
+    """Return the filesystem of a staging URL, the folder in it without a last /, and whether it is this machine's."""
+    try:
+        fs, root = fsspec.url_to_fs(url)
+    except (ImportError, ValueError) as exc:
+        raise StagingFailed(f"staging {url}: {exc}", "install the filesystem's package, such as s3fs") from None
+    protocol = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
+    return fs, root.rstrip("/"), "file" in protocol
+
+
 def _marker_name(stage: str, partition: int) -> str:
     return f"{partition:05d}.{stage}.json"
 
@@ -231,14 +262,9 @@ def check(url: str) -> None:
     Raises:
         StagingFailed: It can't be written.
     """
-    probe = Staging(url, ".check", secrets.token_hex(4))
+    probe = Staging(url, _PROBE, secrets.token_hex(4))
     probe.write_bytes("probe", b"rq-etl")
     probe.remove()
-
-
-def folder_of(url: str, root: Path) -> str:
-    """Return the staging URL with a relative folder made absolute against etl.toml's folder."""
-    return url if "://" in url else str((root / url).resolve())
 
 
 @dataclass(frozen=True)
@@ -261,19 +287,18 @@ class Folder:
 
 
 def folders(url: str) -> Iterator[Folder]:
-    """Yield the folders of all runs in staging.
+    """Yield the folders of all runs in staging; what has no client's or run's name is not rq-etl's.
 
     Raises:
         StagingFailed: It can't be read.
     """
-    staging = Staging(url, "", "")
-    root = staging.folder.rstrip("/")
+    fs, root, local = _filesystem(url)
     with failing_as_staging(root):
-        found = list((_local_folders if staging.local else _remote_folders)(staging, root))
-    yield from (folder for folder in found if not folder.client.startswith("."))
+        found = list(_local_folders(root) if local else _remote_folders(fs, root))
+    yield from (folder for folder in found if NAME.fullmatch(folder.client) and NAME.fullmatch(folder.run))
 
 
-def _local_folders(staging: Staging, root: str) -> Iterator[Folder]:
+def _local_folders(root: str) -> Iterator[Folder]:
     # Not through fsspec, which takes twenty times as long; and finished runs of a quarter are many.
     clients = [entry for entry in os.scandir(root) if entry.is_dir()] if os.path.isdir(root) else []
     for client in clients:
@@ -285,9 +310,9 @@ def _local_folders(staging: Staging, root: str) -> Iterator[Folder]:
                 yield Folder(client.name, run.name, frozenset(files), modified)
 
 
-def _remote_folders(staging: Staging, root: str) -> Iterator[Folder]:
+def _remote_folders(fs: Any, root: str) -> Iterator[Folder]:
     found: dict[tuple[str, str], dict[str, float]] = {}
-    for path, entry in staging.fs.find(root, maxdepth=3, detail=True).items():
+    for path, entry in fs.find(root, maxdepth=3, detail=True).items():
         client, run, name = (*path[len(root) + 1 :].split("/"), "", "")[:3]
         moment = entry.get("LastModified") or entry.get("created") or 0.0
         if name:

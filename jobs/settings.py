@@ -80,11 +80,9 @@ def staging() -> str:
     Raises:
         ConfigError: etl.toml is missing or has mistakes.
     """
-    from etl.staging import folder_of
     from jobs import project
 
-    config = project.base()
-    return folder_of(config.settings.staging, config.root)
+    return project.base().staging
 
 
 def history() -> float:

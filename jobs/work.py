@@ -10,11 +10,13 @@ from etl.cursor import Cursor, Span, back, is_strict, read
 from etl.errors import ConfigError, EtlError
 from etl.load import Move, cursors
 from etl.lookups import lookups_of
-from etl.pipeline import FunctionExtract, Pipeline, SqlExtract
+from etl.pipeline import Config, FunctionExtract, Pipeline, SqlExtract
 from etl.plan import Partition, Plan
 from etl.staging import Marker, Staging
 from etl.values import parameters
-from jobs import settings
+from jobs import project
+
+CHANGED = "configuration changed since submit; retry"
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,15 @@ def work_of(stage: str, run: str, number: int, record: dict[str, str]) -> Work:
         record: The run's hash in Redis.
 
     Raises:
-        EtlError: The run is not in the staging that this worker knows.
+        EtlError: The run is not in this worker's staging, or its spec names code or databases that are not this
+            worker's.
     """
-    staging = Staging(settings.staging(), record["client"], run)
+    config = project.base()
+    staging = Staging(config.staging, record["client"], run)
     pipeline, plan, context, full_refresh = _spec(staging.url, record["client"], run, record["attempt"])
+    pipeline = _own(pipeline, record["client"], config)
+    if stage != "finish" and not 1 <= number <= len(plan.partitions):
+        raise EtlError(f"run {run} has no partition {number}", f"it has {len(plan.partitions)}")
     span = _span(staging, pipeline, plan, context, full_refresh, settle=stage == "extract")
     if span.since is not None:
         context = replace(context, since=read(back(span.since, pipeline.extract.overlap)))
@@ -107,6 +114,26 @@ def work_of(stage: str, run: str, number: int, record: dict[str, str]) -> Work:
         submitted,
         started,
     )
+
+
+def _own(pipeline: Pipeline, client: str, config: Config) -> Pipeline:
+    """Return a spec's pipeline with this worker's own folder, which code is imported from and files are relative to.
+
+    Whoever can write to Redis can have a worker read a spec, so it decides neither which code runs nor what is written.
+
+    Args:
+        client: Whose run it is.
+        config: This worker's own.
+
+    Raises:
+        EtlError: The spec's client, modules, staging or target (name and URL) are others.
+    """
+    given = pipeline.client, set(pipeline.modules), pipeline.staging, pipeline.target
+    own = client, set(config.settings.modules), config.staging, config.targets.get(pipeline.target.name)
+    if given != own:
+        raise EtlError(CHANGED)
+    root = str(config.root)
+    return pipeline if pipeline.root == root else pipeline.model_copy(update={"root": root})
 
 
 def _span(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from etl.errors import StagingFailed
-from etl.staging import Marker, Staging, check, folder_of
+from etl.staging import Marker, Staging, check
 from tests.conftest import ROOT
 
 
@@ -115,11 +115,6 @@ def test_a_folder_that_cannot_be_made_is_told_with_the_cure(tmp_path: Path) -> N
 def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
     check(str(tmp_path / "staging"))
     assert [path for path in (tmp_path / "staging").rglob("*") if path.is_file()] == []
-
-
-def test_a_relative_folder_is_beside_etl_toml(tmp_path: Path) -> None:
-    assert folder_of("staging", tmp_path) == str((tmp_path / "staging").resolve())
-    assert folder_of("s3://bucket/prefix", tmp_path) == "s3://bucket/prefix"
 
 
 PUBLISH = """
