@@ -51,14 +51,11 @@ def bomb(boom: Path) -> bytes:
 def plant(connection: Redis, id: str, boom: Path, *, data: bool = True, status: str = "") -> None:
     """Put bombs into a job's hash and its results."""
     what = bomb(boom)
-    fields: dict[Any, Any] = dict.fromkeys(("meta", "result", *(["data"] if data else [])), what)
-    about = {
-        "serializer": "pickle",
-        "worker_name": "w1",
-        "origin": "etl-acme",
-        **({"status": status} if status else {}),
-    }
-    connection.hset(f"rq:job:{id}", mapping={**about, **fields})
+    fields: dict[Any, Any] = {"serializer": "pickle", "worker_name": "w1", "origin": "etl-acme"}
+    fields |= dict.fromkeys(("meta", "result", *(["data"] if data else [])), what)
+    if status:
+        fields["status"] = status
+    connection.hset(f"rq:job:{id}", mapping=fields)
     connection.xadd(f"rq:results:{id}", {"type": "1", "return_value": base64.b64encode(what)})
 
 
