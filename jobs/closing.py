@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from redis import Redis
-from rq.job import Job
 
 from etl import code, expect
 from etl import load as target
@@ -19,6 +18,7 @@ from etl.columns import match
 from etl.errors import EtlError
 from etl.staging import STAGES, Marker
 from jobs import holding, receipts, runs
+from jobs.job import EtlJob
 from jobs.scrub import told
 from jobs.work import Work
 
@@ -221,9 +221,9 @@ def _job_error(connection: Redis, work: Work, number: int, stage: str) -> str | 
     """Return what RQ knows of a stage that could not speak for itself, as after a kill."""
     record = runs.read(connection, work.run) or {}
     id = f"{work.run}-{number}-{stage}-{record.get('attempt', 1)}"
-    if not Job.exists(id, connection=connection):
+    if not EtlJob.exists(id, connection):
         return None
-    result = Job.fetch(id, connection=connection).latest_result()
+    result = EtlJob(id, connection=connection).latest_result()
     lines = (result.exc_string or "").strip().splitlines() if result else []
     return lines[-1] if lines else None
 

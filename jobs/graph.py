@@ -7,27 +7,28 @@ lane 2:  extract 2 → transform 2 → load 2 → …              ├→ finish
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from redis import Redis, WatchError
 from redis.client import Pipeline as RedisPipeline
 from rq import Retry
-from rq.command import send_stop_job_command
+from rq.command import send_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Dependency, JobStatus
 
 from etl.context import MOMENTS
-from etl.errors import AlreadyRunning, BadSource, BrokerUnreachable, EtlError, SourceMissing
+from etl.errors import BadSource, EtlError, SourceMissing
 from etl.pipeline import Config, Pipeline, resolve
 from etl.plan import Partition, Plan, plan
 from etl.staging import STAGES, Staging
-from jobs import broker, holding, resume, runs
+from jobs import broker, claims, holding, resume, runs
 from jobs.job import EtlJob
 from jobs.queue import PREFIX, FairQueue
+from jobs.shapes import text_of
 
 RESULT_TTL = 86400
 FAILURE_TTL = 7 * 86400
@@ -110,11 +111,40 @@ def submit(
     holder = runs.holder(connection, pipeline.client, pipeline.name, window)
     if holder and holder == run:
         return run
-    _refuse_second(holder, pipeline)
+    claims.refuse_second(holder, pipeline.client, pipeline.name)
     known = runs.read(connection, run) if run else None
     if run and known and known["state"] != "held":
         return run
-    run = run or runs.new_id()
+    if not run:
+        return _plan_and_enqueue(connection, pipeline, runs.new_id(), (start, end, due), full_refresh, None, None)
+    try:
+        with claims.claimed(connection, run, known or {}, pipeline.client, pipeline.name) as claim:
+            was = known["state"] if known else None
+            return _plan_and_enqueue(connection, pipeline, run, (start, end, due), full_refresh, was, claim)
+    except claims.Changed:
+        if (runs.read(connection, run) or {}).get("state", "held") == "held":
+            raise
+        return run  # another has begun it meanwhile
+
+
+def _plan_and_enqueue(
+    connection: Redis,
+    pipeline: Pipeline,
+    run: str,
+    moments: tuple[datetime | None, datetime | None, datetime | None],
+    full_refresh: bool,
+    was: str | None,
+    claim: claims.Claim | None,
+) -> str:
+    """Plan a run, write its spec into staging, enqueue its graph; returns its id.
+
+    Args:
+        moments: The window's start and end, and the moment of its schedule.
+        was: The state it is in until now.
+        claim: On the run, where another process may submit it too.
+    """
+    start, end, due = moments
+    window = start.isoformat() if start else None
     staging = Staging(pipeline.staging, pipeline.client, run)
     failure: EtlError | None = None
     today = due or datetime.now(ZoneInfo(pipeline.timezone))
@@ -122,6 +152,8 @@ def submit(
         planned = plan(pipeline, start=start, end=end, today=today)
     except (SourceMissing, BadSource) as exc:
         planned, failure = Plan(), exc
+    if claim is not None:
+        claim.check()
     write_spec(staging, pipeline, planned, (start, end, today), attempt=1, full_refresh=full_refresh)
 
     def write(pipe: RedisPipeline) -> None:
@@ -140,11 +172,13 @@ def submit(
         )
 
     try:
-        was = known["state"] if known else None
         dead = failure is not None
-        _enqueue(connection, pipeline, run, 1, planned.partitions, write, was=was, window=window, dead=dead)
+        _enqueue(
+            connection, pipeline, run, 1, planned.partitions, write, was=was, window=window, dead=dead, claim=claim
+        )
     except EtlError:
-        staging.remove()
+        if claim is None or claim.is_ours():  # else what stands there is another's by now
+            staging.remove()
         raise
     if failure is not None:
         runs.close(connection, run, "failed", error=str(failure), exit=failure.exit_code)
@@ -164,29 +198,46 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
     if record is None:
         raise EtlError(f"run {run} is not known to Redis any more", "run its pipeline again")
     if record["state"] not in ("failed", "canceled"):
-        raise EtlError(f"run {run} is {record['state']}; only failed and canceled runs are retried")
-    staging = Staging(config.staging, record["client"], run)
-    spec = staging.read_json("run.json")
-    if spec is None and "partitions" not in record:  # it was held, and has never been planned
+        raise EtlError(runs.not_retried(run, record["state"]))
+    if "partitions" not in record:  # it was held, and has never been planned
         params, most = json.loads(record["params"]), json.loads(record["options"])["max_rejects"]
         resolved = resolve(config, record["pipeline"], record["client"], params=params, max_rejects=most)
         holding.again(connection, resolved, run, record)
         return run, []
+    place = runs.holder_key(record["client"], record["pipeline"], record.get("start"))
+    try:
+        with claims.claimed(connection, run, record, record["client"], record["pipeline"], place) as claim:
+            return run, _resume(config, connection, run, record, claim)
+    except claims.Changed:
+        now = runs.read(connection, run) or {}
+        if now.get("ended") == record.get("ended"):
+            raise
+        raise EtlError(runs.not_retried(run, now.get("state", "forgotten"))) from None
+
+
+def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, str], claim: claims.Claim) -> list[str]:
+    """Plan and enqueue what is missing of a run; returns what has changed since it was submitted."""
+    staging = Staging(config.staging, record["client"], run)
+    spec = staging.read_json("run.json")
     if spec is None:
         raise EtlError(f"run {run} has no staging left", "run its pipeline again")
     old = Pipeline.model_validate(spec["pipeline"])
-    planned = Plan.model_validate(spec["plan"])
+    planned, stale = Plan.model_validate(spec["plan"]), set[int]()
     resolved = resolve(config, old.name, old.client, params=old.params)
     resolved = resolved.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
-    changes = resume.changes(old, resolved)
     start, end, today = (datetime.fromisoformat(spec[key]) if spec.get(key) else None for key in MOMENTS)
     if not planned.partitions:  # no file was there, or none that could be read
         planned = plan(resolved, start=start, end=end, today=today)
     else:
         # Where the rows are not to blame, they stand: the file may be the next night's by now.
         resumes = record["state"] == "canceled" or record.get("exit") == "3"
-        planned = resume.reread(staging, resolved, planned, (start, end, today), resumes=resumes)
-    redone = resume.withdraw(staging, planned.partitions, anew=old.fingerprint != resolved.fingerprint)
+        planned, stale = resume.reread(staging, resolved, planned, (start, end, today), resumes=resumes)
+    anew = old.fingerprint != resolved.fingerprint
+    redone = resume.missing(staging, planned.partitions, stale, anew=anew)
+    # Until here nothing has changed. A retry that dies from here on leaves less published, and the next one
+    # makes that again: the spec, by which it knows, is written after all that it has made stale is withdrawn.
+    resume.withdraw(staging, [p.number for p in redone if anew or p.number in stale], claim.check)
+    claim.check()
     attempt = int(record["attempt"]) + 1
     full_refresh = spec.get("full_refresh", False)
     write_spec(staging, resolved, planned, (start, end, today), attempt, full_refresh=full_refresh)
@@ -195,8 +246,9 @@ def retry(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
     def write(pipe: RedisPipeline) -> None:
         runs.reopen(pipe, run, record, attempt, len(planned.partitions), fields)
 
-    _enqueue(connection, resolved, run, attempt, redone, write, was=record["state"], window=record.get("start"))
-    return run, changes
+    window = record.get("start")
+    _enqueue(connection, resolved, run, attempt, redone, write, was=record["state"], window=window, claim=claim)
+    return resume.changes(old, resolved)
 
 
 def cancel(connection: Redis, run: str) -> bool:
@@ -212,7 +264,8 @@ def cancel(connection: Redis, run: str) -> bool:
         try:
             job = EtlJob.fetch(id, connection=connection)
             if job.get_status() == JobStatus.STARTED:
-                send_stop_job_command(connection, id)
+                if job.worker_name:  # RQ's own way to learn it unpickles the job
+                    send_command(connection, job.worker_name, "stop-job", job_id=id)
             else:
                 job.delete()
         except (NoSuchJobError, InvalidJobOperation):
@@ -257,6 +310,7 @@ def _enqueue(
     was: str | None,
     window: str | None,
     dead: bool = False,
+    claim: claims.Claim | None = None,
 ) -> None:
     """Write a run and its jobs in one transaction.
 
@@ -264,6 +318,7 @@ def _enqueue(
         was: The state that the run is in until now.
         window: Start of its window.
         dead: Whether it has failed already, and has no jobs.
+        claim: On the run; it ends with this.
     """
     queue = FairQueue(PREFIX + pipeline.client, connection=connection)
     # A run for a window of the past leaves a slot free, so that the client's nightly run need not wait for it.
@@ -275,16 +330,21 @@ def _enqueue(
     with connection.pipeline() as pipe:
         while True:
             try:
-                pipe.watch(place, runs.run_key(run))  # type: ignore[no-untyped-call]
-                state, written = (raw and raw.decode() for raw in pipe.hmget(runs.run_key(run), "state", "attempt"))  # type: ignore[union-attr]
+                pipe.watch(place, runs.run_key(run), runs.claim_key(run))  # type: ignore[no-untyped-call]
+                state, written = map(text_of, cast(list[Any], pipe.hmget(runs.run_key(run), "state", "attempt")))
                 if sent and state != was and written == str(attempt):
                     return  # it was done, and the connection was cut before Redis could say so
                 if state != was:
                     raise EtlError(f"run {run} is not {was} any more")
-                held = pipe.get(place)
-                _refuse_second(held.decode() if held else None, pipeline)  # type: ignore[union-attr]
+                if claim and text_of(pipe.get(runs.claim_key(run))) != claim.token:
+                    raise claims.Changed(f"run {run} is being submitted by another by now")
+                held = text_of(pipe.get(place))
+                if not (claim and claim.place and held == run):
+                    claims.refuse_second(held, pipeline.client, pipeline.name)
                 pipe.multi()
                 write(pipe)
+                if claim:
+                    pipe.delete(runs.claim_key(run))
                 for job in graph:
                     if job.get_status(refresh=False) == JobStatus.DEFERRED:
                         job.register_dependency(pipeline=pipe)
@@ -299,10 +359,7 @@ def _enqueue(
             except WatchError:
                 continue
             except broker.FULL as exc:  # Redis refuses the whole transaction
-                why = broker.full(exc)
-                raise BrokerUnreachable(
-                    f"{why.what}: run of {pipeline.client}/{pipeline.name} is not submitted", why.cure
-                ) from exc
+                raise claims.no_room(exc, pipeline.client, pipeline.name) from exc
 
 
 def _jobs(
@@ -331,13 +388,4 @@ def _jobs(
             depends_on=depends_on,
             status=JobStatus.DEFERRED if depends_on else JobStatus.QUEUED,
             retry=retries,
-        )
-
-
-def _refuse_second(run: str | None, pipeline: Pipeline) -> None:
-    if run:
-        raise AlreadyRunning(
-            f"{pipeline.client}/{pipeline.name} is running already as run {run}",
-            f"wait for it (rq-etl wait {run}) or cancel it (rq-etl cancel {run})",
-            run=run,
         )

@@ -108,7 +108,7 @@ def again(connection: Redis, pipeline: "Pipeline", run: str, record: Mapping[str
         found = runs.read(connection, other)
         if found and found["state"] in ("failed", "canceled"):
             raise EtlError(f"run {run} needs run {other}, which {_ended(found['state'])}", "retry that first")
-    runs.hold(connection, run, _waits([*own, *needs], needs), was=record["state"])
+    runs.hold(connection, run, _waits([*own, *needs], needs), was=record)
     release(connection, [run])
 
 

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job, JobStatus, _job_stack
+from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from etl.errors import EtlError
@@ -71,6 +72,8 @@ class EtlJob(Job):
             self.restore(raw)
         except Exception:
             self.data = b"unreadable"
+        if not _is_usable(self.meta):
+            self.meta = {}  # or saving the job would fail, and with it the worker
 
     @classmethod
     def fetch(cls, id: str, connection: Redis | None = None, serializer: object = None, **_: object) -> "EtlJob":
@@ -132,6 +135,15 @@ class EtlJob(Job):
     def dependency_ids(self) -> list[str]:
         """Ids of the jobs this one waits for."""
         return [_Id(id) for id in super().dependency_ids]
+
+    def latest_result(self, timeout: int = 0) -> Result | None:
+        """Return how the latest execution ended; None where there was none or what stands there can't be read."""
+        try:
+            return super().latest_result(timeout)
+        except RedisError:
+            raise
+        except Exception:  # RQ reads each field in its own way
+            return None
 
     def return_value(self, refresh: bool = False) -> Any:
         """Return what the latest execution returned, or None; a stage's counts stand in the job's hash."""

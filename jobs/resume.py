@@ -1,6 +1,6 @@
 """What a retry does again: files that were mended, partitions that are not loaded; and what has changed since."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 
 from etl.errors import BadSource, SourceMissing
@@ -16,10 +16,10 @@ def reread(
     moments: Sequence[datetime | None],
     *,
     resumes: bool,
-) -> Plan:
-    """Return the plan with files as they are now that were mended since; takes back what was made of them.
+) -> tuple[Plan, set[int]]:
+    """Return the plan with files as they are now that were mended since, and whose partitions are to be made anew.
 
-    Only whole files, and none that is loaded.
+    Only whole files, and none that is loaded. Nothing is changed.
 
     Args:
         moments: The window's start and end, and the moment that `{date}` means.
@@ -32,34 +32,49 @@ def reread(
         if not _is_final(staging, partition) and not any(staging.marker(stage, partition.number) for stage in further)
     }
     if not stuck or not isinstance(pipeline.extract, CsvExtract):
-        return planned
+        return planned, set()
     try:
         now = plan(pipeline, start=moments[0], end=moments[1], today=moments[2])
     except (SourceMissing, BadSource):
-        return planned
+        return planned, set()
     files = {piece.file: piece for partition in now.partitions for piece in partition.pieces if piece.is_whole}
-    partitions = []
+    partitions, stale = [], set()
     for partition in planned.partitions:
         pieces = tuple(files.get(piece.file, piece) if piece.is_whole else piece for piece in partition.pieces)
         if partition.number in stuck and pieces != partition.pieces:
-            for stage in STAGES:
-                staging.withdraw(stage, partition.number)
+            stale.add(partition.number)
             partition = partition.model_copy(update={"pieces": pieces})
         partitions.append(partition)
-    return planned.model_copy(update={"partitions": tuple(partitions)})
+    return planned.model_copy(update={"partitions": tuple(partitions)}), stale
 
 
-def withdraw(staging: Staging, partitions: Sequence[Partition], *, anew: bool) -> list[Partition]:
-    """Return the partitions that are not finally loaded; takes back what they made where the config has changed."""
-    redone = []
-    for partition in partitions:
-        if _is_final(staging, partition) or (not anew and staging.marker("load", partition.number)):
-            continue
-        redone.append(partition)
-        if anew:
-            for stage in STAGES:
-                staging.withdraw(stage, partition.number)
-    return redone
+def missing(
+    staging: Staging, partitions: Sequence[Partition], stale: Collection[int], *, anew: bool
+) -> list[Partition]:
+    """Return the partitions that are not loaded.
+
+    Args:
+        stale: Numbers of partitions that are made anew whatever they published.
+        anew: Whether all are that are not finally loaded, as the configuration has changed.
+    """
+    return [
+        partition
+        for partition in partitions
+        if not _is_final(staging, partition)
+        and (anew or partition.number in stale or not staging.marker("load", partition.number))
+    ]
+
+
+def withdraw(staging: Staging, numbers: Iterable[int], check: Callable[[], None]) -> None:
+    """Take back what partitions have published.
+
+    Args:
+        check: Called before each; raises where this process may not change the run any more.
+    """
+    for number in numbers:
+        check()
+        for stage in STAGES:
+            staging.withdraw(stage, number)
 
 
 def _is_final(staging: Staging, partition: Partition) -> bool:

@@ -9,6 +9,7 @@
 | `etl:since` | the moment of the first run that this Redis knows; what is older, only the targets may remember |
 | `etl:active` | set: ids of runs that have not ended |
 | `etl:holder:<client>:<pipeline>[:<start>]` | the one run of this client, pipeline and window that is active |
+| `etl:claim:<run>` | who submits or retries a run just now: see `jobs.claims`; a minute |
 | `etl:held` | sorted set: runs that wait for others, by the moment they were submitted |
 | `etl:rate:<client>:<pipeline>` | the moment at which the source may be asked again, in seconds since the epoch |
 | `etl:due` | hash: `<client>/<pipeline>` → the last moment of its schedule that was seen to |
@@ -56,6 +57,11 @@ def jobs_key(run: str) -> str:
 def holder_key(client: str, pipeline: str, start: str | None = None) -> str:
     """Return the key that names the active run of a client and pipeline."""
     return f"etl:holder:{client}:{pipeline}" + (f":{start}" if start else "")
+
+
+def claim_key(run: str) -> str:
+    """Return the key of the claim of who submits or retries a run."""
+    return f"etl:claim:{run}"
 
 
 def client_key(client: str) -> str:
@@ -138,12 +144,12 @@ def knows_all(connection: Redis, since: float) -> bool:
     return first is not None and float(first) <= since and since > time.time() - settings.history()
 
 
-def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: str | None) -> None:
+def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: Mapping[str, str] | None) -> None:
     """Write a run that waits until others have ended; it keeps the moment of its first submission.
 
     Args:
         fields: Of its hash.
-        was: The state it is in until now, or None where it is new.
+        was: Its hash as it was read, or None where it is new.
 
     Raises:
         EtlError: It is in another state: someone else has started it.
@@ -151,9 +157,9 @@ def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: str | N
     now = time.time()
 
     def write(pipe: RedisPipeline) -> None:
-        state = text_of(pipe.hget(run_key(run), "state"))
-        if state != was:
-            raise EtlError(f"run {run} is {state}, not {was}, any more")
+        state, ended = (text_of(raw) for raw in cast(list[Any], pipe.hmget(run_key(run), "state", "ended")))
+        if (state, ended) != ((was["state"], was.get("ended")) if was else (None, None)):
+            raise EtlError(not_retried(run, state) if was else f"run {run} is {state} already")
         pipe.multi()
         fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended", "failures", "done", "exit"), "")
         pipe.hset(run_key(run), mapping={**fresh, **fields, "state": "held"})
@@ -163,6 +169,13 @@ def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: str | N
         pipe.zadd(HELD, {run: now})
 
     connection.transaction(write, run_key(run))
+
+
+def not_retried(run: str, state: str | None) -> str:
+    """Say why a run in a state is not retried."""
+    if state in ("failed", "canceled"):
+        return f"run {run} has been retried and has {state} again"
+    return f"run {run} is {state}; only failed and canceled runs are retried"
 
 
 def held(connection: Redis) -> list[str]:

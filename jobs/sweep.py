@@ -94,7 +94,7 @@ def _is_busy(connection: Redis | None, run: str) -> bool:
     if connection is None:
         return False
     held = connection.zscore(runs.HELD, run) is not None
-    return held or bool(connection.sismember(runs.ACTIVE, run))
+    return held or bool(connection.sismember(runs.ACTIVE, run) or connection.exists(runs.claim_key(run)))
 
 
 def _sweep_folder(connection: Redis | None, config: Config, folder: Folder, now: float) -> bool:
