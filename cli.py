@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.operating import COMMANDS
-from jobs.shared import common, pairs, shared, working
+from jobs.commands.operate import COMMANDS
+from jobs.commands.options import common, pairs, shared, working
 
 if TYPE_CHECKING:
     from etl.errors import EtlError
@@ -26,7 +26,7 @@ def cli() -> None:
 @common
 def init(folder: Path) -> None:
     """Write a first etl.toml, functions and a sample file into FOLDER."""
-    from jobs.starter import write
+    from jobs.demo.init import write
 
     written = write(folder)
     shared.print([str(path) for path in written], lambda: click.echo("\n".join(f"wrote {path}" for path in written)))
@@ -36,10 +36,12 @@ def init(folder: Path) -> None:
 @common
 def validate() -> None:
     """Check etl.toml, clients/*.toml and the functions they name."""
-    from jobs import commands, console, project
+    from jobs import settings
+    from jobs.commands import run as commands
+    from jobs.views import console
 
-    project.use(shared.config)
-    config = project.config()
+    settings.use(shared.config)
+    config = settings.config()
     commands.check_functions(config, config.pipelines)
     count = {"pipelines": len(config.pipelines), "clients": len(config.clients), "targets": len(config.targets)}
     text = ", ".join(console.plural(number, name.rstrip("s")) for name, number in count.items())
@@ -55,13 +57,15 @@ def validate() -> None:
 @common
 def plan(pipeline: str, client: str | None, all_clients: bool, params: tuple[str, ...], rows: int | None) -> None:
     """Show the partitions a run would have; nothing is enqueued."""
-    from etl.pipeline import resolve
-    from jobs import commands, preview, project
+    from etl.config.pipeline import resolve
+    from jobs import settings
+    from jobs.commands import run as commands
+    from jobs.views import plan as preview
 
     if bool(client) == all_clients:
         raise click.UsageError("give --client NAME or --all-clients")
-    project.use(shared.config)
-    config = project.config()
+    settings.use(shared.config)
+    config = settings.config()
     if not client:
         chosen = commands.wanted(config, [pipeline], [], pairs(params))
         lines = preview.plans([resolve(config, name, owner, params=pairs(params)) for owner, name in chosen])
@@ -94,12 +98,13 @@ def run(
     queue: bool,
 ) -> None:
     """Run pipelines for clients; without PIPELINE all that the client has."""
-    from jobs import commands, project
+    from jobs import settings
+    from jobs.commands import run as commands
 
     if bool(clients) == all_clients:
         raise click.UsageError("give --client NAME or --all-clients")
-    project.use(shared.config)
-    wanted = commands.wanted(project.config(), pipelines, clients, pairs(params))
+    settings.use(shared.config)
+    wanted = commands.wanted(settings.config(), pipelines, clients, pairs(params))
     with closing(shared.session(inline=inline, workers=workers)) as session:
         code = commands.run(
             session,
@@ -141,11 +146,12 @@ def backfill(
     workers: int | None,
 ) -> None:
     """Run a pipeline for windows of the past, one run each, skipping those that are loaded."""
-    from jobs import backfill as past
-    from jobs import commands, project
+    from jobs import settings
+    from jobs.commands import run as commands
+    from jobs.run import backfill as past
 
-    project.use(shared.config)
-    resolved = past.of(project.config(), pipeline, client, pairs(params))
+    settings.use(shared.config)
+    resolved = past.of(settings.config(), pipeline, client, pairs(params))
     found = past.windows(start, end, every, resolved.timezone)
     with closing(shared.session(inline=inline, workers=0 if dry_run else workers)) as session:
         code = commands.backfill(
@@ -166,8 +172,8 @@ def backfill(
 @common
 def status(client: str | None) -> None:
     """Show each client's pipelines: the last run, the last success, its age."""
-    from jobs import console
-    from jobs import status as state
+    from jobs.views import console
+    from jobs.views import status as state
 
     found = state.status(shared.session(workers=0), client)
     shared.print(found, lambda: console.status(found))
@@ -180,7 +186,8 @@ def status(client: str | None) -> None:
 @common
 def runs(client: str | None, state: str | None, since: str | None) -> None:
     """List runs, newest first."""
-    from jobs import commands, console
+    from jobs.commands import run as commands
+    from jobs.views import console
 
     found = commands.list_runs(shared.session(workers=0), client, state, since)
     shared.print(found, lambda: console.results(found))
@@ -191,7 +198,8 @@ def runs(client: str | None, state: str | None, since: str | None) -> None:
 @common
 def show(run: str) -> None:
     """Show one run: its counts, partitions, failures and warnings."""
-    from jobs import commands, console
+    from jobs.commands import run as commands
+    from jobs.views import console
 
     found = commands.one(shared.session(workers=0), run)
     shared.print(found, lambda: console.show(found))
@@ -202,7 +210,7 @@ def show(run: str) -> None:
 @common
 def logs(run: str) -> None:
     """Print what a run's stages said and, from staging, what they raised."""
-    from jobs import commands
+    from jobs.commands import run as commands
 
     lines = commands.logs(shared.session(workers=0), run)
     shared.print(lines, lambda: click.echo("\n".join(line["text"] for line in lines)))
@@ -213,7 +221,7 @@ def logs(run: str) -> None:
 @common
 def wait(run: str) -> None:
     """Wait until a run has ended."""
-    from jobs import commands
+    from jobs.commands import run as commands
 
     # Where the Redis is ours, nobody else works on what a killed command has left there.
     with closing(shared.session()) as session:
@@ -231,7 +239,7 @@ def wait(run: str) -> None:
 @common
 def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> None:
     """Count a run's rejected rows by file, column and reason."""
-    from jobs import commands
+    from jobs.commands import run as commands
 
     sys.exit(commands.rejects(shared, run, rows=rows, export=export, load=load))
 
@@ -243,7 +251,7 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
 @common
 def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
     """Run again what is missing of failed runs, with today's config and code."""
-    from jobs import commands
+    from jobs.commands import run as commands
 
     if bool(runs) == failed:
         raise click.UsageError("give RUN… or --failed")
@@ -256,7 +264,7 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
 @common
 def cancel(runs: tuple[str, ...], client: str | None) -> None:
     """Stop runs; what they have loaded stays loaded."""
-    from jobs import commands
+    from jobs.commands import run as commands
 
     if bool(runs) == bool(client):
         raise click.UsageError("give RUN… or --client C")
@@ -271,9 +279,9 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
 @common
 def demo(folder: Path, rows: int | None) -> None:
     """Make three clients' claims files in FOLDER and load them."""
-    from jobs.demo import show
+    from jobs.demo import show as demo_show
 
-    sys.exit(show.main(shared, folder, rows))
+    sys.exit(demo_show.main(shared, folder, rows))
 
 
 for command in COMMANDS:
@@ -311,12 +319,12 @@ def fail(exc: Exception) -> int:
     from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
 
     from etl.errors import BrokerUnreachable, EtlError
-    from jobs import broker
+    from jobs.store import redis_errors
 
     if isinstance(exc, ConnectionError | TimeoutError | AuthenticationError):
         exc = BrokerUnreachable("Redis went away", "start it, or see rq-etl doctor")
-    if isinstance(exc, broker.FULL):
-        exc = broker.full(exc)
+    if isinstance(exc, redis_errors.FULL):
+        exc = redis_errors.full(exc)
     if not isinstance(exc, EtlError):
         raise exc
     tell(exc)

@@ -7,7 +7,7 @@ import jobs
 
 for _module in (etl, jobs):
     _path = Path(_module.__file__ or next(iter(_module.__path__), "")).resolve()
-    if not (_path.parent / "errors.py").exists() and not (_path.parent / "runs.py").exists():
+    if not (_path.parent / "errors.py").exists() and not (_path.parent / "stages.py").exists():
         raise ImportError(f"your folder {_path.parent} hides rq-etl's own {_module.__name__}; rename it or move it")
 
 from etl.errors import AlreadyRunning, EtlError  # noqa: E402

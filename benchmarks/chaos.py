@@ -35,9 +35,13 @@ from redis.exceptions import RedisError
 from benchmarks.storm import check, data
 from benchmarks.storm.kills import Killer
 from benchmarks.storm.world import World
+from etl.config.pipeline import resolve
 from etl.errors import EtlError
-from etl.pipeline import resolve
-from jobs import graph, project, runs, schedules, settings
+from jobs import settings
+from jobs.run import schedules
+from jobs.run.retry import retry_run
+from jobs.run.submit import submit_now
+from jobs.store import keys, runs
 
 PATIENCE = 240.0  # seconds after the storm in which all must end
 
@@ -117,9 +121,9 @@ class Storm:
             )  # fmt: skip
             lane.doomed = time.monotonic() + self.dice.uniform(0.3, 3.0)
             return
-        resolved = resolve(project.config(), lane.pipeline, lane.client, params={"round": str(lane.round)})
+        resolved = resolve(settings.config(), lane.pipeline, lane.client, params={"round": str(lane.round)})
         try:
-            lane.run = graph.submit(self.world.connection, resolved)
+            lane.run = submit_now(self.world.connection, resolved)
         except EtlError as error:  # such as Redis being away
             self.errors[f"submit: {error.what}"[:100]] += 1
 
@@ -144,11 +148,11 @@ class Storm:
     def _look(self, lane: Lane) -> None:
         """See whether the lane's run has ended; retry one that failed, run one again that Redis has lost."""
         connection = self.world.connection
-        if connection.sismember(runs.ACTIVE, lane.run):
+        if connection.sismember(keys.ACTIVE, lane.run):
             return
         found = runs.snapshot(connection, [lane.run])
         if not found or found[0]["state"] not in runs.ENDED:
-            if not connection.sismember(runs.ACTIVE, lane.run):
+            if not connection.sismember(keys.ACTIVE, lane.run):
                 self.tally["runs lost from Redis, run again"] += 1
                 lane.run = ""
             return
@@ -163,11 +167,11 @@ class Storm:
             failure["error"].split("\n")[0][:100] for failure in run["failures"] or [{"error": run["error"]}]
         )
         try:
-            graph.retry(project.config(), connection, lane.run)
+            retry_run(settings.config(), connection, lane.run)
             self.tally["runs retried by the operator"] += 1
         except EtlError as error:
             self.errors[f"retry: {error.what}"[:100]] += 1
-            if connection.sismember(runs.ACTIVE, lane.run):
+            if connection.sismember(keys.ACTIVE, lane.run):
                 return
             self.tally["runs that could not be retried, run again"] += 1
             self.given_up.add(lane.run)
@@ -182,7 +186,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
     world = World(folder, 4, [*clients, "cron"], lease=options.lease, fsync=options.fsync, plain=queues)
     data.write_project(folder, world.url, clients, options.drag)
     os.environ["ETL_CONFIG"] = str(folder / "etl.toml")
-    project.use(None)
+    settings.use(None)
     lanes = [Lane(client, pipeline) for pipeline in data.PIPELINES for client in clients]
     try:
         world.start()
@@ -192,7 +196,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
         if not options.plain_rq:
             data.deliver(folder, dice, "cron", "nightly", 1, 3, options.rows)
             storm.truth.add(folder, "cron", "nightly", 1)
-            schedules.sync(project.config(), world.connection)
+            schedules.sync(settings.config(), world.connection)
         while not killer.is_over and time.monotonic() - began < options.minutes * 120:
             world.keep()
             killer.tick()
@@ -247,12 +251,12 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
 def settle(world: World, killer: Killer, *, nightly: bool) -> None:
     """Let what is being written down be written, and what the schedule has started end."""
     if nightly and not world.connection.hexists("etl:due", "cron/nightly"):  # Redis has lost it
-        schedules.sync(project.config(), world.connection)
+        schedules.sync(settings.config(), world.connection)
     world.cron.back = float("inf")  # no more of them
     world.cron.send(signal.SIGTERM)
     if nightly:
         later = datetime.now(UTC) + timedelta(minutes=1)  # at least one, however short the storm
-        schedules.start_due(project.config(), world.connection, "cron", "nightly", later)
+        schedules.start_due(settings.config(), world.connection, "cron", "nightly", later)
     give_up = time.monotonic() + 90
     while check.stuck(world.connection) and time.monotonic() < give_up and nightly:
         world.keep()

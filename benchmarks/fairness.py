@@ -137,11 +137,11 @@ for name in json.load(sys.stdin):
 
 
 def _ours(url: str, where: Path, whose: list[str], workers: int) -> dict[str, list[float]]:
-    from jobs import project
+    from jobs import settings
     from jobs.enqueue import enqueue_on
 
     connection = Redis.from_url(url)
-    project.use(where / "etl.toml")
+    settings.use(where / "etl.toml")
     os.environ["BENCH_REDIS"] = url
     with servers.workers(url, workers, where):
         connection.set("rq:suspended", 1)

@@ -13,9 +13,9 @@ import time
 from redis import Redis
 
 from benchmarks import servers
-from jobs.queue import FairQueue, Line, take
-from jobs.reconcile import reap
-from jobs.settle import Outcome, settle
+from jobs.process.complete import Outcome, complete
+from jobs.process.maintenance import rescue
+from jobs.queue import FairQueue, Line, dequeue
 
 IDLE_SECONDS = 15.0
 PROBES = 30
@@ -36,11 +36,11 @@ def per_job(connection: Redis, clients: int, jobs: int) -> tuple[float, float]:
     names = [f"etl-c{number:04}" for number in range(clients)]
     for number in range(jobs):
         FairQueue(names[number % clients], connection=connection).enqueue("steps.nothing")
-    take(connection, worker="warm")
+    dequeue(connection, worker="warm")
     before = cost(connection)
     done = 0
-    while (found := take(connection, worker="w")) is not None:
-        settle(connection, *found, Outcome("done"))
+    while (found := dequeue(connection, worker="w")) is not None:
+        complete(connection, *found, Outcome("done"))
         done += 1
     after = cost(connection)
     return (after[0] - before[0]) / done, (after[1] - before[1]) / done
@@ -52,7 +52,7 @@ def idle(connection: Redis, clients: int) -> tuple[float, float]:
     names = [f"etl-c{number:04}" for number in range(clients)]
     connection.sadd("rq:queues", *[f"rq:queue:{name}" for name in names])
     times = []
-    for look in (Line(connection, ["default"]).stirs, lambda: reap(connection, names)):
+    for look in (Line(connection, ["default"]).stirs, lambda: rescue(connection, names)):
         before = cost(connection)[0]
         for _ in range(300):
             look()

@@ -34,11 +34,11 @@ def stock(where: Path, url: str, count: int) -> float:
 
 def ours(where: Path, url: str, count: int) -> float:
     """Return seconds for so many jobs of 20 clients with our workers."""
-    from jobs import project
+    from jobs import settings
     from jobs.enqueue import enqueue_on
 
     connection = Redis.from_url(url)
-    project.use(where / "etl.toml")
+    settings.use(where / "etl.toml")
     with servers.workers(url, 2, where):
         began = time.monotonic()
         jobs: list[Job] = [

@@ -17,9 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from redis import Redis
 
-from etl.pipeline import resolve
-from jobs import broker, graph, project
-from jobs.inprocess import InProcessWorker
+from etl.config.pipeline import resolve
+from jobs import broker, settings
+from jobs.process.inprocess import InProcessWorker
+from jobs.run.submit import submit_now
 
 CONFIG = """
 [settings]
@@ -77,13 +78,13 @@ def main() -> int:
         inbox.mkdir(parents=True)
         for number in range(options.partitions):
             (inbox / f"claims-{number:05d}.csv").write_text(f"claim_id,amount\nA{number},{number}.50\nB{number},x\n")
-        project.use(folder / "etl.toml")
+        settings.use(folder / "etl.toml")
         private = broker.connect(None, folder)
         try:
             connection = private.connection
             connection.flushall()
             jobs = 3 * options.partitions + 1
-            graph.submit(connection, resolve(project.config(), "claims", "a_client_with_a_long_name"))
+            submit_now(connection, resolve(settings.config(), "claims", "a_client_with_a_long_name"))
             most = show("submitted", measure(connection), jobs)
             InProcessWorker(connection).work()
             most = max(most, show("ended", measure(connection), jobs))

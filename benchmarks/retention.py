@@ -22,10 +22,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from redis import Redis
 
 from benchmarks import servers
-from etl.pipeline import resolve
-from jobs import graph, project, runs, sweep
-from jobs.queue import PREFIX
-from jobs.reconcile import UPKEEP, reconcile
+from etl.config.pipeline import resolve
+from jobs import settings
+from jobs.process import cleanup
+from jobs.process.maintenance import UPKEEP, maintain
+from jobs.run.cancel import cancel_run
+from jobs.run.retry import retry_run
+from jobs.run.submit import submit_now
+from jobs.store import runs
+from jobs.store.keys import PREFIX
 
 DAY = 86400
 STEPS = (*[1] * 10, *[10] * 17)  # days: twice the history in all, since `etl:since` lives so long
@@ -77,7 +82,7 @@ def main() -> int:
     names = [f"client_{number:03d}" for number in range(options.clients)]
     with servers.folder() as folder:
         (folder / "etl.toml").write_text(CONFIG.format(clients="".join(f"[clients.{name}]\n" for name in names)))
-        project.use(folder / "etl.toml")
+        settings.use(folder / "etl.toml")
         with servers.redis_server(folder) as url:
             connection = Redis.from_url(url)
             began = time.monotonic()
@@ -109,13 +114,13 @@ def make(connection: Redis, folder: Path, names: list[str], count: int) -> Count
             file.parent.mkdir(parents=True, exist_ok=True)
             head = "number" if number % 20 == 7 else "claim_id"
             file.write_text(f"{head},amount\nA1,{number}.50\nA2,x\n")
-            batch.append(graph.submit(connection, resolve(project.config(), "claims", name)))
+            batch.append(submit_now(connection, resolve(settings.config(), "claims", name)))
             if number % 20 == 13:
-                graph.cancel(connection, batch[-1])
+                cancel_run(connection, batch[-1])
         wait(connection, batch)
         for run in runs.snapshot(connection, batch):
             if run["state"] == "failed" and number % 400 == 0:
-                graph.retry(project.config(), connection, run["run"])
+                retry_run(settings.config(), connection, run["run"])
         wait(connection, batch)
         states.update(run["state"] for run in runs.snapshot(connection, batch))
     return states
@@ -130,8 +135,8 @@ def let_pass(connection: Redis, names: list[str], days: int) -> None:
     """Move time on, and do what workers do meanwhile."""
     connection.eval(LET_PASS, 0, days * DAY)
     connection.delete("etl:sweep")  # the pass looks for what has expired every 30 s
-    reconcile(connection, [*(PREFIX + name for name in names), UPKEEP])
-    sweep.clean(connection, project.config(), time.time())
+    maintain(connection, [*(PREFIX + name for name in names), UPKEEP])
+    cleanup.clean(connection, settings.config(), time.time())
 
 
 def show(moment: str, connection: Redis) -> Counter[str]:

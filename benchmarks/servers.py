@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 from redis import Redis
 
-from jobs.crew import worker_command
+from jobs.process.supervisor import worker_command
 from jobs.settings import worker_variables
 from tests.conftest import as_postgres, die_with_parent, kill_session, postgres_program
 

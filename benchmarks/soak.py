@@ -26,10 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from redis import Redis
 from rq import Worker
 
-from etl.pipeline import resolve
-from jobs import graph, runs
-from jobs.queue import PREFIX, FairQueue
+from etl.config.pipeline import resolve
+from jobs.queue import FairQueue
+from jobs.run.submit import submit_now
 from jobs.session import Session
+from jobs.store import runs
+from jobs.store.keys import PREFIX
 
 STAGES = 4  # jobs of a run of one partition, finish included
 UNFINISHED = ("deferred", "queued", "started", "scheduled")
@@ -88,7 +90,7 @@ def soak(folder: Path, clients: int, rounds: int, workers: int, rows: int) -> It
         for number in range(1, rounds + 1):
             _deliver(folder, names, number, rows)
             began = time.monotonic()
-            ids = [graph.submit(session.connection, resolve(session.config, "claims", name)) for name in names]
+            ids = [submit_now(session.connection, resolve(session.config, "claims", name)) for name in names]
             submitting = time.monotonic() - began
             while session.active().intersection(ids):
                 session.advance(0.1)

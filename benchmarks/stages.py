@@ -3,14 +3,14 @@
 from functools import lru_cache
 from pathlib import Path
 
-from etl.config import load_config
+from etl.config.pipeline import Config, resolve
+from etl.config.read import load_config
 from etl.context import Context
-from etl.cursor import Span
-from etl.pipeline import Config, resolve
-from etl.plan import plan
+from etl.sources import plan
 from etl.staging import Staging
+from etl.types.cursor import Span
 from jobs import stages
-from jobs.work import Work
+from jobs.run.context import StageContext
 
 
 @lru_cache
@@ -19,11 +19,11 @@ def _config(path: str) -> Config:
 
 
 @lru_cache(maxsize=8)
-def _work(path: str, client: str) -> Work:
+def _work(path: str, client: str) -> StageContext:
     pipeline = resolve(_config(path), "claims", client)
     context = Context(client=client, run=client, params={})
     staging = Staging(pipeline.staging, client, client)
-    return Work(client, "", 1, 1, pipeline, plan(pipeline), context, staging, Span())
+    return StageContext(client, "", 1, 1, pipeline, plan(pipeline), context, staging, Span())
 
 
 def perform(config: str, client: str, stage: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+
 GIVEN = ("client", "params", "run", "start", "end", "since", "pace")  # what functions are given by these names
 MOMENTS = ("start", "end", "today")  # what a run knows of time: its window, and what {date} means without one
 

@@ -20,6 +20,7 @@ from etl.errors import ConfigError, EtlError, FunctionFailed
 if TYPE_CHECKING:
     import pandas as pd
 
+
 OURS = ("etl", "jobs", "cli", "rq_etl")
 NOT_UNICODE = 'read its source in the right encoding, or with errors="replace"'  # the cure for half a surrogate pair
 

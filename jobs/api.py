@@ -9,12 +9,14 @@ from typing import Any
 
 from redis import Redis
 
-from etl.errors import EtlError
-from etl.pipeline import resolve
-from jobs import backfill, graph, history, holding, runs
-from jobs.session import Session, session
-
-POLL = 0.1
+from etl.config.pipeline import resolve
+from jobs.run import backfill
+from jobs.run.cancel import cancel_run
+from jobs.run.retry import retry_run
+from jobs.run.submit import submit_run
+from jobs.session import POLL, Session, session
+from jobs.store import runs
+from jobs.views import history
 
 
 @dataclass(frozen=True)
@@ -120,19 +122,19 @@ class Run:
 
     def rejects(self) -> list[Reject]:
         """Return the rejected rows, by file and line."""
-        from jobs.rejects import listed
+        from jobs.views.rejects import listed
 
         keys = ("file", "row", "column", "value", "reason")
         return [Reject(**{key: entry[key] for key in keys}) for entry in listed(self.session, self.id)]
 
     def cancel(self) -> "Run":
         """Stop the run; what is loaded stays loaded."""
-        graph.cancel(self.session.connection, self.id)
+        cancel_run(self.session.connection, self.id)
         return self
 
     def retry(self) -> "Run":
         """Run again what is missing, with today's configuration and code."""
-        graph.retry(self.session.config, self.session.connection, self.id)
+        retry_run(self.session.config, self.session.connection, self.id)
         return self
 
 
@@ -166,7 +168,7 @@ def submit(
     opened = session(config, redis)
     resolved = resolve(opened.config, pipeline, client, params=params)
     first, last = backfill.window(start, end, resolved.timezone)
-    id = holding.submit(opened.connection, resolved, start=first, end=last, full_refresh=full_refresh, queue=queue)
+    id = submit_run(opened.connection, resolved, start=first, end=last, full_refresh=full_refresh, queue=queue)
     return Run(opened, id)
 
 
@@ -197,6 +199,3 @@ def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
                 )
             pending[0].session.advance(POLL)
         pending = left
-
-
-__all__ = ["EtlError", "Reject", "Rows", "Run", "submit", "wait"]

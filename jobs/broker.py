@@ -18,34 +18,19 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from redis import Redis
-from redis._parsers.base import BaseParser
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
-    ConnectionError,
     NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
     RedisError,
-    ResponseError,
-    TimeoutError,
 )
 from redis.retry import Retry
 
 from etl.errors import BrokerUnreachable, ConfigError
-from jobs.spawn import spawn
+from jobs.process.spawn import spawn
+from jobs.store.redis_errors import CannotWriteError
 
-
-class CannotWriteError(ResponseError):
-    """Redis takes no data, since it can't write to its own disk."""
-
-
-# redis-py has no class for it, and makes what it raises from this table.
-BaseParser.EXCEPTION_CLASSES["MISCONF"] = CannotWriteError
-
-FULL = (OutOfMemoryError, CannotWriteError)
-AWAY = (ConnectionError, TimeoutError, ReadOnlyError, *FULL)  # what waiting may cure
 OLDEST = (6, 2)
 SERVERS = ("redis-server", "valkey-server")
 SOCKET_PATH = 100  # bytes; the kernel takes 107
@@ -200,16 +185,6 @@ def _dial(url: str) -> Redis:
             f"Redis at {shown(url)} is version {'.'.join(map(str, version))}, too old", "6.2 or newer is needed"
         )
     return connection
-
-
-def full(error: Exception) -> BrokerUnreachable:
-    """Return what to tell of a Redis that has no room."""
-    if isinstance(error, CannotWriteError):
-        return BrokerUnreachable(
-            "Redis takes no data: it can't write to its disk",
-            "make room there (redis-cli config get dir); what waits goes on by itself",
-        )
-    return BrokerUnreachable("Redis is out of memory", "raise its maxmemory, or shorten settings.history")
 
 
 def _reason(error: Exception) -> str:

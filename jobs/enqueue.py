@@ -11,9 +11,10 @@ from redis import Redis
 from rq import Retry
 
 from etl.errors import ConfigError
-from jobs import broker, project, settings
+from jobs import broker, settings
 from jobs.job import EtlJob, allowed
-from jobs.queue import PREFIX, FairQueue
+from jobs.queue import FairQueue
+from jobs.store.keys import PREFIX
 
 RESULT_TTL = 86400
 FAILURE_TTL = 7 * 86400
@@ -46,7 +47,7 @@ def enqueue(
         BrokerUnreachable: There is no Redis.
     """
     url = settings.redis_url()
-    connection = _connection(url, project.path().parent)
+    connection = _connection(url, settings.path().parent)
     return enqueue_on(connection, client, function, args, kwargs, timeout=timeout, retries=retries)
 
 
@@ -61,7 +62,7 @@ def enqueue_on(
     retries: int = 0,
 ) -> EtlJob:
     """Have a worker of a given Redis call a function for a client; see `enqueue`."""
-    from etl.values import NAME
+    from etl.config.values import NAME
 
     if not NAME.fullmatch(client):
         raise ConfigError(f"{client!r} is not a client's name", "use small letters, digits and _ only")

@@ -19,7 +19,7 @@ from jobs import settings
 
 OURS = frozenset(
     {f"jobs.stages.{stage}" for stage in ("extract", "transform", "load", "finish")}
-    | {"jobs.holding.start", "jobs.schedules.start", "jobs.sweep.sweep"}
+    | {"jobs.run.submit.start", "jobs.run.schedules.start", "jobs.process.cleanup.cleanup"}
 )
 MOST_SECONDS = 10**9
 
@@ -32,7 +32,7 @@ class JobFailed(EtlError):
     """A job has failed."""
 
 
-class Later(Exception):
+class Snooze(Exception):
     """A job can't go on before some time has passed; it is queued again then, and no retry is used up.
 
     Args:

@@ -28,8 +28,8 @@ class Harness:
 
     def _project(self) -> Any:
         """Return the project's configuration with its targets and staging moved into this test's folder."""
-        from etl.config import load_config
-        from etl.pipeline import Target
+        from etl.config.models import Target
+        from etl.config.read import load_config
 
         read = load_config(self.config)
         targets = {name: Target(name=name, url=self._url(name)) for name in read.targets}
@@ -55,9 +55,11 @@ class Harness:
             max_rejects: Instead of the pipeline's own; a percentage of the pipeline's own is not applied, as it
                 says nothing of a file of three rows.
         """
-        from etl.pipeline import CsvExtract, resolve
-        from jobs import graph, project
+        from etl.config.models import CsvExtract
+        from etl.config.pipeline import resolve
+        from jobs import settings as project
         from jobs.api import Run
+        from jobs.run.submit import submit_now
         from jobs.session import Session
 
         read = self._project()
@@ -72,7 +74,7 @@ class Harness:
         if self._session is None:
             self._session = Session(self.config, inline=True)
         project.override(read)
-        id = graph.submit(self._session.connection, resolved.model_copy(update=changed))
+        id = submit_now(self._session.connection, resolved.model_copy(update=changed))
         return Run(self._session, id).wait()
 
     def _deliver(self, files: Mapping[str, str | bytes]) -> str:
@@ -106,11 +108,11 @@ class Harness:
         """
         import pyarrow as pa
 
-        from etl.casts import from_series
+        from etl.config.pipeline import resolve
         from etl.context import Context
-        from etl.lookups import read_lookups
-        from etl.pipeline import resolve
         from etl.transform import Transformer
+        from etl.transform.lookups import read_lookups
+        from etl.types.casts import from_series
 
         resolved = resolve(self._project(), pipeline, client, params=params)
         columns = {str(name): from_series(df[name]) for name in df.columns}
@@ -122,7 +124,7 @@ class Harness:
 
     def close(self) -> None:
         """End the session."""
-        from jobs import project
+        from jobs import settings as project
 
         project.override(None)
         if self._session is not None:
@@ -137,9 +139,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def rq_etl(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Pipelines of this project's etl.toml, on fakeredis and SQLite."""
-    from jobs import settings
+    from jobs import settings as jobs_settings
 
     named = Path(request.config.rootpath) / request.config.getini("rq_etl_config")
-    harness = Harness(tmp_path, named if named.exists() else settings.config_path())
+    harness = Harness(tmp_path, named if named.exists() else jobs_settings.config_path())
     yield harness
     harness.close()

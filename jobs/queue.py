@@ -12,10 +12,10 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 
-from jobs import lua, runs, settings
+from jobs import settings
 from jobs.job import EtlJob
-
-PREFIX = "etl-"  # of every client's queue
+from jobs.store import scripts
+from jobs.store.keys import PREFIX, READY
 
 
 class FairQueue(Queue):
@@ -31,7 +31,7 @@ class FairQueue(Queue):
         """Put a job into the queue, as all ways of enqueueing end, and the queue into the ring of turns."""
         super()._enqueue_async_job(job, pipeline, at_front, unique)
         if self.name.startswith(PREFIX):
-            (self.connection if pipeline is None else pipeline).zadd(runs.READY, {self.name: 0})
+            (self.connection if pipeline is None else pipeline).zadd(READY, {self.name: 0})
         return job
 
     @classmethod
@@ -52,10 +52,10 @@ class FairQueue(Queue):
             worker: Name of the worker that takes it.
         """
         assert connection is not None
-        return take(connection, [queue.name for queue in queues], worker, clients=False)
+        return dequeue(connection, [queue.name for queue in queues], worker, clients=False)
 
 
-def take(
+def dequeue(
     connection: Redis, names: Iterable[str] = (), worker: str = "", *, clients: bool = True
 ) -> tuple[EtlJob, FairQueue] | None:
     """Take the next job of the queues whose turn it is; the job's `execution` is its lease.
@@ -71,7 +71,7 @@ def take(
     execution = uuid4().hex
     at = now()
     told = (utcformat(at), at.timestamp(), int(clients), "\n".join(names))
-    found = lua.take(connection, settings.lease(), execution, worker, *told)
+    found = scripts.dequeue(connection, settings.lease(), execution, worker, *told)
     if not found:
         return None
     name, id, pairs = found[0].decode(), found[1].decode(), found[2]
@@ -102,12 +102,12 @@ class Line:
 
     def take(self, worker: str = "") -> tuple[EtlJob, FairQueue] | None:
         """Take the next job; see `take`."""
-        return take(self.connection, self.told, worker)
+        return dequeue(self.connection, self.told, worker)
 
     def stirs(self) -> bool:
         """Whether any queue holds a job: one cheap question."""
         told = [Queue.redis_queue_namespace_prefix + name for name in self.told]
-        return bool(self.connection.exists(runs.READY, *told))
+        return bool(self.connection.exists(READY, *told))
 
     def due(self) -> float | None:
         """Return in how many seconds the next retry is due, or None where none waits."""
@@ -116,6 +116,3 @@ class Line:
             pipe.zrange(f"rq:scheduled:{name}", 0, 0, withscores=True)
         scores = [found[0][1] for found in pipe.execute() if found]
         return max(0.0, min(scores) - time.time()) if scores else None
-
-
-__all__ = ["PREFIX", "FairQueue", "Job", "Line", "take"]

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 from redis import Redis
 
 from etl.errors import BrokerUnreachable
-from jobs import broker, project, runs, settings
-from jobs.crew import Crew
+from jobs import broker, settings
+from jobs.process.supervisor import Supervisor
+from jobs.store import redis_errors, runs
 
 if TYPE_CHECKING:
-    from etl.pipeline import Config
-    from jobs.worker import InProcessWorker
+    from etl.config.pipeline import Config
+    from jobs.process.inprocess import InProcessWorker
+
 
 Answer = TypeVar("Answer")
 
@@ -45,9 +47,9 @@ class Session:
         inline: bool = False,
         workers: int | None = None,
     ) -> None:
-        project.use(config)
+        settings.use(config)
         self._worker: InProcessWorker | None = None
-        self._crew: Crew | None = None
+        self._crew: Supervisor | None = None
         self._inline = inline
         if isinstance(redis, Redis):
             self.broker = broker.given(redis)
@@ -56,8 +58,8 @@ class Session:
         else:
             url = redis or settings.redis_url()
             if not url:
-                project.config()  # there must be one, or a private Redis would be started in any folder
-            self.broker = broker.connect(url, project.path().parent)
+                settings.config()  # there must be one, or a private Redis would be started in any folder
+            self.broker = broker.connect(url, settings.path().parent)
         self.connection = self.broker.connection
         if not self.in_process:
             self.start_workers(workers if workers is not None else WORKERS if self.is_ours else 0)
@@ -66,7 +68,7 @@ class Session:
     @property
     def config(self) -> "Config":
         """The configuration, read again where it has changed."""
-        return project.config()
+        return settings.config()
 
     @property
     def in_process(self) -> bool:
@@ -81,9 +83,9 @@ class Session:
     def start_workers(self, count: int) -> None:
         """Start worker processes that end with this one; what they say is in .rq-etl/workers.log."""
         if self._crew is None and count:
-            folder = project.path().parent / ".rq-etl"
+            folder = settings.path().parent / ".rq-etl"
             folder.mkdir(exist_ok=True)
-            self._crew = Crew(self.broker.url, folder / "workers.log")
+            self._crew = Supervisor(self.broker.url, folder / "workers.log")
         if self._crew is not None:
             self._crew.start(count)
 
@@ -103,7 +105,7 @@ class Session:
         while True:
             try:
                 answer = ask()
-            except broker.AWAY as error:
+            except redis_errors.AWAY as error:
                 if away is None:
                     away = time.monotonic()
                     print(f"rq-etl: Redis is away; waiting up to {PATIENCE:.0f} s for it", file=sys.stderr, flush=True)
@@ -128,7 +130,7 @@ class Session:
             time.sleep(seconds)
             return
         if self._worker is None:
-            from jobs.worker import InProcessWorker
+            from jobs.process.inprocess import InProcessWorker
 
             self._worker = InProcessWorker(self.connection, inline=self._inline)
         self._worker.work_for(seconds)
@@ -151,5 +153,8 @@ def session(config: str | PathLike[str] | None = None, redis: str | Redis | None
     if key not in _sessions:
         _sessions[key] = Session(config, redis)
     else:
-        project.use(config)
+        settings.use(config)
     return _sessions[key]
+
+
+POLL = 0.1

@@ -13,12 +13,15 @@
 import os
 from pathlib import Path
 
+from etl.config.pipeline import Config
+from etl.config.read import load_config
+
 POLL = 0.19  # seconds between an idle worker's looks: under 20 commands a second, a new job waits less than 0.2 s
 JOBS_PER_HORSE = 5000  # libraries leak, and HORSE_MEMORY may not see it; a new horse costs about a second
 HORSE_MEMORY = 450 << 20  # bytes in memory after a job, above which a horse is replaced
 MAX_LOSSES = 3  # so often may a job take its worker along before it is failed
 HISTORY = 90 * 86400.0
-SWEEP = 30.0  # seconds between looks for jobs that are in no list
+LOST_JOBS_EVERY = 30.0  # seconds between looks for jobs that are in no list
 
 WORKER_CLASSES = {
     "RQ_WORKER_CLASS": "jobs.worker.Worker",
@@ -59,19 +62,17 @@ def modules() -> frozenset[str]:
     Raises:
         ConfigError: etl.toml has mistakes, or there is neither.
     """
-    from jobs import project
 
     named = os.environ.get("ETL_MODULES") or ""
-    if project.path().is_file() or not named:
-        return frozenset(project.base().settings.modules)
+    if path().is_file() or not named:
+        return frozenset(base().settings.modules)
     return frozenset(name.strip() for name in named.split(",") if name.strip())
 
 
 def module_folder() -> str:
     """Return the folder that users' modules are imported from: etl.toml's."""
-    from jobs import project
 
-    return str(project.path().parent)
+    return str(path().parent)
 
 
 def staging() -> str:
@@ -80,18 +81,16 @@ def staging() -> str:
     Raises:
         ConfigError: etl.toml is missing or has mistakes.
     """
-    from jobs import project
 
-    return project.base().staging
+    return base().staging
 
 
 def history() -> float:
     """Return how many seconds a run that has ended is remembered; 90 days where there is no etl.toml that says."""
     from etl.errors import ConfigError
-    from jobs import project
 
     try:
-        return project.base().settings.history
+        return base().settings.history
     except ConfigError:
         return HISTORY
 
@@ -111,3 +110,67 @@ def worker_environment(url: str, config: Path) -> dict[str, str]:
     ours = str(Path(__file__).parents[1])
     paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, **worker_variables(url, config), "PYTHONPATH": os.pathsep.join(paths)}
+
+
+_chosen: Path | None = None
+_override: Config | None = None
+_read: tuple[tuple[Path, int, int], Config] | None = None
+
+
+def use(path: str | os.PathLike[str] | None) -> None:
+    """Choose the etl.toml of this process; None means ETL_CONFIG or the working directory."""
+    global _chosen
+    _chosen = Path(path).resolve() if path else None
+
+
+def override(config: Config | None) -> None:
+    """Work for this configuration, whatever the files say; None goes back to the files."""
+    global _override
+    _override = config
+
+
+def path() -> Path:
+    """Return the path of the etl.toml in use, whether it exists or not."""
+    return _chosen or config_path()
+
+
+def config() -> Config:
+    """Return the configuration in use, read again only where a file of it has changed.
+
+    Raises:
+        ConfigError: There is none, or it has mistakes.
+    """
+    global _read
+    if _override is not None:
+        return _override
+    stamp = path(), _changed(path()), _clients_changed(path().parent / "clients")
+    if _read is None or _read[0] != stamp:
+        _read = stamp, load_config(path())
+    return _read[1]
+
+
+def base() -> Config:
+    """Return the configuration for its [settings], for which clients' files, perhaps thousands, are not looked at.
+
+    Raises:
+        ConfigError: See `config`.
+    """
+    if _override is None and _read is not None and _read[0][:2] == (path(), _changed(path())):
+        return _read[1]
+    return config()
+
+
+def _changed(file: str | Path) -> int:
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _clients_changed(folder: Path) -> int:
+    try:
+        with os.scandir(folder) as files:
+            times = [_changed(file.path) for file in files if file.name.endswith(".toml")]
+    except OSError:
+        return 0
+    return max([_changed(folder), *times])

@@ -16,21 +16,24 @@ from rq import get_current_job
 from rq.job import Job
 
 from etl import load as target
-from etl.ahead import ahead
-from etl.cursor import Narrowed
+from etl.config.pipeline import Pipeline
 from etl.errors import EtlError, TableMismatch
-from etl.extract import Chunk
-from etl.extract import extract as read_source
-from etl.infer import candidates, decide, merge_candidates, named_candidates
 from etl.load import skips
-from etl.pipeline import Pipeline
+from etl.partition import Chunk
+from etl.prefetch import prefetch
+from etl.safe_message import safe_message
+from etl.sources import extract as read_source
 from etl.staging import Marker, Staging
 from etl.transform import Transformer
-from jobs import closing, receipts, runs, settings
-from jobs.job import Later
-from jobs.pace import Pace
-from jobs.scrub import told
-from jobs.work import Blocked, Work, work_of
+from etl.types.cursor import Narrowed
+from etl.types.infer import candidates, decide, merge_candidates, named_candidates
+from jobs import settings
+from jobs.job import Snooze
+from jobs.run import balance
+from jobs.run import finish as closing
+from jobs.run.context import Blocked, StageContext, stage_context
+from jobs.run.rate_limit import RateLimit
+from jobs.store import runs
 
 
 def extract(run: str, partition: str) -> dict[str, int]:
@@ -53,7 +56,7 @@ def finish(run: str) -> dict[str, int]:
     return _perform("finish", run, 0, closing.finish)
 
 
-def _perform(stage: str, run: str, number: int, body: Callable[[Work, Redis], Marker]) -> dict[str, int]:
+def _perform(stage: str, run: str, number: int, body: Callable[[StageContext, Redis], Marker]) -> dict[str, int]:
     job = get_current_job()
     assert job is not None
     connection = job.connection
@@ -65,17 +68,17 @@ def _perform(stage: str, run: str, number: int, body: Callable[[Work, Redis], Ma
     state, counts, error, exit_code = "done", {}, None, 0
     work = None
     try:
-        work = work_of(stage, run, number, record)
+        work = stage_context(stage, run, number, record)
         marker = (work.staging.marker(stage, number) if number else None) or body(work, connection)
         counts = marker.counts
     except Blocked:
         state = "blocked"
-    except Later:
+    except Snooze:
         state = "waiting"
         raise
     except BaseException as exc:
         final = not job.retries_left or (isinstance(exc, EtlError) and not exc.retryable)
-        state, error = ("failed" if final else "waiting"), told(exc)
+        state, error = ("failed" if final else "waiting"), safe_message(exc)
         exit_code = exc.exit_code if isinstance(exc, EtlError) else 1
         if stage == "finish" and final:
             closing.give_up(connection, run, work, error, exit_code)
@@ -87,7 +90,7 @@ def _perform(stage: str, run: str, number: int, body: Callable[[Work, Redis], Ma
     return {"blocked": 1} if state == "blocked" else counts
 
 
-def _extract(work: Work, connection: Redis) -> Marker:
+def _extract(work: StageContext, connection: Redis) -> Marker:
     if not work.full_refresh and skips.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
         there = skips.rows_there(work.pipeline, work.partition)
         if there is not None:
@@ -97,13 +100,13 @@ def _extract(work: Work, connection: Redis) -> Marker:
     return _read(work, connection)
 
 
-def _read(work: Work, connection: Redis) -> Marker:
+def _read(work: StageContext, connection: Redis) -> Marker:
     rows_out = rejected = 0
     types: list[dict[str, list[str]]] = []
     infer = not work.pipeline.columns
     context = work.context
     if rate := work.pipeline.extract.rate:
-        context = replace(context, pace=Pace(connection, work.pipeline.client, work.pipeline.name, rate))
+        context = replace(context, pace=RateLimit(connection, work.pipeline.client, work.pipeline.name, rate))
     with (
         work.staging.writer("extract", work.number) as rows,
         work.staging.writer("extract", work.number, "rejects") as rejects,
@@ -116,7 +119,7 @@ def _read(work: Work, connection: Redis) -> Marker:
             content = yield from read_source(work.pipeline, work.partition, context, work.span)
 
         # A function of the user's own stays in this thread, where a debugger and its libraries expect it.
-        for chunk in read() if work.pipeline.extract.type == "function" else ahead(read()):
+        for chunk in read() if work.pipeline.extract.type == "function" else prefetch(read()):
             newer = narrow(chunk.rows)
             rows.write(newer)
             rows_out += newer.num_rows
@@ -139,7 +142,7 @@ def _read(work: Work, connection: Redis) -> Marker:
     return work.staging.publish("extract", work.number, marker)
 
 
-def _transform(work: Work, connection: Redis) -> Marker:
+def _transform(work: StageContext, connection: Redis) -> Marker:
     source = work.input("extract")
     if skipped := source.counts.get("skipped"):
         counts = dict.fromkeys(("in", "out"), skipped) | dict.fromkeys(("rejected", "dropped", "added"), 0)
@@ -152,7 +155,7 @@ def _transform(work: Work, connection: Redis) -> Marker:
         work.staging.writer("transform", work.number) as rows,
         work.staging.writer("transform", work.number, "rejects") as rejects,
     ):
-        for chunk in _pieces(work.pipeline, ahead(work.staging.chunks(source.data))):
+        for chunk in _pieces(work.pipeline, prefetch(work.staging.chunks(source.data))):
             result = transformer.apply(chunk)
             rows.write(result.rows)
             if result.rejects.num_rows:
@@ -175,7 +178,7 @@ def _pieces(pipeline: Pipeline, chunks: Iterator[pa.Table]) -> Iterator[pa.Table
     return iter([pa.concat_tables(tables, promote_options="permissive")] if tables else [])
 
 
-def _types(work: Work) -> dict[str, str] | None:
+def _types(work: StageContext) -> dict[str, str] | None:
     """Return the types that fit every partition of a run without columns, the same for each of them."""
     if work.pipeline.columns:
         return None
@@ -186,7 +189,7 @@ def _types(work: Work) -> dict[str, str] | None:
     return found
 
 
-def _decide_types(work: Work) -> None:
+def _decide_types(work: StageContext) -> None:
     markers = [work.staging.marker("extract", p.number) for p in work.plan.partitions]
     found = [marker.types for marker in markers if marker is not None and marker.types is not None]
     existing = target.column_types(work.pipeline)
@@ -194,7 +197,7 @@ def _decide_types(work: Work) -> None:
     work.staging.write_json("types.json", decide(fitting, existing))
 
 
-def _load(work: Work, connection: Redis) -> Marker:
+def _load(work: StageContext, connection: Redis) -> Marker:
     try:
         return _deliver(work)
     except TableMismatch:
@@ -207,7 +210,7 @@ def _load(work: Work, connection: Redis) -> Marker:
     return _deliver(work)
 
 
-def _deliver(work: Work) -> Marker:
+def _deliver(work: StageContext) -> Marker:
     source, rows = work.input("extract"), work.input("transform")
     delivery = target.Delivery(
         pipeline=work.pipeline,
@@ -230,7 +233,7 @@ def _deliver(work: Work) -> Marker:
     def ended(answer: target.LoadCounts) -> target.Record:
         """Say how a run of one partition ends, as far as its load knows; `finish` says so where it ends otherwise."""
         stages = {"extract": source, "transform": rows, "load": loaded(answer)}
-        return closing.remembered(work, closing.ending(receipts.Tally({work.number: stages}), []))
+        return closing.remembered(work, closing.ending(balance.Tally({work.number: stages}), []))
 
     answer = target.load(
         delivery,
@@ -238,7 +241,7 @@ def _deliver(work: Work) -> Marker:
         read=source.counts["read"],
         rejected=source.counts["rejected"] + rows.counts["rejected"],
         record=ended,
-        move=work.move(receipts.Tally({work.number: {"extract": source}}).latest),
+        move=work.move(balance.Tally({work.number: {"extract": source}}).latest),
     )
     return work.staging.publish("load", work.number, loaded(answer))
 

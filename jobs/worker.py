@@ -22,15 +22,15 @@ from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 
-from jobs import lua, project, settings
-from jobs.broker import AWAY
-from jobs.horse import Horse
-from jobs.inprocess import InProcessWorker
+from jobs import settings
 from jobs.job import EtlJob
+from jobs.process.complete import Outcome, complete
+from jobs.process.horse import Horse
+from jobs.process.maintenance import maintain, request_cleanup, rescue, take_turn
+from jobs.process.spawn import end_with_owner
 from jobs.queue import FairQueue, Line
-from jobs.reconcile import reap, reconcile, request_sweep, take_turn
-from jobs.settle import Outcome, settle
-from jobs.spawn import end_with_owner
+from jobs.store import scripts
+from jobs.store.redis_errors import AWAY
 
 Answer = TypeVar("Answer")
 
@@ -121,7 +121,7 @@ class Worker(RQWorker):
         self.log.info("%s: %s (%s)", queue.name, job.description, job.id)
         began = time.monotonic()
         outcome = self._ride(job)
-        became = self._stubborn(lambda: settle(self.connection, job, queue, outcome)) if outcome else None
+        became = self._stubborn(lambda: complete(self.connection, job, queue, outcome)) if outcome else None
         self.execution = None
         self._stopped_job_id = None
         if became is None:
@@ -190,13 +190,13 @@ class Worker(RQWorker):
         assert job.execution is not None
         at, entry = now(), job.execution.composite_key
         args = (job.origin, entry, settings.lease(), self.name, utcformat(at), at.timestamp(), f"{seconds:.1f}")
-        stands = bool(lua.renew(self.connection, *args))
+        stands = bool(scripts.renew(self.connection, *args))
         self._tick(force=True)
         return stands
 
     def _saddle(self) -> Horse:
         if self._horse is None:
-            self._horse = Horse(self.connection, preload=project.path().is_file())
+            self._horse = Horse(self.connection, preload=settings.path().is_file())
             self._horse_pid = self._horse.pid
         return self._horse
 
@@ -224,13 +224,13 @@ class Worker(RQWorker):
         with self.connection.pipeline(transaction=False) as pipe:
             self.heartbeat(max(60, round(20 * self._renewal)), pipe)  # so long is a dead worker listed
             pipe.execute()
-        lost, _ = reap(self.connection, self._line.names, apart=settings.lease() / 10)
+        lost, _ = rescue(self.connection, self._line.names, apart=settings.lease() / 10)
         if lost:
             self.log.warning("took back from lost workers: %s", ", ".join(lost))
         if take_turn(self.connection, self.name):
-            reconcile(self.connection, self._line.names)
-            if project.path().is_file():
-                request_sweep(self.connection)
+            maintain(self.connection, self._line.names)
+            if settings.path().is_file():
+                request_cleanup(self.connection)
 
     def _register(self) -> None:
         """Tell Redis of this worker and its queues, again where it has forgotten or there are new ones."""
@@ -308,6 +308,3 @@ class Worker(RQWorker):
         if asked is None or now() - asked >= timedelta(seconds=1) or self._is_orphan():
             self._cold = True
             self.kill_horse()
-
-
-__all__ = ["InProcessWorker", "Worker"]

@@ -16,9 +16,9 @@ import pytest
 from redis import Redis
 
 import cli
-from jobs import project
-from jobs.inprocess import InProcessWorker
-from jobs.shared import shared
+from jobs import settings
+from jobs.commands.options import shared
+from jobs.process.inprocess import InProcessWorker
 
 ETL_TOML = """
 [settings]
@@ -84,7 +84,7 @@ class Project:
     def __call__(self, command: str, *more: str) -> Said:
         """Run a command as `rq-etl` would be run; its words are split at blanks, `more` is kept whole."""
         shared.forget()  # as a process of its own would start
-        project.use(None)
+        settings.use(None)
         out, err = io.StringIO(), io.StringIO()
         argv, sys.argv = sys.argv, ["rq-etl", *command.split(), *more]
         code: Any = 0
@@ -125,7 +125,7 @@ def etl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     made.config()
     made.write("inbox/acme/claims-1.csv", CLAIMS)
     yield made
-    project.use(None)
+    settings.use(None)
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from rq.job import JobStatus
 from rq.registry import FailedJobRegistry
 from rq.results import Result
 
-from jobs import runs
 from jobs.dashboard import create_app
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
+from jobs.store import runs
 
 pytestmark = pytest.mark.filterwarnings("ignore:CLIENT LIST command not supported")  # by fakeredis
 

@@ -8,10 +8,13 @@ from typing import Any
 
 from redis import Redis
 
-from etl.pipeline import resolve
+from etl.config.pipeline import resolve
 from etl.staging import Staging
-from jobs import graph, project, runs, sweep
-from jobs.inprocess import InProcessWorker
+from jobs import settings as project
+from jobs.process import cleanup
+from jobs.process.inprocess import InProcessWorker
+from jobs.run.submit import submit_now
+from jobs.store import runs
 
 DAY = 86400.0
 CONFIG = """
@@ -57,7 +60,7 @@ class House:
         project.use(self.root / "etl.toml")
 
     def submit(self, client: str = "acme") -> str:
-        return graph.submit(self.connection, resolve(project.config(), "claims", client))
+        return submit_now(self.connection, resolve(project.config(), "claims", client))
 
     def work(self) -> None:
         InProcessWorker(self.connection).work()
@@ -73,8 +76,8 @@ class House:
     def names(self, run: str, client: str = "acme") -> list[str]:
         return Staging(str(self.root / "staging"), client, run).names()
 
-    def sweep(self, later: float = 0.0) -> sweep.Swept:
-        return sweep.clean(self.connection, project.config(), time.time() + later)
+    def sweep(self, later: float = 0.0) -> cleanup.Cleaned:
+        return cleanup.clean(self.connection, project.config(), time.time() + later)
 
 
 def built(tmp_path: Path, connection: Redis) -> Iterator[House]:

@@ -7,9 +7,9 @@ import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
+from etl.config.pipeline import Pipeline
 from etl.load import Delivery, FinishCounts, LoadCounts, finish, load
-from etl.pipeline import Pipeline
-from etl.plan import Partition, Piece
+from etl.partition import Partition, Piece
 
 
 def pipeline(mode: str = "append", **changes: Any) -> Pipeline:

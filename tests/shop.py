@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from etl.pipeline import resolve
-from jobs import graph, project, runs
+from etl.config.pipeline import resolve
+from jobs import settings
+from jobs.run.submit import submit_now
+from jobs.store import runs
 from tests.conftest import ROOT, RedisServer, StartWorkers
 
 PATIENCE = 30.0
@@ -121,7 +123,7 @@ class Shop:
 
     def submit(self, client: str = "acme") -> str:
         """Enqueue a run."""
-        return graph.submit(self.connection, resolve(project.config(), "visits", client))
+        return submit_now(self.connection, resolve(settings.config(), "visits", client))
 
     def run(self, id: str) -> dict[str, Any]:
         """Return a run as it is."""
@@ -185,9 +187,9 @@ def shop(
     """A project on the private Redis."""
     made = Shop(tmp_path, real_redis, redis_server.url)
     monkeypatch.setenv("ETL_CONFIG", str(tmp_path / "etl.toml"))
-    project.use(None)
+    settings.use(None)
     yield made
-    project.use(None)
+    settings.use(None)
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.ahead import ahead
+from etl.prefetch import prefetch
 
 
 @given(st.lists(st.one_of(st.integers(), st.none())))
 def test_items_come_in_their_order(items: list[int | None]) -> None:
-    assert list(ahead(items)) == items
+    assert list(prefetch(items)) == items
 
 
 def test_what_is_raised_comes_after_the_items_before_it() -> None:
@@ -19,7 +19,7 @@ def test_what_is_raised_comes_after_the_items_before_it() -> None:
         yield 1
         raise ValueError("broken")
 
-    made = ahead(items())
+    made = prefetch(items())
     assert next(made) == 1
     with pytest.raises(ValueError, match="broken"):
         next(made)
@@ -33,7 +33,7 @@ def test_at_most_one_item_is_made_before_it_is_asked_for() -> None:
             made.append(number)
             yield number
 
-    source = ahead(items())
+    source = prefetch(items())
     assert next(source) == 0
     source.close()  # type: ignore[attr-defined]
     assert made == [0, 1]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from etl.errors import BadSource
-from jobs.scrub import told
+from etl.safe_message import safe_message
 
 
 def caught(body: object) -> BaseException:
@@ -28,22 +28,22 @@ def chained() -> None:
 
 
 def test_the_place_in_the_users_module_is_told_rather_than_one_in_a_library() -> None:
-    text = told(caught(user_function), ["test_scrub"])
+    text = safe_message(caught(user_function), ["test_scrub"])
     assert text.startswith("json.decoder.JSONDecodeError at test_scrub:user_function:")
-    assert told(caught(user_function)).startswith("json.decoder.JSONDecodeError at json.decoder:raw_decode:")
+    assert safe_message(caught(user_function)).startswith("json.decoder.JSONDecodeError at json.decoder:raw_decode:")
 
 
 def test_causes_are_not_told_either() -> None:
-    assert told(caught(chained), ["test_scrub"]).startswith("KeyError at test_scrub:chained:")
+    assert safe_message(caught(chained), ["test_scrub"]).startswith("KeyError at test_scrub:chained:")
 
 
 @pytest.mark.parametrize("exc", [ValueError("Jane Roe"), SystemExit("Jane Roe")])
 def test_an_exception_without_a_place_is_told_by_its_type(exc: BaseException) -> None:
-    assert told(exc) == type(exc).__name__
+    assert safe_message(exc) == type(exc).__name__
 
 
 def test_our_own_errors_hold_no_values_and_are_told_whole() -> None:
     assert (
-        told(BadSource("a.csv: line 3: quote never closed", "close it"))
+        safe_message(BadSource("a.csv: line 3: quote never closed", "close it"))
         == "a.csv: line 3: quote never closed\n  close it"
     )

@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from etl.config.pipeline import Pipeline
 from etl.context import Context
-from etl.pipeline import Pipeline
 from etl.rejects import SCHEMA
 from etl.transform import Transformed, Transformer
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from benchmarks.storm.look import PASSWORD, Browser, free_port
-from jobs.crew import worker_command
+from jobs.process.supervisor import worker_command
 from jobs.settings import worker_variables
 from tests.conftest import as_postgres, die_with_parent, postgres_program
 

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 import pyarrow as pa
 import sqlalchemy as sa
 
-from etl import expect
+from etl.config.pipeline import Pipeline
+from etl.config.urls import resolve_url, url_of
 from etl.errors import ReceiptMismatch, TooManyRejects
-from etl.load import function, ledger, tables
+from etl.load import expect, function, ledger, tables
 from etl.load.apply import apply
-from etl.load.connect import check_target, resolve_url, transaction, url_of
 from etl.load.cursors import Move, advance
+from etl.load.deliver import LoadCounts, Way, is_atomic, is_staged
 from etl.load.history import Record, remember, write
 from etl.load.ledger import Delivery, Entry
-from etl.load.shadow import Duplicate, Shadow, of_run
 from etl.load.skips import is_there, may_skip
-from etl.load.way import LoadCounts, Way, is_atomic, is_staged
-from etl.pipeline import Pipeline
-from etl.plan import Partition
+from etl.load.staged import Duplicate, Shadow, of_run
+from etl.load.targets.connect import check_target, transaction
+from etl.partition import Partition
 
 __all__ = [
     "Delivery",

@@ -13,12 +13,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from etl.config.pipeline import Pipeline
 from etl.errors import ReceiptMismatch, TableMismatch
 from etl.load import tables
 from etl.load.rows import ID, LINE, ORDER
-from etl.load.shadow import SETTLED, Shadow, id_key, partition_of
-from etl.pipeline import Pipeline
-from etl.plan import Partition
+from etl.load.staged import SETTLED, Shadow, id_key, partition_of
+from etl.partition import Partition
 
 
 @dataclass

@@ -9,11 +9,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl.cursor import Cursor, is_strict, later
+from etl.config.pipeline import Pipeline
+from etl.config.urls import url_of
 from etl.errors import ConfigError, CursorMoved
 from etl.load import tables
-from etl.load.connect import transaction, url_of
-from etl.pipeline import Pipeline
+from etl.load.targets.connect import transaction
+from etl.types.cursor import Cursor, is_strict, later
 
 NAME = "_etl_cursors"
 

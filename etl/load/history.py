@@ -28,9 +28,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from etl.config.pipeline import Pipeline
+from etl.config.urls import url_of
 from etl.load import tables
-from etl.load.connect import reading, transaction, url_of
-from etl.pipeline import Pipeline
+from etl.load.targets.connect import reading, transaction
 
 NAME = "_etl_runs"
 _JSON = ("rows", "partitions", "params")

@@ -9,11 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import ChangedFile
 from etl.load import tables
-from etl.pipeline import Pipeline
-from etl.plan import Partition
+from etl.partition import Partition
 
 NAME = "_etl_loads"
 

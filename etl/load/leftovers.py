@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from etl.load import ledger, tables
-from etl.load.connect import reading, transaction
+from etl.load.targets.connect import reading, transaction
 
 PREFIXES = ("_etl_shadow_", "_etl_settled_")
 

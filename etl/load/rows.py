@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, TableMismatch
-from etl.pipeline import Pipeline
-from etl.plan import ROW_BITS, Partition
+from etl.partition import ROW_BITS, Partition
 
 ROW = "_row"
 OWN = ("_client", "_run", "_file")

@@ -5,10 +5,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from etl.config.models import CsvExtract
+from etl.config.pipeline import Pipeline
+from etl.config.urls import url_of
 from etl.load import ledger, tables
-from etl.load.connect import transaction, url_of
-from etl.pipeline import CsvExtract, Pipeline
-from etl.plan import Partition
+from etl.load.targets.connect import transaction
+from etl.partition import Partition
 
 WORTH_ASKING = 8 << 20  # bytes; a smaller file is sooner read than the target is asked
 

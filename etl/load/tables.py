@@ -10,10 +10,10 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
+from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, MissingColumn, TableMismatch
-from etl.load import postgres, sqlite
 from etl.load.rows import OWN, ROW, kind_of
-from etl.pipeline import Pipeline
+from etl.load.targets import postgres, sqlite
 
 Types = Mapping[str, TypeEngine[Any]]
 BESIDE = 4  # columns that rows are staged with, beside their own; the table itself has up to three

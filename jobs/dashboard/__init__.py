@@ -15,12 +15,14 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from etl.errors import ConfigError, EtlError
 from etl.staging import STAGES
-from jobs import broker, runs, settings
+from jobs import settings
 from jobs.dashboard import guard, rqpages
-from jobs.shapes import StageRecord
+from jobs.store import redis_errors, runs
+from jobs.store.run_json import StageRecord
 
 if TYPE_CHECKING:
     from jobs.session import Session
+
 
 REFRESH = 5  # seconds between a page's looks
 SHOWN = 200  # runs on the front page
@@ -66,7 +68,7 @@ def create_app(connection: Redis, *, password: str) -> Flask:
     app.register_error_handler(NoSuchJobError, lambda _: _trouble(NotFound("That job is gone from Redis.")))
     app.register_error_handler(InvalidJobOperation, lambda _: _trouble(Conflict("That job can't be run again now.")))
     app.register_error_handler(EtlError, lambda exc: _trouble(Conflict(str(exc))))
-    for kind in broker.AWAY:
+    for kind in redis_errors.AWAY:
         app.register_error_handler(kind, _away)
     return app
 
@@ -122,8 +124,8 @@ def _trouble(exc: HTTPException) -> Any:
 
 def _away(exc: Exception) -> Any:
     what, why = "Redis can't be reached", "Start it; this page asks again."
-    if isinstance(exc, broker.FULL):
-        what, why = broker.full(exc).what, f"{broker.full(exc).cure}."
+    if isinstance(exc, redis_errors.FULL):
+        what, why = redis_errors.full(exc).what, f"{redis_errors.full(exc).cure}."
     return render_template("trouble.html", what=what, why=why, refresh=REFRESH), 503
 
 

@@ -19,9 +19,12 @@ from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 
 from etl.errors import EtlError
-from jobs import graph, project, runs
+from jobs import settings
 from jobs.job import OURS, EtlJob
-from jobs.queue import PREFIX, FairQueue
+from jobs.queue import FairQueue
+from jobs.run.retry import retry_run
+from jobs.store import keys, runs
+from jobs.store.keys import PREFIX
 
 REGISTRIES = ("queued", "scheduled", "deferred", "started", "finished", "failed", "canceled")
 NAME = re.compile(r"[\w.:-]{1,200}")  # of a queue; others could break out of rq-dashboard's script
@@ -113,7 +116,7 @@ def requeue(job_id: str, connection: Redis) -> None:
         return
     record = runs.read(connection, run)
     if record is not None and record["state"] in ("failed", "canceled"):
-        graph.retry(project.config(), connection, run)
+        retry_run(settings.config(), connection, run)
     FailedJobRegistry(job.origin, connection=connection, job_class=EtlJob).remove(job)
 
 
@@ -186,7 +189,7 @@ def _check() -> None:
     connection: Redis = current_app.config["ETL_CONNECTION"]
     if _view() == "delete_job_view":
         run = run_of(EtlJob.fetch(given["job_id"], connection=connection))
-        if run and connection.sismember(runs.ACTIVE, run):
+        if run and connection.sismember(keys.ACTIVE, run):
             abort(409, f"It belongs to run {run}, which is active: rq-etl cancel {run}")
     if _view() == "empty_queue":
         for run in runs.active(connection):

@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from etl.pipeline import resolve
-from jobs import console, graph, progress, project, rejects, settings
+from etl.config.pipeline import resolve
+from jobs import settings
 from jobs.demo.generate import generate
+from jobs.run.submit import submit_now
+from jobs.views import console, progress, rejects
 
 if TYPE_CHECKING:
+    from jobs.commands.options import Shared
     from jobs.session import Session
-    from jobs.shared import Shared
+
 
 PER_SCALE = 30_000  # rows of all clients at scale 1, about
 
@@ -24,13 +27,13 @@ def main(shared: "Shared", folder: Path, rows: int | None) -> int:
     """
     truths = generate(folder, scale=(rows or PER_SCALE) / PER_SCALE)
     shared.config = str(folder / "etl.toml")
-    project.use(shared.config)
+    settings.use(shared.config)
     session = shared.session(workers=2)
     try:
         ids = {}
         for client in truths:
             resolved = resolve(session.config, "claims", client)
-            ids[client] = graph.submit(session.connection, resolved)
+            ids[client] = submit_now(session.connection, resolved)
         if not shared.json:
             print(f"three clients' claims in {folder}/inbox, {_workers(session)}", flush=True)
         found = progress.watch(session, list(ids.values()), quiet=shared.json)

@@ -1,0 +1,98 @@
+"""Which column of the source is which column of the pipeline."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from etl.config.models import Column
+from etl.config.pipeline import Pipeline
+from etl.errors import BadSource, MissingColumn
+
+ROW = "_row"
+
+
+def match(headers: Iterable[str], pipeline: Pipeline, file: str, spelled: Iterable[str] = ()) -> dict[str, str]:
+    """Return the pipeline's name for each column of the source, and refuse columns that can't be a pipeline's.
+
+    Args:
+        headers: The source's columns; `_row` is left out.
+        file: Name of the file, for errors.
+        spelled: See `named`.
+
+    Raises:
+        BadSource: Two columns of the source are the same column of the pipeline.
+        MissingColumn: A required column or a column of the load's key isn't there.
+    """
+    names = named(headers, pipeline, spelled)
+    _refuse_doubles(names, file)
+    _refuse_missing(names, pipeline, file)
+    return names
+
+
+def named(headers: Iterable[str], pipeline: Pipeline, spelled: Iterable[str] = ()) -> dict[str, str]:
+    """Return the pipeline's name for each column of the source: the client's `rename`, then `from`, else its own.
+
+    Names are compared trimmed and without case.
+
+    Args:
+        headers: The source's columns; `_row` is left out.
+        spelled: How columns that are not declared are written elsewhere, where one file writes them otherwise.
+    """
+    renames = {_key(header): column for header, column in pipeline.rename.items()}
+    load = pipeline.load
+    undeclared = [*load.key, *load.by, load.newest or "", pipeline.extract.cursor or "", *spelled]
+    known = {_key(column): column for column in reversed(undeclared)}
+    known |= {_key(alias): column for column, declared in pipeline.columns.items() for alias in declared.from_}
+    known |= {_key(column): column for column in pipeline.columns}
+    names = {}
+    for header in headers:
+        if header != ROW:
+            column = renames.get(_key(header), header.strip())
+            names[header] = known.get(_key(column), column)
+    return names
+
+
+def missing(names: Mapping[str, str], columns: Mapping[str, Column]) -> list[str]:
+    """Return the declared columns that the source doesn't have and no function makes."""
+    return [name for name, column in columns.items() if not column.computed and name not in names.values()]
+
+
+def _refuse_doubles(names: Mapping[str, str], file: str) -> None:
+    first: dict[str, str] = {}
+    for header, name in names.items():
+        if _key(name) in first:
+            raise BadSource(
+                f'{file}: its columns "{first[_key(name)]}" and "{header}" are both {name}',
+                "take one out of `from` or `rename`, or rename it in the source",
+            )
+        first[_key(name)] = header
+
+
+def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
+    absent = missing(names, pipeline.columns)
+    if not absent:
+        return
+    if len(absent) == sum(not column.computed for column in pipeline.columns.values()):
+        # What stands there may be a row, of a file without a header: it isn't quoted.
+        count = f"{len(names)} other columns" if len(names) != 1 else "one other column"
+        raise MissingColumn(
+            f"{file}: none of the declared columns ({', '.join(absent[:5])}) is in it; its header has {count}",
+            "look at the extract's delimiter, encoding, skip and header" + _other_delimiter(list(names)),
+        )
+    needed = [name for name in absent if pipeline.columns[name].required or name in pipeline.load.key]
+    if needed:
+        found = ", ".join(f'"{header}"' for header in list(names)[:20]) + (", …" if len(names) > 20 else "")
+        raise MissingColumn(
+            f"{file}: no column {', '.join(needed)}; its header has {found}",
+            f'if it goes by another name, give it: columns.{needed[0]}.from = ["…"], or rename for this client',
+        )
+
+
+def _other_delimiter(headers: Sequence[str]) -> str:
+    if len(headers) == 1:
+        for delimiter, written in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
+            if delimiter in headers[0]:
+                return f'; delimiter = "{written}" or "auto" would split this header'
+    return ""
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold()

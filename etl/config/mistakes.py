@@ -1,0 +1,283 @@
+"""Mistakes of the configuration: what models find, and what only shows between them, each said in one line."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from etl.config.models import Column, CsvExtract, FunctionExtract, Load, Model, Problem, SqlExtract, Step
+from etl.config.pipeline import Definition, Schedule
+from etl.config.values import suggest
+from etl.context import GIVEN
+
+RESERVED = ("_client", "_run", "_file", "_row", "_partition", "_ord")
+_SAID = {
+    "missing": "is missing",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "tuple_type": "must be a list",
+    "too_short": "must have at least one value",
+    "union_tag_not_found": 'has no type; add type = "csv", type = "sql" or type = "function"',
+}
+KINDS: dict[str, type[Model]] = {"csv": CsvExtract, "function": FunctionExtract, "sql": SqlExtract}
+PIVOTS = {"type", "mode"}  # without them nothing can be said of the keys beside them
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing that is wrong: the file, the key's path in it, and a sentence with the cure."""
+
+    file: str
+    key: tuple[str | int, ...]
+    what: str
+
+    def __str__(self) -> str:
+        path = key_path(self.key)
+        if self.what.startswith("unknown key"):
+            text = f"unknown key {path}{self.what.removeprefix('unknown key')}"
+        else:
+            text = f"{path}: {self.what}" if path else self.what
+        # Names out of the file may hold anything; a mistake stays one line.
+        return f"{self.file}: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def key_path(key: Iterable[str | int]) -> str:
+    """Return a key's path as TOML writes it; places in lists stand in brackets, from 0."""
+    path = ""
+    for part in key:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            bare = re.fullmatch(r"[A-Za-z0-9_-]+", part)
+            path += ("." if path else "") + (part if bare else json.dumps(part, ensure_ascii=False))
+    return path
+
+
+def parse(model: type[AnyModel], table: Any, *, name: str | None = None) -> tuple[AnyModel | None, list[Problem]]:
+    """Return a table as its model, and what is wrong with it.
+
+    With mistakes, the model is what the keys without a mistake make, so that more can be looked at; or None.
+
+    Args:
+        name: For models that know their own name, which TOML says in the table's header.
+    """
+    problems: list[Problem] = []
+    if name is not None:
+        if "name" in table:
+            problems.append((("name",), "unknown key; the name stands in the table's header"))
+        table = {**table, "name": name}
+    try:
+        return model.model_validate(table), problems
+    except ValidationError as error:
+        problems += _told(error, model, table)
+    wrong = {where[0] for where, _ in problems if where}
+    if not isinstance(table, Mapping) or wrong & PIVOTS:
+        return None, problems
+    try:
+        return model.model_validate({key: value for key, value in table.items() if key not in wrong}), problems
+    except ValidationError as error:  # what only shows when each key is right by itself
+        more = [problem for problem in _told(error, model, table) if problem[0] and problem[0][0] not in wrong]
+        return None, problems + more
+
+
+def _told(error: ValidationError, model: type[Model], table: Any) -> Iterator[Problem]:
+    for item in error.errors(include_url=False):
+        loc, kind, context = item["loc"], item["type"], item.get("ctx", {})
+        where = (*_real(loc[:-1], table), *loc[-1:])  # the last may be a key that isn't there
+        if kind == "problems":
+            where = _real(loc, table)  # a table, whose kind may come last
+            yield from (((*where, *inner), what) for inner, what in context["problems"])
+        elif kind == "extra_forbidden":
+            known = [field.alias or name for name, field in _model_at(model, loc[:-1]).model_fields.items()]
+            yield where, f"unknown key{suggest(where[-1], [key for key in known if key != 'name'])}"
+        elif kind == "literal_error":
+            yield where, _one_of(context["expected"], item["input"])
+        elif kind == "union_tag_invalid":
+            yield (*where, "type"), _one_of(context["expected_tags"], context["tag"])
+        elif kind == "value_error":
+            yield where, str(context["error"])
+        elif kind in ("greater_than_equal", "greater_than", "less_than_equal"):
+            said = {"ge": "at least", "gt": "above", "le": "at most"}
+            yield where, " and ".join(f"must be {said[key]} {limit:g}" for key, limit in context.items())
+        else:
+            yield where, _SAID.get(kind, item["msg"][:1].lower() + item["msg"][1:])
+
+
+def _one_of(expected: str, given: object) -> str:
+    names = re.findall(r"'([^']*)'", expected)
+    return f"must be {' or '.join(names)}{suggest(given, names)}"
+
+
+def _real(loc: Sequence[str | int], table: Any) -> tuple[str | int, ...]:
+    """Return a place without what pydantic adds to it: the tags of unions, which are no keys of the table."""
+    real: list[str | int] = []
+    for part in loc:
+        inside: Any = table  # a list takes an int, a table takes a key
+        if part in table if isinstance(table, Mapping) else isinstance(table, list | tuple) and isinstance(part, int):
+            table = inside[part]
+            real.append(part)
+    return tuple(real)
+
+
+def _model_at(model: type[Model], loc: Sequence[str | int]) -> type[Model]:
+    match loc:
+        case ("extract", str(kind)) | ("lookups", _, str(kind)) if kind in KINDS:
+            return KINDS[kind]
+        case ("load",):
+            return Load
+        case ("columns", _):
+            return Column
+        case ("transform", _):
+            return Step
+        case ("schedule", _):
+            return Schedule
+    return model
+
+
+def define(
+    table: Mapping[str, Any], targets: Iterable[str], modules: Iterable[str]
+) -> tuple[Definition | None, list[Problem]]:
+    """Return a pipeline's table as its model, or None, and what is wrong in its parts and between them."""
+    load: Load | None
+    definition, problems = parse(Definition, table)
+    if definition and not problems:
+        extract: Any = definition.extract
+        steps, load, columns = dict(enumerate(definition.transform)), definition.load, definition.columns
+    else:
+        definition = None
+        parts, found = _salvage(table)
+        problems += [problem for problem in found if problem not in problems]
+        extract, load = parts.get(("extract",)), parts.get(("load",))
+        steps = {where[1]: part for where, part in parts.items() if where[0] == "transform"}
+        columns = {where[1]: part for where, part in parts.items() if where[0] == "columns"}
+    problems += _references(extract, steps, load, targets, set(modules))
+    problems += _columns(columns, computes=bool(table.get("transform")) or isinstance(extract, FunctionExtract))
+    problems += _keys(load, columns) if load else ()
+    problems += _cursor(extract, load, columns) if load and extract and extract.cursor else ()
+    for name, lookup in definition.lookups.items() if definition else ():
+        problems += _lookup(name, lookup, set(modules))
+    return definition, problems
+
+
+def _salvage(table: Mapping[str, Any]) -> tuple[dict[tuple[Any, ...], Any], list[Problem]]:
+    """Return the parts of a wrong pipeline that are right by themselves, by place, and what is wrong in each."""
+    extract, load, columns, steps = (table.get(key) for key in ("extract", "load", "columns", "transform"))
+    models: list[tuple[tuple[Any, ...], Any, Any]] = [(("load",), Load, load)]
+    if isinstance(extract, Mapping) and str(extract.get("type")) in KINDS:
+        models.append((("extract",), KINDS[extract["type"]], extract))
+    for name, value in columns.items() if isinstance(columns, Mapping) else ():
+        models.append((("columns", name), Column, value))
+    for place, value in enumerate(steps) if isinstance(steps, list) else ():
+        models.append((("transform", place), Step, {"function": value} if isinstance(value, str) else value))
+    parts: dict[tuple[Any, ...], Any] = {}
+    problems: list[Problem] = []
+    for where, model, value in models:
+        if isinstance(value, Mapping):
+            part, found = parse(model, value)
+            problems += [((*where, *inner), what) for inner, what in found]
+            if part or model is Column:
+                parts[where] = part or Column()
+    return parts, problems
+
+
+def _references(
+    extract: Any, steps: Mapping[int, Step], load: Load | None, targets: Iterable[str], modules: set[str]
+) -> Iterator[Problem]:
+    used: list[tuple[tuple[str | int, ...], str]] = [
+        (("transform", place), step.function) for place, step in steps.items()
+    ]
+    if isinstance(extract, FunctionExtract):
+        used.insert(0, (("extract", "function"), extract.function))
+    if load and load.function:
+        used.append((("load", "function"), load.function))
+    for where, function in used:
+        module = function.partition(":")[0]
+        if module not in modules:
+            yield where, f"module {module} is not in settings.modules{suggest(module, modules) or '; add it there'}"
+    if load and load.target not in targets:
+        yield ("load", "target"), f"there is no target {load.target}{suggest(load.target, targets)}"
+
+
+def _columns(columns: Mapping[str, Column], *, computes: bool) -> Iterator[Problem]:
+    taken: dict[str, str] = {}
+    for name, column in columns.items():
+        if not name.strip() or name in RESERVED:
+            yield ("columns", name), "is a name that rq-etl keeps for itself" if name.strip() else "has no name"
+        if column.computed and not computes:
+            yield ("columns", name, "computed"), "no function of transform makes it; drop computed or add the function"
+        for header in {name, *column.from_} if not column.computed else {name}:
+            other = taken.setdefault(header.strip().casefold(), name)
+            if other != name:
+                yield ("columns", name), f'header "{header}" goes to {other} too; let it go to one column'
+
+
+def _keys(load: Load, columns: Mapping[str, Column]) -> Iterator[Problem]:
+    for key, names, always in (("key", load.key, ()), ("by", load.by, ("_file",))):
+        for name in names:
+            if columns and name not in (*columns, *always):
+                yield ("load", key), f"there is no column {name}{suggest(name, columns) or '; declare it in columns'}"
+
+
+def _cursor(extract: Any, load: Load, columns: Mapping[str, Column]) -> Iterator[Problem]:
+    """What would lose rows, or load them twice."""
+    name, where = extract.cursor, ("extract", "cursor")
+    column = columns.get(name)
+    if column and column.type == "boolean":
+        yield where, f"column {name} is a boolean, which says nothing of what is newer"
+    if isinstance(extract, CsvExtract) and (column is None or column.computed):
+        yield where, f'the type of {name} must be known; declare it, such as columns.{name} = {{ type = "timestamp" }}'
+    if load.function:
+        return
+    if load.mode == "replace":
+        yield where, 'mode "replace" would drop the rows that a cursor leaves out; use mode = "merge", or drop cursor'
+    if load.mode == "append" and not (column and column.unique):
+        yield (
+            where,
+            "an append can't tell rows that have the same value from rows loaded before; "
+            'use mode = "merge" with a key, '
+            f"or say unique = true for columns.{name} where no two rows ever have the same",
+        )
+    if load.mode == "append" and extract.overlap:
+        yield ("extract", "overlap"), 'an append would load rows twice; use mode = "merge" with a key, or drop overlap'
+
+
+def _lookup(name: str, lookup: Any, modules: set[str]) -> Iterator[Problem]:
+    if name in GIVEN or not name.isidentifier():
+        yield ("lookups", name), f"is no name for a lookup; functions are given {', '.join(GIVEN)} by these names"
+    if lookup.cursor:
+        yield ("lookups", name, "cursor"), "a lookup is read whole; drop cursor"
+    if lookup.rate is not None:
+        yield ("lookups", name, "rate"), "a lookup is read once for all; drop rate"
+    if isinstance(lookup, FunctionExtract) and (module := lookup.function.partition(":")[0]) not in modules:
+        cure = suggest(module, modules) or "; add it there"
+        yield ("lookups", name, "function"), f"module {module} is not in settings.modules{cure}"
+
+
+def rename_problems(pipeline: str, rename: Mapping[str, str], table: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with a client's `rename` of a pipeline's headers.
+
+    Args:
+        table: The pipeline as written.
+    """
+    problems: list[Problem] = []
+    columns = table.get("columns", {})
+    headers: set[str] = set()
+    for header, column in rename.items():
+        where = ("rename", pipeline, header)
+        declared = columns.get(column) if isinstance(columns, Mapping) else None
+        if isinstance(declared, Mapping) and declared.get("computed") is True:
+            problems.append((where, f"column {column} is made by a function; name another"))
+        if not column.strip() or column in RESERVED:
+            problems.append((where, "must be a column's name that rq-etl does not keep for itself"))
+        if header.strip().casefold() in headers:
+            problems.append((where, "is the same header as another one here; case and blanks do not count"))
+        headers.add(header.strip().casefold())
+    return problems

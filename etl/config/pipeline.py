@@ -1,0 +1,331 @@
+"""What a pipeline is, whose it is, and `resolve`, which settles one for a client. `etl.config` reads the files."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from etl.config.models import (
+    Column,
+    CsvExtract,
+    Expect,
+    Extract,
+    FunctionExtract,
+    Load,
+    Model,
+    Problem,
+    SqlExtract,
+    Step,
+    Target,
+)
+from etl.config.values import (
+    Plain,
+    Positive,
+    Seconds,
+    Share,
+    Strings,
+    Whole,
+    Zone,
+    check_cron,
+    fill,
+    parameters,
+    placeholders,
+    plain,
+    share,
+    suggest,
+)
+from etl.errors import ConfigError, UnknownName
+
+if TYPE_CHECKING:
+    pass
+
+
+RUN_VALUES = ("client", "date", "start", "end")  # what a path's {name}s may be, besides params
+SPAN = ("since", "until")  # what a query's :name may be, besides those
+
+
+def _step(value: object) -> object:
+    return {"function": value} if isinstance(value, str) else value
+
+
+def _schedule(value: object) -> object:
+    return {"cron": value} if isinstance(value, str) else value
+
+
+class Definition(Model):
+    """A pipeline as it is written in etl.toml, for any client."""
+
+    extract: Extract
+    transform: tuple[Annotated[Step, BeforeValidator(_step)], ...] = ()
+    load: Load
+    needs: Strings = ()
+    expect: Expect | None = None
+    lookups: dict[str, Extract] = Field(default_factory=dict)
+    retries: Annotated[Whole, Field(le=100)] = 3
+    retry_delays: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (5.0, 30.0, 120.0)
+    timeout: Annotated[Seconds, Field(gt=0)] = 600.0
+    max_rejects: Share = None
+    new_columns: Literal["add", "ignore", "fail"] = "add"
+    columns: dict[str, Column] = Field(default_factory=dict)
+
+    def sources(self) -> dict[str, CsvExtract | FunctionExtract | SqlExtract]:
+        """Return where rows come from, the pipeline's own and the lookups', by the key in the pipeline's table."""
+        return {"extract": self.extract} | {f"lookups.{name}": lookup for name, lookup in self.lookups.items()}
+
+
+class Pipeline(Definition):
+    """A pipeline settled for one client: defaults, overrides, renames and params are in it.
+
+    `Pipeline.model_validate_json(pipeline.model_dump_json())` gives an equal one.
+    """
+
+    name: str
+    client: str
+    root: str
+    staging: str
+    modules: tuple[str, ...]
+    target: Target
+    rename: dict[str, str] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(default_factory=dict)
+    timezone: str = "UTC"
+    max_active: int = 4
+    weight: int = 1
+    given: tuple[str, ...] = ()  # keys that were given for one run alone: a retry keeps them
+
+    @property
+    def shared(self) -> bool:
+        """Whether clients share the table, so that a `_client` column tells them apart."""
+        return "client" not in placeholders(self.load.table) + placeholders(self.target.url)
+
+    @property
+    def table(self) -> str:
+        """The table's name, with `{client}` filled."""
+        return fill(self.load.table, {"client": self.client}) or self.name
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when anything changes that shapes the rows."""
+        shape = {"extract", "lookups", "transform", "load", "columns", "rename", "params", "timezone", "new_columns"}
+        # Defaults are left out, so that a key added to rq-etl later changes no fingerprint.
+        text = self.model_dump_json(include=shape, exclude={"extract": {"rate"}}, exclude_defaults=True)
+        return hashlib.sha256(f"{self.extract.type} {text}".encode()).hexdigest()[:16]
+
+    def reject_limit(self, read: int) -> int | None:
+        """Return how many of `read` rows may be rejected, or None where any number may."""
+        if isinstance(self.max_rejects, str):
+            return int(Fraction(self.max_rejects.rstrip("% ")) * read / 100)
+        return self.max_rejects
+
+
+class Schedule(Model):
+    """When a client's pipeline runs: a cron line in the client's time zone, and what becomes of missed moments."""
+
+    cron: str
+    catchup: Literal["none", "last", "all"] = "last"
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with the cron line."""
+        try:
+            check_cron(self.cron)
+        except ValueError as error:
+            yield ("cron",), str(error)
+
+
+class Client(Model):
+    """Whose data it is; the client's own keys laid over `[defaults]`."""
+
+    name: str
+    pipelines: Strings = ()
+    timezone: Zone = "UTC"
+    max_active: Positive = 4
+    weight: Positive = 1
+    params: Plain = Field(default_factory=dict)
+    schedule: dict[str, Annotated[Schedule, BeforeValidator(_schedule)]] = Field(default_factory=dict)
+    override: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    rename: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with these keys taken together."""
+        for name in self.params:
+            if problem := _param_problem(name):
+                yield ("params", name), problem
+        for name in {name for name in self.pipelines if self.pipelines.count(name) > 1}:
+            yield ("pipelines",), f"names {name} twice"
+
+
+class Settings(Model):
+    """What holds for every run."""
+
+    staging: str = "staging"
+    modules: Strings = ()
+    history: Seconds = 90 * 86400.0
+    keep_failed: Seconds = 7 * 86400.0
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with these keys taken together."""
+        if not self.staging or "${" in self.staging or ("://" in self.staging and not self.staging.startswith("s3://")):
+            yield ("staging",), "must be a folder or s3://bucket/prefix"
+
+
+class Config(Model):
+    """All of etl.toml and clients/*.toml, checked.
+
+    Args:
+        root: Absolute folder of etl.toml.
+        path: etl.toml itself, absolute.
+        defaults: `[defaults]` as written; every client in `clients` has it beneath its own keys.
+        variants: By (client, pipeline), pipelines that a client's `override` changes.
+    """
+
+    root: Path
+    path: Path
+    settings: Settings = Settings()
+    targets: dict[str, Target] = Field(default_factory=dict)
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    pipelines: dict[str, Definition] = Field(default_factory=dict)
+    clients: dict[str, Client] = Field(default_factory=dict)
+    variants: dict[tuple[str, str], Definition] = Field(default_factory=dict)
+
+    @property
+    def staging(self) -> str:
+        """Absolute folder of staging, or its s3:// URL."""
+        if self.settings.staging.startswith("s3://"):
+            return self.settings.staging
+        return os.path.normpath(self.root / Path(self.settings.staging).expanduser())
+
+
+def pipelines_of(config: Config, client: str) -> tuple[str, ...]:
+    """Return the names of a client's pipelines.
+
+    Raises:
+        UnknownName: There is no such client.
+    """
+    if client not in config.clients:
+        raise _unknown("client", client, config.clients)
+    return config.clients[client].pipelines
+
+
+def needed_first(config: Config, names: Sequence[str]) -> tuple[str, ...]:
+    """Return pipelines in an order that puts each behind those of them that it needs."""
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name not in order:
+            for other in config.pipelines[name].needs:
+                if other in names:
+                    visit(other)
+            order.append(name)
+
+    for name in names:
+        visit(name)
+    return tuple(order)
+
+
+def resolve(
+    config: Config,
+    pipeline: str,
+    client: str,
+    params: Mapping[str, Any] | None = None,
+    max_rejects: str | int | None = None,
+) -> Pipeline:
+    """Settle a pipeline for a client: defaults, the client's keys, `override`, `rename`, then `params`.
+
+    Args:
+        params: The run's own parameters; they win over the client's.
+        max_rejects: Takes the place of the pipeline's where given: a number of rows (as text too), or "5%".
+
+    Raises:
+        UnknownName: There is no such pipeline or client, or the client doesn't have the pipeline.
+        ConfigError: A parameter is wrong, or the path asks for one that nothing gives.
+    """
+    if pipeline not in config.pipelines:
+        raise _unknown("pipeline", pipeline, config.pipelines)
+    if pipeline not in (names := pipelines_of(config, client)):
+        what = f"client {client} does not have pipeline {pipeline}"
+        raise UnknownName(what, f"add it to clients.{client}.pipelines; it has {', '.join(names) or 'none'}")
+    owner = config.clients[client]
+    definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
+    values = {**owner.params, **_checked(params or {})}
+    _check_path(definition, pipeline, client, values)
+    fields = dict(definition)
+    if max_rejects is not None:
+        try:
+            fields["max_rejects"] = share(int(max_rejects) if str(max_rejects).isdecimal() else max_rejects)
+        except ValueError as error:
+            raise ConfigError(f"max_rejects: {error}") from None
+    # Every part has been validated when it was read; doing it again would cost most of `plan --all-clients`.
+    return Pipeline.model_construct(
+        **fields,
+        name=pipeline,
+        client=client,
+        root=str(config.root),
+        staging=config.staging,
+        modules=config.settings.modules,
+        target=config.targets[definition.load.target],
+        rename=owner.rename.get(pipeline, {}),
+        params=values,
+        timezone=owner.timezone,
+        max_active=owner.max_active,
+        weight=owner.weight,
+        given=() if max_rejects is None else ("max_rejects",),
+    )
+
+
+def _unknown(kind: str, name: str, known: Mapping[str, object]) -> UnknownName:
+    some = ", ".join(list(known)[:10]) + (", …" if len(known) > 10 else "")
+    return UnknownName(
+        f"no {kind} {name}{suggest(name, known)}", f"known: {some}" if known else f"there is no {kind} yet"
+    )
+
+
+def _checked(params: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in params.items():
+        if problem := _param_problem(name):
+            raise ConfigError(f"param {name}: {problem}")
+        try:
+            json.dumps(plain(value))
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"param {name} is of type {type(value).__name__}, which JSON can't carry",
+                "pass text, numbers, dates or lists",
+            ) from None
+    return dict(plain(params))
+
+
+def _param_problem(name: str) -> str:
+    if name in RUN_VALUES:
+        return f"is a name of rq-etl's own ({', '.join(RUN_VALUES)}); choose another"
+    return "" if name.isidentifier() else "is no name; use letters, digits and _"
+
+
+def _check_path(definition: Definition, pipeline: str, client: str, params: Mapping[str, Any]) -> None:
+    known = (*params, *RUN_VALUES)
+    for where, extract in definition.sources().items():
+        asked: list[tuple[str, str, str]] = []  # the key, the name, and how it is written
+        if isinstance(extract, CsvExtract):
+            asked = [("path", name, f"{{{name}}}") for name in placeholders(extract.path)]
+        elif isinstance(extract, SqlExtract):
+            asked = [("table", name, f"{{{name}}}") for name in placeholders(extract.table)]
+            asked += [("query", name, f":{name}") for name in parameters(extract.query) if name not in SPAN]
+        for key, name, written in asked:
+            if name not in known:
+                raise ConfigError(
+                    f"pipelines.{pipeline}.{where}.{key}: {written} is no parameter of client {client}"
+                    f"{suggest(name, known)}",
+                    f"give it with --param {name}=…, or add it to clients.{client}.params",
+                )
+
+
+Pair = tuple[str, str]
+
+
+def pairs_of(config: Config, client: str | None = None) -> list[Pair]:
+    """Return every client with each of its pipelines."""
+    return [
+        (name, pipeline) for name in ([client] if client else config.clients) for pipeline in pipelines_of(config, name)
+    ]

@@ -1,0 +1,106 @@
+"""URLs of databases, with the environment's values in them; and which targets a configuration has."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from etl.config.models import Target
+from etl.config.pipeline import Config, Pair, Pipeline, pairs_of
+from etl.config.values import fill
+from etl.errors import ConfigError, EtlError
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+
+_NAME = re.compile(r"\$\{(\w+)\}")
+
+
+def resolve_url(target: Target, client: str, root: str | Path, environ: Mapping[str, str] | None = None) -> str:
+    """Return a target's URL; see `database_url`."""
+    return database_url(target.url, f"targets.{target.name}.url", client, root, environ)
+
+
+def database_url(url: str, key: str, client: str, root: str | Path, environ: Mapping[str, str] | None = None) -> str:
+    """Return a URL with `${NAME}` and `{client}` filled, and an SQLite file's path made absolute.
+
+    A value that stands for user or password is quoted, so that it may hold any character.
+
+    Args:
+        key: Where in etl.toml the URL stands, for errors.
+        root: Folder of etl.toml, which relative paths are relative to.
+        environ: Where values are taken from, by default this process's environment.
+
+    Raises:
+        ConfigError: A name is not in the environment, or the URL is none.
+    """
+    values = os.environ if environ is None else environ
+    missing = sorted({name for name in _NAME.findall(url) if name not in values})
+    if missing:
+        raise ConfigError(
+            f"{key}: {', '.join(missing)} is not in the environment",
+            "set it where the workers are started",
+        )
+    template = fill(url, {"client": client})
+    authority = re.match(r"[^/]*://[^/?]*@", template)
+    login = authority.end() if authority else 0
+    url = _NAME.sub(lambda found: quote(values[found[1]], safe=""), template[:login])
+    url += _NAME.sub(lambda found: values[found[1]], template[login:])
+    parsed = parse_url(url, key=key)
+    if parsed.get_backend_name() == "sqlite":
+        parsed = parsed.set(database=str(Path(root, Path(parsed.database or "").expanduser())))
+    return parsed.render_as_string(hide_password=False)
+
+
+def url_of(pipeline: Pipeline) -> str:
+    """Return the URL of a pipeline's target.
+
+    Raises:
+        ConfigError: See `resolve_url`.
+    """
+    return resolve_url(pipeline.target, pipeline.client, pipeline.root)
+
+
+def parse_url(url: str, name: str = "", *, key: str = "") -> "sa.URL":
+    import sqlalchemy as sa
+
+    where = key or (f"targets.{name}.url" if name else "the target's url")
+    cure = "use postgresql://user:password@host/database or sqlite:///file.db"
+    try:
+        parsed = sa.make_url(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
+    except (sa.exc.ArgumentError, ValueError):
+        raise ConfigError(f"{where} is no URL", cure) from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigError(f"{where}: no database of kind {parsed.get_backend_name()}", cure)
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise ConfigError(f"{where}: an SQLite database is a file", cure)
+    return parsed
+
+
+def target_places(
+    config: Config, on_error: Callable[[EtlError], None], pairs: Iterable[Pair] | None = None
+) -> dict[tuple[str, str], set[str | None]]:
+    """Return the targets' URLs and names, each with the schemas that its tables are in.
+
+    Args:
+        on_error: Called once for each URL that lacks a value.
+        pairs: Clients and their pipelines; None means all.
+    """
+    found: dict[tuple[str, str], set[str | None]] = {}
+    told: set[str] = set()
+    for client, pipeline in pairs if pairs is not None else pairs_of(config):
+        definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
+        target = config.targets[definition.load.target]
+        try:
+            url = resolve_url(target, client, config.root)
+        except EtlError as exc:
+            if exc.what not in told:
+                on_error(exc)
+            told.add(exc.what)
+            continue
+        schema, dot, _ = (fill(definition.load.table, {"client": client}) or "").partition(".")
+        found.setdefault((url, target.name), set()).add(schema if dot else None)
+    return found

@@ -1,0 +1,51 @@
+"""Guards: whether a delivery has as many rows, and as fresh ones, as the pipeline expects."""
+
+import time
+from collections.abc import Sequence
+
+from etl.config.pipeline import Pipeline
+from etl.errors import UnexpectedDelivery
+from etl.partition import Partition
+
+
+def unmet(pipeline: Pipeline, partitions: Sequence[Partition], read: int, now: float | None = None) -> list[str]:
+    """Return a sentence for each expectation that a run's delivery doesn't meet.
+
+    Args:
+        partitions: All of the run's.
+        read: Rows read.
+        now: Seconds since the epoch; None means now.
+    """
+    expect = pipeline.expect
+    if expect is None:
+        return []
+    told = []
+    if expect.rows is not None and not expect.rows[0] <= read <= expect.rows[1]:
+        delivered = "1 row was" if read == 1 else f"{read:,} rows were"
+        told.append(f"{delivered} delivered, {expect.rows[0]:,} to {expect.rows[1]:,} were expected")
+    modified = [piece.modified for partition in partitions for piece in partition.pieces if piece.modified]
+    if expect.fresh is not None:
+        age = (time.time() if now is None else now) - max(modified, default=0.0)
+        if not partitions:
+            told.append(f"nothing was delivered, something not older than {_span(expect.fresh)} was expected")
+        elif modified and age > expect.fresh:
+            told.append(f"the newest file is {_span(age)} old, at most {_span(expect.fresh)} was expected")
+    return told
+
+
+def check(pipeline: Pipeline, partitions: Sequence[Partition], read: int) -> None:
+    """Refuse a delivery that isn't as expected, where the pipeline says `otherwise = "fail"`.
+
+    Raises:
+        UnexpectedDelivery: With what was expected.
+    """
+    told = unmet(pipeline, partitions, read) if pipeline.expect and pipeline.expect.otherwise == "fail" else []
+    if told:
+        raise UnexpectedDelivery("; ".join(told), "nothing was loaded; if it is right, change `expect` and retry")
+
+
+def _span(seconds: float) -> str:
+    hours = seconds / 3600
+    return (
+        f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours" if hours >= 1 else f"{seconds / 60:.0f} min"
+    )

@@ -1,0 +1,1 @@
+"""The kinds of databases that rows go to: one module each."""

@@ -1,0 +1,88 @@
+"""What a run reads, cut into independent slices: a plan of partitions, each of pieces of files or ranges of keys."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+from pydantic import BaseModel, ConfigDict
+
+CHUNK_ROWS = 100_000
+CHUNK_BYTES = 32 << 20
+
+
+class Chunk(NamedTuple):
+    """A piece of a partition small enough for memory.
+
+    Args:
+        rows: All source columns and, last, `_row` (int64), which says where each row comes from.
+        rejects: What is no row, in the shape of `etl.rejects.SCHEMA`.
+    """
+
+    rows: "pa.Table"
+    rejects: "pa.Table"
+
+
+ROW_BITS = 40  # `_row` = piece index << ROW_BITS | physical line
+
+
+class Piece(BaseModel):
+    """One file, or a range of its bytes; of an SQL source, a range of its keys.
+
+    Args:
+        file: Its name as users see it: relative to etl.toml's folder where it lies inside, or "module:name".
+        path: Where to open it.
+        start, end: Range in bytes; `end` None means to the end. A range from 0 holds the header.
+        line: Physical line number of the byte `start`; the file's first line is 1.
+        size: Bytes in the range.
+        modified: Modification time of the file, seconds since the epoch.
+        version: sha256 of the whole file where planning had to read it, else "". Of an SQL source, the run's window.
+        keys: Of an SQL source, the range of keys, from the first up to but without the second; None is open.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    path: str
+    start: int = 0
+    end: int | None = None
+    line: int = 1
+    size: int = 0
+    modified: float = 0.0
+    version: str = ""
+    keys: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a file from its beginning to its end."""
+        return self.start == 0 and self.end is None
+
+
+class Partition(BaseModel):
+    """One independent slice of a run's input.
+
+    Args:
+        number: 1 for the first partition of the run.
+        pieces: What it is read from; more than one with `split = "none"`.
+        order: Rank from 0 by modification time, name, then place in the file: later rows win a merge.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    pieces: tuple[Piece, ...]
+    order: int
+
+    @property
+    def size(self) -> int:
+        """Bytes to read."""
+        return sum(piece.size for piece in self.pieces)
+
+
+class Plan(BaseModel):
+    """What a run will read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    partitions: tuple[Partition, ...] = ()
+    warnings: tuple[str, ...] = ()

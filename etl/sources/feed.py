@@ -1,0 +1,255 @@
+"""The bytes of a piece as UTF-8, in a buffer of bounded size that records are taken from."""
+
+import codecs
+import contextlib
+import hashlib
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from etl.errors import BadSource, SourceMissing
+from etl.partition import Piece
+
+BLOCK = 1 << 20  # bytes read at once: still in the processor's cache when it is looked at a second time
+LIMIT = 16 << 20  # bytes of the longest line, and of the longest record, that is kept in memory
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins like UTF-16's, so it is asked first
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class _Undecodable(Exception):
+    """The bytes after those given so far are not in the encoding."""
+
+
+class Feed:
+    """A piece's text, read a block at a time.
+
+    Args:
+        piece: What to read.
+        encoding: The configured encoding; a byte order mark wins over it.
+        digest: A hash that is given the bytes as they stand in the file.
+        whole: Read the file from its beginning, whatever the piece's range.
+
+    Attributes:
+        buffer: UTF-8 read and not yet taken.
+        line: Physical line number of the buffer's first byte.
+        position: Bytes of UTF-8 taken so far.
+        eof: Whether the buffer holds all that is left.
+        compressed: Whether the file is gzip.
+        encoding: The encoding found.
+        bom: Length of the byte order mark in bytes.
+
+    Raises:
+        SourceMissing: The file is gone.
+        BadSource: It can't be read, or is not what the pipeline says it is.
+    """
+
+    def __init__(
+        self, piece: Piece, encoding: str, digest: "hashlib._Hash | None" = None, *, whole: bool = False
+    ) -> None:
+        self.piece = piece
+        self.start, self.end, self.line = (0, None, 1) if whole else (piece.start, piece.end, piece.line)
+        self.buffer = b""
+        self.position = 0
+        self.eof = False
+        self._digest = digest
+        try:
+            self._file: BinaryIO = open(piece.path, "rb")  # noqa: SIM115
+        except FileNotFoundError:
+            raise SourceMissing(f"{piece.file} is gone since the run was planned", "put it back and retry") from None
+        except OSError as exc:
+            raise BadSource(f"{piece.file} can't be opened: {exc.strerror}", "check who may read it") from None
+        self._opened = _state(self._file)
+        try:
+            self.compressed, self.encoding, self.bom = self._look(encoding)
+        except BaseException:
+            self.close()
+            raise
+        self._blocks = self._decoded()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def fill(self) -> bool:
+        """Read one more block into the buffer; False at the end.
+
+        Raises:
+            BadSource: The next bytes are not in the encoding, or the file changed or broke under the reader.
+        """
+        try:
+            block = next(self._blocks, None)
+        except _Undecodable:
+            raise self.undecodable(self.line + count_lines(self.buffer)) from None
+        except (zlib.error, EOFError):
+            cure = "copy it here again"
+            raise BadSource(f"{self.piece.file} is not a complete gzip file", cure) from None
+        except OSError as exc:
+            raise BadSource(f"{self.piece.file} can't be read: {exc.strerror}") from None
+        if block is None:
+            if not self.eof and _state(self._file) != self._opened:
+                raise self._changed("while it was read")
+            self.eof = True
+            return False
+        self.buffer += block
+        return True
+
+    def take(self, length: int, lines: int) -> bytes:
+        """Take the buffer's first `length` bytes, which hold `lines` line ends."""
+        taken, self.buffer = self.buffer[:length], self.buffer[length:]
+        self.position += length
+        self.line += lines
+        return taken
+
+    def line_end(self, at: int) -> int:
+        """Return where the physical line that begins at `at` ends, its line end included; -1 if it is over `LIMIT`."""
+        searched = at
+        while True:
+            found = _LINE_END.search(self.buffer, searched)
+            if found and (found.end() < len(self.buffer) or found.group() != b"\r" or self.eof):
+                return found.end() if found.end() - at <= LIMIT else -1
+            if len(self.buffer) - at > LIMIT:
+                return -1
+            searched = found.start() if found else len(self.buffer)
+            if not self.fill():
+                found = _LINE_END.search(self.buffer, searched)
+                return found.end() if found else len(self.buffer)
+
+    def drop_line(self) -> int:
+        """Drop the physical line at the beginning of the buffer, however long; return how much of the buffer it was."""
+        dropped = 0
+        while True:
+            found = _LINE_END.search(self.buffer)
+            half = self.buffer.endswith(b"\r") and not self.eof  # may be half of \r\n
+            if found and not (half and found.end() == len(self.buffer)):
+                break
+            gone = len(self.buffer) - half
+            dropped += gone
+            self.take(gone, 0)
+            if not self.fill() and not self.buffer:
+                break
+        end = found.end() if found else 0
+        self.take(end, 1)
+        return dropped + end
+
+    def undecodable(self, line: int) -> BadSource:
+        """Return the error for a line that is not in the encoding."""
+        likely = "cp1252" if self.encoding == "utf-8" else "utf-8"
+        what = f"{self.piece.file} line {line} is not {self.encoding}"
+        return BadSource(what, f'set encoding = "{likely}" (or what it really is) in the pipeline\'s extract')
+
+    def _look(self, encoding: str) -> tuple[bool, str, int]:
+        if self.piece.version and self._opened[0] != self.piece.modified:
+            raise self._changed("since the run was planned")
+        head = self._file.read(4096)
+        compressed = head.startswith(b"\x1f\x8b")
+        if compressed:
+            with contextlib.suppress(zlib.error):  # reading it says what is wrong
+                head = zlib.decompressobj(wbits=31).decompress(head, 4096)
+        return compressed, *_encoding(self.piece.file, head, encoding)
+
+    def _changed(self, when: str) -> BadSource:
+        return BadSource(f"{self.piece.file} changed {when}", "run it again once the file is complete")
+
+    def _raw(self) -> Iterator[bytes]:
+        self._file.seek(self.start)
+        left = -1 if self.end is None else self.end - self.start
+        while block := self._file.read(BLOCK if left < 0 else min(BLOCK, left)):
+            left -= len(block) if left > 0 else 0
+            if self._digest is not None:
+                self._digest.update(block)
+            yield block
+
+    def _unpacked(self) -> Iterator[bytes]:
+        if not self.compressed:
+            yield from self._raw()
+            return
+        member = None
+        for block in self._raw():
+            while block:
+                if member is None:
+                    if not block.strip(b"\0"):
+                        break  # padding after the last member
+                    member = zlib.decompressobj(wbits=31)
+                # At most one block at a time comes out, however well a client's zeros compress.
+                if out := member.decompress(block, BLOCK):
+                    yield out
+                while not member.eof and len(out) == BLOCK:
+                    if out := member.decompress(member.unconsumed_tail, BLOCK):
+                        yield out
+                block, member = (member.unused_data, None) if member.eof else (b"", member)
+        if member is not None:
+            raise EOFError
+
+    def _decoded(self) -> Iterator[bytes]:
+        blocks = self._unpacked()
+        skip = self.bom if self.start == 0 else 0
+        if self.encoding == "utf-8":
+            for block in blocks:
+                yield block[skip:]
+                skip = 0
+            return
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        plain = ascii_compatible(self.encoding)
+        final = False
+        while not final:
+            block = next(blocks, b"")
+            final = not block
+            if plain and block.isascii():
+                yield block
+                continue
+            try:
+                text = decoder.decode(block[skip:], final)
+            except UnicodeDecodeError as exc:
+                yield bytes(exc.object[: exc.start]).decode(self.encoding).encode()
+                raise _Undecodable from None
+            skip = 0
+            yield text.encode()
+
+
+def count_lines(data: bytes) -> int:
+    r"""Return the number of line ends: `\n`, `\r\n` and a lone `\r`."""
+    lines = data.count(b"\n")
+    return lines + data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else lines
+
+
+def ascii_compatible(encoding: str) -> bool:
+    """Return whether an ASCII byte of a text in this encoding never is part of anything else."""
+    text = bytes(range(256)).decode(encoding, "replace")
+    return len(text) == 256 and text[:128] == bytes(range(128)).decode("ascii")
+
+
+def _state(file: BinaryIO) -> tuple[float, int]:
+    stat = os.fstat(file.fileno())
+    return stat.st_mtime, stat.st_size
+
+
+def _encoding(file: str, head: bytes, declared: str) -> tuple[str, int]:
+    if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise BadSource(f"{file} is a ZIP or Excel file, not CSV", "unpack it, or export it as CSV")
+    for bom, encoding in _BOMS:
+        if head.startswith(bom):
+            return encoding, len(bom)
+    try:
+        name = codecs.lookup(declared).name
+    except LookupError:
+        raise BadSource(f'encoding "{declared}" is unknown', 'say for example encoding = "cp1252"') from None
+    if name in ("utf-8", "utf-8-sig", "ascii"):
+        name = "utf-8"
+    elif name in ("utf-16", "utf-32"):
+        name += "-le"
+    if ascii_compatible(name) and len(head) >= 8:
+        for first, likely in ((1, "utf-16-le"), (0, "utf-16-be")):
+            if head[first::2].count(0) * 10 > len(head[first::2]) * 7 and head[1 - first :: 2].count(0) * 10 < len(
+                head
+            ):
+                raise BadSource(f"{file} line 1 is not {name}: it looks like UTF-16", f'set encoding = "{likely}"')
+    return name, 0

@@ -1,0 +1,1 @@
+"""What files hold: one module per format."""

@@ -1,0 +1,173 @@
+"""What an SQL source is asked, and what is bound to its names. Values are never spliced into a statement."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from etl.config.models import SqlExtract
+from etl.config.pipeline import Pipeline
+from etl.config.values import STATEMENT, fill, parameters, suggest
+from etl.errors import ConfigError
+from etl.partition import Piece
+from etl.types.cursor import Cursor, Span, back, below, is_strict, placed, read
+
+Window = tuple[datetime | None, datetime | None]
+
+
+def source_name(pipeline: Pipeline, config: SqlExtract) -> str:
+    """Return what users see as the file of the source's rows: "sql:" and the table, or the pipeline for a query."""
+    return f"sql:{_table(pipeline, config) if config.table else pipeline.name}"
+
+
+def quoted(name: str) -> str:
+    """Return an identifier in quotes."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def relation(pipeline: Pipeline, config: SqlExtract, *, schemas: bool) -> str:
+    """Return what follows FROM: the table, or the query in parentheses.
+
+    Args:
+        schemas: Whether a dot in the table's name divides it from its schema.
+    """
+    if config.query:
+        return f"(\n{_query(config)}\n) AS _etl_query"
+    table = _table(pipeline, config)
+    return ".".join(quoted(part) for part in (table.split(".", 1) if schemas else [table]))
+
+
+def select(pipeline: Pipeline, config: SqlExtract, piece: Piece, span: Span, window: Window, *, postgres: bool) -> str:
+    """Return the statement that reads one partition.
+
+    Args:
+        window: The run's; it takes the cursor's place.
+    """
+    conditions = []
+    if config.partition and piece.keys != (None, None):
+        conditions += _key_conditions(quoted(config.partition), piece)
+    if config.cursor and (config.table or span.until):
+        column = quoted(config.cursor)
+        told = span.since or span.until
+        if postgres and told is not None and told.kind == "string":
+            column = f'({column})::text COLLATE "C"'  # by code points, as the rows are compared here
+        either = [f"{column} IS NULL"]
+        if span.since is not None and config.table:
+            conditions.append(_either(f"{column} {'>' if is_strict(pipeline) else '>='} :_etl_since", either))
+        if span.until is not None:
+            conditions.append(_either(f"{column} <= :_etl_until", either))
+        for moment, condition in zip(window, (f"{column} >= :start", f"{column} < :end"), strict=True):
+            conditions += [condition] if moment and config.table else []
+    if config.query and not conditions:
+        return _query(config)
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT * FROM {relation(pipeline, config, schemas=postgres)}{where}"
+
+
+def _either(condition: str, others: list[str]) -> str:
+    return f"({' OR '.join([condition, *others])})"
+
+
+def _key_conditions(key: str, piece: Piece) -> list[str]:
+    low, high = piece.keys
+    conditions = [f"{key} >= :_etl_low"] if low is not None else []
+    if high is not None:
+        upper = f"{key} < :_etl_high"
+        conditions.append(upper if low is not None else f"({upper} OR {key} IS NULL)")
+    return conditions
+
+
+def values(
+    pipeline: Pipeline,
+    config: SqlExtract,
+    piece: Piece,
+    span: Span,
+    window: Window,
+    *,
+    postgres: bool,
+    ends: tuple[Any, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what is bound to the names of a statement.
+
+    Args:
+        window: The run's; it takes the cursor's place.
+        ends: A value below and one above all others of the cursor's column, for a cursor that stands nowhere yet.
+
+    Raises:
+        ConfigError: The query asks for a name that nothing gives.
+    """
+    found: dict[str, Any] = {**pipeline.params, "client": pipeline.client}
+    zone = ZoneInfo(pipeline.timezone)
+    moments = zip(("start", "end"), (moment and _moment(moment, zone, postgres) for moment in window), strict=True)
+    found |= {name: moment for name, moment in moments if moment}
+    if window[0]:
+        found["date"] = f"{window[0].astimezone(zone):%Y-%m-%d}"
+    found["_etl_low"], found["_etl_high"] = piece.keys
+    if span.since is not None:
+        since = back(span.since, config.overlap)
+        found["_etl_since"], found["since"] = (_bound(value, zone, postgres) for value in (since, below(since)))
+    elif "start" in found:
+        found["since"] = found["start"]
+    elif ends is not None:
+        found["since"] = ends[0]
+    if "end" in found:
+        found["until"] = found["end"]
+    elif ends is not None:
+        found["until"] = ends[1]
+    if span.until is not None:
+        found["_etl_until"] = _bound(span.until, zone, postgres)
+        found["until"] = found.get("end") or found["_etl_until"]
+    for name in parameters(config.query):
+        if name not in found:
+            cure = "give --start and --end, or a cursor" if name in ("since", "until", "start", "end", "date") else ""
+            raise ConfigError(
+                f"pipelines.{pipeline.name}.extract.query: :{name} has no value{suggest(name, found)}",
+                cure or f"give it with --param {name}=…, or in the client's params",
+            )
+    return found
+
+
+def for_psycopg(statement: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a statement with `%(name)s` for `:name`, and the values that it names."""
+    names = set()
+
+    def marked(match: Any) -> str:
+        if match["name"]:
+            names.add(match["name"])
+            return f"%({match['name']})s"
+        return str(match[0]).replace("%", "%%")
+
+    pieces, at = [], 0
+    for match in STATEMENT.finditer(statement):
+        pieces += [statement[at : match.start()].replace("%", "%%"), marked(match)]
+        at = match.end()
+    pieces.append(statement[at:].replace("%", "%%"))
+    return "".join(pieces), {name: values[name] for name in names}
+
+
+def _table(pipeline: Pipeline, config: SqlExtract) -> str:
+    return fill(config.table, {**pipeline.params, "client": pipeline.client})
+
+
+def _query(config: SqlExtract) -> str:
+    return config.query.strip().rstrip(";").rstrip()
+
+
+def _moment(moment: datetime, zone: ZoneInfo, postgres: bool) -> str:
+    local = moment.astimezone(zone) if moment.tzinfo else moment.replace(tzinfo=zone)
+    if postgres:
+        return local.isoformat()
+    return f"{local:%Y-%m-%d}" if local.time() == datetime.min.time() else f"{local:%Y-%m-%d %H:%M:%S}"
+
+
+def _bound(cursor: Cursor, zone: ZoneInfo, postgres: bool) -> Any:
+    """Return a cursor's value as it is bound: PostgreSQL takes a text for what it is compared with.
+
+    A time without a zone is one of the pipeline's. Beside a column without zones PostgreSQL looks at the clock alone.
+    """
+    if postgres and cursor.kind == "timestamp":
+        return placed(read(cursor), zone).isoformat()
+    if postgres or cursor.kind not in ("integer", "number", "decimal"):
+        return cursor.value
+    value = read(cursor)
+    return value if cursor.kind == "integer" else float(value)

@@ -1,0 +1,81 @@
+"""Lookups: reference tables that a pipeline's functions are given by name, read once per run and process."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+import pyarrow as pa
+
+from etl.config.models import CsvExtract, FunctionExtract, SqlExtract
+from etl.config.pipeline import Pipeline
+from etl.context import Context
+from etl.errors import BadSource
+from etl.sources import extract, plan
+from etl.transform import Transformer
+from etl.transform.steps import to_frame
+from etl.types.infer import candidates, decide, merge_candidates
+
+KEPT = 8  # runs whose lookups a process remembers: clients take turns
+
+_read: OrderedDict[tuple[str, str], "Lookups"] = OrderedDict()
+
+
+class Lookups(Mapping[str, pd.DataFrame]):
+    """Frames by name. Each call of a function gets its own, so what it changes in one is not seen by the next."""
+
+    def __init__(self, frames: Mapping[str, pd.DataFrame]) -> None:
+        self._frames = dict(frames)
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        return self._frames[name].copy(deep=False)  # pandas copies what is written to
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+def lookups_of(pipeline: Pipeline, context: Context) -> Lookups:
+    """Return a run's lookups, from this process's memory where it has them."""
+    key = (context.run, pipeline.fingerprint)
+    if key not in _read:
+        _read[key] = read_lookups(pipeline, context)
+        while len(_read) > KEPT:
+            _read.popitem(last=False)
+    _read.move_to_end(key)
+    return _read[key]
+
+
+def read_lookups(pipeline: Pipeline, context: Context) -> Lookups:
+    """Read a pipeline's lookups.
+
+    A column has the type that the pipeline declares for its name, else the narrowest that fits all values.
+
+    Raises:
+        SourceMissing, BadSource, FunctionFailed: One can't be read.
+    """
+    return Lookups({name: _frame(pipeline, name, source, context) for name, source in pipeline.lookups.items()})
+
+
+def _frame(
+    pipeline: Pipeline, name: str, source: CsvExtract | FunctionExtract | SqlExtract, context: Context
+) -> pd.DataFrame:
+    alone: dict[str, object] = {"extract": source, "lookups": {}, "columns": {}, "rename": {}, "transform": ()}
+    reading = pipeline.model_copy(update=alone)
+    tables, file = [], name
+    for partition in plan(reading, start=context.start, end=context.end, today=context.today).partitions:
+        file = partition.pieces[0].file
+        for chunk in extract(reading, partition, context):
+            if chunk.rejects.num_rows:
+                line, reason = chunk.rejects["row"][0].as_py(), chunk.rejects["reason"][0].as_py()
+                raise BadSource(f"lookup {name}: {file}, line {line}: {reason}", "mend the file")
+            tables.append(chunk.rows)
+    if not tables:
+        return pd.DataFrame()
+    fitting = merge_candidates(candidates(table.drop_columns(["_row"])) for table in tables)
+    declared = {column: pipeline.columns[column].type for column in fitting if column in pipeline.columns}
+    types = decide(fitting, declared)
+    transformer = Transformer(reading, context, [file], types)
+    rows = [transformer.apply(table).rows for table in tables]
+    return to_frame(pa.concat_tables(rows, promote_options="permissive")).reset_index(drop=True)

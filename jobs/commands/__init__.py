@@ -1,0 +1,1 @@
+"""The commands of rq-etl: options, and what they print."""

@@ -1,0 +1,96 @@
+"""The cursor commands: where a client's source stands, set and cleared by hand."""
+
+from typing import Any
+
+import click
+
+from jobs.commands.options import common, shared
+
+
+@click.group()
+@common
+def cursor() -> None:
+    """Show, set or clear how far a client's source has been loaded."""
+
+
+@cursor.command()
+@click.argument("pipeline")
+@click.option("--client", required=True, help="Whose source.")
+@common
+def get(pipeline: str, client: str) -> None:
+    """Show where the cursor stands."""
+    tell(standing(pipeline, client))
+
+
+@cursor.command("set")
+@click.argument("pipeline")
+@click.argument("value")
+@click.option("--client", required=True, help="Whose source.")
+@common
+def set_(pipeline: str, client: str, value: str) -> None:
+    """Have the next run read from VALUE on, such as 12, 2024-01-31 or 2024-01-31T08:00:00."""
+    from etl.load import cursors
+    from etl.types.cursor import guess
+
+    resolved = _resolved(pipeline, client)
+    there = cursors.read(resolved)
+    column = resolved.columns.get(resolved.extract.cursor or "")
+    is_text_of_database = resolved.extract.type == "sql"  # SQLite keeps times as text
+    kind = there.cursor.kind if there else column.type if column and not is_text_of_database else None
+    cursors.place(resolved, guess(value, kind))
+    tell(standing(pipeline, client))
+
+
+@cursor.command()
+@click.argument("pipeline")
+@click.option("--client", required=True, help="Whose source.")
+@common
+def clear(pipeline: str, client: str) -> None:
+    """Forget the cursor: the next run reads everything."""
+    from etl.load import cursors
+
+    cursors.clear(_resolved(pipeline, client))
+    tell(standing(pipeline, client))
+
+
+def standing(pipeline: str, client: str) -> dict[str, Any]:
+    """Return where a client's cursor stands.
+
+    Raises:
+        ConfigError: The pipeline has no cursor, or a name is unknown.
+        TargetUnreachable: The target, which keeps it, can't be reached.
+    """
+    from etl.load import cursors
+
+    resolved = _resolved(pipeline, client)
+    there = cursors.read(resolved)
+    return {
+        "client": client,
+        "pipeline": pipeline,
+        "column": resolved.extract.cursor,
+        "value": there.cursor.value if there else None,
+        "type": there.cursor.kind if there else None,
+        "updated_at": there.updated_at.isoformat() if there else None,
+        "run": (there.run or None) if there else None,
+    }
+
+
+def tell(found: dict[str, Any]) -> None:
+    """Print where a cursor stands."""
+    place = f"stands at {found['value']}" if found["value"] is not None else "is not set: the next run reads everything"
+    by = f" (run {found['run']}, {found['updated_at']})" if found["run"] else ""
+    shared.print(
+        found, lambda: click.echo(f"{found['client']}/{found['pipeline']}: cursor {found['column']} {place}{by}")
+    )
+
+
+def _resolved(pipeline: str, client: str) -> Any:
+    from etl.config.pipeline import resolve
+    from etl.errors import ConfigError
+    from jobs import settings
+
+    settings.use(shared.config)
+    resolved = resolve(settings.config(), pipeline, client)
+    if resolved.extract.cursor is None:
+        raise ConfigError(f"pipeline {pipeline} has no cursor", 'give its extract one, such as cursor = "updated_at"')
+    return resolved

@@ -1,0 +1,161 @@
+"""Commands for whoever operates the system: clients, schedules, workers, the dashboard, the doctor."""
+
+import sys
+
+import click
+
+from jobs.commands.cursors import cursor
+from jobs.commands.options import common, shared
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="First take back lost jobs, close lost runs and sweep old leftovers.")
+@common
+def doctor(fix: bool) -> None:
+    """Check what a run needs; each failure comes with its remedy."""
+    from jobs.views import doctor as checks
+
+    mended = checks.fix(shared.config, shared.redis) if fix else []
+    found = [*mended, *checks.examine(shared.config, shared.redis)]
+    shared.print(found, lambda: checks.show(found))
+    sys.exit(checks.exit_code(found))
+
+
+@click.command()
+@click.option("-n", "count", type=click.IntRange(1), default=1, help="How many processes.")
+@click.option("--burst", is_flag=True, help="End when there is nothing to do.")
+@common
+def worker(count: int, burst: bool) -> None:
+    """Work on jobs: `rq worker` with our classes."""
+    from jobs.commands import processes
+
+    processes.worker(shared.config, shared.redis, count, burst=burst)
+
+
+@click.command()
+@common
+def workers() -> None:
+    """List the workers that are alive, and what they do."""
+    from jobs.views import console
+    from jobs.views.workers import workers as alive
+
+    found = alive(shared.session(workers=0))
+    columns = ("name", "host", "pid", "state", "job", "jobs_done", "heartbeat_age")
+    shared.print(found, lambda: console.table(columns, [[_shown(line[name]) for name in columns] for line in found]))
+
+
+def _shown(value: object) -> object:
+    return str(value) if isinstance(value, int) else value  # a process has a number, not an amount
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+@common
+def clients(ctx: click.Context) -> None:
+    """Show who waits and who works, and how fairly; pause, resume and limit clients."""
+    if ctx.invoked_subcommand is None:
+        from jobs.views import clients as steering
+        from jobs.views import console
+
+        session = shared.session(workers=0)
+        found = steering.overview(session.connection, list(session.config.clients))
+        fairness = steering.fairness(found)
+        shared.print({"clients": found, "fairness": fairness}, lambda: console.clients(found, fairness))
+
+
+@clients.command()
+@click.argument("names", nargs=-1, required=True, metavar="CLIENT…")
+@common
+def pause(names: tuple[str, ...]) -> None:
+    """Hold clients' waiting jobs; what runs ends."""
+    from jobs.commands import run
+
+    shared.print(run.steer(shared, "pause", names), lambda: click.echo(f"paused {', '.join(names)}"))
+
+
+@clients.command()
+@click.argument("names", nargs=-1, required=True, metavar="CLIENT…")
+@common
+def resume(names: tuple[str, ...]) -> None:
+    """Let clients' jobs go on."""
+    from jobs.commands import run
+
+    shared.print(run.steer(shared, "resume", names), lambda: click.echo(f"resumed {', '.join(names)}"))
+
+
+@clients.command()
+@click.argument("name", metavar="CLIENT")
+@click.argument("most", type=click.IntRange(1), required=False)
+@common
+def limit(name: str, most: int | None) -> None:
+    """Cap a client's jobs in progress at MOST; without MOST, as etl.toml says."""
+    from jobs.commands import run
+
+    said = f"{name}: at most {most} jobs at once" if most else f"{name}: as etl.toml says"
+    shared.print(run.steer(shared, "limit", (name,), most), lambda: click.echo(said))
+
+
+@click.group()
+def schedule() -> None:
+    """Schedules: tell rq-scheduler of them, list them."""
+
+
+@schedule.command()
+@common
+def sync() -> None:
+    """Make rq-scheduler's entries those of etl.toml; rqscheduler, as in the Procfile, does the waking."""
+    from jobs.run import schedules
+    from jobs.views import console
+
+    session = shared.session(workers=0)
+    found = schedules.sync(session.config, session.connection)
+    columns = ("action", "client", "pipeline", "cron", "timezone", "catchup")
+    shared.print(found, lambda: console.table(columns, [[line.get(name) for name in columns] for line in found]))
+
+
+@schedule.command("list")
+@common
+def list_() -> None:
+    """Show each schedule's next three times, in the client's zone."""
+    from jobs.run import schedules
+    from jobs.views import console
+
+    session = shared.session(workers=0)
+    found = schedules.listing(session.config, session.connection)
+    columns = ("client", "pipeline", "cron", "timezone", "catchup", "synced", "next")
+    rows = [[*(line[name] for name in columns[:-1]), "\n".join(line["next"])] for line in found]
+    shared.print(found, lambda: console.table(columns, rows))
+
+
+@click.command()
+@click.option("--port", type=int, default=9181, help="Port on the loopback address.")
+@common
+def dashboard(port: int) -> None:
+    """Serve rq-dashboard and our runs on 127.0.0.1."""
+    from jobs import dashboard as pages
+
+    pages.serve(shared.session(workers=0), port)
+
+
+@click.command()
+@common
+def metrics() -> None:
+    """Print queues, workers, runs and lateness as Prometheus reads them."""
+    from jobs.views import metrics as numbers
+
+    found = numbers.collect(shared.session(workers=0))
+    shared.print([sample._asdict() for sample in found], lambda: click.echo(numbers.text(found), nl=False))
+
+
+@click.command()
+@click.option("-n", "count", type=click.IntRange(1), default=2, help="How many workers.")
+@click.option("--port", type=int, default=9181, help="Port of the dashboard.")
+@common
+def up(count: int, port: int) -> None:
+    """Run workers and the dashboard here until interrupted."""
+    from jobs.commands import processes
+
+    sys.exit(processes.up(shared.config, shared.redis, count, port))
+
+
+COMMANDS = (doctor, worker, workers, clients, schedule, cursor, dashboard, metrics, up)

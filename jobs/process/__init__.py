@@ -1,0 +1,1 @@
+"""Processes that work on jobs: the horse, the supervisor, maintenance, cleanup."""

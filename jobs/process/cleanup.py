@@ -1,0 +1,165 @@
+"""The sweep: once an hour, as a job, what nobody will ask for again is removed from staging, targets and Redis.
+
+| what | kept for |
+|---|---|
+| staging of a run that is active or held | as long as it is |
+| staging of a run that failed, was canceled, or that Redis has forgotten | `settings.keep_failed`, for `retry` |
+| rejects, `rejects.json` and `run.json` of a run that succeeded | `settings.history` |
+| a shadow table in the target | as long as its run may be retried |
+| what a killed writer has left in staging | an hour |
+
+Ages are counted from the last file that was written. A run that loaded something and ended where nobody could tell the
+target of it (canceled, its `finish` lost, Redis flushed) is written into the target's `_etl_runs`.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import cast
+
+from redis import Redis
+from rq import get_current_job
+
+from etl.config.pipeline import Config
+from etl.config.urls import target_places
+from etl.errors import EtlError
+from etl.load import history, leftovers, remember, resolve_url
+from etl.staging import Staging
+from etl.staging import folders as staging
+from etl.staging.folders import Folder
+from jobs import settings as project
+from jobs.job import EtlJob
+from jobs.run import balance, finish
+from jobs.run.context import stage_context
+from jobs.store import keys, runs
+
+FRESH = 3600.0  # seconds; files that are younger may belong to a stage that still runs
+CANCELED = 7 * 86400  # seconds; RQ never lets go of a job that was canceled by hand
+
+
+@dataclass
+class Cleaned:
+    """What a sweep has done.
+
+    Args:
+        folders, shadows: How many were removed.
+        remembered: How many runs were written into their targets' history.
+        troubles: What it could not do, in sentences.
+    """
+
+    folders: int = 0
+    shadows: int = 0
+    remembered: int = 0
+    troubles: list[str] = field(default_factory=list)
+
+
+def cleanup() -> dict[str, int]:
+    """Sweep, as a job."""
+    job = get_current_job()
+    assert job is not None
+    found = clean(job.connection, project.config())
+    return {"folders": found.folders, "shadows": found.shadows, "remembered": found.remembered}
+
+
+def clean(connection: Redis | None, config: Config, now: float | None = None) -> Cleaned:
+    """Sweep.
+
+    Args:
+        connection: None where there is no Redis, so that no run is active.
+        now: Seconds since the epoch, instead of the clock's.
+    """
+    swept, now = Cleaned(), now or time.time()
+    kept: list[Folder] = []
+    try:
+        for folder in staging.folders(config.staging):
+            if not _is_busy(connection, folder.run) and _clean_folder(connection, config, folder, now):
+                swept.folders += 1
+            elif folder.is_unfinished:
+                kept.append(folder)
+    except EtlError as exc:
+        swept.troubles.append(exc.what)
+    _remember(connection, config, [folder for folder in kept if not _is_busy(connection, folder.run)], swept)
+    active = runs.active(connection) if connection is not None else []
+    spare, before = {*active, *(folder.run for folder in kept)}, now - config.settings.keep_failed
+    for (url, name), schemas in target_places(config, on_error=lambda exc: swept.troubles.append(exc.what)).items():
+        try:
+            moment = datetime.fromtimestamp(before, UTC)
+            swept.shadows += len(leftovers.drop(url, name, schemas, spare=spare, before=moment))
+        except EtlError as exc:
+            swept.troubles.append(exc.what)
+    if connection is not None:
+        _let_go(connection)
+    return swept
+
+
+def _is_busy(connection: Redis | None, run: str) -> bool:
+    if connection is None:
+        return False
+    held = connection.zscore(keys.HELD, run) is not None
+    return held or bool(connection.sismember(keys.ACTIVE, run) or connection.exists(keys.claim_key(run)))
+
+
+def _clean_folder(connection: Redis | None, config: Config, folder: Folder, now: float) -> bool:
+    """Remove a run's folder, or what is useless in it; returns whether the folder is gone."""
+    age = now - folder.modified
+    place = Staging(config.staging, folder.client, folder.run)
+    if folder.is_unfinished and age > FRESH:
+        record = runs.read(connection, folder.run) if connection is not None else None
+        if record is not None and record["state"] == "succeeded" and "rejects.json" in folder.names:
+            # Its finish died between closing the run and this.
+            place.remove(keep=[*place.read_json("rejects.json"), "rejects.json", "run.json"])
+            return False
+        place.remove_strays()
+    settings = config.settings
+    if age <= (settings.keep_failed if folder.is_unfinished else settings.history):
+        return False
+    if not _is_busy(connection, folder.run):  # asked again: `retry` may have come in between
+        place.remove()
+    return True
+
+
+def _remember(connection: Redis | None, config: Config, folders: Sequence[Folder], swept: Cleaned) -> None:
+    """Tell targets of runs that loaded something and ended without telling them."""
+    for folder in folders:
+        if not any(name.endswith(".load.json") for name in folder.names):
+            continue
+        try:
+            swept.remembered += _tell(connection, config, folder)
+        except EtlError as exc:
+            swept.troubles.append(exc.what)
+
+
+def _tell(connection: Redis | None, config: Config, folder: Folder) -> bool:
+    record = runs.read(connection, folder.run) if connection is not None else None
+    spec = Staging(config.staging, folder.client, folder.run).read_json("run.json") or {}
+    attempt = str((record or spec).get("attempt", 1))
+    work = stage_context("finish", folder.run, 0, {**(record or {}), "client": folder.client, "attempt": attempt})
+    url = resolve_url(work.pipeline.target, folder.client, work.pipeline.root)
+    schema, dot, _ = work.pipeline.table.partition(".")
+    known = history.read(url, work.pipeline.target.name, [schema if dot else None], runs=[folder.run])
+    if any(each.attempt >= work.attempt for each in known):
+        return False
+    tally = balance.gather(work.staging, work.plan.partitions)
+    state, error = (record["state"], record.get("error")) if record else ("failed", "")
+    ended = replace(finish.ending(tally, []), error=error or "its end is not known: Redis has forgotten the run")
+    finished = float((record or {}).get("ended") or folder.modified)
+    told = finish.remembered(work, ended)
+    remember(work.pipeline, replace(told, state=state, finished=datetime.fromtimestamp(finished, UTC)), url)
+    return True
+
+
+def _let_go(connection: Redis) -> None:
+    """Give jobs that were canceled by hand an end, and take those that are gone off RQ's lists."""
+    for key in cast(set[bytes], connection.smembers("rq:queues")):
+        name = key.decode().removeprefix("rq:queue:")
+        for registry in (f"rq:canceled:{name}", f"rq:deferred:{name}"):
+            ids = [raw.decode() for raw in cast(list[bytes], connection.zrange(registry, 0, -1))]
+            pipe = connection.pipeline(transaction=False)
+            for id in ids:
+                pipe.ttl(f"rq:job:{id}")
+            for id, life in zip(ids, pipe.execute(), strict=True):
+                if life == -2:
+                    connection.zrem(registry, id)
+                elif life == -1 and registry.startswith("rq:canceled"):
+                    EtlJob(id, connection=connection).cleanup(CANCELED)

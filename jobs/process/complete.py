@@ -1,0 +1,149 @@
+"""How the execution of a job ended, and writing that down: at once, and only under a lease that still stands."""
+
+import time
+import zlib
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis import Redis
+from rq.defaults import DEFAULT_RESULT_TTL
+from rq.job import JobStatus
+from rq.utils import now, utcformat
+
+from jobs import settings
+from jobs.job import OURS, EtlJob
+from jobs.queue import FairQueue
+from jobs.store import limits, scripts
+
+LOST = f"lost its worker {({2: 'twice', 3: 'three times'}).get(settings.MAX_LOSSES, f'{settings.MAX_LOSSES} times')}"
+PACKED = b64encode(zlib.compress(LOST.encode()))  # as RQ packs a failure into a result
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an execution ended.
+
+    Args:
+        kind: `done`; `failed`; `stopped` by a command; `lost` with its horse; `returned` unfinished on shutdown;
+            `later`: not begun, as its time has not come.
+        value: What the function returned, as JSON.
+        error: Why it failed, fit to be shown.
+        curable: Whether another try may help.
+        delay: Seconds until its time comes.
+        memory: Bytes the horse had in memory afterwards, 0 where unknown.
+    """
+
+    kind: Literal["done", "failed", "stopped", "lost", "returned", "later"]
+    value: str = "null"
+    error: str = ""
+    curable: bool = True
+    delay: float = 0.0
+    memory: int = 0
+
+
+def complete(connection: Redis, job: EtlJob, queue: FairQueue, outcome: Outcome) -> JobStatus | None:
+    """Write down how the job's execution ended, and queue the jobs that have waited for it.
+
+    Returns:
+        What the job is now, or None where its lease is gone and nothing was written.
+    """
+    assert job.execution is not None
+    job.ended_at = now()
+    at, entry = utcformat(job.ended_at), job.execution.composite_key
+    if outcome.kind in ("lost", "returned"):
+        most = settings.MAX_LOSSES if outcome.kind == "lost" else 0
+        answer = scripts.lose(connection, queue.name, entry, at, most, PACKED).decode()
+        return None if answer == "gone" else JobStatus(answer)
+    pipe = connection.pipeline()  # only to collect what RQ would send
+    if outcome.kind == "done":
+        became = _finish(job, outcome, pipe)
+    elif outcome.kind == "later":
+        became = _schedule(job, queue, outcome.delay, pipe)
+    elif outcome.kind == "failed" and outcome.curable and job.should_retry:
+        became = _try_again(job, queue, outcome, pipe)
+    else:
+        became = _fail(job, outcome, pipe)
+    _count(job, outcome, pipe)
+    _measure(job, pipe)
+    job.execution.delete(job=job, pipeline=pipe)
+    ended = became in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED)
+    commands = [word for words, _ in pipe.command_stack for word in (len(words), *words)]
+    return became if scripts.complete(connection, queue.name, entry, job.id, int(ended), at, *commands) else None
+
+
+def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:
+    ttl = job.get_result_ttl(DEFAULT_RESULT_TTL)
+    job._result = job.serializer.loads(outcome.value.encode())
+    job._exc_info = None
+    pipe.hdel(job.key, "exc_info")  # a try before may have left it
+    job._status = JobStatus.FINISHED
+    if job.func_name in OURS:  # its counts stand in its hash: a stream of its own takes 4.8 KB
+        job.save(pipeline=pipe, include_meta=False)
+        job.finished_job_registry.add(job, ttl, pipe)
+    elif ttl != 0:
+        job._handle_success(ttl, pipe, **_execution(job))
+    job.cleanup(ttl, pipeline=pipe, remove_from_queue=False)
+    return JobStatus.FINISHED
+
+
+def _fail(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:
+    job.retries_left = 0
+    pipe.hdel(job.key, "exc_info")  # the result has it
+    became = JobStatus.STOPPED if outcome.kind == "stopped" else JobStatus.FAILED
+    job.set_status(became, pipeline=pipe)
+    job._handle_failure(outcome.error, pipe, **_execution(job))
+    return became
+
+
+def _try_again(job: EtlJob, queue: FairQueue, outcome: Outcome, pipe: Any) -> JobStatus:
+    """Queue the job again, now or when its interval is over; RQ's own `retry` writes at once, outside `pipe`."""
+    interval = job.get_retry_interval()
+    job.retries_left = (job.retries_left or 1) - 1
+    job._exc_info = outcome.error
+    if not interval:
+        queue._enqueue_job(job, pipeline=pipe, at_front=job.enqueue_at_front_on_retry)
+        return JobStatus.QUEUED
+    return _schedule(job, queue, interval, pipe)
+
+
+def _schedule(job: EtlJob, queue: FairQueue, seconds: float, pipe: Any) -> JobStatus:
+    """Have the pass queue the job when some time has passed."""
+    pipe.sadd(queue.redis_queues_keys, queue.key)
+    queue._persist_job(job, pipe, status=JobStatus.SCHEDULED)
+    pipe.zadd(queue.scheduled_job_registry.key, {job.id: time.time() + seconds})
+    return JobStatus.SCHEDULED
+
+
+def _count(job: EtlJob, outcome: Outcome, pipe: Any) -> None:
+    assert job.execution is not None
+    if not job.execution.worker_name:
+        return
+    worker = f"rq:worker:{job.execution.worker_name}"
+    pipe.hdel(worker, "current_job")
+    if outcome.kind != "later":
+        pipe.hincrby(worker, "successful_job_count" if outcome.kind == "done" else "failed_job_count", 1)
+    if job.started_at and job.ended_at:
+        pipe.hincrbyfloat(worker, "total_working_time", (job.ended_at - job.started_at).total_seconds())
+
+
+def _measure(job: EtlJob, pipe: Any) -> None:
+    """Add to what the client's queue has had of the workers, for `clients`."""
+    if not (job.started_at and job.ended_at):
+        return
+    key = limits.use_key(job.ended_at.timestamp())
+    waited = (job.started_at - job.enqueued_at).total_seconds() if job.enqueued_at else 0.0
+    pipe.hincrby(key, f"{job.origin} jobs", 1)
+    pipe.hincrbyfloat(key, f"{job.origin} waited", max(0.0, waited))
+    pipe.hincrbyfloat(key, f"{job.origin} worked", (job.ended_at - job.started_at).total_seconds())
+    pipe.expire(key, limits.USE_KEPT)
+
+
+def _execution(job: EtlJob) -> dict[str, Any]:
+    assert job.execution is not None
+    return {
+        "worker_name": job.execution.worker_name,
+        "execution_id": job.execution.id,
+        "execution_started_at": job.started_at,
+        "execution_ended_at": job.ended_at,
+    }

@@ -1,0 +1,1 @@
+"""A run: submitted, planned, retried, canceled, finished."""

@@ -1,0 +1,140 @@
+"""Receipts: the stages' counts of rows in and out, and whether they balance."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from etl.partition import ROW_BITS, Partition
+from etl.staging import STAGES, Marker, Staging
+from etl.types.cursor import Cursor, later, latest_of
+from jobs.store.run_json import ROWS
+
+
+@dataclass
+class Tally:
+    """What the stages of a run published, by partition.
+
+    Args:
+        markers: The marker of each partition's stages that published one.
+    """
+
+    markers: Mapping[int, Mapping[str, Marker]]
+    done: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.done = [number for number, stages in self.markers.items() if "load" in stages]
+
+    @property
+    def is_final(self) -> bool:
+        """Whether every load was final by itself, so that there is nothing left to apply."""
+        return all(self.markers[number]["load"].counts.get("final") for number in self.done)
+
+    def missing(self, number: int) -> str | None:
+        """Return the first stage of a partition that published nothing, or None."""
+        return next((stage for stage in STAGES if stage not in self.markers[number]), None)
+
+    @property
+    def rejects(self) -> list[str]:
+        """Names of the files that hold the rejects, in the order of the partitions."""
+        return [
+            name
+            for stages in self.markers.values()
+            for stage in STAGES
+            if stage in stages
+            for name in stages[stage].rejects
+        ]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The stages' warnings, in the order of the partitions."""
+        return [text for stages in self.markers.values() for marker in stages.values() for text in marker.warnings]
+
+    def rows(self) -> dict[str, int]:
+        """Return the run's rows by kind, as the stages counted them."""
+        rows = dict.fromkeys(ROWS, 0)
+        for stages in self.markers.values():
+            for stage, kinds in _KINDS.items():
+                if stage in stages:
+                    for kind in kinds:
+                        rows[kind] += stages[stage].counts.get(kind, 0)
+        return rows
+
+    @property
+    def left_out(self) -> int:
+        """How many rows were not even handed on, as they are loaded already."""
+        return sum(
+            stages["extract"].counts.get("unchanged", 0) for stages in self.markers.values() if "extract" in stages
+        )
+
+    @property
+    def latest(self) -> Cursor | None:
+        """How far the source has been read, by all partitions alike."""
+        read = [stages["extract"].cursor for stages in self.markers.values() if "extract" in stages]
+        pairs = [pair for pair in read if pair is not None]
+        latest = latest_of([Cursor(*pair[0]) for pair in pairs if pair[0]])
+        for _, until in pairs:
+            # Where staging can't publish exclusively, partitions may have begun with different ends.
+            if until and latest and later(Cursor(*until), latest) == latest:
+                latest = Cursor(*until)
+        return latest
+
+    def partitions(self, failures: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Return how many partitions are done, failed and blocked."""
+        states = [failure["state"] for failure in failures]
+        return {"done": len(self.done), "failed": states.count("failed"), "blocked": states.count("blocked")}
+
+    def disagreement(self, rows: Mapping[str, int]) -> str | None:
+        """Return the sentence for receipts that do not balance, with the two numbers, or None.
+
+        Args:
+            rows: The run's final counts.
+        """
+        for number, stages in self.markers.items():
+            for what, left, right in _pairs({stage: marker.counts for stage, marker in stages.items()}):
+                if left != right:
+                    return f"partition {number}: {what}: {left} and {right} rows"
+        given = rows["read"] + rows["added"]
+        taken = sum(rows[kind] for kind in ROWS if kind not in ("read", "added"))
+        if given != taken:
+            kinds = "rejected + dropped + superseded + loaded + unchanged"
+            return f"receipts disagree: read + added = {given}, {kinds} = {taken}"
+        return None
+
+
+_KINDS = {
+    "extract": ("read", "rejected", "unchanged"),
+    "transform": ("rejected", "dropped", "added"),
+    "load": ("loaded", "unchanged", "superseded"),
+}
+
+
+def _pairs(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, int]]:
+    extract, transform, load = (counts.get(stage, {}) for stage in STAGES)
+    pairs = []
+    if extract and transform:
+        pairs.append(("extract gave and transform took", extract["out"], transform["in"]))
+        made = transform["in"] + transform["added"]
+        pairs.append(("transform took and gave", made, transform["out"] + transform["rejected"] + transform["dropped"]))
+    if transform and load:
+        pairs.append(("transform gave and load took", transform["out"], load["in"]))
+    return pairs
+
+
+def gather(staging: Staging, partitions: Sequence[Partition]) -> Tally:
+    """Read every stage's marker of a run."""
+    published = set(staging.names())
+    markers: dict[int, dict[str, Marker]] = {}
+    for partition in partitions:
+        stages = markers[partition.number] = {}
+        for stage in STAGES:
+            found = (
+                staging.marker(stage, partition.number) if f"{partition.number:05d}.{stage}.json" in published else None
+            )
+            if found is not None:
+                stages[stage] = found
+    return Tally(markers)
+
+
+def place(partition: Partition, row: int) -> tuple[str, int]:
+    """Return the file and the physical line that an encoded `_row` stands for."""
+    return partition.pieces[row >> ROW_BITS].file, row & ((1 << ROW_BITS) - 1)

@@ -1,0 +1,277 @@
+"""A run's last stage: its rows are made final, its receipts balanced, its record closed, its staging cleaned."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from redis import Redis
+
+from etl import load as target
+from etl import rejects as rejected_rows
+from etl.config import code
+from etl.config.columns import match
+from etl.errors import EtlError
+from etl.load import expect
+from etl.safe_message import safe_message
+from etl.staging import STAGES, Marker
+from etl.types.casts import as_text, plain
+from jobs.job import EtlJob
+from jobs.run import balance, held
+from jobs.run.context import StageContext
+from jobs.store import runs
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ends.
+
+    Args:
+        rows: By kind.
+        failures: A line for each partition that isn't loaded.
+        partitions: How many are done, failed and blocked.
+        error: Why it failed, or None.
+        exit: The exit code that it asks for.
+    """
+
+    rows: Mapping[str, int]
+    failures: Sequence[Mapping[str, Any]]
+    partitions: Mapping[str, int]
+    error: str | None
+    exit: int
+
+    @property
+    def state(self) -> str:
+        """succeeded or failed."""
+        return "failed" if self.error else "succeeded"
+
+
+def ending(
+    tally: balance.Tally,
+    failures: Sequence[Mapping[str, Any]],
+    final: target.FinishCounts | None = None,
+    refused: EtlError | None = None,
+) -> Ending:
+    """Say how a run ends.
+
+    Args:
+        final: What became of rows that waited in the target, where any did.
+        refused: Why the target has not made them final.
+    """
+    rows = tally.rows()
+    if final is not None:
+        rows.update(loaded=final.loaded, unchanged=final.unchanged + tally.left_out, superseded=final.superseded)
+        rows["rejected"] += len(final.duplicates)
+    error, exit = None, 0
+    if refused is not None:
+        error, exit = safe_message(refused), refused.exit_code
+    elif failures:
+        error = failures[0]["error"] if len(failures) == 1 else f"{len(failures)} partitions failed"
+        exit = max(failure["exit"] for failure in failures)
+    elif (error := tally.disagreement(rows)) is not None:
+        exit = 1
+    return Ending(rows, failures, tally.partitions(failures), error, exit)
+
+
+def remembered(work: StageContext, ended: Ending) -> target.Record:
+    """Return what the target is to remember of a run."""
+    start, end = (moment.isoformat() if moment else None for moment in (work.context.start, work.context.end))
+    submitted, started = (
+        datetime.fromtimestamp(moment, UTC) if moment else None for moment in (work.submitted, work.started)
+    )
+    return target.Record(
+        run=work.run,
+        client=work.pipeline.client,
+        pipeline=work.pipeline.name,
+        table_name=work.pipeline.table,
+        state=ended.state,
+        attempt=work.attempt,
+        submitted=submitted,
+        started=started,
+        finished=datetime.now(UTC),
+        rows=ended.rows,
+        partitions={"total": len(work.plan.partitions), **ended.partitions},
+        params=work.pipeline.params,
+        window_start=start,
+        window_end=end,
+        fingerprint=work.pipeline.fingerprint,
+        code=code.fingerprint(work.pipeline),
+        error=ended.error,
+    )
+
+
+def finish(work: StageContext, connection: Redis) -> Marker:
+    """Close the run of a `finish` stage; called again it ends the same."""
+    tally = balance.gather(work.staging, work.plan.partitions)
+    if (runs.read(connection, work.run) or {}).get("state") != "running":
+        return Marker()  # another execution has ended the run meanwhile, and has cleaned staging up under this one
+    failures = _failures(work, tally, connection)
+    ended, is_told = _make_final(work, tally, failures)
+    unmet = expect.unmet(work.pipeline, work.plan.partitions, ended.rows["read"])
+    if work.pipeline.expect and work.pipeline.expect.otherwise == "fail":  # the load has refused it, if there was one
+        if unmet and not work.plan.partitions:
+            ended = replace(ended, error="; ".join(unmet), exit=1)
+        unmet = []
+    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *unmet]))
+    if not is_told and (why := _remember(work, ended)):
+        warnings.append(why)
+    kept = _list_rejects(work, tally)
+    has_shadow = work.staging.marker("finish", 0) is not None  # kept until the doubled rows stand in rejects
+    runs.close(
+        connection,
+        work.run,
+        ended.state,
+        rows=ended.rows,
+        partitions=ended.partitions,
+        failures=ended.failures,
+        warnings=warnings,
+        error=ended.error,
+        exit=ended.exit,
+        attempt=work.attempt,
+    )
+    held.promote(connection)
+    # Last: a finish that dies before the run is closed is done again, and needs what stands here.
+    with suppress(EtlError):  # the sweep tries again
+        if ended.state == "succeeded":
+            work.staging.remove(keep=kept)
+            if has_shadow:
+                target.drop_shadow(work.pipeline, work.run)
+        else:
+            work.staging.remove_strays()
+    return Marker(counts=dict(ended.rows))
+
+
+def give_up(connection: Redis, run: str, work: StageContext | None, error: str, exit: int) -> None:
+    """Close a run whose `finish` has failed for good."""
+    if work is not None:
+        with suppress(EtlError):
+            tally = balance.gather(work.staging, work.plan.partitions)
+            ended = ending(tally, _failures(work, tally, connection))
+            _remember(work, replace(ended, error=error, exit=exit))
+    attempt = work.attempt if work is not None else None
+    runs.close(connection, run, "failed", error=error, exit=exit, attempt=attempt)
+
+
+def _make_final(work: StageContext, tally: balance.Tally, failures: Sequence[Mapping[str, Any]]) -> tuple[Ending, bool]:
+    """Apply what the run's loads have put aside; answers the ending, and whether the target remembers it by now."""
+    if not tally.done or (tally.is_final and len(work.plan.partitions) == 1):
+        ended = ending(tally, failures)
+        return ended, ended.state == "succeeded"  # as its only load has told the target
+    rows = tally.rows()
+    try:
+        final = target.finish(
+            work.pipeline,
+            work.run,
+            work.plan.partitions,
+            done=tally.done,
+            complete=not failures,
+            read=rows["read"],
+            rejected=rows["rejected"],
+            record=lambda final: remembered(work, ending(tally, failures, final)),
+            move=work.move(tally.latest),
+        )
+    except EtlError as exc:
+        if exc.retryable:
+            raise
+        return ending(tally, failures, refused=exc), False
+    _keep_duplicates(work, final.duplicates)
+    return ending(tally, failures, final), True
+
+
+def _remember(work: StageContext, ended: Ending) -> str | None:
+    """Have the target remember a run that failed; answers why it could not, or None."""
+    if ended.exit == EtlError.exit_code:
+        try:
+            target.remember(work.pipeline, remembered(work, ended))
+        except EtlError as exc:
+            return f"the target does not remember this run: {exc.what}"
+    return None
+
+
+def _failures(work: StageContext, tally: balance.Tally, connection: Redis) -> list[dict[str, Any]]:
+    """Return a line for each partition that isn't loaded: which stage failed, and why."""
+    records = runs.stage_records(connection, work.run)
+    failures = []
+    for partition in work.plan.partitions:
+        stage = tally.missing(partition.number)
+        if stage is None:
+            continue
+        # One that found its input damaged has withdrawn it: what it said counts, not that the input is missing.
+        for later in STAGES[STAGES.index(stage) :]:
+            if (found := records.get((partition.number, later))) and found.state == "failed":
+                stage = later
+                break
+        record = records.get((partition.number, stage))
+        error = (record.error if record else None) or _job_error(connection, work, partition.number, stage)
+        failures.append(
+            {
+                "partition": partition.number,
+                "file": partition.pieces[0].file if partition.pieces else None,
+                "stage": stage,
+                "state": "failed" if error or (record and record.state != "done") else "blocked",
+                "error": error or "its input is gone from staging",
+                "exit": (record.exit if record else 0) or 1,
+            }
+        )
+    return failures
+
+
+def _job_error(connection: Redis, work: StageContext, number: int, stage: str) -> str | None:
+    """Return what RQ knows of a stage that could not speak for itself, as after a kill."""
+    record = runs.read(connection, work.run) or {}
+    id = f"{work.run}-{number}-{stage}-{record.get('attempt', 1)}"
+    if not EtlJob.exists(id, connection):
+        return None
+    result = EtlJob(id, connection=connection).latest_result()
+    lines = (result.exc_string or "").strip().splitlines() if result else []
+    return lines[-1] if lines else None
+
+
+def _keep_duplicates(work: StageContext, duplicates: Sequence[Any]) -> None:
+    """Write rows whose unique value another partition has too as rejects, with their source row."""
+    if not duplicates:
+        return
+    entries = []
+    for partition in work.plan.partitions:
+        wanted = [duplicate for duplicate in duplicates if duplicate.partition == partition.number]
+        source = _source_rows(work, partition.number, [duplicate.row for duplicate in wanted]) if wanted else {}
+        for duplicate in wanted:
+            row = source.get(duplicate.row)  # a function may have made rows of its own
+            headers = match(list(row), work.pipeline, "") if row else {}
+            header = next((header for header, name in headers.items() if name == duplicate.column), None)
+            file, line = balance.place(partition, duplicate.row) if row else (partition.pieces[0].file, None)
+            entries.append(
+                {
+                    "file": file,
+                    "row": line,
+                    "column": duplicate.column,
+                    "value": row[header] if row and header else None,
+                    "reason": "not unique",
+                    "raw": rejected_rows.raw_json(list(row), list(row.values())) if row else None,
+                }
+            )
+    with work.staging.writer("finish", 0, "rejects") as rejects:
+        rejects.write(rejected_rows.table(entries))
+    work.staging.publish("finish", 0, Marker(rejects=tuple(rejects.names)))
+
+
+def _source_rows(work: StageContext, number: int, lines: Sequence[int]) -> dict[int, dict[str, str | None]]:
+    """Return rows of a partition as text, as they were extracted, by their `_row`."""
+    marker, found = work.staging.marker("extract", number), {}
+    for chunk in work.staging.chunks(marker.data if marker else ()):
+        mine = chunk.filter(pc.is_in(chunk["_row"], pa.array(lines, pa.int64())))
+        texts = [as_text(plain(mine[name])).to_pylist() for name in mine.column_names if name != "_row"]
+        names = [name for name in mine.column_names if name != "_row"]
+        for place, line in enumerate(mine["_row"].to_pylist()):
+            found[line] = {name: text[place] for name, text in zip(names, texts, strict=True)}
+    return found
+
+
+def _list_rejects(work: StageContext, tally: balance.Tally) -> list[str]:
+    duplicates = work.staging.marker("finish", 0)
+    names = [*tally.rejects, *(duplicates.rejects if duplicates else ())]
+    work.staging.write_json("rejects.json", names)
+    return [*names, "rejects.json", "run.json"]

@@ -1,0 +1,222 @@
+"""Schedules: rq-scheduler wakes `start`, which starts every due moment's run exactly once.
+
+An entry of rq-scheduler says only "look at pipeline P of client C". Which moments are due is worked out
+from the configuration of the day and from `etl:due`, the last moment that was seen to; a run's id follows
+from client, pipeline and moment, so that starting it twice, from wherever, is starting it once.
+"""
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, cast
+
+from redis import Redis
+from rq import get_current_job
+from rq.job import JobStatus
+from rq.utils import now as utc_now
+
+from etl.config import cron
+from etl.errors import EtlError
+from jobs.job import EtlJob
+from jobs.store import keys, runs
+from jobs.store.keys import PREFIX
+from jobs.store.run_json import text_of
+
+if TYPE_CHECKING:
+    from etl.config.pipeline import Client, Config, Schedule
+
+
+ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
+AGAIN = 60  # seconds after which rq-scheduler wakes an entry again whose `start` was lost
+LATE = 600  # seconds; with catchup = "none" a moment that is seen later than that is passed over
+FOR_EVER = -1  # an entry's job outlives its results: rq-scheduler drops an entry whose job is gone
+
+
+def sync(config: "Config", connection: Redis) -> list[dict[str, Any]]:
+    """Make rq-scheduler's entries those of the configuration.
+
+    Returns:
+        What was done: `added`, `changed`, `removed` or `kept`, for each schedule.
+    """
+    for raw in _raw_ids(connection):
+        if raw.decode(errors="ignore").encode() != raw:
+            connection.zrem(ENTRIES, raw)  # such an id ends rq-scheduler
+    found = _entries(connection)
+    done = []
+    for client in config.clients.values():
+        for pipeline, schedule in client.schedule.items():
+            id = entry_id(client.name, pipeline)
+            about = {"cron": schedule.cron, "timezone": client.timezone, "catchup": schedule.catchup}
+            known = found.pop(id, None)
+            action = "added" if known is None else "kept" if _about(known) == about else "changed"
+            if action != "kept":
+                _write(connection, client, pipeline, schedule, about)
+            done.append({"action": action, "client": client.name, "pipeline": pipeline, **about})
+    for id, job in found.items():
+        _remove(connection, id)
+        client_name, pipeline = _named(id)
+        done.append({"action": "removed", "client": client_name, "pipeline": pipeline, **(_about(job) if job else {})})
+    return done
+
+
+def listing(config: "Config", connection: Redis) -> list[dict[str, Any]]:
+    """Return each schedule with its next three moments in the client's zone, and whether rq-scheduler has it."""
+    found = _entries(connection)
+    lines = []
+    for client in config.clients.values():
+        for pipeline, schedule in client.schedule.items():
+            following = cron.following(schedule.cron, client.timezone, datetime.now(UTC), 3)
+            known = found.get(entry_id(client.name, pipeline))
+            about = {"cron": schedule.cron, "timezone": client.timezone, "catchup": schedule.catchup}
+            lines.append(
+                {
+                    "client": client.name,
+                    "pipeline": pipeline,
+                    **about,
+                    "next": [cron.local(moment, client.timezone).isoformat() for moment in following],
+                    "synced": known is not None and _about(known) == about,
+                }
+            )
+    return lines
+
+
+def start(client: str, pipeline: str) -> list[str]:
+    """Start the runs of a schedule's due moments: a job that rq-scheduler enqueues.
+
+    Returns:
+        The ids of the runs started.
+    """
+    from jobs import settings
+
+    job = get_current_job()
+    assert job is not None
+    return start_due(settings.config(), job.connection, client, pipeline, datetime.now(UTC))
+
+
+def start_due(config: "Config", connection: Redis, client: str, pipeline: str, now: datetime) -> list[str]:
+    """Start a run for each moment since the last one seen to, as the schedule's `catchup` says, and set the next.
+
+    Args:
+        now: In UTC.
+    """
+    from etl.config.pipeline import resolve
+    from jobs.run.submit import submit_run
+
+    owner = config.clients.get(client)
+    schedule = owner.schedule.get(pipeline) if owner else None
+    if owner is None or schedule is None:
+        _remove(connection, entry_id(client, pipeline))
+        return []
+    for needed in config.variants.get((client, pipeline), config.pipelines[pipeline]).needs:
+        if needed in owner.schedule:
+            start_due(config, connection, client, needed, now)  # due at the same moment, it must be waited for
+    last = seen(connection, client, pipeline) or now.timestamp()
+    moments = cron.due(schedule.cron, owner.timezone, datetime.fromtimestamp(last, UTC), now)
+    started = []
+    for moment in _wanted(moments, schedule.catchup, now):
+        run = run_id(client, pipeline, moment)
+        if runs.read(connection, run) is None:
+            resolved, due = resolve(config, pipeline, client), cron.local(moment, owner.timezone)
+            try:
+                started.append(submit_run(connection, resolved, queue=True, run=run, due=due))
+            except EtlError:
+                if runs.read(connection, run) is None:  # else someone else was quicker
+                    raise
+    see(connection, client, pipeline, moments[-1].timestamp() if moments else last)
+    following = cron.following(schedule.cron, owner.timezone, now)[0]
+    connection.zadd(ENTRIES, {entry_id(client, pipeline): following.timestamp()}, xx=True)
+    connection.zrem(f"rq:failed:{PREFIX}{client}", entry_id(client, pipeline))
+    return started
+
+
+def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[datetime]:
+    if catchup == "all":
+        return moments
+    if catchup == "none":
+        moments = [moment for moment in moments if (now - moment).total_seconds() <= LATE]
+    return moments[-1:]
+
+
+def seen(connection: Redis, client: str, pipeline: str) -> float | None:
+    """Return the last moment of a schedule that was seen to, in seconds since the epoch, or None."""
+    found = text_of(connection.hget(keys.DUE, f"{client}/{pipeline}"))
+    return float(found) if found else None
+
+
+def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:
+    """Keep the last moment of a schedule that was seen to."""
+    connection.hset(keys.DUE, f"{client}/{pipeline}", repr(moment))
+
+
+def unsee(connection: Redis, client: str, pipeline: str) -> None:
+    """Forget a schedule."""
+    connection.hdel(keys.DUE, f"{client}/{pipeline}")
+
+
+def run_id(client: str, pipeline: str, moment: datetime) -> str:
+    """Return the id of the run that a schedule starts for a moment."""
+    return runs.id_of(sha256(f"{client}/{pipeline}@{moment.timestamp():.0f}".encode()).digest())
+
+
+def entry_id(client: str, pipeline: str) -> str:
+    """Return the id of rq-scheduler's entry for a client's pipeline; `-` stands in no name."""
+    return f"schedule-{client}-{pipeline}"
+
+
+def _named(id: str) -> tuple[str, str]:
+    _, client, pipeline = id.split("-")
+    return client, pipeline
+
+
+def _entries(connection: Redis) -> dict[str, EtlJob | None]:
+    """Return our entries by id, with their jobs; None for one that is gone or can't be read."""
+    ids = [raw.decode(errors="ignore") for raw in _raw_ids(connection)]
+    ours = [id for id in ids if id.startswith("schedule-") and id.count("-") == 2]
+    return dict(zip(ours, EtlJob.fetch_many(ours, connection=connection), strict=True))
+
+
+def _raw_ids(connection: Redis) -> list[bytes]:
+    return cast(list[bytes], connection.zrange(ENTRIES, 0, -1))
+
+
+def _about(job: EtlJob | None) -> dict[str, Any]:
+    kept = (job.meta or {}) if job else {}
+    return {key: kept.get(key) for key in ("cron", "timezone", "catchup")}
+
+
+def _write(connection: Redis, client: "Client", pipeline: str, schedule: "Schedule", about: dict[str, Any]) -> None:
+    now = datetime.now(UTC)
+    id = entry_id(client.name, pipeline)
+    job = EtlJob.create(
+        "jobs.run.schedules.start",
+        args=(client.name, pipeline),
+        connection=connection,
+        id=id,
+        origin=PREFIX + client.name,
+        status=JobStatus.CREATED,
+        timeout=600,
+        result_ttl=FOR_EVER,
+        failure_ttl=FOR_EVER,
+        description=f"{client.name}/{pipeline} schedule",
+        meta={**about, "interval": AGAIN},
+    )
+    job.created_at = utc_now()
+    job.enqueue_at_front = True
+    following = cron.following(schedule.cron, client.timezone, now)[0]
+    with connection.pipeline() as pipe:
+        job.save(pipeline=pipe)
+        pipe.persist(job.key)
+        # What a new or changed line would have named before now is not due.
+        see(pipe, client.name, pipeline, now.timestamp())
+        pipe.zadd(ENTRIES, {id: following.timestamp()})
+        pipe.execute()
+
+
+def _remove(connection: Redis, id: str) -> None:
+    client, pipeline = _named(id)
+    with connection.pipeline() as pipe:
+        pipe.zrem(ENTRIES, id)
+        pipe.delete(EtlJob.key_for(id), f"rq:results:{id}")
+        for registry in ("finished", "failed"):
+            pipe.zrem(f"rq:{registry}:{PREFIX}{client}", id)
+        unsee(pipe, client, pipeline)
+        pipe.execute()

@@ -1,0 +1,1 @@
+"""What is in Redis: keys, scripts, runs."""

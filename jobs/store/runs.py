@@ -1,0 +1,341 @@
+"""Every Redis key of ours, and only here: runs, their stages' counts, who is active.
+
+| key | what |
+|---|---|
+| `etl:run:<id>` | hash: the run's client, pipeline, state, times, params, error, final counts |
+| `etl:run:<id>:stages` | hash: `<partition>:<stage>` → what that stage counted or why it failed (JSON) |
+| `etl:run:<id>:jobs` | set: ids of the run's jobs, for the pass; gone when the run is closed |
+| `etl:runs` | sorted set: run ids by the moment they were submitted |
+| `etl:since` | the moment of the first run that this Redis knows; what is older, only the targets may remember |
+| `etl:active` | set: ids of runs that have not ended |
+| `etl:holder:<client>:<pipeline>[:<start>]` | the one run of this client, pipeline and window that is active |
+| `etl:claim:<run>` | who submits or retries a run just now: see `jobs.claims`; a minute |
+| `etl:held` | sorted set: runs that wait for others, by the moment they were submitted |
+| `etl:rate:<client>:<pipeline>` | the moment at which the source may be asked again, in seconds since the epoch |
+| `etl:due` | hash: `<client>/<pipeline>` → the last moment of its schedule that was seen to |
+| `etl:last` | hash: `<client>/<pipeline>` → id and state of the run without a window that ended last |
+| `etl:client:<client>` | hash: `max_active`, `weight`; `limit`, `paused` set by an operator (read by *take*) |
+| `etl:use:<ten minutes>` | hash: each queue's jobs, seconds waited and seconds worked in that span; two hours |
+| `etl:ready` | sorted set: the queues that hold jobs, by name: the ring in which *take* gives turns |
+| `etl:turn` | hash: the queue served last, and how often it still may be in its turn |
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, cast
+
+from redis import Redis
+from redis.client import Pipeline as RedisPipeline
+
+from etl.errors import EtlError, UnknownName
+from jobs import settings
+from jobs.store import scripts
+from jobs.store.keys import ACTIVE, HELD, INDEX, LAST, SINCE, client_key, holder_key, jobs_key, run_key, stages_key
+from jobs.store.run_json import StageRecord, records_of, shape, text_of
+
+STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
+ENDED = ("succeeded", "failed", "canceled")
+STATES = ("held", "queued", "running", *ENDED)
+
+
+ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+def new_id() -> str:
+    """Return a run id: ten random characters, so that a short beginning is unique."""
+    return id_of(secrets.token_bytes(10))
+
+
+def id_of(seed: bytes) -> str:
+    """Return the run id that follows from ten bytes or more."""
+    return "".join(ALPHABET[byte % len(ALPHABET)] for byte in seed[:10])
+
+
+def create(
+    pipe: RedisPipeline,
+    run: str,
+    *,
+    client: str,
+    pipeline: str,
+    params: Mapping[str, Any],
+    start: str | None,
+    end: str | None,
+    partitions: int,
+    warnings: Sequence[str],
+    max_active: int,
+    weight: int = 1,
+) -> None:
+    """Write a new run's keys, or those of one that was held, into an open transaction."""
+    now = time.time()
+    fields: dict[Any, Any] = {
+        **about(client, pipeline, params, start, end),
+        "state": "queued",
+        "partitions": partitions,
+        "warnings": json.dumps(list(warnings)),
+        "attempt": 1,
+    }
+    pipe.hset(run_key(run), mapping=fields)
+    pipe.hsetnx(run_key(run), "created", repr(now))
+    _index(pipe, run, now)
+    pipe.zrem(HELD, run)
+    pipe.sadd(ACTIVE, run)
+    pipe.set(holder_key(client, pipeline, start), run)
+    pipe.hset(client_key(client), mapping={"max_active": max_active, "weight": weight})
+
+
+def about(client: str, pipeline: str, params: Mapping[str, Any], start: str | None, end: str | None) -> dict[str, str]:
+    """Return as fields of a run's hash whose run it is, and for what."""
+    whose = {"client": client, "pipeline": pipeline, "params": json.dumps(dict(params))}
+    return {**whose, "start": start or "", "end": end or ""}
+
+
+def _index(pipe: RedisPipeline, run: str, now: float) -> None:
+    pipe.zadd(INDEX, {run: now}, nx=True)
+    pipe.set(SINCE, repr(now), nx=True)
+    pipe.expire(SINCE, int(2 * settings.history()))
+
+
+def knows_all(connection: Redis, since: float) -> bool:
+    """Whether Redis has forgotten no run that was submitted after a moment (in seconds since the epoch)."""
+    first = text_of(connection.get(SINCE))
+    return first is not None and float(first) <= since and since > time.time() - settings.history()
+
+
+def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: Mapping[str, str] | None) -> None:
+    """Write a run that waits until others have ended; it keeps the moment of its first submission.
+
+    Args:
+        fields: Of its hash.
+        was: Its hash as it was read, or None where it is new.
+
+    Raises:
+        EtlError: It is in another state: someone else has started it.
+    """
+    now = time.time()
+
+    def write(pipe: RedisPipeline) -> None:
+        state, ended = (text_of(raw) for raw in cast(list[Any], pipe.hmget(run_key(run), "state", "ended")))
+        if (state, ended) != ((was["state"], was.get("ended")) if was else (None, None)):
+            raise EtlError(not_retried(run, state) if was else f"run {run} is {state} already")
+        pipe.multi()
+        fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended", "failures", "done", "exit"), "")
+        pipe.hset(run_key(run), mapping={**fresh, **fields, "state": "held"})
+        pipe.hsetnx(run_key(run), "created", repr(now))
+        pipe.persist(run_key(run))
+        _index(pipe, run, now)
+        pipe.zadd(HELD, {run: now})
+
+    connection.transaction(write, run_key(run))
+
+
+def not_retried(run: str, state: str | None) -> str:
+    """Say why a run in a state is not retried."""
+    if state in ("failed", "canceled"):
+        return f"run {run} has been retried and has {state} again"
+    return f"run {run} is {state}; only failed and canceled runs are retried"
+
+
+def held(connection: Redis) -> list[str]:
+    """Return the ids of the runs that wait for others, the oldest first."""
+    return [cast(str, text_of(run)) for run in cast(list[Any], connection.zrange(HELD, 0, -1))]
+
+
+def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | None:
+    """Return the id and the state of the run of a client and pipeline that ended last, or None."""
+    found = text_of(connection.hget(LAST, f"{client}/{pipeline}"))
+    if not found:
+        return None
+    run, _, state = found.partition(" ")
+    return run, state
+
+
+def reopen(
+    pipe: RedisPipeline, run: str, record: Mapping[str, str], attempt: int, partitions: int, redone: Iterable[str]
+) -> None:
+    """Write an ended run's keys back to `queued` for another attempt, in an open transaction.
+
+    Args:
+        redone: Stage record fields (`<partition>:<stage>`) that will be made again.
+    """
+    fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended"), "")
+    pipe.hset(run_key(run), mapping={"state": "queued", "attempt": attempt, "partitions": partitions, **fresh})
+    pipe.hdel(run_key(run), "started")  # an attempt has its own time
+    pipe.persist(run_key(run))
+    pipe.persist(stages_key(run))
+    pipe.sadd(ACTIVE, run)
+    pipe.set(holder_key(record["client"], record["pipeline"], record.get("start")), run)
+    fields = list(redone)
+    if fields:
+        pipe.hdel(stages_key(run), *fields)
+
+
+def begin(connection: Redis, run: str) -> dict[str, str]:
+    """Mark a queued run as running and return its hash; empty where Redis has forgotten it."""
+    flat = [
+        cast(str, text_of(part)) for part in cast(list[Any], scripts.begin(connection, run_key(run), repr(time.time())))
+    ]
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def close(
+    connection: Redis,
+    run: str,
+    state: str,
+    *,
+    rows: Mapping[str, int] | None = None,
+    partitions: Mapping[str, int] | None = None,
+    failures: Sequence[Mapping[str, Any]] = (),
+    warnings: Sequence[str] | None = None,
+    error: str | None = None,
+    exit: int = 0,
+    attempt: int | None = None,
+) -> bool:
+    """End a run; the first ending stands.
+
+    Args:
+        attempt: Only this attempt of it; None whichever there is.
+
+    Returns:
+        True where this call ended it.
+    """
+    record = read(connection, run)
+    if record is None:
+        return False
+    history = int(settings.history())
+    fields: dict[str, str] = {"state": state, "ended": repr(time.time()), "error": error or "", "exit": str(exit)}
+    fields["failures"] = json.dumps(list(failures))
+    if rows is not None:
+        fields["rows"] = json.dumps(dict(rows))
+    if partitions is not None:
+        fields["done"] = json.dumps(dict(partitions))
+    if warnings is not None:
+        fields["warnings"] = json.dumps(list(warnings))
+    place = holder_key(record["client"], record["pipeline"], record.get("start"))
+    keys = [run_key(run), ACTIVE, place, stages_key(run), jobs_key(run), HELD, LAST]
+    flat = [part for pair in fields.items() for part in pair]
+    args: list[str | int] = [run, "held,queued,running", history, min(history, STAGES_KEPT), attempt or "", *flat]
+    answer = text_of(scripts.close(connection, *keys, *args))
+    connection.zremrangebyscore(INDEX, 0, time.time() - history)
+    return answer == "closed"
+
+
+def record_stage(
+    connection: Redis,
+    run: str,
+    partition: int,
+    stage: str,
+    state: str,
+    counts: Mapping[str, int] | None = None,
+    *,
+    seconds: float = 0.0,
+    error: str | None = None,
+    exit: int = 0,
+) -> None:
+    """Keep what a stage counted, or why it failed, for `status`, progress and `finish`."""
+    value: dict[str, Any] = {"state": state, "counts": dict(counts or {}), "seconds": round(seconds, 3)}
+    if error:
+        value["error"] = error
+        value["exit"] = exit
+    field = f"{partition}:{stage}"
+    scripts.record(connection, run_key(run), stages_key(run), field, json.dumps(value), STAGES_KEPT)
+
+
+def stage_records(connection: Redis, run: str) -> dict[tuple[int, str], StageRecord]:
+    """Return what every stage of a run said last, by partition and stage."""
+    return records_of(cast(dict[Any, Any], connection.hgetall(stages_key(run))))
+
+
+def read(connection: Redis, run: str) -> dict[str, str] | None:
+    """Return a run's hash, or None where Redis has no such run."""
+    raw = cast(dict[Any, Any], connection.hgetall(run_key(run)))
+    return {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in raw.items()} or None
+
+
+def read_many(connection: Redis, runs: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the hashes of those runs that Redis knows, by id, in one question."""
+    ids, pipe = list(runs), connection.pipeline(transaction=False)
+    for run in ids:
+        pipe.hgetall(run_key(run))
+    return {
+        run: {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in raw.items()}
+        for run, raw in zip(ids, pipe.execute(), strict=True)
+        if raw
+    }
+
+
+def holder(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
+    """Return the id of the active run of a client and pipeline, or None."""
+    return text_of(connection.get(holder_key(client, pipeline, start)))
+
+
+def active(connection: Redis) -> list[str]:
+    """Return the ids of the runs that have not ended."""
+    return sorted(cast(str, text_of(run)) for run in cast(set[Any], connection.smembers(ACTIVE)))
+
+
+def snapshot(connection: Redis, runs: Sequence[str]) -> list[dict[str, Any]]:
+    """Return runs in the public JSON shape, those that Redis knows, in the order given."""
+    pipe = connection.pipeline(transaction=False)
+    for run in runs:
+        pipe.hgetall(run_key(run))
+        pipe.hgetall(stages_key(run))
+    answers = pipe.execute()
+    shaped = []
+    for index, run in enumerate(runs):
+        record = {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in answers[2 * index].items()}
+        if record:
+            shaped.append(shape(run, record, records_of(answers[2 * index + 1])))
+    return shaped
+
+
+def recent(
+    connection: Redis,
+    *,
+    client: str | None = None,
+    state: str | None = None,
+    since: float | None = None,
+    limit: int = 1000,
+) -> list[dict[str, Any]]:
+    """Return runs in the public JSON shape, newest first.
+
+    Args:
+        since: Only runs submitted after this moment (seconds since the epoch).
+        limit: How many runs of the index are looked at, at most.
+    """
+    ids = connection.zrevrangebyscore(INDEX, "+inf", since if since is not None else "-inf", start=0, num=limit)
+    found = snapshot(connection, [cast(str, text_of(run)) for run in cast(list[Any], ids)])
+    return [run for run in found if (not client or run["client"] == client) and (not state or run["state"] == state)]
+
+
+def newest(connection: Redis) -> Iterator[dict[str, Any]]:
+    """Yield runs in the public JSON shape, newest first, for who stops where enough is found."""
+    ids = _ids(connection)
+    for at in range(0, len(ids), 200):
+        yield from snapshot(connection, ids[at : at + 200])
+
+
+def _ids(connection: Redis) -> list[str]:
+    return [cast(str, text_of(run)) for run in cast(list[Any], connection.zrevrange(INDEX, 0, -1))]
+
+
+def find(connection: Redis, text: str) -> str:
+    """Return the id of the run meant by an id, a unique beginning of one, or `client/pipeline` (the latest).
+
+    Raises:
+        UnknownName: No run, or several, are meant.
+    """
+    if connection.exists(run_key(text)):
+        return text
+    if "/" in text:
+        named = (run["run"] for run in newest(connection) if f"{run['client']}/{run['pipeline']}" == text)
+        matches = list(islice(named, 1))
+    else:
+        matches = [id for id in _ids(connection) if text and id.startswith(text)]
+    if len(matches) > 1:
+        raise UnknownName(f"run {text} is not unique: {', '.join(matches[:5])}", "give more characters")
+    if not matches:
+        raise UnknownName(f"no run {'of ' if '/' in text else ''}{text} is known", "see rq-etl runs")
+    return str(matches[0])

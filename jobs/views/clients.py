@@ -1,0 +1,94 @@
+"""Clients as an operator sees them while they run: who waits, who works, and how fairly; and steering them."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from redis import Redis
+
+from jobs.store import keys, runs
+from jobs.store.keys import PREFIX
+from jobs.store.limits import SPAN, use_key
+from jobs.store.run_json import text_of
+
+HOUR = 3600
+
+
+def overview(connection: Redis, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return, for each client, what waits and runs, its limits, its last run, and its last hour.
+
+    Args:
+        names: The configured clients.
+    """
+    pipe = connection.pipeline(transaction=False)
+    for name in names:
+        pipe.llen(f"rq:queue:{PREFIX}{name}")
+        pipe.zcard(f"rq:wip:{PREFIX}{name}")
+        pipe.hgetall(keys.client_key(name))
+    answers = pipe.execute()
+    held = [run["client"] for run in runs.snapshot(connection, runs.held(connection))]
+    used = _last_hour(connection)
+    last = _last_runs(connection)
+    total = sum(use.get("worked", 0.0) for use in used.values())
+    lines = []
+    for index, name in enumerate(names):
+        waiting, running, raw = answers[3 * index : 3 * index + 3]
+        limits = {key.decode(): value.decode() for key, value in raw.items()}
+        use = used.get(f"{PREFIX}{name}", {})
+        jobs, worked = use.get("jobs", 0.0), use.get("worked", 0.0)
+        paused = limits.get("paused") == "1"
+        lines.append(
+            {
+                "client": name,
+                "state": "paused" if paused else "running" if running else "waiting" if waiting else "idle",
+                "limit": int(limits.get("limit") or limits.get("max_active") or 0) or None,
+                "weight": int(limits.get("weight") or 1),
+                "waiting": 0 if paused else waiting,
+                "running": running,
+                "held": (waiting if paused else 0) + held.count(name),
+                "last_run": last.get(name, (None, None))[0],
+                "last_state": last.get(name, (None, None))[1],
+                "jobs": int(jobs),
+                "wait_seconds": round(use.get("waited", 0.0) / jobs, 3) if jobs else None,
+                "service_seconds": round(worked / jobs, 3) if jobs else None,
+                "share": round(worked / total, 4) if total else None,
+            }
+        )
+    return lines
+
+
+def _last_hour(connection: Redis) -> dict[str, dict[str, float]]:
+    """Return what each queue has had: jobs, seconds waited and seconds worked."""
+    now = time.time()
+    pipe = connection.pipeline(transaction=False)
+    for back in range(0, HOUR + 1, SPAN):
+        pipe.hgetall(use_key(now - back))
+    found: dict[str, dict[str, float]] = {}
+    for record in pipe.execute():
+        for field, value in record.items():
+            queue, _, kind = field.decode().partition(" ")
+            use = found.setdefault(queue, {})
+            use[kind] = use.get(kind, 0.0) + float(value)
+    return found
+
+
+def _last_runs(connection: Redis) -> dict[str, tuple[str, str]]:
+    """Return the id and the state of a run of each client, of those that ended last of their pipelines."""
+    found: dict[str, tuple[str, str]] = {}
+    for field, value in cast(dict[Any, Any], connection.hgetall(keys.LAST)).items():
+        client, (run, _, state) = cast(str, text_of(field)).split("/")[0], cast(str, text_of(value)).partition(" ")
+        if client not in found or state != "succeeded":
+            found[client] = run, state
+    return found
+
+
+def fairness(lines: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return Jain's index over the clients that were busy: 1 where all had the same share of worker time for their
+    weight, 1/n where one had all; None where none was busy.
+
+    Source: Jain, Chiu, Hawe: A Quantitative Measure of Fairness (1984).
+    """
+    shares: list[float] = [line["share"] / line["weight"] for line in lines if line["share"]]
+    if not shares:
+        return None
+    return round(float(sum(shares)) ** 2 / (len(shares) * sum(share**2 for share in shares)), 4)

@@ -1,0 +1,306 @@
+"""What a run needs, looked at one by one; each finding that is not fine comes with its remedy."""
+
+import platform
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Worker
+from rq.utils import utcparse
+
+from etl.config.pipeline import Config
+from etl.errors import ConfigError, EtlError
+from jobs import broker, settings
+from jobs.store import redis_errors, runs
+
+Finding = dict[str, Any]
+
+SKEW = 5.0  # seconds
+SILENCE = 60.0  # seconds without a heartbeat after which a worker counts as dead
+CRON = "rq:scheduler_instance:"  # rq-scheduler's keys; each lives as long as its process
+# What our processes import by a name that a file beside etl.toml may have, too.
+IMPORTED = (
+    "cli", "click", "etl", "fakeredis", "fsspec", "honcho", "jobs", "numpy", "pandas", "pandera", "psycopg", "pyarrow",
+    "pydantic", "redis", "rich", "rq", "rq_dashboard", "rq_etl", "rq_scheduler", "sqlalchemy",
+)  # fmt: skip
+
+
+def examine(config: str | None, redis: str | None) -> list[Finding]:
+    """Check the configuration, staging, targets, Redis, workers and schedules.
+
+    Args:
+        config: Path of etl.toml, or None for ETL_CONFIG or the working directory.
+        redis: A URL, or None for REDIS_URL or a private broker.
+
+    Returns:
+        Findings: `check`, `ok`, `what`, `cure`, and `exit`, the exit code that it asks for; what is
+        not ok but asks for 0 is a warning.
+    """
+    settings.use(config)
+    return list(_findings(redis))
+
+
+def fix(config: str | None, redis: str | None) -> list[Finding]:
+    """Make the pass and the sweep once, at once, as workers do every few seconds and every hour.
+
+    Args:
+        config, redis: See `examine`.
+
+    Returns:
+        Findings that say what was mended, and what could not be.
+    """
+    from jobs.process import cleanup
+    from jobs.process.maintenance import maintain
+
+    settings.use(config)
+    url = redis or settings.redis_url()
+    try:
+        found = broker.connect(url, settings.path().parent, start=False)
+    except EtlError as exc:
+        if url:
+            return [_error("pass", exc)]
+        found = None  # no Redis runs here, so nothing is active
+    findings = []
+    try:
+        if found is not None:
+            keys = found.connection.smembers("rq:queues")
+            names = [key.decode().removeprefix("rq:queue:") for key in keys]  # type: ignore[union-attr]
+            found.connection.delete("etl:sweep")  # look for what is in no list, too, however lately that was done
+            mended = maintain(found.connection, names)
+            counts = {
+                "jobs taken back from lost workers": len(mended.lost),
+                "due retries released": mended.due,
+                "jobs released that nothing else had queued": mended.released,
+                "runs closed that nothing would have ended": len(mended.closed),
+            }
+            findings.append(_fine("pass", _counted(counts)))
+        swept = cleanup.clean(found.connection if found is not None else None, settings.config())
+        counts = {
+            "folders removed from staging": swept.folders,
+            "shadow tables dropped": swept.shadows,
+            "runs told to their targets": swept.remembered,
+        }
+        findings.append(_fine("sweep", _counted(counts)))
+        findings += [_warning("sweep", trouble, "mend it and try again") for trouble in swept.troubles]
+    except EtlError as exc:
+        findings.append(_error("sweep", exc))
+    except RedisError as exc:
+        findings.append(_refused("pass", "Redis", exc))
+    finally:
+        if found is not None:
+            found.close()
+    return findings
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing to mend"
+
+
+def exit_code(found: Sequence[Finding]) -> int:
+    """Return 3 where Redis or a target can't be reached, else 2 for the configuration, else 1 for others, else 0."""
+    return max((finding["exit"] for finding in found), default=0)
+
+
+def show(found: Sequence[Finding]) -> None:
+    """Print a line for each finding, and beneath it the remedy where one is needed."""
+    from jobs.views.console import out
+
+    console = out()
+    for finding in found:
+        mark = "[green]ok[/]  " if finding["ok"] else "[red]FAIL[/]" if finding["exit"] else "[yellow]warn[/]"
+        console.print(f"{mark}  {finding['check']:<9} ", end="")
+        console.print(finding["what"], markup=False, soft_wrap=True)
+        if finding["cure"]:
+            console.print(f"{'':16}{finding['cure']}", markup=False, soft_wrap=True, style="dim")
+
+
+def _fine(check: str, what: str) -> Finding:
+    return {"check": check, "ok": True, "what": what, "cure": "", "exit": 0}
+
+
+def _warning(check: str, what: str, cure: str) -> Finding:
+    return {"check": check, "ok": False, "what": what, "cure": cure, "exit": 0}
+
+
+def _failure(check: str, what: str, cure: str, exit: int = 1) -> Finding:
+    return {"check": check, "ok": False, "what": what, "cure": cure, "exit": exit}
+
+
+def _error(check: str, exc: EtlError) -> Finding:
+    return _failure(check, exc.what, exc.cure, exc.exit_code)
+
+
+def _findings(redis: str | None) -> Iterator[Finding]:
+    yield from _names()
+    yield from _config()
+    try:
+        config = settings.config()
+    except ConfigError:
+        config = None
+    yield from _drives(config)
+    if config:
+        yield from _staging(config)
+        yield from _targets(config)
+    yield from _redis(redis, config)
+
+
+# --- the configuration, files and packages ---
+
+
+def _config() -> Iterator[Finding]:
+    from etl.config.signatures import check_functions
+    from jobs.views.console import plural
+
+    try:
+        config = settings.config()
+    except ConfigError as exc:
+        for mistake in exc.mistakes:
+            yield _failure("config", mistake, exc.cure, 2)
+        return
+    counts = {"pipeline": len(config.pipelines), "client": len(config.clients), "target": len(config.targets)}
+    names = ", ".join(plural(number, noun) for noun, number in counts.items())
+    mistakes = check_functions(config)
+    for wrong in mistakes:
+        yield _failure("functions", str(wrong), "correct etl.toml or the function", 2)
+    if not mistakes:
+        yield _fine("config", f"{config.path}: {names}")
+
+
+def _names() -> Iterator[Finding]:
+    """A file of the user's own called `redis.py` is imported in place of the library: workers start beside etl.toml."""
+    root = settings.path().parent
+    if root == Path(__file__).resolve().parents[1]:
+        return
+    for name in IMPORTED:
+        for own in (root / f"{name}.py", root / name / "__init__.py"):
+            if own.is_file():
+                yield _failure("names", f"{own.relative_to(root)} hides the package {name}", "rename it or move it")
+
+
+def _drives(config: Config | None) -> Iterator[Finding]:
+    """Under WSL a Windows drive is a network away: every file operation costs about a millisecond."""
+    if "microsoft" not in platform.release().lower():
+        return
+    folders = {"project": str(settings.path().parent)}
+    if config and "://" not in config.staging:
+        folders["staging"] = config.staging
+    for name, folder in folders.items():
+        if re.match(r"/mnt/[a-z](/|$)", folder):
+            cure = "move it into the Linux file system, such as ~/etl"
+            yield _warning(name, f"{folder} is on a Windows drive: slow, and its locks are not reliable", cure)
+
+
+def _staging(config: Config) -> Iterator[Finding]:
+    from etl.staging import check
+
+    try:
+        check(config.staging)
+    except EtlError as exc:
+        yield _error("staging", exc)
+    else:
+        yield _fine("staging", f"{config.staging} can be written")
+
+
+def _targets(config: Config) -> Iterator[Finding]:
+    from etl.load import check_target, resolve_url
+
+    names: dict[str, str] = {}  # by URL: many clients share a target
+    unknown: dict[str, Finding] = {}
+    for client in config.clients.values():
+        for pipeline in client.pipelines:
+            definition = config.variants.get((client.name, pipeline), config.pipelines[pipeline])
+            target = config.targets[definition.load.target]
+            try:
+                names.setdefault(resolve_url(target, client.name, config.root), target.name)
+            except EtlError as exc:
+                unknown.setdefault(exc.what, _error("target", exc))
+
+    def look(url: str, name: str) -> Finding:
+        try:
+            return _fine("target", f"{name}: {check_target(url, name)}")
+        except EtlError as exc:
+            return _error("target", exc)
+
+    yield from unknown.values()
+    with ThreadPoolExecutor(8) as pool:  # one that doesn't answer takes its time
+        yield from pool.map(look, names.keys(), names.values())
+
+
+# --- the queue ---
+
+
+def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
+    url = url or settings.redis_url()
+    try:
+        found = broker.connect(url, settings.path().parent, start=False)
+    except EtlError as exc:
+        yield _error("redis", exc) if url else _private()
+        return
+    try:
+        yield from _facts(broker.examine(found.connection), broker.shown(found.url))
+        yield _workers(found.connection)
+        yield from _schedules(found.connection, config)
+    except RedisError as exc:
+        yield _refused("redis", f"Redis at {broker.shown(found.url)}", exc)
+    finally:
+        found.close()
+
+
+def _refused(check: str, where: str, exc: RedisError) -> Finding:
+    if isinstance(exc, redis_errors.FULL):
+        return _error(check, redis_errors.full(exc))
+    return _failure(check, f"{where}: {type(exc).__name__}", "see its log", 3)
+
+
+def _private() -> Finding:
+    program = next(filter(None, map(shutil.which, broker.SERVERS)), None)
+    if program:
+        return _fine("redis", f"a private {Path(program).name} is started for each command")
+    what = "no REDIS_URL and no redis-server: jobs run in the command's own process, one at a time"
+    return _warning("redis", what, "install redis-server (apt install redis-server), or set REDIS_URL")
+
+
+def _facts(facts: broker.Facts, where: str) -> Iterator[Finding]:
+    yield _fine("redis", f"{where}, version {'.'.join(map(str, facts.version))}")
+    if facts.policy not in ("", "noeviction"):
+        what = f"maxmemory-policy is {facts.policy}: Redis may drop jobs when it is full"
+        yield _failure("redis", what, "redis-cli config set maxmemory-policy noeviction, and in redis.conf")
+    if facts.appendonly is False:
+        what = "appendonly is off: a restart of Redis forgets runs (what is loaded stays loaded)"
+        yield _warning("redis", what, "redis-cli config set appendonly yes, and in redis.conf")
+    if abs(facts.skew) > SKEW:
+        what = (
+            f"the clock of Redis is {abs(facts.skew):.0f} s {'ahead of' if facts.skew > 0 else 'behind'} this machine's"
+        )
+        yield _failure("clock", what, "set both by NTP (under WSL: sudo hwclock -s)")
+
+
+def _workers(connection: Redis) -> Finding:
+    alive = sum(_is_alive(connection.hget(key, "last_heartbeat")) for key in Worker.all_keys(connection))
+    waiting = len(runs.active(connection))
+    if alive:
+        return _fine("workers", f"{alive} alive")
+    if waiting:
+        return _failure("workers", f"none is alive, and {waiting} runs wait", "start some: rq-etl worker -n 2")
+    return _warning("workers", "none is alive", "start some: rq-etl worker -n 2")
+
+
+def _is_alive(heartbeat: Any) -> bool:
+    return heartbeat is not None and utcparse(heartbeat.decode()).timestamp() > time.time() - SILENCE
+
+
+def _schedules(connection: Redis, config: Config | None) -> Iterator[Finding]:
+    scheduled = sum(len(client.schedule) for client in config.clients.values()) if config else 0
+    if not scheduled:
+        return
+    if any(not connection.hexists(key, "death") for key in connection.scan_iter(f"{CRON}*", count=1000)):
+        yield _fine("cron", f"alive, for {scheduled} schedules")
+    else:
+        what = f"none is alive, and {scheduled} schedules are configured"
+        yield _failure("cron", what, "start it: rqscheduler, as the Procfile does")

@@ -1,0 +1,145 @@
+"""Runs that Redis has forgotten, as the targets remember them; where both know a run, Redis is right."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from etl.config.pipeline import Config, Pair, pairs_of
+from etl.config.urls import target_places
+from etl.errors import EtlError, UnknownName
+from jobs.session import Session
+from jobs.store import runs
+from jobs.store.run_json import ROWS
+
+if TYPE_CHECKING:
+    from etl.load.history import Record
+
+
+def recent(
+    session: Session, *, client: str | None = None, state: str | None = None, since: float | None = None
+) -> list[dict[str, Any]]:
+    """Return runs in the public JSON shape, newest first, from Redis and, where it may have forgotten some, targets.
+
+    Args:
+        since: Only runs submitted after this moment (seconds since the epoch).
+    """
+    found = runs.recent(session.connection, client=client, state=state, since=since)
+    if since is not None and runs.knows_all(session.connection, since):
+        return found
+    after = datetime.fromtimestamp(since, UTC) if since is not None else None
+    pairs = pairs_of(session.config, client) if client else None
+    older = [
+        run
+        for run in remembered(session.config, pairs, client=client, since=after)
+        if (not state or run["state"] == state) and (since is None or _seconds(run["submitted"]) >= since)
+    ]
+    return _newest([*found, *_forgotten(session, older)])
+
+
+def latest(session: Session, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Return, of clients' pipelines, the last run and the last success as targets remember them, newest first."""
+    return _newest(_forgotten(session, remembered(session.config, pairs, latest=True)))
+
+
+def find(session: Session, text: str) -> dict[str, Any]:
+    """Return a run in the public JSON shape, by an id, a unique beginning of one, or `client/pipeline` (the latest).
+
+    Raises:
+        UnknownName: No run, or several, are meant.
+    """
+    unknown = UnknownName(f"no run {text} is known", "see rq-etl runs")
+    try:
+        if known := runs.snapshot(session.connection, [runs.find(session.connection, text)]):
+            return known[0]
+    except UnknownName as exc:
+        unknown = exc
+    client, slash, pipeline = text.partition("/")
+    if slash:
+        is_configured = client in session.config.clients and pipeline in session.config.pipelines
+        found = latest(session, [(client, pipeline)])[:1] if is_configured else []
+    else:
+        found = list(remembered(session.config, run=text)) if text else []
+        found = [run for run in found if run["run"] == text] or found
+    if len(found) > 1:
+        some = ", ".join(run["run"] for run in found[:5])
+        raise UnknownName(f"run {text} is not unique: {some}", "give more characters")
+    if not found:
+        raise unknown
+    return found[0]
+
+
+def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: Any) -> Iterator[dict[str, Any]]:
+    """Yield the runs that targets remember; a target that can't be asked is told of on stderr and passed over.
+
+    Args:
+        pairs: Clients and their pipelines whose targets are asked; None means all.
+        wanted: See `etl.load.history.read`.
+    """
+    asked = target_places(config, _warn, pairs)
+    if not asked:
+        return
+    from etl.load import history
+
+    def ask(place: tuple[str, str]) -> "list[Record] | EtlError":
+        try:
+            return history.read(*place, asked[place], **wanted)
+        except EtlError as exc:
+            return exc
+
+    chosen = None if pairs is None else set(pairs)
+    with ThreadPoolExecutor(8) as pool:  # one that doesn't answer takes its time
+        for answer in pool.map(ask, asked):
+            if isinstance(answer, EtlError):
+                _warn(answer)
+                continue
+            for record in answer:
+                if chosen is None or (record.client, record.pipeline) in chosen:
+                    yield _shape(record)
+
+
+def _forgotten(session: Session, found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those runs that Redis does not know."""
+    unique = {run["run"]: run for run in found}
+    known = {run["run"] for run in runs.snapshot(session.connection, list(unique))}
+    return [run for id, run in unique.items() if id not in known]
+
+
+def _newest(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(found, key=lambda run: _seconds(run["submitted"]), reverse=True)
+
+
+def _seconds(moment: str | None) -> float:
+    return datetime.fromisoformat(moment).timestamp() if moment else 0.0
+
+
+def _shape(record: "Record") -> dict[str, Any]:
+    submitted, started, finished = (
+        moment and moment.astimezone(UTC).isoformat(timespec="milliseconds")
+        for moment in (record.submitted, record.started, record.finished)
+    )
+    return {
+        "run": record.run,
+        "pipeline": record.pipeline,
+        "client": record.client,
+        "state": record.state,
+        "submitted": submitted or finished,
+        "started": started,
+        "finished": finished,
+        "seconds": round((record.finished - record.started).total_seconds(), 3) if record.started else None,
+        "rows": {**dict.fromkeys(ROWS, 0), **record.rows},
+        "partitions": {"total": 0, "done": 0, "failed": 0, "blocked": 0, **record.partitions},
+        "failures": [],
+        "warnings": [],
+        "error": record.error,
+        "start": record.window_start,
+        "end": record.window_end,
+        "params": dict(record.params),
+        "attempt": record.attempt,
+        "exit": int(record.state != "succeeded"),
+    }
+
+
+def _warn(exc: EtlError) -> None:
+    print(f"rq-etl: warning: {exc.what}; runs that Redis has forgotten are not shown", file=sys.stderr)

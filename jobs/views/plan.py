@@ -1,0 +1,118 @@
+"""What a run would do, without doing it: its partitions, and its first rows as they would be loaded."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+
+from etl.config.pipeline import Pipeline
+from etl.context import Context
+from etl.errors import EtlError
+from etl.sources import plan as plan_source
+from jobs.run.graph import lanes
+from jobs.views import console
+
+
+def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
+    """Return the partitions a run would have and, where `rows` is given, its first rows and rejects.
+
+    Args:
+        pipeline: Resolved for one client.
+        rows: How many source rows to show at most.
+
+    Raises:
+        SourceMissing: No file matches.
+    """
+    planned = plan_source(pipeline)
+    found: dict[str, Any] = {
+        "pipeline": pipeline.name,
+        "client": pipeline.client,
+        "partitions": [
+            {
+                "partition": partition.number,
+                "file": partition.pieces[0].file if partition.pieces else None,
+                "files": len(partition.pieces),
+                "start": partition.pieces[0].start if partition.pieces else None,
+                "bytes": partition.size,
+            }
+            for partition in planned.partitions
+        ],
+        "lanes": len(lanes(planned.partitions, pipeline.max_active)),
+        "bytes": sum(partition.size for partition in planned.partitions),
+        "target": pipeline.target.name,
+        "table": pipeline.table,
+        "mode": pipeline.load.mode,
+        "warnings": list(planned.warnings),
+    }
+    if rows and planned.partitions:
+        from etl.sources import extract
+        from etl.transform import Transformer
+        from etl.transform.lookups import read_lookups
+        from etl.types.infer import candidates, decide, named_candidates
+
+        partition = planned.partitions[0]
+        context = Context(client=pipeline.client, run="preview", params=pipeline.params)
+        context = replace(context, lookups=read_lookups(pipeline, context))
+        for chunk in islice(extract(pipeline, partition, context), 1):
+            types = None if pipeline.columns else decide(named_candidates([candidates(chunk.rows)], pipeline))
+            files = [piece.file for piece in partition.pieces]
+            result = Transformer(pipeline, context, files, types).apply(chunk.rows.slice(0, rows))
+            found["rows"] = result.rows.drop_columns(["_row"]).to_pylist()
+            found["rejects"] = [*chunk.rejects.slice(0, rows).to_pylist(), *result.rejects.to_pylist()]
+    return found
+
+
+def plans(pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
+    """Return, for each client, how many partitions, lanes and bytes a run would have, or why it can't be planned."""
+    lines: list[dict[str, Any]] = []
+    for pipeline in pipelines:
+        try:
+            found = plan(pipeline)
+        except EtlError as exc:
+            found = {"client": pipeline.client, "partitions": [], "lanes": 0, "bytes": 0, "error": exc.what}
+        counted = {"partitions": len(found["partitions"]), "lanes": found["lanes"], "bytes": found["bytes"]}
+        lines.append({"client": found["client"], **counted, "error": found.get("error")})
+    return lines
+
+
+def show_plans(lines: Sequence[dict[str, Any]]) -> None:
+    """Print plans of many clients, those that can't be planned first."""
+    columns = ("client", "partitions", "lanes", "bytes", "error")
+    ordered = sorted(lines, key=lambda line: (line["error"] is None, -line["bytes"]))
+    console.table(columns, [[line[name] for name in columns] for line in ordered])
+    print(
+        f"{console.plural(len(lines), 'client')}, {sum(line['bytes'] for line in lines):,} bytes; nothing was enqueued"
+    )
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print a plan for people."""
+    partitions = found["partitions"]
+    columns = ("partition", "file", "files", "start", "bytes")
+    console.table(columns, [[line[name] for name in columns] for line in partitions[:50]])
+    if len(partitions) > 50:
+        print(f"… and {len(partitions) - 50} more")
+    print(
+        f"{console.plural(len(partitions), 'partition')}, {found['bytes']:,} bytes, in "
+        f"{console.plural(found['lanes'], 'lane')} → "
+        f"{found['mode']} into {found['target']}, table {found['table']}; nothing was enqueued"
+    )
+    for warning in found["warnings"]:
+        print(f"warning: {warning}")
+    if found.get("rows"):
+        names = list(found["rows"][0])
+        console.table(
+            names,
+            [[_shown(row[name]) for name in names] for row in found["rows"]],
+            title="\nrows as they would be loaded",
+        )
+    if found.get("rejects"):
+        keys = ("file", "row", "column", "value", "reason")
+        console.table(keys, [[line[key] for key in keys] for line in found["rejects"]], title="\nrejects")
+
+
+def _shown(value: object) -> str | None:
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    return None if value is None else str(value)

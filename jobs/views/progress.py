@@ -1,0 +1,151 @@
+"""Waiting for runs: in a terminal one live table, those in trouble first; elsewhere a line as each run ends."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from jobs.session import POLL, Session
+from jobs.store import runs
+from jobs.views import console
+
+BAR = 10
+WORDS = ("failed", "canceled", "running", "waiting", "done")
+
+Run = Mapping[str, Any]
+
+
+def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[dict[str, Any]]:
+    """Wait until runs have ended, showing rows and partitions per client, and return them.
+
+    Args:
+        quiet: Show nothing.
+    """
+    if quiet:
+        return _wait(session, ids, lambda run: None)
+    if not sys.stdout.isatty():
+        return _wait(session, ids, _line)
+    with Live(console=console.out(), refresh_per_second=8, transient=True) as live:
+        started = time.monotonic()
+
+        def tick() -> None:
+            live.update(table(_snapshot(session, ids), time.monotonic() - started, live.console))
+
+        return _wait(session, ids, lambda run: None, tick)
+
+
+def _wait(
+    session: Session, ids: Sequence[str], ended: Callable[[Run], None], tick: Callable[[], None] | None = None
+) -> list[dict[str, Any]]:
+    pending, due = set(ids), 0.0
+    while pending:
+        still = pending & session.patiently(session.active)
+        for run in _snapshot(session, sorted(pending - still)):
+            ended(run)
+        pending = still
+        if pending:
+            session.advance(POLL)
+        if tick and time.monotonic() > due:
+            began = time.monotonic()
+            tick()
+            due = time.monotonic() + max(0.2, 10 * (time.monotonic() - began))  # the cores are the workers'
+    return _snapshot(session, ids)
+
+
+def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
+    return session.patiently(lambda: runs.snapshot(session.connection, ids))
+
+
+def _line(run: Run) -> None:
+    rows = run["rows"]
+    print(
+        f"{run['client']}/{run['pipeline']} {run['state']}: {rows['read']:,} read, {rows['rejected']:,} rejected, "
+        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s" + (f" - {why}" if (why := _why(run)) else ""),
+        flush=True,
+    )
+
+
+def table(found: Sequence[Run], seconds: float, terminal: Console) -> Group:
+    """Return what is shown while runs go on: as many lines as fit, trouble first, then what the others do, and sums."""
+    shown = _chosen(found, terminal.height - 4)  # a head, two lines of sums, and the cursor's
+    has_several = len({run["pipeline"] for run in found}) > 1
+    lines = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for name in ("client", *(["pipeline"] if has_several else []), "state"):
+        lines.add_column(name, no_wrap=True)
+    for name in ("partitions", "read", "rejected", "loaded", "seconds"):
+        lines.add_column(name, justify="right", no_wrap=True)
+    lines.add_column(no_wrap=True, overflow="ellipsis", ratio=1)  # what is wrong takes the room that is left
+    for run in shown:
+        names = [run["client"], *([run["pipeline"]] if has_several else [])]
+        numbers = [f"{run['rows'][kind]:,}" for kind in ("read", "rejected", "loaded")]
+        past = f"{run['seconds']:.0f}" if run["seconds"] is not None else ""
+        lines.add_row(*names, console.cell(run["state"]), _bar(run["partitions"]), *numbers, past, Text(_why(run)))
+    hidden = [run for run in found if run not in shown]
+    ends = [f"… {len(hidden):,} more: {', '.join(_states(hidden))}"] if hidden else []
+    ends.append(f"{sums(found)}, {seconds:.0f} s")
+    return Group(lines, *(Text(text, no_wrap=True, overflow="ellipsis") for text in ends))
+
+
+def sums(found: Sequence[Run]) -> str:
+    """Return in a line how many runs there are, in which states, and their partitions and rows."""
+    over, total = sum(map(_over, found)), sum(run["partitions"]["total"] for run in found)
+    read = console.plural(sum(run["rows"]["read"] for run in found), "row")
+    parts = [console.plural(len(found), "run"), *_states(found)]
+    return ", ".join([*parts, f"{over:,} of {console.plural(total, 'partition')}", f"{read} read"])
+
+
+def _chosen(found: Sequence[Run], room: int) -> list[Run]:
+    """Return as many runs as there is room for, trouble first; a third of it shows what goes well, in any case."""
+    ordered = sorted(found, key=_order)
+    running = [run for run in ordered if _rank(run) > 2 and run["state"] == "running"][: room // 3]
+    others = [run for run in ordered if run not in running][: max(1, room - len(running))]
+    return sorted([*others, *running], key=_order)
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    """Return what runs are sorted by: trouble, then the share of rejects, then how long they have been running."""
+    rejected = run["rows"]["rejected"] / max(1, run["rows"]["read"])
+    lasting = run["seconds"] or 0.0 if run["state"] == "running" else 0.0
+    return _rank(run), -rejected, -lasting, run["client"], run["pipeline"]
+
+
+def _rank(run: Run) -> int:
+    """Return 0 where a run has failed, 1 where a part has, 2 for rejects and warnings, then running, waiting, done."""
+    if run["state"] in ("failed", "canceled"):
+        return 0
+    if run["partitions"]["failed"] or run["partitions"]["blocked"]:
+        return 1
+    return 2 if run["rows"]["rejected"] or run["warnings"] else 3 + WORDS.index(_word(run))
+
+
+def _word(run: Run) -> str:
+    return {"succeeded": "done", "held": "waiting", "queued": "waiting"}.get(run["state"]) or str(run["state"])
+
+
+def _states(found: Sequence[Run]) -> list[str]:
+    counts = Counter(map(_word, found))
+    return [f"{counts[word]:,} {word}" for word in WORDS if counts[word]]
+
+
+def _bar(partitions: Mapping[str, int]) -> str:
+    total, over = partitions["total"], partitions["done"] + partitions["failed"] + partitions["blocked"]
+    good, upto = (BAR * count // total if total else 0 for count in (partitions["done"], over))
+    bar = f"[green]{'━' * good}[/][red]{'━' * (upto - good)}[/][dim]{'━' * (BAR - upto)}[/]"
+    return f"{bar} {over:,}/{total:,}"
+
+
+def _over(run: Run) -> int:
+    return int(sum(run["partitions"][kind] for kind in ("done", "failed", "blocked")))
+
+
+def _why(run: Run) -> str:
+    """Return, in a line, what is wrong with a run, or nothing."""
+    failed = run["partitions"]["failed"]
+    texts = [run["error"] or "", *run["warnings"], f"{console.plural(failed, 'partition')} failed" if failed else ""]
+    return next(filter(None, texts), "").partition("\n")[0]

@@ -1,0 +1,141 @@
+"""A run's rejects: read from staging, counted, exported for mending and loaded again."""
+
+import csv
+import glob
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+from etl.config.models import CsvExtract
+from etl.config.pipeline import resolve
+from etl.errors import ConfigError, StagingFailed
+from etl.partition import Plan
+from etl.rejects import REASONS, fields
+from etl.staging import Staging
+from jobs.run import balance
+from jobs.run.submit import submit_now
+from jobs.session import Session
+from jobs.store import runs
+from jobs.views import history
+
+
+def entries(session: Session, run: str) -> Iterator[dict[str, Any]]:
+    """Yield a run's rejects as its stages left them, one a row: file, row, column, value, reason, raw.
+
+    Raises:
+        UnknownName: No run has that id.
+        StagingFailed: Its staging is gone.
+    """
+    staging = staging_of(session, run)
+    names = staging.read_json("rejects.json")
+    if names is None:
+        spec = staging.read_json("run.json")
+        if spec is None:
+            raise StagingFailed(f"run {run} has no staging left", "its rejects were removed with it")
+        names = balance.gather(staging, Plan.model_validate(spec["plan"]).partitions).rejects
+    for table in staging.chunks(names):
+        yield from table.to_pylist()
+
+
+def listed(session: Session, run: str) -> list[dict[str, Any]]:
+    """Return a run's rejects by file and line, whichever stage rejected them; rows of no source stand last."""
+
+    def place(entry: dict[str, Any]) -> tuple[str, bool, int]:
+        return entry["file"] or "", entry["row"] is None, entry["row"] or 0
+
+    return sorted(entries(session, run), key=place)
+
+
+def staging_of(session: Session, run: str) -> Staging:
+    """Return the staging of a run that Redis or its target remembers."""
+    found = _about(session, run)
+    return Staging(resolve(session.config, found["pipeline"], found["client"]).staging, found["client"], run)
+
+
+def _about(session: Session, run: str) -> dict[str, Any]:
+    found = runs.snapshot(session.connection, [run]) or [history.find(session, run)]
+    return found[0]
+
+
+def counted(session: Session, run: str) -> list[dict[str, Any]]:
+    """Return how many rows were rejected, by file, column and reason, most first."""
+    counts: Counter[tuple[str | None, str | None, str]] = Counter()
+    for entry in entries(session, run):
+        counts[entry["file"], entry["column"], entry["reason"]] += 1
+    return [
+        {"file": file, "column": column, "reason": reason, "rows": rows}
+        for (file, column, reason), rows in counts.most_common()
+    ]
+
+
+def export(session: Session, run: str, file: Path) -> int:
+    """Write the rejected rows with their source columns, and file, row, column and reason before them, as CSV.
+
+    A row with too few or too many fields keeps them, so that it is rejected again unless it is mended.
+
+    Returns:
+        How many rows were written.
+    """
+    found = listed(session, run)
+    names = list(dict.fromkeys(name for entry in found for name in json.loads(entry["raw"] or "{}") if name))
+    try:
+        with file.open("w", encoding="utf-8", newline="") as out:
+            writer = csv.writer(out)
+            writer.writerow([*REASONS, *names])
+            for entry in found:
+                writer.writerow([*(entry[key[1:]] for key in REASONS), *fields(entry["raw"], names)])
+    except OSError as exc:
+        raise ConfigError(f"{file} can't be written: {exc.strerror}", "name a file in a folder that is there") from None
+    return len(found)
+
+
+def load(session: Session, run: str, file: Path) -> str:
+    """Submit a run of mended rows, as `export` wrote them; the columns that say why are passed over.
+
+    Returns:
+        The new run's id.
+    """
+    record = _about(session, run)
+    if not file.is_file():
+        raise ConfigError(f"{file} is not a file", f"write it with rq-etl rejects {run} --export {file}")
+    pipeline = resolve(session.config, record["pipeline"], record["client"], params=record["params"])
+    staging = _first(staging_of(session, run), record["client"])
+    content = _without_reasons(file).encode()
+    name = f"mended-{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
+    staging.write_bytes(name, content)
+    extract = CsvExtract(type="csv", path=glob.escape(staging.path(name)), settle=0)
+    # The mended rows are few: replacing a client's table by them would empty it.
+    mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
+    given = (*pipeline.given, "extract", "load")
+    changed = {"expect": None, "extract": extract, "load": pipeline.load.model_copy(update=mode), "given": given}
+    return submit_now(session.connection, pipeline.model_copy(update=changed))
+
+
+def _first(staging: Staging, client: str) -> Staging:
+    """Return the staging of the run that rejected rows at first, where a run of mended rows rejected some again."""
+    pipeline = (staging.read_json("run.json") or {}).get("pipeline", {})
+    if "extract" not in pipeline.get("given", ()):
+        return staging
+    return Staging(staging.url, client, PurePath(pipeline["extract"]["path"]).parent.name)
+
+
+def _without_reasons(file: Path) -> str:
+    try:
+        content = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not UTF-8", 'save it as "CSV UTF-8"') from None
+    # Excel writes semicolons in half of Europe.
+    delimiter = next((mark for mark in ",;\t" if content.startswith(f"{REASONS[0]}{mark}")), ",")
+    with io.StringIO(content, newline="") as source:
+        rows = csv.reader(source, delimiter=delimiter)
+        names = next(rows, [])
+        kept = [index for index, name in enumerate(names) if name not in REASONS]
+        text = io.StringIO()
+        csv.writer(text).writerows(
+            [*(row[index] for index in kept if index < len(row)), *row[len(names) :]] for row in [names, *rows]
+        )
+    return text.getvalue()

@@ -1,0 +1,94 @@
+"""The state of things: client by pipeline, the last success, what is due next, and what is late."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from etl.config import cron
+from etl.config.pipeline import Config, pairs_of
+from jobs.run import schedules
+from jobs.session import Session
+from jobs.store import runs
+from jobs.views import history
+
+GRACE = 600  # seconds that a due run may take before it is called late
+
+
+def status(session: Session, client: str | None = None, now: datetime | None = None) -> list[dict[str, Any]]:
+    """Return a line for each client's pipelines, those that are late first.
+
+    A pipeline is late where its schedule has named a moment since its last success, or where its last success
+    is older than `expect.fresh`: that is how a file that never came is seen. A success for a window of the past is none
+    for the schedule, and a new schedule's first moment is the one after it was synced.
+
+    Args:
+        client: Only this client.
+        now: In UTC; None means now.
+    """
+    now, config = now or datetime.now(UTC), session.config
+    pairs = pairs_of(config, client)
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {pair: [] for pair in pairs}
+    unsure = set(pairs)
+    for run in runs.newest(session.connection):
+        pair = run["client"], run["pipeline"]
+        if pair in unsure:
+            found[pair].append(run)
+            unsure -= {pair} if _is_success(run) else set()
+        if not unsure:
+            break
+    for run in history.latest(session, sorted(unsure)):
+        found[run["client"], run["pipeline"]].append(run)
+    lines = []
+    for name, pipeline in pairs:
+        mine = found[name, pipeline]
+        good = next((run for run in mine if run["state"] == "succeeded"), None)
+        finished = _finished(good)
+        in_time = _finished(next(filter(_is_success, mine), None))
+        is_new = not any(run["state"] in runs.ENDED for run in mine)
+        begun = schedules.seen(session.connection, name, pipeline) if is_new else None
+        lines.append(
+            {
+                "client": name,
+                "pipeline": pipeline,
+                "state": mine[0]["state"] if mine else None,
+                "last_success": finished.isoformat(timespec="milliseconds") if finished else None,
+                "age": round((now - finished).total_seconds(), 1) if finished else None,
+                **_due(config, name, pipeline, in_time, begun, now),
+                "rows": good["rows"]["loaded"] if good else None,
+                "run": mine[0]["run"] if mine else None,
+                "error": mine[0]["error"] if mine else None,
+            }
+        )
+    return sorted(lines, key=lambda line: -(line["late"] or 0))
+
+
+def _is_success(run: Mapping[str, Any]) -> bool:
+    """Whether a run did what its schedule wants; a window of the past does not."""
+    return run["state"] == "succeeded" and not run["start"]
+
+
+def _finished(run: Mapping[str, Any] | None) -> datetime | None:
+    return datetime.fromisoformat(run["finished"]) if run and run["finished"] else None
+
+
+def _due(
+    config: Config, client: str, pipeline: str, finished: datetime | None, begun: float | None, now: datetime
+) -> Mapping[str, Any]:
+    """Return the next due moment in the client's zone, and for how many seconds the last one has been late.
+
+    Args:
+        begun: When the schedule was synced, where no run has ended yet.
+    """
+    owner = config.clients[client]
+    schedule = owner.schedule.get(pipeline)
+    late, due = 0.0, None
+    if schedule is not None:
+        following = cron.following(schedule.cron, owner.timezone, now)[0]
+        due = cron.local(following, owner.timezone).isoformat()
+        before = cron.latest(schedule.cron, owner.timezone, now)
+        if before and (finished is None or finished < before) and before.timestamp() >= (begun or 0):
+            late = (now - before).total_seconds()
+    definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
+    if finished and definition.expect and definition.expect.fresh:
+        late = max(late, (now - finished).total_seconds() - definition.expect.fresh)
+    return {"due": due, "late": round(late, 1) if late > GRACE else None}

@@ -1,0 +1,134 @@
+"""Files that have not changed since they were loaded are left as they are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from etl.load import skips
+from etl.staging import Marker
+from jobs import stages
+from jobs.run.context import StageContext
+from tests.commanding import Project
+from tests.loading import query
+
+TOML = """
+[settings]
+staging = "staging"
+[targets.warehouse]
+url = "{target}"
+[pipelines.claims]
+extract = {{ type = "csv", path = "inbox/*.csv" }}
+load = {{ target = "warehouse", table = "claims", {mode} }}
+retries = 0
+[pipelines.claims.columns]
+id = {{ type = "integer" }}
+name = {{ type = "string" }}
+[clients.acme]
+"""
+MODES = ['mode = "append"', 'mode = "merge", key = ["id"]', 'mode = "replace", by = ["_file"]']
+
+
+@pytest.fixture
+def etl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project of two files."""
+    from jobs import settings
+
+    monkeypatch.chdir(tmp_path)
+    made = Project(tmp_path)
+    made.write("inbox/a.csv", "id,name\n1,one\n2,two\n")
+    made.write("inbox/b.csv", "id,name\n3,three\n")
+    yield made
+    settings.use(None)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were read, where every file is worth asking for."""
+    monkeypatch.setattr(skips, "WORTH_ASKING", 0)
+    files: list[str] = []
+    real = stages._read
+
+    def noted(work: StageContext, connection: Redis) -> Marker:
+        files.append(work.partition.pieces[0].file)
+        return real(work, connection)
+
+    monkeypatch.setattr(stages, "_read", noted)
+    return files
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_unchanged_file_is_not_read_again(etl: Project, target_url: str, read: list[str], mode: str) -> None:
+    etl.config(TOML.format(target=target_url, mode=mode))
+    assert etl.run()["rows"]["loaded"] == 3
+    for _ in range(2):
+        read.clear()
+        again = etl.run()["rows"]
+        assert (again["read"], again["loaded"], again["unchanged"]) == (3, 0, 3)
+        assert read == []
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_a_changed_file_is_loaded_by_its_mode_and_the_other_stays(
+    etl: Project, target_url: str, read: list[str], mode: str
+) -> None:
+    etl.config(TOML.format(target=target_url, mode=mode))
+    etl.run()
+    for content, name in (("id,name\n3,drei\n", "drei"), ("id,name\n3,three\n", "three")):  # and back again
+        read.clear()
+        etl.write("inbox/b.csv", content)
+        assert etl.run()["rows"]["loaded"] == 1
+        assert read == ["inbox/b.csv"]
+        assert rows(target_url) == [(1, "one"), (2, "two"), (3, name)]
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_full_refresh_reads_everything(etl: Project, target_url: str, read: list[str], mode: str) -> None:
+    etl.config(TOML.format(target=target_url, mode=mode))
+    etl.run()
+    read.clear()
+    etl.run("--full-refresh")
+    assert sorted(read) == ["inbox/a.csv", "inbox/b.csv"]
+    assert len(rows(target_url)) == 3
+
+
+def test_a_file_with_rejects_is_read_again_to_tell_them(etl: Project, target_url: str, read: list[str]) -> None:
+    etl.config(TOML.format(target=target_url, mode=MODES[1]))
+    etl.write("inbox/b.csv", "id,name\n3,three\nx,wrong\n")
+    etl.run()
+    read.clear()
+    again = etl.run()["rows"]
+    assert (again["read"], again["rejected"], again["unchanged"]) == (4, 1, 3)
+    assert read == ["inbox/b.csv"]
+
+
+def test_a_changed_pipeline_reads_its_files_again(etl: Project, target_url: str, read: list[str]) -> None:
+    etl.config(TOML.format(target=target_url, mode=MODES[1]))
+    etl.run()
+    read.clear()
+    changed = 'name = {{ type = "string", allowed = ["one", "three"] }}'
+    etl.config(TOML.replace('name = {{ type = "string" }}', changed).format(target=target_url, mode=MODES[1]))
+    assert etl.run()["rows"]["rejected"] == 1
+    assert len(read) == 2
+
+
+def test_a_small_file_that_replaces_itself_is_unchanged(etl: Project, target_url: str) -> None:
+    etl.config(TOML.format(target=target_url, mode=MODES[2]))
+    etl.run()
+    etl.write("inbox/c.csv", "id,name\n4,four\n")
+    again = etl.run()["rows"]
+    assert (again["loaded"], again["unchanged"]) == (1, 3)
+    assert len(rows(target_url)) == 4
+
+
+def test_rows_that_are_gone_from_the_table_are_loaded_again(etl: Project, target_url: str, read: list[str]) -> None:
+    etl.config(TOML.format(target=target_url, mode=MODES[1]))
+    etl.run()
+    query(target_url, "DELETE FROM claims")
+    assert etl.run()["rows"]["loaded"] == 3
+
+
+def rows(url: str) -> list[tuple[object, ...]]:
+    """Return the table."""
+    return query(url, "SELECT id, name FROM claims ORDER BY id")

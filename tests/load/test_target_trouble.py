@@ -1,0 +1,247 @@
+"""The target cut, locked, full, at odds with another transaction: tried again where that helps, told where not."""
+
+import contextlib
+import os
+import resource
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import psycopg
+import pytest
+from redis import Redis
+
+from etl.config.pipeline import resolve
+from jobs import settings
+from jobs.process.inprocess import InProcessWorker
+from jobs.run.retry import retry_run
+from jobs.run.submit import submit_now
+from jobs.store import runs
+from tests.conftest import as_postgres
+
+TOML = """
+[settings]
+staging = "staging"
+[targets.warehouse]
+url = "{url}"
+[pipelines.visits]
+extract = {{ type = "csv", path = "*.csv", settle = 0 }}
+load = {{ target = "warehouse", table = "visits", mode = "append" }}
+retries = 2
+retry_delays = [{delay}]
+[pipelines.visits.columns]
+id = {{ type = "string", required = true }}
+note = {{ type = "string" }}
+[clients.acme]
+"""
+TROUBLE = """
+create sequence tries;
+create table visits (id text, note text, _client text, _run text, _file text);
+create function trouble() returns trigger language plpgsql as $trouble$ begin
+  if nextval('tries') <= {times} then {statement}; end if;
+  return null;
+end $trouble$;
+create trigger trouble after insert on visits for each statement execute function trouble();
+"""
+
+
+class Bench:
+    """A project with one file, worked on in this process."""
+
+    def __init__(self, root: Path, url: str) -> None:
+        self.root, self.url = root, url
+        self.connection: Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
+        self.config()
+        self.rows(3)
+
+    def config(self, delay: int = 0) -> None:
+        (self.root / "etl.toml").write_text(TOML.format(url=self.url, delay=delay))
+
+    def trouble(self, statement: str, times: int) -> None:
+        """Have so many inserts end in a statement, after the rows were written."""
+        with psycopg.connect(self.url) as database:
+            database.execute(
+                "drop sequence if exists tries; drop table if exists visits; drop function if exists trouble"
+            )
+            database.execute(TROUBLE.format(statement=statement, times=times).encode())
+
+    def rows(self, count: int, width: int = 1) -> None:
+        lines = [f"r{number},{'x' * width}" for number in range(count)]
+        (self.root / "a.csv").write_text("\n".join(["id,note", *lines]) + "\n")
+
+    def submit(self) -> str:
+        return submit_now(self.connection, resolve(settings.config(), "visits", "acme"))
+
+    def work(self) -> None:
+        InProcessWorker(self.connection, inline=True).work()
+
+    def run(self, id: str) -> dict[str, Any]:
+        return runs.snapshot(self.connection, [id])[0]
+
+    @property
+    def tries(self) -> int:
+        with psycopg.connect(self.url) as database:
+            [(tries,)] = database.execute("select last_value from tries").fetchall()
+        return int(tries)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, pg_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A project whose target is a PostgreSQL database."""
+    monkeypatch.setenv("ETL_CONFIG", str(tmp_path / "etl.toml"))
+    settings.use(None)
+    yield Bench(tmp_path, pg_url)
+    settings.use(None)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A project whose target is an SQLite file."""
+    monkeypatch.setenv("ETL_CONFIG", str(tmp_path / "etl.toml"))
+    settings.use(None)
+    yield Bench(tmp_path, "sqlite:///warehouse.db")
+    settings.use(None)
+
+
+def raised(code: str) -> str:
+    return f"raise exception 'Jane Roe' using errcode = '{code}'"
+
+
+def count(url: str) -> int:
+    with psycopg.connect(url) as database:
+        [(rows,)] = database.execute("select count(*) from visits").fetchall()
+    return int(rows)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "perform pg_terminate_backend(pg_backend_pid())",
+        raised("40001"),
+        raised("40P01"),
+        raised("57P01"),
+        raised("53300"),
+        raised("55P03"),
+    ],
+    ids=["cut", "serialization", "deadlock", "shutdown", "connections", "lock"],
+)
+def test_what_another_try_cures_is_tried_again_and_loaded_once(bench: Bench, statement: str) -> None:
+    bench.trouble(statement, times=2)
+    run = bench.submit()
+    bench.work()
+    assert (bench.run(run)["state"], bench.tries, count(bench.url)) == ("succeeded", 3, 3)
+
+
+def test_trouble_that_lasts_fails_the_run_and_says_what_it_was(bench: Bench) -> None:
+    bench.trouble(raised("40001"), times=9)
+    run = bench.submit()
+    bench.work()
+    found = bench.run(run)
+    assert (found["state"], bench.tries) == ("failed", 3)
+    assert "another transaction changed the same rows" in found["error"]
+    with psycopg.connect(bench.url) as database:
+        database.execute("drop trigger trouble on visits")
+    retry_run(settings.config(), bench.connection, run)
+    bench.work()
+    assert (bench.run(run)["state"], count(bench.url)) == ("succeeded", 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [("53100", "full disk"), ("53200", "out of memory"), ("42501", "does not permit"), ("25006", "read-only")],
+)
+def test_what_no_try_cures_fails_at_once_with_its_reason(bench: Bench, code: str, why: str) -> None:
+    bench.trouble(raised(code), times=9)
+    run = bench.submit()
+    bench.work()
+    found = bench.run(run)
+    assert (found["state"], bench.tries) == ("failed", 1)
+    assert why in found["error"]
+    assert "Jane" not in str(found)
+
+
+def test_a_lock_that_is_held_is_waited_for_and_then_tried_again(bench: Bench) -> None:
+    bench.config(delay=1)
+    run = bench.submit()
+    bench.work()
+    assert bench.run(run)["state"] == "succeeded"
+    name = bench.url.split("@/")[1].split("?")[0]
+    with psycopg.connect(bench.url, autocommit=True) as admin:
+        admin.execute(f"alter database {name} set lock_timeout = '100ms'".encode())
+    (bench.root / "b.csv").write_text("id,note\nr9,x\n")
+    worker = InProcessWorker(bench.connection, inline=True)
+    with psycopg.connect(bench.url) as other:
+        other.execute("lock table visits in access exclusive mode")
+        run = bench.submit()
+        while not bench.connection.zcard("rq:scheduled:etl-acme"):
+            assert worker.step()
+    worker.work()
+    assert (bench.run(run)["state"], count(bench.url)) == ("succeeded", 4)
+
+
+def test_a_full_disk_of_postgresql_fails_the_run_and_a_retry_loads_when_there_is_room(bench: Bench) -> None:
+    disk = bench.root / "disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k,mode=0777", "tmpfs", disk], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("no file system of a limited size can be made here")
+    try:
+        bench.root.chmod(0o755)
+        for folder in bench.root.parents:
+            if os.stat(folder).st_uid == os.geteuid() and folder != Path("/"):
+                folder.chmod(folder.stat().st_mode | 0o011)
+        space = disk / "space"
+        space.mkdir(mode=0o700)
+        if identity := as_postgres():
+            os.chown(space, identity["user"], identity["group"])
+        name = bench.url.split("@/")[1].split("?")[0]
+        with psycopg.connect(bench.url, autocommit=True) as admin:
+            admin.execute(f"create tablespace small_{name} location '{space}'".encode())
+            admin.execute(f"alter role postgres in database {name} set default_tablespace = small_{name}".encode())
+        bench.rows(20_000, width=80)
+        run = bench.submit()
+        bench.work()
+        found = bench.run(run)
+        assert (found["state"], "full disk" in str(found["error"])) == ("failed", True), found["error"]
+        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        retry_run(settings.config(), bench.connection, run)
+        bench.work()
+        assert (bench.run(run)["state"], count(bench.url)) == ("succeeded", 20_000)
+    finally:
+        with contextlib.suppress(psycopg.Error), psycopg.connect(bench.url, autocommit=True) as admin:
+            admin.execute(f"alter role postgres in database {name} reset default_tablespace".encode())
+            for (table,) in admin.execute("select tablename from pg_tables where schemaname = 'public'").fetchall():
+                admin.execute(f'drop table "{table}"'.encode())
+            admin.execute(f"drop tablespace small_{name}".encode())
+        subprocess.run(["umount", "-l", disk], check=False)
+
+
+def test_a_full_disk_of_sqlite_fails_the_run_and_a_retry_loads_when_there_is_room(file: Bench) -> None:
+    file.rows(3)
+    run = file.submit()
+    file.work()
+    file.rows(20_000, width=80)
+    (file.root / "a.csv").rename(file.root / "b.csv")
+    file.rows(3)
+    run = file.submit()
+    worker = InProcessWorker(file.connection, inline=True)
+    while "00001.transform.json" not in os.listdir(file.root / "staging" / "acme" / run):
+        worker.step()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((file.root / "warehouse.db").stat().st_size + 100_000, limits[1]))
+    try:
+        worker.work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    found = file.run(run)
+    assert (found["state"], "disk" in str(found["error"])) == ("failed", True), found["error"]
+    retry_run(settings.config(), file.connection, run)
+    file.work()
+    assert file.run(run)["state"] == "succeeded"
+    with contextlib.closing(sqlite3.connect(file.root / "warehouse.db")) as database:
+        assert database.execute("select count(*), count(distinct id) from visits").fetchone() == (20_003, 20_000)

@@ -1,0 +1,131 @@
+"""The worker within this process: the same steps, and it never sleeps longer than it must."""
+
+import time
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from rq.job import Job, Retry
+
+from etl.errors import SourceMissing, TargetBusy
+from jobs import settings
+from jobs.job import EtlJob
+from jobs.process.inprocess import InProcessWorker
+from jobs.queue import FairQueue
+
+calls: list[str] = []
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def fail_until(times: int) -> int:
+    calls.append("fail_until")
+    if len(calls) < times:
+        raise ValueError("could not convert 'Jane Roe'")
+    return len(calls)
+
+
+def loop_for_ever() -> None:
+    while True:
+        pass
+
+
+def busy() -> None:
+    raise TargetBusy("the warehouse is locked")
+
+
+def missing() -> None:
+    raise SourceMissing("no file matches inbox/*.csv", "put one there")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def _only_this_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ETL_CONFIG", raising=False)
+    monkeypatch.setenv("ETL_MODULES", "test_inprocess")
+    settings.use(None)
+    calls.clear()
+
+
+@pytest.fixture
+def queue(connection: Redis) -> FairQueue:
+    return FairQueue("etl-acme", connection=connection)
+
+
+def why(job: Job) -> str | None:
+    """Return why a job's last try failed."""
+    result = job.latest_result()
+    return result.exc_string if result else EtlJob.fetch(job.id, connection=job.connection)._exc_info
+
+
+def test_it_works_until_nothing_is_left(queue: FairQueue) -> None:
+    first = queue.enqueue(add, 2, 3)
+    second = queue.enqueue(add, 3, 4, depends_on=first)
+    worker = InProcessWorker(queue.connection)
+    assert worker.work()
+    assert (first.return_value(), second.return_value()) == (5, 7)
+    assert not worker.work()
+
+
+def test_it_stops_where_it_is_told_to(queue: FairQueue) -> None:
+    jobs = [queue.enqueue(add, 2, i) for i in range(5)]
+    InProcessWorker(queue.connection).work(until=lambda: jobs[1].is_finished)
+    assert [job.get_status() for job in jobs] == ["finished", "finished", "queued", "queued", "queued"]
+
+
+def test_retries_are_waited_for(queue: FairQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        for id in queue.scheduled_job_registry.get_job_ids():
+            queue.connection.zadd("rq:scheduled:etl-acme", {id: time.time() - 1})
+
+    monkeypatch.setattr("jobs.process.inprocess.time.sleep", sleep)
+    job = queue.enqueue(fail_until, 3, retry=Retry(max=2, interval=[5, 30]))
+    InProcessWorker(queue.connection).work()
+    assert job.return_value() == 3
+    assert [round(seconds) for seconds in slept] == [5, 30]
+
+
+def test_a_failure_is_told_without_its_words(queue: FairQueue) -> None:
+    job = queue.enqueue(fail_until, 9)
+    InProcessWorker(queue.connection).work()
+    assert str(why(job)).startswith("ValueError at test_inprocess:fail_until:")
+
+
+def test_our_own_errors_are_told_whole_and_only_some_are_tried_again(queue: FairQueue) -> None:
+    curable, incurable = (queue.enqueue(body, retry=Retry(max=1, interval=60)) for body in (busy, missing))
+    InProcessWorker(queue.connection).work_for(0.5)
+    assert (curable.get_status(), why(curable)) == ("scheduled", "the warehouse is locked")
+    assert (incurable.get_status(), why(incurable)) == (
+        "failed", "no file matches inbox/*.csv\n  put one there",
+    )  # fmt: skip
+
+
+def test_a_job_that_takes_too_long_times_out(queue: FairQueue) -> None:
+    job = queue.enqueue(loop_for_ever, job_timeout=1)
+    InProcessWorker(queue.connection).work()
+    assert why(job) == "timed out after 1 s"
+
+
+def test_ctrl_c_puts_the_job_back(queue: FairQueue) -> None:
+    job = queue.enqueue(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        InProcessWorker(queue.connection).step()
+    assert (job.get_status(), queue.job_ids) == ("queued", [job.id])
+
+
+def test_working_for_a_while_ends_early_when_the_work_does(queue: FairQueue) -> None:
+    queue.enqueue(add, 2, 3)
+    assert InProcessWorker(queue.connection).work_for(3600)
+
+
+def test_working_for_a_while_without_work_gives_up(queue: FairQueue) -> None:
+    assert not InProcessWorker(queue.connection).work_for(0.02)

@@ -1,0 +1,109 @@
+"""How an execution ended is written at once, as RQ would write it."""
+
+import pytest
+from redis import Redis
+from rq.job import Dependency, Retry
+from rq.results import Result
+
+from jobs.job import EtlJob
+from jobs.process.complete import Outcome, complete
+from jobs.queue import FairQueue, dequeue
+
+
+@pytest.fixture
+def queue(connection: Redis) -> FairQueue:
+    return FairQueue("etl-acme", connection=connection)
+
+
+def ended(queue: FairQueue, outcome: Outcome, **options: object) -> EtlJob:
+    """Enqueue a job, take it, settle it and read it again."""
+    queue.enqueue("tasks.nothing", job_id="j", **options)
+    found = dequeue(queue.connection, worker="w")
+    assert found is not None
+    complete(queue.connection, found[0], queue, outcome)
+    assert queue.connection.zcard(queue.started_job_registry.key) == 0
+    assert queue.connection.keys("rq:execution*") == []
+    assert queue.connection.hget("rq:worker:w", "current_job") is None
+    return EtlJob.fetch("j", connection=queue.connection)
+
+
+def test_a_finished_job_keeps_its_value_for_its_time(queue: FairQueue) -> None:
+    job = ended(queue, Outcome("done", value='{"rows": 3}'), result_ttl=60)
+    assert (job.get_status(), job.return_value()) == ("finished", {"rows": 3})
+    assert queue.finished_job_registry.get_job_ids() == ["j"]
+    assert 0 < queue.connection.ttl(job.key) <= 60
+    assert 0 < queue.connection.ttl("rq:results:j") <= 60
+    assert queue.connection.hget("rq:worker:w", "successful_job_count") == b"1"
+    assert job.ended_at is not None
+
+
+def test_a_job_without_result_ttl_is_gone_but_its_child_runs(queue: FairQueue) -> None:
+    parent = queue.enqueue("tasks.nothing", result_ttl=0)
+    child = queue.enqueue("tasks.nothing", depends_on=parent)
+    found = dequeue(queue.connection, worker="w")
+    assert found is not None
+    complete(queue.connection, found[0], queue, Outcome("done"))
+    assert not EtlJob.exists(parent.id, connection=queue.connection)
+    assert queue.job_ids == [child.id]
+
+
+def test_a_failure_is_kept_with_its_text_for_its_time(queue: FairQueue) -> None:
+    job = ended(queue, Outcome("failed", error="ValueError at tasks:nothing:3"), failure_ttl=60)
+    result = job.latest_result()
+    assert result is not None
+    assert (job.get_status(), result.type, result.exc_string) == (
+        "failed", Result.Type.FAILED, "ValueError at tasks:nothing:3",
+    )  # fmt: skip
+    assert queue.failed_job_registry.get_job_ids() == ["j"]
+    assert 0 < queue.connection.ttl(job.key) <= 60
+
+
+def test_a_failure_with_retries_left_waits_for_its_interval(queue: FairQueue) -> None:
+    job = ended(queue, Outcome("failed", error="ValueError"), retry=Retry(max=2, interval=[5, 30]))
+    assert (job.get_status(), job.retries_left, job._exc_info) == ("scheduled", 1, "ValueError")
+    assert queue.scheduled_job_registry.get_job_ids() == ["j"]
+    assert job.latest_result() is None
+
+
+def test_a_failure_without_interval_is_tried_again_at_once(queue: FairQueue) -> None:
+    other = queue.enqueue("tasks.nothing", at_front=True, job_id="other")
+    queue.remove(other)
+    job = ended(queue, Outcome("failed"), retry=Retry(max=1))
+    assert (job.get_status(), job.retries_left, queue.job_ids) == ("queued", 0, ["j"])
+
+
+def test_what_no_retry_can_cure_fails_at_once(queue: FairQueue) -> None:
+    job = ended(queue, Outcome("failed", curable=False), retry=Retry(max=2, interval=5))
+    assert (job.get_status(), job.retries_left) == ("failed", 0)
+
+
+def test_a_stopped_job_is_stopped_and_not_tried_again(queue: FairQueue) -> None:
+    job = ended(queue, Outcome("stopped", error="stopped by a command"), retry=Retry(max=2, interval=5))
+    assert (job.get_status(), queue.failed_job_registry.get_job_ids()) == ("stopped", ["j"])
+
+
+def test_success_after_a_retry_leaves_no_trace_of_the_failure(queue: FairQueue) -> None:
+    ended(queue, Outcome("failed", error="ValueError"), retry=Retry(max=1))
+    found = dequeue(queue.connection, worker="w")
+    assert found is not None
+    complete(queue.connection, found[0], queue, Outcome("done", value="1"))
+    job = EtlJob.fetch("j", connection=queue.connection)
+    assert (job.return_value(), job._exc_info) == (1, None)
+
+
+def test_a_job_returned_unfinished_is_first_in_its_queue_and_not_counted_as_lost(queue: FairQueue) -> None:
+    for _ in range(5):
+        queue.connection.delete("rq:queue:etl-acme")
+        job = ended(queue, Outcome("returned"))
+        assert (job.get_status(), queue.job_ids) == ("queued", ["j"])
+
+
+def test_children_are_queued_in_the_same_step_at_the_front(queue: FairQueue) -> None:
+    parent = queue.enqueue("tasks.nothing")
+    child = queue.enqueue("tasks.nothing", depends_on=Dependency([parent], enqueue_at_front=True))
+    waiting = queue.enqueue("tasks.nothing")
+    found = dequeue(queue.connection, worker="w")
+    assert found is not None
+    complete(queue.connection, found[0], queue, Outcome("done"))
+    assert queue.job_ids == [child.id, waiting.id]
+    assert queue.deferred_job_registry.get_job_ids() == []

@@ -1,0 +1,215 @@
+"""Runs that wait: for pipelines they need, or for the run before them."""
+
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from etl.config.pipeline import Config, needed_first, resolve
+from etl.config.read import load_config
+from etl.errors import AlreadyRunning, ConfigError, EtlError, StagingFailed
+from jobs import settings
+from jobs.process.inprocess import InProcessWorker
+from jobs.run import graph, held
+from jobs.run.cancel import cancel_run
+from jobs.run.retry import retry_run
+from jobs.run.submit import submit_run
+from jobs.store import runs
+
+TOML = """
+[settings]
+staging = "staging"
+[targets.warehouse]
+url = "sqlite:///warehouse.db"
+[pipelines.claims]
+needs = ["patients"]
+extract = { type = "csv", path = "{client}-claims.csv", settle = 0 }
+load = { target = "warehouse", table = "claims" }
+columns = { id = { required = true } }
+[pipelines.patients]
+extract = { type = "csv", path = "{client}-patients.csv", settle = 0 }
+load = { target = "warehouse", table = "patients", mode = "merge", key = ["id"] }
+columns = { id = { required = true } }
+[clients.acme]
+[clients.north]
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    (tmp_path / "etl.toml").write_text(TOML)
+    for client in ("acme", "north"):
+        (tmp_path / f"{client}-claims.csv").write_text("id\n1\n")
+        (tmp_path / f"{client}-patients.csv").write_text("id\n1\n")
+    monkeypatch.setattr(settings, "_chosen", tmp_path / "etl.toml")
+    return load_config(tmp_path / "etl.toml")
+
+
+def state(connection: Redis, run: str) -> tuple[str, str | None]:
+    found = runs.snapshot(connection, [run])[0]
+    return found["state"], found["error"]
+
+
+def submit(connection: Redis, config: Config, pipeline: str, client: str = "acme", *, queue: bool = False) -> str:
+    return submit_run(connection, resolve(config, pipeline, client), queue=queue)
+
+
+def work(connection: Redis) -> None:
+    InProcessWorker(connection, inline=True).work(burst=True)
+
+
+def test_a_run_is_held_until_the_pipeline_it_needs_has_succeeded(connection: Redis, config: Config) -> None:
+    patients = submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    assert state(connection, claims) == ("held", None)
+    work(connection)
+    assert state(connection, patients) == state(connection, claims) == ("succeeded", None)
+    assert runs.held(connection) == runs.active(connection) == []
+
+
+def test_a_run_fails_when_the_run_it_waits_for_fails(connection: Redis, config: Config, tmp_path: Path) -> None:
+    (tmp_path / "acme-patients.csv").write_text("no such column\n1\n")
+    patients = submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    work(connection)
+    assert state(connection, claims) == ("failed", f"needs run {patients}, which failed")
+
+
+def test_a_run_fails_at_once_where_the_needed_pipeline_never_ran_or_failed_last(
+    connection: Redis, config: Config, tmp_path: Path
+) -> None:
+    assert state(connection, submit(connection, config, "claims")) == ("failed", "needs patients, which has never run")
+    (tmp_path / "acme-patients.csv").unlink()
+    failed = submit(connection, config, "patients")
+    error = f"needs patients, whose latest run {failed} failed"
+    assert state(connection, submit(connection, config, "claims")) == ("failed", error)
+
+
+def test_a_run_that_never_started_is_retried_behind_what_it_needs(connection: Redis, config: Config) -> None:
+    """It is refused while that has not been put right."""
+    patients = submit(connection, config, "patients")
+    claims, later = submit(connection, config, "claims"), submit(connection, config, "claims", queue=True)
+    cancel_run(connection, patients)
+    work(connection)
+    assert state(connection, claims)[0] == state(connection, later)[0] == "failed"
+    with pytest.raises(EtlError, match=f"whose latest run {patients} was canceled"):
+        retry_run(config, connection, claims)
+    assert retry_run(config, connection, patients)[0] == patients
+    assert retry_run(config, connection, claims) == (claims, [])
+    assert state(connection, claims) == ("held", None)
+    work(connection)
+    assert state(connection, patients) == state(connection, claims) == ("succeeded", None)
+    retry_run(config, connection, later)
+    work(connection)
+    assert state(connection, later) == ("succeeded", None)
+
+
+def test_a_held_run_whose_start_fails_is_tried_again_and_then_fails(
+    connection: Redis, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for ever, and can be retried."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StagingFailed("staging is full")
+
+    submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    monkeypatch.setattr(held, "DELAYS", (0, 0))
+    with monkeypatch.context() as broken:
+        broken.setattr(graph, "submit", refuse)
+        work(connection)
+        held.promote(connection)
+    assert state(connection, claims) == ("failed", "start: staging is full")
+    retry_run(config, connection, claims)
+    work(connection)
+    assert state(connection, claims) == ("succeeded", None)
+
+
+def test_a_need_is_the_same_clients(connection: Redis, config: Config) -> None:
+    submit(connection, config, "patients", "north")
+    assert state(connection, submit(connection, config, "claims"))[0] == "failed"
+
+
+def test_a_second_run_is_refused_or_queued_behind_the_first_in_turn(connection: Redis, config: Config) -> None:
+    first = submit(connection, config, "patients")
+    with pytest.raises(AlreadyRunning, match=first):
+        submit(connection, config, "patients")
+    second = submit(connection, config, "patients", queue=True)
+    third = submit(connection, config, "patients", queue=True)
+    with pytest.raises(AlreadyRunning, match=third):
+        submit(connection, config, "patients")
+    work(connection)
+    found = runs.snapshot(connection, [first, second, third])
+    assert [run["state"] for run in found] == ["succeeded"] * 3
+    ended = [run["finished"] for run in found]
+    assert ended == sorted(ended)
+
+
+def test_a_queued_run_starts_even_where_the_run_before_it_failed(
+    connection: Redis, config: Config, tmp_path: Path
+) -> None:
+    (tmp_path / "acme-patients.csv").write_text("no such column\n1\n")
+    first = submit(connection, config, "patients")
+    second = submit(connection, config, "patients", queue=True)
+    cancel_run(connection, first)
+    (tmp_path / "acme-patients.csv").write_text("id\n1\n")
+    work(connection)
+    assert state(connection, second) == ("succeeded", None)
+
+
+def test_a_held_run_that_is_canceled_never_starts(connection: Redis, config: Config) -> None:
+    submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    assert cancel_run(connection, claims)
+    work(connection)
+    assert state(connection, claims) == ("canceled", "canceled")
+    assert runs.held(connection) == []
+
+
+def test_a_held_run_sees_the_source_as_it_is_when_it_starts(connection: Redis, config: Config, tmp_path: Path) -> None:
+    submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    (tmp_path / "acme-claims.csv").write_text("id\n1\n2\n3\n")
+    work(connection)
+    assert runs.snapshot(connection, [claims])[0]["rows"]["loaded"] == 3
+
+
+def test_pipelines_are_run_behind_those_they_need(config: Config) -> None:
+    assert needed_first(config, ("claims", "patients")) == ("patients", "claims")
+    assert needed_first(config, ("claims",)) == ("claims",)
+
+
+def test_needs_that_lead_back_or_nowhere_are_mistakes(tmp_path: Path) -> None:
+    text = TOML.replace("[pipelines.patients]", '[pipelines.patients]\nneeds = ["claims", "patience"]')
+    (tmp_path / "etl.toml").write_text(text + 'pipelines = ["claims"]\n')
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "etl.toml")
+    told = str(caught.value)
+    assert "pipelines.claims.needs: leads back to itself" in told
+    assert "pipelines.patients.needs: there is no pipeline patience" in told
+    assert "clients.north.pipelines: claims needs patients, which the client doesn't have" in told
+
+
+def test_the_pass_asks_for_a_thousand_held_runs_as_often_as_for_one(
+    connection: Redis, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backfill may hold that many, and every few seconds one worker looks whether their wait is over."""
+    questions = []
+    take = connection.connection_pool.get_connection
+
+    def taken(*args: object, **options: object) -> object:
+        questions.append(1)
+        return take(*args, **options)
+
+    submit(connection, config, "patients")
+    counted = []
+    for _ in range(3):
+        for _ in range(5):
+            submit(connection, config, "patients", queue=True)
+        with monkeypatch.context() as watched:
+            watched.setattr(connection.connection_pool, "get_connection", taken)
+            held.promote(connection)
+        counted.append(len(questions))
+        questions.clear()
+    assert counted[0] == counted[1] == counted[2] > 0
+    assert len(runs.held(connection)) == 15

@@ -1,0 +1,316 @@
+"""Two who submit or retry at once: one wins, and the other, refused at whatever step, has changed nothing."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.client import Pipeline as RedisPipeline
+
+from etl.config.pipeline import resolve
+from etl.errors import AlreadyRunning, EtlError
+from etl.staging import Staging
+from jobs import settings
+from jobs.process.inprocess import InProcessWorker
+from jobs.run import graph
+from jobs.run import retry as resume
+from jobs.run.cancel import cancel_run
+from jobs.run.claims import LASTS
+from jobs.run.retry import retry_run
+from jobs.run.submit import submit_now, submit_run
+from jobs.store import keys, runs
+from tests.keeping import BAD, GOOD, House, built
+
+STEPS = (
+    (Redis, "execute_command"),
+    (RedisPipeline, "execute"),
+    (RedisPipeline, "immediate_execute_command"),
+    (Staging, "read_bytes"),
+    (Staging, "write_bytes"),
+    (Staging, "withdraw"),
+)
+REFUSED = r"only failed and canceled runs are retried|is running already as run|has been retried and has"
+MENDED = "claim_id,amount\nA9,1\nA8,2\n"
+
+
+class Killed(BaseException):
+    """What ends a process at once."""
+
+
+class Steps:
+    """Does something else before one of the steps that this thread takes in Redis and in staging."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.at, self.taken, self.dead = -1, 0, False
+        self.act: Callable[[], Any] = dict
+        self.thread, self.inside = threading.get_ident(), True
+        for owner, name in STEPS:
+            monkeypatch.setattr(owner, name, self._wrapped(getattr(owner, name)))
+
+    def _wrapped(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any, **options: Any) -> Any:
+            if not self.inside and threading.get_ident() == self.thread:
+                if self.dead:
+                    raise Killed
+                self.taken += 1
+                if self.taken == self.at:
+                    self.inside = True
+                    try:
+                        self.act()
+                    finally:
+                        self.inside = False
+            return real(*args, **options)
+
+        return step
+
+    def kill(self) -> None:
+        self.dead = True
+        raise Killed
+
+    def run(self, body: Callable[[], Any], at: int, act: Callable[[], Any]) -> bool:
+        """Run something and do `act` before its step number `at`; returns whether there was such a step."""
+        self.at, self.act, self.taken, self.dead, self.inside = at, act, 0, False, False
+        try:
+            body()
+        finally:
+            self.inside = True
+        return self.taken >= at
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    return Steps(monkeypatch)
+
+
+@pytest.fixture
+def house(tmp_path: Path, connection: Redis) -> Iterator[House]:
+    yield from built(tmp_path, connection)
+
+
+def failed_run(house: House) -> str:
+    """Return a run of two files one of which was wrong, and has been mended since."""
+    house.connection.flushall()
+    (house.root / "warehouse.db").unlink(missing_ok=True)
+    house.files("acme", GOOD, BAD)
+    run = house.submit()
+    work(house)
+    assert house.state(run) == "failed"
+    house.files("acme", GOOD, MENDED)
+    return run
+
+
+def trace(house: House) -> dict[str, Any]:
+    """Return all that stands in Redis and in staging, but for claims, which end by themselves."""
+    found: dict[str, Any] = {}
+    for path in (house.root / "staging").rglob("*"):
+        found[str(path)] = path.read_bytes() if path.is_file() else None
+    connection: Any = house.connection
+    for key in connection.keys("*"):
+        if key.startswith(b"etl:claim:") or (key.startswith(b"etl:holder:") and connection.pttl(key) >= 0):
+            continue
+        kind = connection.type(key).decode()
+        read = {"hash": "hgetall", "set": "smembers", "string": "get"}.get(kind)
+        more = {"zset": ("zrange", 0, -1, False, True), "list": ("lrange", 0, -1), "stream": ("xrange",)}
+        name, *args = (read,) if read else more[kind]
+        found[key.decode()] = getattr(connection, str(name))(key, *args)
+    return found
+
+
+def attempt(house: House, body: Callable[[], Any], won: list[bool]) -> None:
+    """Do something that may be refused; what is refused leaves no trace."""
+    before = trace(house)
+    try:
+        body()
+    except EtlError as exc:
+        refused_as_usual(exc)
+        assert trace(house) == before
+        won.append(False)
+    else:
+        won.append(True)
+
+
+def refused_as_usual(exc: EtlError) -> None:
+    assert re.search(REFUSED, str(exc)), exc
+
+
+def work(house: House) -> None:
+    InProcessWorker(house.connection, inline=True).work()
+
+
+def retry(house: House, run: str) -> Any:
+    return retry_run(settings.config(), house.connection, run)
+
+
+def ends_well(house: House, run: str) -> None:
+    work(house)
+    [found] = runs.snapshot(house.connection, [run])
+    assert (found["state"], found["attempt"], found["error"]) == ("succeeded", 2, None)
+    assert (found["rows"]["read"], found["rows"]["rejected"]) == (4, 1)
+    assert found["rows"]["loaded"] + found["rows"]["unchanged"] == 3
+    assert house.connection.keys("etl:claim:*") == house.connection.keys("etl:holder:*") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("goes_on", [False, True], ids=["retried", "retried and run"])
+def test_of_two_retries_one_wins_at_whatever_step_they_meet(house: House, steps: Steps, goes_on: bool) -> None:
+    at, outcomes, there = 0, set(), True
+    while there:
+        at += 1
+        run, second, first, since = failed_run(house), list[bool](), True, dict[str, Any]()
+
+        def meet(run: str = run, second: list[bool] = second, since: dict[str, Any] = since) -> None:
+            attempt(house, lambda: retry(house, run), second)
+            if goes_on:
+                work(house)
+            since.update(trace(house))
+
+        try:
+            there = steps.run(lambda run=run: retry(house, run), at, meet)  # type: ignore[misc]
+        except EtlError as exc:
+            refused_as_usual(exc)
+            first, there = False, True
+            assert trace(house) == since
+        if there:
+            assert [first, *second].count(True) == 1
+            outcomes.add(first)
+        ends_well(house, run)
+    assert outcomes == {True, False}
+    assert at > 15
+
+
+@pytest.mark.slow
+def test_a_retry_that_dies_at_any_step_can_be_retried_or_has_been_submitted(house: House, steps: Steps) -> None:
+    at, there, claims_left = 0, True, 0
+    while there:
+        at += 1
+        run = failed_run(house)
+        try:
+            there = steps.run(lambda run=run: retry(house, run), at, steps.kill)  # type: ignore[misc]
+        except Killed:
+            assert house.state(run) in ("failed", "queued")
+            for key in house.connection.keys("etl:claim:*"):
+                claims_left += 1
+                with pytest.raises(AlreadyRunning):
+                    retry(house, run)
+                place = keys.holder_key("acme", "claims")
+                for each in (key, place):  # as their time runs out
+                    assert 0 < house.connection.pttl(each) <= LASTS * 1000
+                    house.connection.delete(each)
+            if house.state(run) == "failed":
+                retry(house, run)
+        ends_well(house, run)
+    assert claims_left > 5
+
+
+def test_a_retry_whose_submission_fails_gives_its_claim_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = failed_run(house)
+    with monkeypatch.context() as broken:
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise EtlError("no luck")
+
+        broken.setattr(graph, "_enqueue", fail)
+        with pytest.raises(EtlError, match="no luck"):
+            retry(house, run)
+    assert house.state(run) == "failed"
+    retry(house, run)
+    ends_well(house, run)
+
+
+def test_a_retry_that_slept_through_its_claim_changes_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, real = failed_run(house), resume.missing
+
+    def slow(*args: Any, **options: Any) -> Any:
+        house.connection.delete(keys.claim_key(run), keys.holder_key("acme", "claims"))
+        monkeypatch.setattr(resume, "missing", real)
+        retry(house, run)
+        return real(*args, **options)
+
+    monkeypatch.setattr(resume, "missing", slow)
+    with pytest.raises(EtlError, match=f"run {run} is queued; only failed"):
+        retry(house, run)
+    ends_well(house, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("submitted_first", [False, True])
+def test_a_retry_and_a_submission_of_the_same_pipeline_exclude_each_other(
+    house: House, steps: Steps, submitted_first: bool
+) -> None:
+    at, outcomes, there = 0, set(), True
+    while there:
+        at += 1
+        run, other, new = failed_run(house), list[bool](), list[str]()
+        bodies = [lambda run=run: retry(house, run), lambda new=new: new.append(house.submit())]
+        outer, inner = reversed(bodies) if submitted_first else bodies
+        first = True
+        try:
+            there = steps.run(outer, at, lambda inner=inner, other=other: attempt(house, inner, other))  # type: ignore[misc]
+        except EtlError as exc:
+            refused_as_usual(exc)
+            first, there = False, True
+        if there:
+            assert [first, *other].count(True) == 1, at
+            outcomes.add(first)
+        work(house)
+        assert {house.state(each) for each in new or [run]} == {"succeeded"}
+        if new:
+            assert house.state(run) == "failed"
+            retry(house, run)
+        ends_well(house, run)
+    assert outcomes == ({False} if submitted_first else {True, False})  # what comes last in a submission decides
+
+
+def test_of_two_submissions_under_one_id_the_second_leaves_the_firsts_staging(house: House, steps: Steps) -> None:
+    """As of a schedule's moment that two workers see to."""
+    at, there = 0, True
+    while there:
+        at += 1
+        house.connection.flushall()
+        (house.root / "warehouse.db").unlink(missing_ok=True)
+        house.files("acme", GOOD)
+        pipeline = resolve(settings.config(), "claims", "acme")
+        for path in (house.root / "staging").rglob("*.*"):
+            path.unlink()
+
+        def submit(pipeline: Any = pipeline) -> str:
+            with suppress(AlreadyRunning):
+                assert submit_now(house.connection, pipeline, run="abcdefghjk") == "abcdefghjk"
+            return "abcdefghjk"
+
+        there = steps.run(submit, at, submit)
+        work(house)
+        [found] = runs.snapshot(house.connection, ["abcdefghjk"])
+        assert (found["state"], found["rows"]["loaded"]) == ("succeeded", 1)
+
+
+def test_of_two_retries_of_a_run_that_was_only_held_one_wins(house: House, steps: Steps) -> None:
+    at, outcomes, there = 0, set(), True
+    while there:
+        at += 1
+        house.connection.flushall()
+        house.files("acme", GOOD)
+        blocker = house.submit()
+        run = submit_run(house.connection, resolve(settings.config(), "claims", "acme"), queue=True)
+        cancel_run(house.connection, run)
+        cancel_run(house.connection, blocker)
+        other, first = list[bool](), True
+        try:
+            there = steps.run(
+                lambda run=run: retry(house, run),  # type: ignore[misc]
+                at,
+                lambda run=run, other=other: attempt(house, lambda: retry(house, run), other),  # type: ignore[misc]
+            )
+        except EtlError as exc:
+            refused_as_usual(exc)
+            first, there = False, True
+        if there:
+            assert [first, *other].count(True) == 1, at
+            outcomes.add(first)
+        work(house)
+        assert house.state(run) == "succeeded"
+    assert outcomes == {True, False}

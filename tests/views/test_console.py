@@ -1,0 +1,129 @@
+"""What people see in a terminal: tables that fit it, progress, and errors in two lines."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jobs.views import console
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], io.StringIO]:
+    """`terminal(80)` makes standard output one of so many columns, and returns what is written to it."""
+
+    def of(columns: int) -> io.StringIO:
+        file = io.StringIO()
+        file.isatty = lambda: True  # type: ignore[method-assign]
+        monkeypatch.setattr("sys.stdout", file)
+        monkeypatch.setattr(
+            console, "out", lambda: Console(file=file, width=columns, highlight=False, color_system=None)
+        )
+        return file
+
+    return of
+
+
+def run(**changes: Any) -> dict[str, Any]:
+    """Return a run in the public JSON shape."""
+    rows = dict.fromkeys(("read", "added", "rejected", "dropped", "superseded", "loaded", "unchanged"), 0)
+    return {
+        "run": "afjmvec595",
+        "pipeline": "claims",
+        "client": "lakeside",
+        "state": "failed",
+        "seconds": 12.25,
+        "rows": {**rows, "read": 1_500_000, "loaded": 1_499_000, "rejected": 1_000},
+        "partitions": {"total": 24, "done": 11, "failed": 1, "blocked": 0},
+        "failures": [],
+        "warnings": [],
+        "error": None,
+        **changes,
+    }
+
+
+def lines(file: io.StringIO) -> list[str]:
+    """Return what was printed, without blanks at the ends."""
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_a_run_stands_in_one_line_of_its_terminal(terminal: Callable[[int], io.StringIO], columns: int) -> None:
+    """What can be spared is left out; ids and numbers are never cut."""
+    file = terminal(columns)
+    console.results([run()])
+    head, line = lines(file)
+    assert len(line) <= columns
+    assert "afjmvec595" in line
+    assert "1,500,000" in line
+    assert ("rows/s" in head) == (columns >= 100)
+
+
+def test_kinds_of_rows_that_never_occur_take_no_place(terminal: Callable[[int], io.StringIO]) -> None:
+    """Dropped, added and superseded are shown where there are some."""
+    file = terminal(120)
+    console.results([run()])
+    assert "dropped" not in lines(file)[0]
+    file = terminal(120)
+    console.results([run(rows={**run()["rows"], "dropped": 3})])
+    assert "dropped" in lines(file)[0]
+
+
+def test_a_failure_is_what_and_where_and_then_the_cure(terminal: Callable[[int], io.StringIO]) -> None:
+    """Two lines, the file named once."""
+    error = "inbox/a.csv: no column id\n  rename it"
+    file = terminal(120)
+    console.notes(run(failures=[{"partition": 2, "file": "inbox/a.csv", "stage": "transform", "error": error}]))
+    assert lines(file) == ["lakeside/claims: partition 2, transform: inbox/a.csv: no column id", "  rename it"]
+
+
+def test_an_error_that_is_a_partitions_is_told_once(terminal: Callable[[int], io.StringIO]) -> None:
+    """A run of one partition has the same error."""
+    failure = {"partition": 1, "file": "inbox/a.csv", "stage": "load", "error": "the table is read-only"}
+    file = terminal(120)
+    console.notes(run(failures=[failure], error="the table is read-only", warnings=["inbox/b.csv is still growing"]))
+    assert lines(file) == [
+        "lakeside/claims: partition 1, load of inbox/a.csv: the table is read-only",
+        "lakeside/claims: inbox/b.csv is still growing",
+    ]
+
+
+def test_what_looks_like_markup_is_text(terminal: Callable[[int], io.StringIO]) -> None:
+    """Names of columns may have brackets."""
+    file = terminal(80)
+    console.table(["column"], [["[red]"], ["a[0]"]])
+    assert lines(file)[1:] == ["[red]", "a[0]"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, None), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 d")],
+)
+def test_spans_are_told_in_the_largest_unit_that_fits(seconds: float | None, text: str | None) -> None:
+    """Roughly, as for the age of a success."""
+    assert console.span(seconds) == text
+
+
+def test_one_is_not_many() -> None:
+    """Numbers agree with their nouns."""
+    assert [console.plural(1, "row"), console.plural(2_000, "row")] == ["1 row", "2,000 rows"]
+
+
+def test_status_tells_what_is_due_and_late_where_something_is_scheduled(
+    terminal: Callable[[int], io.StringIO],
+) -> None:
+    """Due is told by the clock of the client's zone."""
+    line = {
+        "client": "acme", "pipeline": "claims", "state": "failed", "last_success": None, "age": None,
+        "rows": None, "run": "afjmvec595", "due": None, "late": None,
+    }  # fmt: skip
+    file = terminal(120)
+    console.status([line])
+    assert "due" not in lines(file)[0]
+    file = terminal(80)
+    console.status([{**line, "due": "2026-01-09T02:00:00-06:00", "late": 93_600.0}])
+    assert "2026-01-09 02:00 -0600" in lines(file)[1]
+    assert "26 h" in lines(file)[1]
+    assert all(len(each) <= 80 for each in lines(file))
