@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
-from etl.config.models import FunctionExtract, SqlExtract
+from etl import sources
 from etl.config.pipeline import Config, Pipeline
-from etl.config.values import parameters
 from etl.context import MOMENTS, Context
 from etl.errors import ConfigError, EtlError
 from etl.load import Move, cursors
@@ -97,9 +96,9 @@ def stage_context(stage: str, run: str, number: int, record: dict[str, str]) -> 
     span = _span(staging, pipeline, plan, context, full_refresh, settle=stage == "extract")
     if span.since is not None:
         context = replace(context, since=read(back(span.since, pipeline.extract.overlap)))
-    asks = pipeline.transform if stage == "transform" else isinstance(pipeline.extract, FunctionExtract)
+    asks = pipeline.transform if stage == "transform" else pipeline.extract.FACTS.own_code
     if pipeline.lookups and asks and stage in ("extract", "transform"):
-        context = replace(context, lookups=lookups_of(pipeline, context))
+        context = replace(context, lookups=lookups_of(pipeline, context, sources.read_all))
     submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
     return StageContext(
         run,
@@ -154,11 +153,7 @@ def _span(
         return Span()
     if found is None or found["column"] != extract.cursor:
         stands = None if full_refresh else cursors.read(pipeline)
-        until = None
-        if isinstance(extract, SqlExtract) and (len(plan.partitions) > 1 or "until" in parameters(extract.query)):
-            from etl.sources.sql import latest
-
-            until = latest(pipeline, extract)
+        until = sources.latest(pipeline, len(plan.partitions))
         settled = {"column": extract.cursor, "since": stands and stands.cursor, "until": until}
         staging.write_bytes("since.json", json.dumps(settled).encode(), exclusive=found is None)
         found = staging.read_json("since.json") or settled

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
-from etl.config.models import CsvExtract
 from etl.config.pipeline import Config, Pipeline, resolve
 from etl.context import MOMENTS
 from etl.errors import BadSource, EtlError, SourceMissing
@@ -46,7 +45,7 @@ def reread(
         for partition in planned.partitions
         if not _is_final(staging, partition) and not any(staging.marker(stage, partition.number) for stage in further)
     }
-    if not stuck or not isinstance(pipeline.extract, CsvExtract):
+    if not stuck or not pipeline.extract.FACTS.files:
         return planned, set()
     try:
         now = plan(pipeline, start=moments[0], end=moments[1], today=moments[2])

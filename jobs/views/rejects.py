@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-from etl.config.models import CsvExtract
+from etl.config.kinds import source
 from etl.config.pipeline import resolve
 from etl.errors import ConfigError, StagingFailed
 from etl.partition import Plan
@@ -107,7 +107,7 @@ def load(session: Session, run: str, file: Path) -> str:
     content = _without_reasons(file).encode()
     name = f"mended-{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
     staging.write_bytes(name, content)
-    extract = CsvExtract(type="csv", path=glob.escape(staging.path(name)), settle=0)
+    extract = source({"type": "csv", "path": glob.escape(staging.path(name)), "settle": 0})
     # The mended rows are few: replacing a client's table by them would empty it.
     mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
     given = (*pipeline.given, "extract", "load")
