@@ -13,6 +13,7 @@ from etl.config.values import Rate, Seconds, suggest
 
 KINDS = {
     "csv": "etl.sources.formats.csv",
+    "ndjson": "etl.sources.formats.ndjson",
     "function": "etl.sources.function",
     "sql": "etl.sources.sql",
 }

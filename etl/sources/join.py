@@ -49,6 +49,15 @@ def widened(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         yield from _sized((Chunk(rows, next(tables)) for rows in tables), schema)
 
 
+def spelled(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return values as text; a whole float like the whole number that it is."""
+    if not pa.types.is_floating(column.type):
+        return as_text(column)
+    whole = pc.and_(pc.equal(pc.floor(column), column), pc.less_equal(pc.abs(column), float(_EXACT)))
+    numbers = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
+    return pc.if_else(whole, as_text(numbers), as_text(column))
+
+
 def _kind(column: pa.ChunkedArray) -> pa.DataType:
     if not pa.types.is_int64(column.type):
         return column.type
@@ -103,5 +112,5 @@ def _in(schema: pa.Schema, rows: pa.Table) -> pa.Table:
         if column is None or pa.types.is_null(column.type):
             made.append(pa.nulls(rows.num_rows, field.type))
         else:
-            made.append(as_text(column) if pa.types.is_string(field.type) else column.cast(field.type))
+            made.append(spelled(column) if pa.types.is_string(field.type) else column.cast(field.type))
     return pa.table(made, schema=schema)

@@ -196,7 +196,8 @@ class Transformer:
         return newest is not None and newest not in rows.column_names
 
     def _warnings(self, names: dict[str, str], file: str, rows: pa.Table) -> list[str]:
-        told = [f"{file} has no column {name}: loaded as empty" for name in missing(names, self._pipeline.columns)]
+        absent = missing(names, self._pipeline.columns) if names else []
+        told = [f"{file} has no column {name}: loaded as empty" for name in absent]
         newest = self._pipeline.load.newest
         if newest not in self._pipeline.columns and newest in rows.column_names and pa.types.is_null(rows[newest].type):
             told.append(f"{file} has no column {newest}, which says what is newest: its rows count as the oldest")

@@ -134,6 +134,9 @@ def _without_reasons(file: Path) -> str:
         rows = csv.reader(source, delimiter=delimiter)
         names = next(rows, [])
         kept = [index for index, name in enumerate(names) if name not in REASONS]
+        if not kept:
+            cure = "mend the lines where they came from, and run the pipeline again"
+            raise ConfigError(f"{file} has no column of the source: no row of it could be read", cure)
         text = io.StringIO()
         csv.writer(text).writerows(
             [*(row[index] for index in kept if index < len(row)), *row[len(names) :]] for row in [names, *rows]
