@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 if TYPE_CHECKING:
+    from etl.config.pipeline import Config
     from jobs.session import Session
 
 
@@ -21,19 +22,26 @@ class Shared:
         self.document: TextIO | None = None
 
     def forget(self) -> None:
-        """Begin anew, as for another command line in the same process."""
+        """Forget what was given, as for another command line in the same process."""
         if self.document is not None and sys.stdout is sys.stderr:
             sys.stdout = self.document
         self.__init__()  # type: ignore[misc]
 
-    def take(self, config: str | None, redis: str | None, json: bool) -> None:
-        """Keep what was given; what stands after the command's name wins."""
+    def update(self, config: str | None, redis: str | None, json: bool) -> None:
+        """Keep what was given; what comes after the command's name wins."""
         self.config = config or self.config
         self.redis = redis or self.redis
         if json and not self.json:
             self.json = True
             # What the user's functions print is no part of the document.
             self.document, sys.stdout = sys.stdout, sys.stderr
+
+    def configuration(self) -> "Config":
+        """Return the configuration that the command is about."""
+        from jobs import settings
+
+        settings.use(self.config)
+        return settings.config()
 
     def session(self, **options: Any) -> "Session":
         """Open the broker, with workers where it is ours."""
@@ -61,7 +69,7 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that every command has."""
 
     def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        shared.take(**{"config": None, "redis": None, "json": False, str(param.name): value})
+        shared.update(**{"config": None, "redis": None, "json": False, str(param.name): value})
 
     options = (
         click.option(
@@ -87,11 +95,3 @@ def working(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in options:
         command = option(command)
     return command
-
-
-def pairs(params: tuple[str, ...]) -> dict[str, str]:
-    """Return `K=V` options as a dictionary."""
-    found = dict(param.partition("=")[::2] for param in params if "=" in param)
-    if len(found) != len(params):
-        raise click.UsageError("--param takes NAME=VALUE, each name once")
-    return found

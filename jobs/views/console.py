@@ -1,4 +1,4 @@
-"""What people see in a terminal: tables, and what is told of runs."""
+"""What people see in a terminal: tables, and reports of runs."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ def out() -> Console:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, spare: Sequence[str] = ()
 ) -> None:
-    """Print rows under column heads; numbers stand right.
+    """Print rows under column heads; numbers are at the right.
 
     Args:
         spare: Columns that are left out, one after the other, where the terminal is too narrow for all.
@@ -36,6 +36,11 @@ def table(
     if title:
         print(title)
     console.print(shown)
+
+
+def records(columns: Sequence[str], found: Iterable[Mapping[str, Any]], *, title: str | None = None) -> None:
+    """Print dictionaries under the keys of theirs that are columns; what one doesn't have is left blank."""
+    table(columns, [[line.get(name) for name in columns] for line in found], title=title)
 
 
 def _table(columns: Sequence[str], body: Sequence[Sequence[object]], left: Sequence[str]) -> Table:
@@ -115,7 +120,7 @@ def pace(run: Mapping[str, Any]) -> int | None:
 def status(lines: Sequence[Mapping[str, Any]]) -> None:
     """Print each client's pipelines: the last run, how old the last success is, what is due and what is late."""
     scheduled = ["due", "late"] if any(line.get("due") or line.get("late") for line in lines) else []
-    told = {
+    shown = {
         "last success": lambda line: moment(line["last_success"]),
         "age": lambda line: span(line["age"]),
         "due": lambda line: _clock(line["due"]),
@@ -124,7 +129,7 @@ def status(lines: Sequence[Mapping[str, Any]]) -> None:
     columns = ("client", "pipeline", "state", "last success", "age", *scheduled, "rows", "run")
     table(
         columns,
-        [[told[name](line) if name in told else line[name] for name in columns] for line in lines],
+        [[shown[name](line) if name in shown else line[name] for name in columns] for line in lines],
         spare=("run", "rows", "last success"),
     )
 
@@ -142,23 +147,23 @@ def moment(text: str | None) -> str | None:
 def show(run: Mapping[str, Any]) -> None:
     """Print one run with its partitions' stages."""
     results([run])
-    rows = ", ".join(f"{kind} {count:,}" for kind, count in run["rows"].items())
-    print(f"rows: {rows}")
-    print("partitions: " + ", ".join(f"{kind} {count:,}" for kind, count in run["partitions"].items()))
+    print(f"rows: {counts(run['rows'])}")
+    print(f"partitions: {counts(run['partitions'])}")
     columns = ("partition", "stage", "state", "seconds", "counts")
-    lines = [[*(line[name] for name in columns[:-1]), _counts(line["counts"])] for line in run["stages"][:150]]
+    lines = [[*(line[name] for name in columns[:-1]), counts(line["counts"])] for line in run["stages"][:150]]
     table(columns, lines, title="\nstages")
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{kind} {count:,}" for kind, count in counts.items())
+def counts(by_kind: Mapping[str, int]) -> str:
+    """Return numbers by kind in a line: `read 1,000, rejected 20`."""
+    return ", ".join(f"{kind} {count:,}" for kind, count in by_kind.items())
 
 
 def notes(run: Mapping[str, Any]) -> None:
     """Print why a run failed, by partition, and its warnings."""
     name = f"{run['client']}/{run['pipeline']}"
-    said = {failure["error"] for failure in run["failures"]}
-    if run["error"] and run["error"] not in said:
+    errors = {failure["error"] for failure in run["failures"]}
+    if run["error"] and run["error"] not in errors:
         _note("red", name, run["error"])
     for failure in run["failures"][:10]:
         where = f"partition {failure['partition']}, {failure['stage']}"
