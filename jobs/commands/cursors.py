@@ -73,7 +73,7 @@ def _print(pipeline: str, client: str) -> None:
         "updated_at": there.updated_at.isoformat() if there else None,
         "run": (there.run or None) if there else None,
     }
-    text = f"stands at {found['value']}" if there else "is not set: the next run reads everything"
+    text = f"is at {found['value']}" if there else "is not set: the next run reads everything"
     by = f" (run {found['run']}, {found['updated_at']})" if found["run"] else ""
     shared.print(found, lambda: click.echo(f"{client}/{pipeline}: cursor {found['column']} {text}{by}"))
 

@@ -47,13 +47,13 @@ def examine(config: str | None, redis: str | None) -> list[Finding]:
 
 
 def fix(config: str | None, redis: str | None) -> list[Finding]:
-    """Make the pass and the sweep once, at once, as workers do every few seconds and every hour.
+    """Run maintenance and cleanup at once, as workers do every few seconds and every hour.
 
     Args:
         config, redis: See `examine`.
 
     Returns:
-        Findings that say what was mended, and what could not be.
+        Findings that say what was fixed, and what could not be.
     """
     from jobs.process import cleanup
     from jobs.process.maintenance import maintain
@@ -64,7 +64,7 @@ def fix(config: str | None, redis: str | None) -> list[Finding]:
         found = broker.connect(url, settings.path().parent, start=False)
     except EtlError as exc:
         if url:
-            return [_error("pass", exc)]
+            return [_error("maintenance", exc)]
         found = None  # no Redis runs here, so nothing is active
     findings = []
     try:
@@ -72,26 +72,26 @@ def fix(config: str | None, redis: str | None) -> list[Finding]:
             keys = found.connection.smembers("rq:queues")
             names = [key.decode().removeprefix("rq:queue:") for key in keys]  # type: ignore[union-attr]
             found.connection.delete("etl:sweep")  # look for what is in no list, too, however lately that was done
-            mended = maintain(found.connection, names)
+            fixed = maintain(found.connection, names)
             counts = {
-                "jobs taken back from lost workers": len(mended.lost),
-                "due retries released": mended.due,
-                "jobs released that nothing else had queued": mended.released,
-                "runs closed that nothing would have ended": len(mended.closed),
+                "jobs rescued from lost workers": len(fixed.lost),
+                "due retries enqueued": fixed.due,
+                "jobs enqueued that nothing else had enqueued": fixed.released,
+                "runs closed that nothing would have ended": len(fixed.closed),
             }
-            findings.append(_fine("pass", _counted(counts)))
-        swept = cleanup.clean(found.connection if found is not None else None, settings.config())
+            findings.append(_fine("maintenance", _counted(counts)))
+        cleaned = cleanup.clean(found.connection if found is not None else None, settings.config())
         counts = {
-            "folders removed from staging": swept.folders,
-            "shadow tables dropped": swept.shadows,
-            "runs told to their targets": swept.remembered,
+            "folders removed from staging": cleaned.folders,
+            "shadow tables dropped": cleaned.shadows,
+            "runs recorded in their targets": cleaned.remembered,
         }
-        findings.append(_fine("sweep", _counted(counts)))
-        findings += [_warning("sweep", trouble, "mend it and try again") for trouble in swept.troubles]
+        findings.append(_fine("cleanup", _counted(counts)))
+        findings += [_warning("cleanup", trouble, "fix it and try again") for trouble in cleaned.troubles]
     except EtlError as exc:
-        findings.append(_error("sweep", exc))
+        findings.append(_error("cleanup", exc))
     except RedisError as exc:
-        findings.append(_refused("pass", "Redis", exc))
+        findings.append(_refused("maintenance", "Redis", exc))
     finally:
         if found is not None:
             found.close()
@@ -99,7 +99,7 @@ def fix(config: str | None, redis: str | None) -> list[Finding]:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing to mend"
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing to fix"
 
 
 def exit_code(found: Sequence[Finding]) -> int:
@@ -114,10 +114,10 @@ def show(found: Sequence[Finding]) -> None:
     console = out()
     for finding in found:
         mark = "[green]ok[/]  " if finding["ok"] else "[red]FAIL[/]" if finding["exit"] else "[yellow]warn[/]"
-        console.print(f"{mark}  {finding['check']:<9} ", end="")
+        console.print(f"{mark}  {finding['check']:<11} ", end="")
         console.print(finding["what"], markup=False, soft_wrap=True)
         if finding["cure"]:
-            console.print(f"{'':16}{finding['cure']}", markup=False, soft_wrap=True, style="dim")
+            console.print(f"{'':18}{finding['cure']}", markup=False, soft_wrap=True, style="dim")
 
 
 def _fine(check: str, what: str) -> Finding:
