@@ -84,21 +84,22 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
             yield from _nodes(child)
 
 
+def reached(graph: Graph, start: str) -> frozenset[str]:
+    """Return what a module imports, directly or through others."""
+    found: set[str] = set()
+    ahead = list(graph[start])
+    while ahead:
+        name = ahead.pop()
+        if name not in found:
+            found.add(name)
+            ahead += graph[name]
+    return frozenset(found)
+
+
 def circles(graph: Graph) -> list[list[str]]:
     """Return the groups of modules that import each other, directly or through others."""
-
-    @cache
-    def reached(start: str) -> frozenset[str]:
-        found: set[str] = set()
-        ahead = list(graph[start])
-        while ahead:
-            name = ahead.pop()
-            if name not in found:
-                found.add(name)
-                ahead += graph[name]
-        return frozenset(found)
-
-    groups = {frozenset(other for other in reached(name) if name in reached(other)) for name in graph}
+    below = {name: reached(graph, name) for name in graph}
+    groups = {frozenset(other for other in below[name] if name in below[other]) for name in graph}
     return sorted(sorted(group) for group in groups if group)
 
 
@@ -109,15 +110,17 @@ def longest_chain(graph: Graph, package: str) -> list[str]:
     }
 
     @cache
-    def below(group: frozenset[str]) -> tuple[str, ...]:
+    def below(group: frozenset[str]) -> list[str]:
         ahead = {group_of[name] for member in group for name in graph[member]} - {group}
-        chains = [below(other) for other in ahead if is_ours(next(iter(other)))]
-        return (*sorted(group), *max(chains, key=lambda chain: len(chain), default=()))
+        return [*sorted(group), *longest(below(other) for other in ahead if is_ours(next(iter(other))))]
 
     def is_ours(name: str) -> bool:
         return name == package or name.startswith(f"{package}.")
 
-    return list(max((below(group_of[name]) for name in sorted(graph) if is_ours(name)), key=len))
+    def longest(chains: Iterable[list[str]]) -> list[str]:
+        return max(chains, key=lambda chain: len(chain), default=[])
+
+    return longest(below(group_of[name]) for name in sorted(graph) if is_ours(name))
 
 
 def folders(root: Path) -> Counter[str]:
