@@ -76,12 +76,14 @@ def _imported(path: Path, known: Iterable[str]) -> set[str]:
     return names & set(known)
 
 
-def _nodes(node: ast.AST) -> Iterator[ast.AST]:
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
     """Yield a tree's nodes but for those under `if TYPE_CHECKING`."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
-            yield from _nodes(child)
+    ahead = [tree]
+    while ahead:
+        node = ahead.pop()
+        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+            yield node
+            ahead += ast.iter_child_nodes(node)
 
 
 def reached(graph: Graph, start: str) -> frozenset[str]:
