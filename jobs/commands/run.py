@@ -30,9 +30,6 @@ def run(
     clients: tuple[str, ...],
     all_clients: bool,
     params: tuple[str, ...],
-    wait: bool,
-    inline: bool,
-    workers: int | None,
     full_refresh: bool,
     max_rejects: str | None,
     queue: bool,
@@ -47,7 +44,7 @@ def run(
         raise click.UsageError("give --client NAME or --all-clients")
     given = parameters(params)
     pairs = client_pipelines(shared.configuration(), pipelines, clients, given)
-    with closing(shared.session(inline=inline, workers=workers)) as session:
+    with closing(shared.session()) as session:
         config, ids, code = session.config, [], 0
         if session.is_ours:  # elsewhere the functions' modules need be where workers are, and nowhere else
             check_functions(config, {pipeline for _, pipeline in pairs})
@@ -58,7 +55,7 @@ def run(
             except AlreadyRunning as exc:  # it holds up no other
                 click.echo(f"rq-etl: {exc}", err=True)
                 code = 1
-        if wait or inline or workers is not None or session.is_ours:
+        if shared.waits(session):
             code = max(code, await_runs(session, ids))
         else:
             found = snapshot(session.connection, ids)
@@ -98,9 +95,6 @@ def backfill(
     params: tuple[str, ...],
     reprocess: bool,
     dry_run: bool,
-    wait: bool,
-    inline: bool,
-    workers: int | None,
 ) -> None:
     """Run a pipeline for windows of the past, one run each, skipping those that are loaded."""
     from jobs.run import backfill
@@ -109,7 +103,7 @@ def backfill(
 
     resolved = backfill.of(shared.configuration(), pipeline, client, parameters(params))
     windows = backfill.windows(start, end, every, resolved.timezone)
-    with closing(shared.session(inline=inline, workers=0 if dry_run else workers)) as session:
+    with closing(shared.session(workers=0 if dry_run else None)) as session:
         windows = backfill.examine(windows, resolved, history.recent(session, client=client))
         lines = [
             {
@@ -128,7 +122,7 @@ def backfill(
             session.config, session.connection, resolved, windows, parallel=parallel, reprocess=reprocess
         )
         code = 0
-        if wait or inline or workers is not None or session.is_ours:
+        if shared.waits(session):
             code = await_runs(session, ids)
         else:
             text = f"{console.plural(len(ids), 'run')} submitted, "

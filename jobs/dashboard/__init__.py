@@ -14,11 +14,10 @@ from werkzeug.exceptions import Conflict, HTTPException, NotFound, SecurityError
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from etl.errors import ConfigError, EtlError
-from etl.staging import STAGES
 from jobs import settings
 from jobs.dashboard import guard, rqpages
 from jobs.store import redis_errors, runs
-from jobs.store.run_json import StageRecord
+from jobs.views import details
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -59,9 +58,9 @@ def create_app(connection: Redis, *, password: str) -> Flask:
         found = runs.snapshot(connection, [run])
         if not found:
             abort(404, f"No run {run} is known to Redis.")
-        records = sorted(runs.stage_records(connection, run).items(), key=_order)
         active = found[0]["state"] not in runs.ENDED
-        return render_template("run.html", run=found[0], stages=records, refresh=REFRESH if active else None)
+        stages = details.stages(connection, run)
+        return render_template("run.html", run=found[0], stages=stages, refresh=REFRESH if active else None)
 
     rqpages.mount(app, connection)
     app.register_error_handler(HTTPException, _trouble)
@@ -127,11 +126,6 @@ def _away(exc: Exception) -> Any:
     if isinstance(exc, redis_errors.FULL):
         what, why = redis_errors.full(exc).what, f"{redis_errors.full(exc).cure}."
     return render_template("trouble.html", what=what, why=why, refresh=REFRESH), 503
-
-
-def _order(item: tuple[tuple[int, str], StageRecord]) -> tuple[int, int]:
-    (partition, stage), _ = item
-    return partition or sys.maxsize, STAGES.index(stage) if stage in STAGES else len(STAGES)
 
 
 def _count(value: int | None) -> str:

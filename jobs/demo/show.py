@@ -60,12 +60,8 @@ def show(outcome: Mapping[str, Any]) -> None:
     folder, found, reasons = outcome["folder"], outcome["runs"], outcome["rejects"]
     kinds = ["read", "rejected", *console.kinds_of(found, "dropped", "superseded"), "loaded"]
     kinds += console.kinds_of(found, "unchanged")
-    lines = [
-        [run["client"], run["state"], *(run["rows"][kind] for kind in kinds), run["seconds"], console.pace(run)]
-        for run in found
-    ]
     print()
-    console.table(("client", "state", *kinds, "seconds", "rows/s"), lines)
+    console.records(("client", "state", *kinds, "seconds", "rows/s"), console.with_rows(found))
     print()
     clients = [run["client"] for run in found]
     console.table(("rejected because", *clients), _why(clients, reasons))

@@ -38,9 +38,9 @@ def table(
     console.print(shown)
 
 
-def records(columns: Sequence[str], found: Iterable[Mapping[str, Any]], *, title: str | None = None) -> None:
-    """Print dictionaries under the keys of theirs that are columns; what one doesn't have is left blank."""
-    table(columns, [[line.get(name) for name in columns] for line in found], title=title)
+def records(columns: Sequence[str], found: Iterable[Mapping[str, Any]], **options: Any) -> None:
+    """Print dictionaries under those of their keys that are columns; see `table` for the options."""
+    table(columns, [[line.get(name) for name in columns] for line in found], **options)
 
 
 def _table(columns: Sequence[str], body: Sequence[Sequence[object]], left: Sequence[str]) -> Table:
@@ -84,26 +84,19 @@ def cell(value: object) -> str:
 def results(found: Sequence[Mapping[str, Any]]) -> None:
     """Print one line a run: rows by kind, seconds, rows a second; then what failed and what was noticed."""
     kinds = ["read", "rejected", *kinds_of(found, "dropped", "added", "superseded"), "loaded", "unchanged"]
-    table(
-        ("client", "pipeline", "state", *kinds, "seconds", "rows/s", "run"),
-        [
-            (
-                run["client"],
-                run["pipeline"],
-                run["state"],
-                *(run["rows"][kind] for kind in kinds),
-                run["seconds"],
-                pace(run),
-                run["run"],
-            )
-            for run in found
-        ],
-        spare=("rows/s", "seconds", "pipeline")
-        if len({run["pipeline"] for run in found}) == 1
-        else ("rows/s", "seconds"),
-    )
+    columns = ("client", "pipeline", "state", *kinds, "seconds", "rows/s", "run")
+    has_one = len({run["pipeline"] for run in found}) == 1
+    records(columns, with_rows(found), spare=("rows/s", "seconds", *(["pipeline"] if has_one else [])))
     for run in found:
         notes(run)
+
+
+def with_rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return runs with their rows by kind, and rows read in a second, beside their other fields."""
+    return [
+        {**run, **run["rows"], "rows/s": int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None}
+        for run in found
+    ]
 
 
 def kinds_of(found: Iterable[Mapping[str, Any]], *kinds: str) -> list[str]:
@@ -112,26 +105,21 @@ def kinds_of(found: Iterable[Mapping[str, Any]], *kinds: str) -> list[str]:
     return [kind for kind in kinds if any(run["rows"].get(kind) for run in found)]
 
 
-def pace(run: Mapping[str, Any]) -> int | None:
-    """Return how many rows a run read in a second."""
-    return int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None
-
-
 def status(lines: Sequence[Mapping[str, Any]]) -> None:
     """Print each client's pipelines: the last run, how old the last success is, what is due and what is late."""
     scheduled = ["due", "late"] if any(line.get("due") or line.get("late") for line in lines) else []
-    shown = {
-        "last success": lambda line: moment(line["last_success"]),
-        "age": lambda line: span(line["age"]),
-        "due": lambda line: _clock(line["due"]),
-        "late": lambda line: span(line["late"]),
-    }
     columns = ("client", "pipeline", "state", "last success", "age", *scheduled, "rows", "run")
-    table(
-        columns,
-        [[shown[name](line) if name in shown else line[name] for name in columns] for line in lines],
-        spare=("run", "rows", "last success"),
-    )
+    shown = [
+        {
+            **line,
+            "last success": moment(line["last_success"]),
+            "age": span(line["age"]),
+            "due": _clock(line["due"]),
+            "late": span(line["late"]),
+        }
+        for line in lines
+    ]
+    records(columns, shown, spare=("run", "rows", "last success"))
 
 
 def _clock(text: str | None) -> str | None:
@@ -149,9 +137,8 @@ def show(run: Mapping[str, Any]) -> None:
     results([run])
     print(f"rows: {counts(run['rows'])}")
     print(f"partitions: {counts(run['partitions'])}")
-    columns = ("partition", "stage", "state", "seconds", "counts")
-    lines = [[*(line[name] for name in columns[:-1]), counts(line["counts"])] for line in run["stages"][:150]]
-    table(columns, lines, title="\nstages")
+    lines = [{**line, "counts": counts(line["counts"])} for line in run["stages"][:150]]
+    records(("partition", "stage", "state", "seconds", "counts"), lines, title="\nstages")
 
 
 def counts(by_kind: Mapping[str, int]) -> str:
@@ -185,14 +172,20 @@ def clients(found: Sequence[Mapping[str, Any]], fairness: float | None) -> None:
     """Print a line a client, the busiest first, and how fairly workers were shared over the last hour."""
     heads = ("client", "state", "limit", "waiting", "running", "held", "last run", "wait", "a job takes", "share")
     busy = sorted(found, key=lambda line: (-line["running"], -line["waiting"], -line["held"], line["client"]))
-    lines = []
-    for line in busy:
-        wait, takes = (
-            f"{line[key]:.2f} s" if line[key] is not None else None for key in ("wait_seconds", "service_seconds")
-        )
-        share = f"{line['share']:.1%}" if line["share"] is not None else None
-        counts = [line[key] for key in ("client", "state", "limit", "waiting", "running", "held", "last_state")]
-        lines.append([*counts, wait, takes, share])
-    table(heads, lines)
+    lines = [
+        {
+            **line,
+            "last run": line["last_state"],
+            "wait": _with_unit(line["wait_seconds"], "{:.2f} s"),
+            "a job takes": _with_unit(line["service_seconds"], "{:.2f} s"),
+            "share": _with_unit(line["share"], "{:.1%}"),
+        }
+        for line in busy
+    ]
+    records(heads, lines)
     if fairness is not None:
         out().print(f"worker time was shared with a fairness of {fairness:.2f} over the last hour (1 is even)")
+
+
+def _with_unit(value: float | None, text: str) -> str | None:
+    return None if value is None else text.format(value)

@@ -3,6 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from redis import Redis
+
 from etl.staging import STAGES
 from jobs.store import runs
 from jobs.views import console, history, rejects
@@ -21,12 +23,15 @@ def run_with_stages(session: "Session", text: str) -> dict[str, Any]:
         UnknownName: No run, or several, are meant.
     """
     found = history.find(session, text)
-    records = runs.stage_records(session.connection, found["run"])
-    ordered = sorted(records, key=lambda key: (key[0] or math.inf, (*STAGES, "finish").index(key[1])))
-    found["stages"] = [
-        {"partition": number, "stage": stage, **records[number, stage].__dict__} for number, stage in ordered
-    ]
+    found["stages"] = stages(session.connection, found["run"])
     return found
+
+
+def stages(connection: Redis, run: str) -> list[dict[str, Any]]:
+    """Return the records of a run's stages, by partition and in the order they run in; `finish` has no partition."""
+    records = runs.stage_records(connection, run)
+    ordered = sorted(records, key=lambda key: (key[0] or math.inf, (*STAGES, "finish").index(key[1])))
+    return [{"partition": number, "stage": stage, **records[number, stage].__dict__} for number, stage in ordered]
 
 
 def logs(session: "Session", text: str) -> list[dict[str, Any]]:
