@@ -11,7 +11,6 @@ import argparse
 import ast
 import inspect
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -309,5 +308,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[0] = os.environ.get("PYTHONPATH", sys.path[0])
     main()

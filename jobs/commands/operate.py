@@ -42,7 +42,7 @@ def workers() -> None:
     columns = ("name", "host", "pid", "state", "job", "jobs_done", "heartbeat_age")
     # A process has a number, not an amount.
     lines = [{key: str(value) if isinstance(value, int) else value for key, value in line.items()} for line in found]
-    shared.print(found, lambda: console.records(columns, lines))
+    shared.print(found, lambda: console.table(columns, lines))
 
 
 @click.group(invoke_without_command=True)
@@ -120,7 +120,7 @@ def sync() -> None:
     session = shared.session(workers=0)
     found = schedules.sync(session.config, session.connection)
     columns = ("action", "client", "pipeline", "cron", "timezone", "catchup")
-    shared.print(found, lambda: console.records(columns, found))
+    shared.print(found, lambda: console.table(columns, found))
 
 
 @schedule.command("list")
@@ -134,7 +134,7 @@ def list_() -> None:
     found = schedules.listing(session.config, session.connection)
     columns = ("client", "pipeline", "cron", "timezone", "catchup", "synced", "next")
     lines = [{**line, "next": "\n".join(line["next"])} for line in found]
-    shared.print(found, lambda: console.records(columns, lines))
+    shared.print(found, lambda: console.table(columns, lines))
 
 
 @click.command()

@@ -116,7 +116,7 @@ def backfill(
             for window in windows
         ]
         if dry_run:
-            shared.print(lines, lambda: console.records(("start", "end", "action", "state", "run"), lines))
+            shared.print(lines, lambda: console.table(("start", "end", "action", "state", "run"), lines))
             return
         ids = backfill.submit(
             session.config, session.connection, resolved, windows, parallel=parallel, reprocess=reprocess
@@ -198,10 +198,10 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
         elif rows:
             keys = ("file", "row", "column", "value", "reason")
             found = [{key: entry[key] for key in keys} for entry in rejects.listed(session, id)]
-            shared.print(found, lambda: console.records(keys, found))
+            shared.print(found, lambda: console.table(keys, found))
         else:
             counts = rejects.counted(session, id)
-            shared.print(counts, lambda: console.records(("file", "column", "reason", "rows"), counts))
+            shared.print(counts, lambda: console.table(("file", "column", "reason", "rows"), counts))
     sys.exit(code)
 
 

@@ -61,7 +61,7 @@ def show(outcome: Mapping[str, Any]) -> None:
     kinds = ["read", "rejected", *console.kinds_of(found, "dropped", "superseded"), "loaded"]
     kinds += console.kinds_of(found, "unchanged")
     print()
-    console.records(("client", "state", *kinds, "seconds", "rows/s"), console.with_rows(found))
+    console.table(("client", "state", *kinds, "seconds", "rows/s"), console.with_rows(found))
     print()
     clients = [run["client"] for run in found]
     console.table(("rejected because", *clients), _why(clients, reasons))
@@ -83,11 +83,11 @@ def show(outcome: Mapping[str, Any]) -> None:
     print("etl.toml says near its end which two lines fix the broken file.")
 
 
-def _why(clients: Sequence[str], reasons: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[object]]:
+def _why(clients: Sequence[str], reasons: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Return a line for each reason, with its rows by client; formats and limits are left out."""
     counts: dict[str, Counter[str]] = {}
     for client in clients:
         for line in reasons[client]:
             counts.setdefault(line["reason"].partition(" (")[0], Counter())[client] += line["rows"]
     ordered = sorted(counts, key=lambda reason: (-sum(counts[reason].values()), reason))
-    return [[reason, *(counts[reason].get(client) for client in clients)] for reason in ordered]
+    return [{"rejected because": reason, **counts[reason]} for reason in ordered]

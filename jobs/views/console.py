@@ -19,40 +19,37 @@ def out() -> Console:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, spare: Sequence[str] = ()
+    columns: Sequence[str],
+    found: Iterable[Mapping[str, Any]],
+    *,
+    title: str | None = None,
+    spare: Sequence[str] = (),
 ) -> None:
-    """Print rows under column heads; numbers are at the right.
+    """Print dictionaries, a line each, under those of their keys that are columns; numbers are at the right.
 
     Args:
         spare: Columns that are left out, one after the other, where the terminal is too narrow for all.
     """
-    console, body = out(), [list(row) for row in rows]
-    left = list(columns)
-    shown = _table(columns, body, left)
+    console, lines, left = out(), list(found), list(columns)
+    shown = _table(left, lines)
     for name in spare:
         if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
             left.remove(name)
-            shown = _table(columns, body, left)
+            shown = _table(left, lines)
     if title:
         print(title)
     console.print(shown)
 
 
-def records(columns: Sequence[str], found: Iterable[Mapping[str, Any]], **options: Any) -> None:
-    """Print dictionaries under those of their keys that are columns; see `table` for the options."""
-    table(columns, [[line.get(name) for name in columns] for line in found], **options)
-
-
-def _table(columns: Sequence[str], body: Sequence[Sequence[object]], left: Sequence[str]) -> Table:
+def _table(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    kept = [columns.index(name) for name in left]
-    for index in kept:
-        values = [row[index] for row in body]
-        numeric = bool(body) and all(isinstance(value, int | float | None) for value in values)
+    for name in columns:
+        values = [line.get(name) for line in lines]
+        numeric = bool(lines) and all(isinstance(value, int | float | None) for value in values)
         narrow = numeric or all(len(str(value)) <= NARROW for value in values)
-        shown.add_column(columns[index], justify="right" if numeric else "left", overflow="fold", no_wrap=narrow)
-    for row in body:
-        shown.add_row(*[cell(row[index]) for index in kept])
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=narrow)
+    for line in lines:
+        shown.add_row(*[cell(line.get(name)) for name in columns])
     return shown
 
 
@@ -86,7 +83,7 @@ def results(found: Sequence[Mapping[str, Any]]) -> None:
     kinds = ["read", "rejected", *kinds_of(found, "dropped", "added", "superseded"), "loaded", "unchanged"]
     columns = ("client", "pipeline", "state", *kinds, "seconds", "rows/s", "run")
     has_one = len({run["pipeline"] for run in found}) == 1
-    records(columns, with_rows(found), spare=("rows/s", "seconds", *(["pipeline"] if has_one else [])))
+    table(columns, with_rows(found), spare=("rows/s", "seconds", *(["pipeline"] if has_one else [])))
     for run in found:
         notes(run)
 
@@ -119,7 +116,7 @@ def status(lines: Sequence[Mapping[str, Any]]) -> None:
         }
         for line in lines
     ]
-    records(columns, shown, spare=("run", "rows", "last success"))
+    table(columns, shown, spare=("run", "rows", "last success"))
 
 
 def _clock(text: str | None) -> str | None:
@@ -138,7 +135,7 @@ def show(run: Mapping[str, Any]) -> None:
     print(f"rows: {counts(run['rows'])}")
     print(f"partitions: {counts(run['partitions'])}")
     lines = [{**line, "counts": counts(line["counts"])} for line in run["stages"][:150]]
-    records(("partition", "stage", "state", "seconds", "counts"), lines, title="\nstages")
+    table(("partition", "stage", "state", "seconds", "counts"), lines, title="\nstages")
 
 
 def counts(by_kind: Mapping[str, int]) -> str:
@@ -182,7 +179,7 @@ def clients(found: Sequence[Mapping[str, Any]], fairness: float | None) -> None:
         }
         for line in busy
     ]
-    records(heads, lines)
+    table(heads, lines)
     if fairness is not None:
         out().print(f"worker time was shared with a fairness of {fairness:.2f} over the last hour (1 is even)")
 

@@ -79,7 +79,7 @@ def plans(pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
 def show_plans(lines: Sequence[dict[str, Any]]) -> None:
     """Print plans of many clients, those that can't be planned first."""
     ordered = sorted(lines, key=lambda line: (line["error"] is None, -line["bytes"]))
-    console.records(("client", "partitions", "lanes", "bytes", "error"), ordered)
+    console.table(("client", "partitions", "lanes", "bytes", "error"), ordered)
     print(
         f"{console.plural(len(lines), 'client')}, {sum(line['bytes'] for line in lines):,} bytes; nothing was enqueued"
     )
@@ -88,7 +88,7 @@ def show_plans(lines: Sequence[dict[str, Any]]) -> None:
 def show(found: dict[str, Any]) -> None:
     """Print a plan for people."""
     partitions = found["partitions"]
-    console.records(("partition", "file", "files", "start", "bytes"), partitions[:50])
+    console.table(("partition", "file", "files", "start", "bytes"), partitions[:50])
     if len(partitions) > 50:
         print(f"… and {len(partitions) - 50} more")
     print(
@@ -100,9 +100,9 @@ def show(found: dict[str, Any]) -> None:
         print(f"warning: {warning}")
     if found.get("rows"):
         rows = [{name: _shown(value) for name, value in row.items()} for row in found["rows"]]
-        console.records(list(rows[0]), rows, title="\nrows as they would be loaded")
+        console.table(list(rows[0]), rows, title="\nrows as they would be loaded")
     if found.get("rejects"):
-        console.records(("file", "row", "column", "value", "reason"), found["rejects"], title="\nrejects")
+        console.table(("file", "row", "column", "value", "reason"), found["rejects"], title="\nrejects")
 
 
 def _shown(value: object) -> str | None:
