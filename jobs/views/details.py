@@ -7,7 +7,7 @@ from redis import Redis
 
 from etl.staging import STAGES
 from jobs.store import runs
-from jobs.views import console, history, rejects
+from jobs.views import console, history
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -46,7 +46,7 @@ def logs(session: "Session", text: str) -> list[dict[str, Any]]:
         said = f"{stage['stage']} {stage['partition'] or ''}".strip()
         result = stage["error"] or console.counts(stage["counts"])
         lines.append({**stage, "text": f"{said}: {stage['state']} in {stage['seconds']} s; {result}"})
-    staging = rejects.staging_of(session, found["run"])
+    staging = history.staging_of(session, found)
     for name in staging.names():
         if name.endswith(".error.txt"):
             content = (staging.read_bytes(name) or b"").decode("utf-8", "replace")

@@ -1,14 +1,15 @@
 """Runs that Redis has forgotten, as the targets remember them; where both know a run, Redis is right."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from etl.config.pipeline import Config, Pair, pairs_of
+from etl.config.pipeline import Config, Pair, pairs_of, resolve
 from etl.config.urls import target_places
 from etl.errors import EtlError, UnknownName
+from etl.staging import Staging
 from jobs.store import runs
 from jobs.store.run_json import ROWS
 
@@ -68,6 +69,11 @@ def find(session: "Session", text: str) -> dict[str, Any]:
     if not found:
         raise unknown
     return found[0]
+
+
+def staging_of(session: "Session", run: Mapping[str, Any]) -> Staging:
+    """Return the staging of a run that is given in the public JSON shape."""
+    return Staging(resolve(session.config, run["pipeline"], run["client"]).staging, run["client"], run["run"])
 
 
 def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: Any) -> Iterator[dict[str, Any]]:
