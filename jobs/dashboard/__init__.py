@@ -63,12 +63,12 @@ def create_app(connection: Redis, *, password: str) -> Flask:
         return render_template("run.html", run=found[0], stages=stages, refresh=REFRESH if active else None)
 
     rqpages.mount(app, connection)
-    app.register_error_handler(HTTPException, _trouble)
-    app.register_error_handler(NoSuchJobError, lambda _: _trouble(NotFound("That job is gone from Redis.")))
-    app.register_error_handler(InvalidJobOperation, lambda _: _trouble(Conflict("That job can't be run again now.")))
-    app.register_error_handler(EtlError, lambda exc: _trouble(Conflict(str(exc))))
+    app.register_error_handler(HTTPException, _error_page)
+    app.register_error_handler(NoSuchJobError, lambda _: _error_page(NotFound("That job is gone from Redis.")))
+    app.register_error_handler(InvalidJobOperation, lambda _: _error_page(Conflict("That job can't be run again now.")))
+    app.register_error_handler(EtlError, lambda exc: _error_page(Conflict(str(exc))))
     for kind in redis_errors.AWAY:
-        app.register_error_handler(kind, _away)
+        app.register_error_handler(kind, _redis_away)
     return app
 
 
@@ -111,21 +111,21 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing: pages ask again every few seconds."""
 
 
-def _trouble(exc: HTTPException) -> Any:
+def _error_page(exc: HTTPException) -> Any:
     if isinstance(exc, SecurityError):  # a foreign host name: there is no page to make under it
         return exc
     if rqpages.wants_json():
         return {"status": "ERROR", "error": exc.description}, exc.code or 500
     response = exc.get_response()
-    response.set_data(render_template("trouble.html", what=exc.name, why=exc.description))
+    response.set_data(render_template("error.html", what=exc.name, why=exc.description))
     return response
 
 
-def _away(exc: Exception) -> Any:
+def _redis_away(exc: Exception) -> Any:
     what, why = "Redis can't be reached", "Start it; this page asks again."
     if isinstance(exc, redis_errors.FULL):
         what, why = redis_errors.full(exc).what, f"{redis_errors.full(exc).cure}."
-    return render_template("trouble.html", what=what, why=why, refresh=REFRESH), 503
+    return render_template("error.html", what=what, why=why, refresh=REFRESH), 503
 
 
 def _count(value: int | None) -> str:

@@ -145,7 +145,7 @@ def requeue_all(queue_name: str) -> dict[str, Any]:
 def mount(app: Flask, connection: Redis) -> None:
     """Serve rq-dashboard's pages under /rq/, over our connection."""
     app.config["ETL_CONNECTION"] = connection
-    app.config["RQ_DASHBOARD_REDIS_URL"] = [place(connection)]
+    app.config["RQ_DASHBOARD_REDIS_URL"] = [address(connection)]
     app.redis_conn = connection  # type: ignore[attr-defined]  # where rq-dashboard keeps it
     app.register_blueprint(web.blueprint, url_prefix="/rq")
     app.view_functions["rq_dashboard.requeue_all"] = requeue_all
@@ -153,7 +153,7 @@ def mount(app: Flask, connection: Redis) -> None:
     app.after_request(_adapt)
 
 
-def place(connection: Redis) -> str:
+def address(connection: Redis) -> str:
     """Return where a Redis is, without user or password."""
     known = connection.connection_pool.connection_kwargs
     if "path" in known:

@@ -18,6 +18,7 @@ from etl.config.pipeline import Config
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
 from jobs.store import redis_errors, runs
+from jobs.views import console
 
 Finding = dict[str, Any]
 
@@ -109,27 +110,25 @@ def exit_code(found: Sequence[Finding]) -> int:
 
 def show(found: Sequence[Finding]) -> None:
     """Print a line for each finding, and beneath it the remedy where one is needed."""
-    from jobs.views.console import out
-
-    console = out()
+    out = console.out()
     for finding in found:
         mark = "[green]ok[/]  " if finding["ok"] else "[red]FAIL[/]" if finding["exit"] else "[yellow]warn[/]"
-        console.print(f"{mark}  {finding['check']:<11} ", end="")
-        console.print(finding["what"], markup=False, soft_wrap=True)
+        out.print(f"{mark}  {finding['check']:<11} ", end="")
+        out.print(finding["what"], markup=False, soft_wrap=True)
         if finding["cure"]:
-            console.print(f"{'':18}{finding['cure']}", markup=False, soft_wrap=True, style="dim")
+            out.print(f"{'':18}{finding['cure']}", markup=False, soft_wrap=True, style="dim")
 
 
 def _fine(check: str, what: str) -> Finding:
     return {"check": check, "ok": True, "what": what, "cure": "", "exit": 0}
 
 
-def _warning(check: str, what: str, cure: str) -> Finding:
-    return {"check": check, "ok": False, "what": what, "cure": cure, "exit": 0}
-
-
 def _failure(check: str, what: str, cure: str, exit: int = 1) -> Finding:
     return {"check": check, "ok": False, "what": what, "cure": cure, "exit": exit}
+
+
+def _warning(check: str, what: str, cure: str) -> Finding:
+    return _failure(check, what, cure, exit=0)
 
 
 def _error(check: str, exc: EtlError) -> Finding:
@@ -155,7 +154,6 @@ def _findings(redis: str | None) -> Iterator[Finding]:
 
 def _config() -> Iterator[Finding]:
     from etl.config.signatures import check_functions
-    from jobs.views.console import plural
 
     try:
         config = settings.config()
@@ -164,7 +162,7 @@ def _config() -> Iterator[Finding]:
             yield _failure("config", mistake, exc.cure, 2)
         return
     counts = {"pipeline": len(config.pipelines), "client": len(config.clients), "target": len(config.targets)}
-    names = ", ".join(plural(number, noun) for noun, number in counts.items())
+    names = ", ".join(console.plural(number, noun) for noun, number in counts.items())
     mistakes = check_functions(config)
     for wrong in mistakes:
         yield _failure("functions", str(wrong), "correct etl.toml or the function", 2)
@@ -175,7 +173,7 @@ def _config() -> Iterator[Finding]:
 def _names() -> Iterator[Finding]:
     """A file of the user's own called `redis.py` is imported in place of the library: workers start beside etl.toml."""
     root = settings.path().parent
-    if root == Path(__file__).resolve().parents[1]:
+    if root == Path(__file__).resolve().parents[2]:
         return
     for name in IMPORTED:
         for own in (root / f"{name}.py", root / name / "__init__.py"):
