@@ -61,14 +61,9 @@ class Shared:
     def print(self, value: Any, human: Callable[[], None]) -> None:
         """Print a value as one JSON document, or for people."""
         if self.json:
-            print_json(value)
+            print(json.dumps(value, indent=2, default=str), file=self.document, flush=True)
         else:
             human()
-
-
-def print_json(value: Any) -> None:
-    """Print a value as one JSON document on stdout."""
-    print(json.dumps(value, indent=2, default=str), file=shared.document, flush=True)
 
 
 shared = Shared()
