@@ -12,7 +12,7 @@ from rq.suspension import resume, suspend
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
 from jobs.process.maintenance import rescue
-from jobs.queue import FairQueue, Line, dequeue
+from jobs.queue import FairQueue, ServedQueues, dequeue
 from jobs.store.limits import pause
 from jobs.store.limits import resume as resume_clients
 
@@ -165,14 +165,14 @@ def test_the_ring_of_turns_holds_queues_that_have_jobs_to_give_and_no_others(con
 
 
 def test_an_idle_look_sees_what_there_is_to_do(connection: Redis) -> None:
-    line = Line(connection, ["mail"])
-    assert not line.stirs()
+    served = ServedQueues(connection, ["mail"])
+    assert not served.has_jobs()
     put(connection, "newcomer")
-    assert line.stirs()
+    assert served.has_jobs()
     drain(connection)
-    assert not line.stirs()
+    assert not served.has_jobs()
     Queue("mail", connection=connection, serializer=JSONSerializer).enqueue("tasks.nothing")
-    assert line.stirs()
+    assert served.has_jobs()
 
 
 def test_what_a_job_costs_to_take_does_not_grow_with_the_number_of_clients(real_redis: Redis) -> None:
