@@ -17,6 +17,7 @@ from redis import Redis
 
 from etl.errors import BrokerUnreachable, ConfigError
 from jobs import broker
+from jobs.store import dial
 from tests.conftest import ROOT, RedisServer
 
 
@@ -146,7 +147,7 @@ def test_a_redis_that_still_reads_its_data_is_not_taken_for_ready(tmp_path: Path
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert broker.shown(url) == shown
+    assert dial.shown(url) == shown
 
 
 # --- the private one ---
