@@ -94,8 +94,8 @@ class Facts:
 
     Args:
         version: Such as (7, 0, 15).
-        policy: Its `maxmemory-policy`, "" where it does not tell; anything but `noeviction` loses jobs.
-        appendonly: Whether it keeps what it knows over a restart; None where it does not tell.
+        policy: Its `maxmemory-policy`, "" where it does not say; anything but `noeviction` loses jobs.
+        appendonly: Whether it keeps what it knows over a restart; None where it does not say.
         skew: Seconds its clock is ahead of this machine's.
     """
 

@@ -46,7 +46,7 @@ class Snooze(Exception):
 
 
 class _Id(str):
-    """A job id that takes RQ's dashboard's `decode`."""
+    """A job id that rq-dashboard can `decode`."""
 
     __slots__ = ()
 
@@ -240,7 +240,7 @@ def allowed(name: str) -> Callable[..., Any]:
     """Return the function of a dotted name, if it may be called.
 
     Args:
-        name: `module.function`, as it stands in a job.
+        name: `module.function`, as a job has it.
 
     Raises:
         JobRefused: It is neither a stage nor in one of the modules of etl.toml, or there is no such function.

@@ -78,7 +78,7 @@ def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:
     job._exc_info = None
     pipe.hdel(job.key, "exc_info")  # a try before may have left it
     job._status = JobStatus.FINISHED
-    if job.func_name in OURS:  # its counts stand in its hash: a stream of its own takes 4.8 KB
+    if job.func_name in OURS:  # its counts are in its hash: a stream of its own takes 4.8 KB
         job.save(pipeline=pipe, include_meta=False)
         job.finished_job_registry.add(job, ttl, pipe)
     elif ttl != 0:
