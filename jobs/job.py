@@ -66,17 +66,9 @@ class EtlJob(Job):
     @property
     @override
     def success_callback(self) -> None:
-        """None, as of the next two: what is in Redis is never imported as a callback, whoever asks for it."""
+        """None: what is in Redis is never imported as a callback, whoever asks for it."""
 
-    @property
-    @override
-    def failure_callback(self) -> None:
-        """None."""
-
-    @property
-    @override
-    def stopped_callback(self) -> None:
-        """None."""
+    failure_callback = stopped_callback = success_callback
 
     def read(self, raw: Mapping[bytes, bytes]) -> None:
         """Read the job from its hash; what can't be read fails when it is performed, not here."""

@@ -247,8 +247,7 @@ class Worker(RQWorker):
         self._registered = self._served.names
         self.queues = [FairQueue(name, connection=self.connection) for name in self._registered]
         with self.connection.pipeline() as pipe:
-            pipe.hset(self.key, mapping=self.serialize())
-            pipe.hset(self.key, "state", self.get_state())
+            pipe.hset(self.key, mapping={**self.serialize(), "state": self.get_state()})
             worker_registration.register(self, pipe)
             pipe.execute()
 
@@ -296,6 +295,5 @@ class Worker(RQWorker):
 
     def _is_orphan(self) -> bool:
         """Whether the pool that started this worker is gone."""
-        pool = multiprocessing.parent_process()
-        # Its `is_alive` asks a pipe that the other workers hold open.
+        pool = multiprocessing.parent_process()  # its `is_alive` asks a pipe that the other workers hold open
         return pool is not None and os.getppid() != pool.pid

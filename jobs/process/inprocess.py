@@ -9,7 +9,6 @@ from types import FrameType
 
 from redis import Redis
 
-from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
 from jobs.process.maintenance import maintain
@@ -48,11 +47,8 @@ class InProcessWorker:
         complete(self.connection, job, queue, outcome)
         return True
 
-    def work(self, *, burst: bool = True, until: Callable[[], bool] | None = None) -> bool:
-        """Run jobs until `until` is true, or, without one, until no job is left, retries included.
-
-        Args:
-            burst: False waits for jobs to come, until `until` is true.
+    def work(self, *, until: Callable[[], bool] | None = None) -> bool:
+        """Run jobs until `until` is true or no job is left, retries included.
 
         Returns:
             Whether any job was run.
@@ -63,9 +59,9 @@ class InProcessWorker:
                 worked = True
                 continue
             due = self._served.due()
-            if due is None and burst:
+            if due is None:
                 break
-            time.sleep(settings.POLL if due is None or not burst else due)
+            time.sleep(due)
         return worked
 
     def work_for(self, seconds: float) -> bool:
