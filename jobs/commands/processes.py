@@ -22,7 +22,8 @@ def worker(config: str | None, redis: str | None, count: int, *, burst: bool) ->
     """
     server = _server(config, redis)
     if not server.owned:
-        command = pool_command(count, burst=burst) if count > 1 else worker_command(burst=burst)
+        options = ["--burst"] if burst else []
+        command = pool_command(count, *options) if count > 1 else worker_command(*options)
         os.execve(command[0], command, settings.worker_environment(server.url))
     supervisor = Supervisor(server.url, burst=burst)
     supervisor.start(count)

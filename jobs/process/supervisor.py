@@ -51,7 +51,7 @@ class Supervisor:
                 log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
                 stack.callback(os.close, log)
             # SIGHUP: it puts its job back first.
-            command = worker_command(burst=self.burst)
+            command = worker_command("--burst") if self.burst else worker_command()
             process = spawn(command, signal.SIGHUP, env=environment, stdout=log, stderr=log)
         self._started[process.pid] = time.monotonic()
         return process
@@ -87,19 +87,15 @@ class Supervisor:
         end(processes, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 
 
-def worker_command(*, burst: bool = False) -> list[str]:
+def worker_command(*options: str) -> list[str]:
     """Return the command line of a stock `rq worker`."""
-    return _rq("worker", burst)
+    # -P: a folder of the user's own in the working directory hides none of ours.
+    return [sys.executable, "-P", "-m", "rq.cli", "worker", *options]
 
 
-def pool_command(count: int, *, burst: bool = False) -> list[str]:
+def pool_command(count: int, *options: str) -> list[str]:
     """Return the command line of `rq worker-pool`, which starts a worker again that has died."""
     # It reads no classes from the environment but the worker's.
     kinds = ("worker", "job", "queue")
     classes = [f"--{kind}-class={settings.WORKER_CLASSES[f'RQ_{kind.upper()}_CLASS']}" for kind in kinds]
-    return [*_rq("worker-pool", burst), "-n", str(count), *classes]
-
-
-def _rq(command: str, burst: bool) -> list[str]:
-    # -P: a folder of the user's own in the working directory hides none of ours.
-    return [sys.executable, "-P", "-m", "rq.cli", command, *(["--burst"] if burst else [])]
+    return [*worker_command()[:-1], "worker-pool", *options, "-n", str(count), *classes]
