@@ -17,7 +17,7 @@ from rq.utils import utcparse
 from etl.config.pipeline import Config
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
-from jobs.store import redis_errors, runs
+from jobs.store import dial, redis_errors, runs
 from jobs.views import console
 
 Finding = dict[str, Any]
@@ -241,11 +241,11 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
         yield _error("redis", exc) if url else _private()
         return
     try:
-        yield from _facts(broker.examine(found.connection), broker.shown(found.url))
+        yield from _facts(broker.examine(found.connection), dial.shown(found.url))
         yield _workers(found.connection)
         yield from _schedules(found.connection, config)
     except RedisError as exc:
-        yield _refused("redis", f"Redis at {broker.shown(found.url)}", exc)
+        yield _refused("redis", f"Redis at {dial.shown(found.url)}", exc)
     finally:
         found.close()
 
