@@ -9,6 +9,9 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.rejects import SCHEMA
 from etl.transform import Transformed, Transformer
+from etl.types.words import TYPES
+
+ARROW_TYPES = {word: type.arrow for word, type in TYPES.items()}
 
 CONTEXT = Context(client="acme", run="r1", params={"factor": 3})
 
