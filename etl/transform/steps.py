@@ -13,7 +13,8 @@ from etl.config.models import Column
 from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import FunctionFailed
-from etl.functions import NOT_UNICODE, Rejected, call_by_name, collecting, load_function
+from etl.functions import NOT_UNICODE, call_by_name, load_function
+from etl.transform.reject import Rejected, collecting
 from etl.types.casts import Failures, cast, from_series
 from etl.types.spelling import as_text
 from etl.types.words import natural_word, pandas_dtype, word_of

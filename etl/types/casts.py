@@ -12,7 +12,7 @@ from etl.types.spelling import as_text, plain, spelled
 from etl.types.times import INSTANT, WALL, cast_fitting, localize, read_dates, read_timestamps
 from etl.types.words import PLACES, TYPES, WHOLE_DIGITS, arrow_of, word_of
 
-# Text that no cast can take, found before one is tried: Arrow's says that a value fails, not which.
+# Digits that no cast can take: Arrow's says that a value fails, not which.
 _TOO_LONG = {
     "integer": "^-?0*[1-9][0-9]{19}",
     "decimal": rf"^[+-]?0*[1-9][0-9]{{{WHOLE_DIGITS}}}|\.[0-9]{{{PLACES}}}[0-9]*[1-9]",
@@ -100,11 +100,7 @@ def _from_digits(text: pa.ChunkedArray, column: Column) -> tuple[pa.ChunkedArray
         text = pc.if_else(fits, text, pa.scalar(None, pa.string()))
     if column.decimal == ",":
         text = pc.replace_substring(text, ",", ".")
-    short = text
-    if column.type in _TOO_LONG:
-        long = pc.match_substring_regex(text, _TOO_LONG[column.type])
-        short = pc.if_else(long, pa.scalar(None, pa.string()), text) if pc.any(long).as_py() else text
-    values = cast_fitting(short, arrow_of(column.type))
+    values = cast_fitting(text, arrow_of(column.type), _TOO_LONG.get(column.type, ""))
     if column.type == "number":
         values = _finite(values)
     return values, failures + _failed(text, values, "too many digits")
