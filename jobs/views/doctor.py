@@ -27,7 +27,7 @@ SILENCE = 60.0  # seconds without a heartbeat after which a worker counts as dea
 CRON = "rq:scheduler_instance:"  # rq-scheduler's keys; each lives as long as its process
 # What our processes import by a name that a file beside etl.toml may have, too.
 IMPORTED = (
-    "cli", "click", "etl", "fakeredis", "fsspec", "honcho", "jobs", "numpy", "pandas", "pandera", "psycopg", "pyarrow",
+    "cli", "click", "etl", "fakeredis", "fsspec", "honcho", "jobs", "numpy", "pandas", "psycopg", "pyarrow",
     "pydantic", "redis", "rich", "rq", "rq_dashboard", "rq_etl", "rq_scheduler", "sqlalchemy",
 )  # fmt: skip
 
