@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from etl.config.pipeline import resolve
 from etl.config.read import load_config
 from etl.errors import ConfigError
+from tests.helpers.examples import examples
 
 DESIGNED = """
 [settings]
@@ -353,7 +354,7 @@ VALUES = st.recursive(
 
 
 @settings(
-    max_examples=100,
+    max_examples=examples(100),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

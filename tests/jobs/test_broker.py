@@ -17,7 +17,8 @@ from redis import Redis
 
 from etl.errors import BrokerUnreachable, ConfigError
 from jobs import broker
-from tests.conftest import ROOT, RedisServer
+from tests.helpers.processes import ROOT
+from tests.helpers.redis_server import RedisServer
 
 
 @pytest.fixture

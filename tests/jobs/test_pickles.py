@@ -19,8 +19,8 @@ from jobs.process.maintenance import maintain
 from jobs.queue import FairQueue
 from jobs.run.cancel import cancel_run
 from jobs.store import keys, runs, scripts
-from tests.dashing import Pages, pages
-from tests.keeping import GOOD, House, built
+from tests.helpers.dashboard_pages import Pages, pages
+from tests.helpers.queued_project import GOOD, House, built
 
 __all__ = ["pages"]
 pytestmark = pytest.mark.filterwarnings("ignore:CLIENT LIST command not supported")  # by fakeredis

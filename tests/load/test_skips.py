@@ -10,8 +10,8 @@ from etl.load import skips
 from etl.staging import Marker
 from jobs import stages
 from jobs.run.context import StageContext
-from tests.commanding import Project
-from tests.loading import query
+from tests.helpers.deliveries import query
+from tests.helpers.project import Project
 
 TOML = """
 [settings]

@@ -20,7 +20,7 @@ from jobs.process.inprocess import InProcessWorker
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_now
 from jobs.store import runs
-from tests.conftest import as_postgres
+from tests.helpers.postgres import as_postgres
 
 TOML = """
 [settings]

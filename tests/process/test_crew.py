@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.shop import Shop, is_alive, processes_of, shop, until
+from tests.helpers.processes import ROOT
+from tests.helpers.worker_project import Shop, is_alive, processes_of, shop, until
 
 __all__ = ["shop"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]

@@ -20,9 +20,9 @@ from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.settings import WORKER_CLASSES
 from jobs.store import runs
-from tests.conftest import ROOT
-from tests.labouring import children
-from tests.shop import LEASE, Shop, is_alive, processes_of, shop, start, until
+from tests.helpers.processes import ROOT
+from tests.helpers.worker_project import LEASE, Shop, is_alive, processes_of, shop, start, until
+from tests.helpers.worker_tasks import children
 
 Start = Callable[[int], list[subprocess.Popen[bytes]]]
 __all__ = ["shop", "start"]

@@ -25,9 +25,9 @@ from jobs.queue import FairQueue
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.store import runs, scripts
-from tests.conftest import ROOT
-from tests.keeping import BAD, DAY, GOOD, House, built, let_pass
-from tests.loading import deliver, partition, pipeline, query
+from tests.helpers.deliveries import deliver, partition, pipeline, query
+from tests.helpers.processes import ROOT
+from tests.helpers.queued_project import BAD, DAY, GOOD, House, built, let_pass
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ CLAIM = pa.table({"claim_id": ["A1"], "amount": [1], "_row": pa.array([2], pa.in
 
 
 def shadows(url: str) -> list[str]:
-    from tests.loading import connected
+    from tests.helpers.deliveries import connected
 
     with connected(url) as connection:
         import sqlalchemy as sa

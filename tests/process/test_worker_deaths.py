@@ -14,8 +14,9 @@ from rq.job import Retry
 
 from jobs.job import EtlJob, JobFailed
 from jobs.queue import FairQueue
-from tests.conftest import RedisServer, StartWorkers, kill_session
-from tests.labouring import (
+from tests.helpers.processes import kill_session
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.worker_tasks import (
     PATIENCE,
     Start,
     after,
@@ -31,6 +32,7 @@ from tests.labouring import (
     until,
     worker_of,
 )
+from tests.helpers.workers import StartWorkers
 
 # --- deaths ---
 

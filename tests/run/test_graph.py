@@ -28,7 +28,8 @@ from jobs.run.submit import submit_now
 from jobs.session import Session
 from jobs.store import keys as store_keys
 from jobs.store import runs
-from tests.conftest import RedisServer, StartWorkers
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 PATIENCE = 60.0
 

@@ -17,8 +17,8 @@ from jobs.process.inprocess import InProcessWorker
 from jobs.queue import dequeue
 from jobs.run.rate_limit import FOREVER, RateLimit
 from jobs.store import runs, scripts
-from tests.keeping import House, built
-from tests.shop import Shop, shop, start
+from tests.helpers.queued_project import House, built
+from tests.helpers.worker_project import Shop, shop, start
 
 __all__ = ["shop", "start"]
 FILES = 8

@@ -23,7 +23,7 @@ from jobs.run.claims import LASTS
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_now, submit_run
 from jobs.store import keys, runs
-from tests.keeping import BAD, GOOD, House, built
+from tests.helpers.queued_project import BAD, GOOD, House, built
 
 STEPS = (
     (Redis, "execute_command"),

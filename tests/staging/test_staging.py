@@ -14,7 +14,7 @@ import pytest
 
 from etl.errors import StagingFailed
 from etl.staging import Marker, Staging, check
-from tests.conftest import ROOT
+from tests.helpers.processes import ROOT
 
 
 @pytest.fixture(params=["folder", "memory"])

@@ -19,9 +19,10 @@ from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.store import runs
 from jobs.store.redis_errors import CannotWriteError
-from tests.conftest import StartWorkers, kill_session
-from tests.labouring import serve
-from tests.shop import LEASE, Shop, shop, start, until
+from tests.helpers.processes import kill_session
+from tests.helpers.worker_project import LEASE, Shop, shop, start, until
+from tests.helpers.worker_tasks import serve
+from tests.helpers.workers import StartWorkers
 
 __all__ = ["shop", "start"]
 

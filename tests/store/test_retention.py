@@ -19,8 +19,8 @@ from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.store import keys as runs
 from jobs.store import runs as store_runs
-from tests.conftest import ROOT
-from tests.keeping import BAD, DAY, GOOD, House, built, let_pass, queues
+from tests.helpers.processes import ROOT
+from tests.helpers.queued_project import BAD, DAY, GOOD, House, built, let_pass, queues
 
 
 @pytest.fixture

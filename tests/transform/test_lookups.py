@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commanding import Project
+from tests.helpers.project import Project
 
 TOML = """
 [settings]

@@ -16,7 +16,8 @@ import etl.load
 from etl.errors import ConfigError, TargetBusy
 from etl.types.cursor import Cursor, back, below, cursor_of, guess, later
 from jobs.api import Run
-from tests.commanding import Project
+from tests.helpers.examples import examples
+from tests.helpers.project import Project
 
 pytest_plugins: list[str] = []
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -296,7 +297,7 @@ EDITS = st.lists(
 )
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(EDITS, st.booleans())
 def test_incremental_runs_equal_a_full_load(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[Any, ...]], cut: bool

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from etl.config.models import Column
 from etl.types.casts import cast
 from etl.types.infer import KINDS, candidates, decide, merge_candidates, named_candidates
-from tests.transforming import pipeline
+from tests.helpers.raw_rows import pipeline
 
 
 def table(values: Iterable[Any], kind: pa.DataType = None) -> pa.Table:

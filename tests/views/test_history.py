@@ -21,8 +21,8 @@ from jobs.run.submit import submit_now
 from jobs.store import keys, runs
 from jobs.store.run_json import iso
 from jobs.views import history as forgotten
-from tests.commanding import Project, etl  # noqa: F401
-from tests.loading import pipeline, query
+from tests.helpers.deliveries import pipeline, query
+from tests.helpers.project import Project, etl  # noqa: F401
 
 CONFIG = """
 [settings]

@@ -12,8 +12,8 @@ from jobs.queue import FairQueue, dequeue
 from jobs.session import Session
 from jobs.store import limits
 from jobs.views import metrics
-from tests.commanding import Project
-from tests.keeping import BAD, GOOD, House, built
+from tests.helpers.project import Project
+from tests.helpers.queued_project import BAD, GOOD, House, built
 
 
 @pytest.fixture

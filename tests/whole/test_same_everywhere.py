@@ -20,7 +20,8 @@ from jobs.run.submit import submit_now
 from jobs.session import Session
 from jobs.store import keys
 from jobs.store import runs as store_runs
-from tests.conftest import RedisServer, StartWorkers
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 PATIENCE = 120.0
 MOMENTS = ("loaded_at", "submitted", "started", "finished")  # what no two runs have in common

@@ -14,7 +14,9 @@ import pytest
 import sqlalchemy as sa
 
 from jobs.api import Run, submit, wait
-from tests.conftest import ROOT, RedisServer, StartWorkers
+from tests.helpers.processes import ROOT
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 DATA = ROOT.parent / "shared" / "data" / "synthea"
 KEYS = {"claims": "Id", "claims_transactions": "ID", "encounters": "Id", "patients": "Id"}

@@ -18,7 +18,8 @@ from rq.job import Dependency
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
 from jobs.settings import WORKER_CLASSES
-from tests.conftest import ROOT, StartWorkers, die_with_parent, wait_until
+from tests.helpers.processes import ROOT, die_with_parent, wait_until
+from tests.helpers.workers import StartWorkers
 
 Start = Callable[[int], list[subprocess.Popen[bytes]]]
 PATIENCE = 20.0

@@ -18,7 +18,9 @@ from etl.config.pipeline import resolve
 from jobs import settings
 from jobs.run.submit import submit_now
 from jobs.store import runs
-from tests.conftest import ROOT, RedisServer, StartWorkers
+from tests.helpers.processes import ROOT
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 PATIENCE = 30.0
 LEASE = "1.2"  # seconds, so that lost leases are found soon
