@@ -4,15 +4,22 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from redis import Redis
 
+from jobs import settings
 from tests.helpers.postgres import pg_url, postgres_url, target_url
 from tests.helpers.redis_server import connection, fake_redis, real_redis, redis_server
 from tests.helpers.workers import workers
+
+if TYPE_CHECKING:  # they import most of the product, which the fixtures do when they are asked for
+    from tests.helpers.project import Project
+    from tests.helpers.queued_project import QueuedProject
 
 __all__ = [
     "connection", "fake_redis", "pg_url", "postgres_url", "real_redis", "redis_server", "target_url", "workers",
@@ -65,6 +72,38 @@ def without_the_users_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests off the Redis and the configuration that a developer has set."""
     for name in ("REDIS_URL", "RQ_REDIS_URL", "ETL_CONFIG", "ETL_MODULES", "ETL_LEASE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def without_a_chosen_project() -> Iterator[None]:
+    """A project that a test has chosen is not the next test's."""
+    yield
+    settings.use(None)
+
+
+@pytest.fixture
+def etl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Project":
+    """A project with two clients and a file of claims, in the working directory."""
+    from tests.helpers.project import CLAIMS, ETL_TOML, Project
+
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path, ETL_TOML, {"inbox/acme/claims-1.csv": CLAIMS})
+
+
+@pytest.fixture
+def house(tmp_path: Path, connection: Redis) -> "QueuedProject":
+    """A project with three clients, whose runs are queued on a fakeredis and on a real Redis."""
+    from tests.helpers.queued_project import QueuedProject
+
+    return QueuedProject(tmp_path, connection)
+
+
+@pytest.fixture
+def work(real_redis: Redis) -> Callable[[], bool]:
+    """Do all that is queued on the private Redis, here."""
+    from jobs.process.inprocess import InProcessWorker
+
+    return InProcessWorker(real_redis).work
 
 
 @pytest.fixture(scope="session")

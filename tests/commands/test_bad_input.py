@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.project import CLAIMS, ETL_TOML, Project, is_short
-from tests.helpers.project import etl as etl
 
 ROOT = Path(__file__).resolve().parents[2]
 INLINE = "run claims --client acme --inline"

@@ -18,7 +18,6 @@ from redis import Redis
 from jobs.settings import WORKER_CLASSES
 from tests.helpers.processes import die_with_parent, give_up, wait_until
 from tests.helpers.project import ETL_TOML, Project, is_short
-from tests.helpers.project import etl as etl
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.workers import StartWorkers
 

@@ -12,8 +12,6 @@ import pytest
 from redis import Redis
 
 from tests.helpers.project import Project, is_short
-from tests.helpers.project import etl as etl
-from tests.helpers.project import work as work
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.workers import StartWorkers
 

@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.project import CLAIMS, ETL_TOML, Project
-from tests.helpers.project import etl as etl
 
 MERGE = 'mode = "merge", key = ["claim_id"]'
 BARE = ETL_TOML[: ETL_TOML.index("[pipelines.claims.columns]")] + "[clients.acme]\n[clients.globex]\n"

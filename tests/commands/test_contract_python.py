@@ -16,7 +16,6 @@ from jobs.process.inprocess import InProcessWorker
 from rq_etl import AlreadyRunning, Run, enqueue, submit, wait
 from tests.commands.test_contract import CONTRACT, STEPS
 from tests.helpers.project import CLAIMS, ETL_TOML, Project
-from tests.helpers.project import etl as etl
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.workers import StartWorkers
 

@@ -10,7 +10,6 @@ import psycopg
 import pytest
 
 from tests.helpers.project import CLAIMS, ETL_TOML, Project
-from tests.helpers.project import etl as etl
 
 MERGE = 'mode = "merge", key = ["claim_id"]'
 COLUMNS = ETL_TOML[ETL_TOML.index("[pipelines.claims.columns]") : ETL_TOML.index("[clients.acme]")]

@@ -1,94 +1,89 @@
-"""A project on a Redis whose time can be moved on, for tests of what is kept and for how long."""
+"""A project on a Redis whose time can be moved on: a test queues its runs, and has them done in this process."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 
-from etl.config.pipeline import resolve
 from etl.staging import Staging
-from jobs import settings as project
+from jobs import settings
 from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
 from jobs.run.submit import submit_now
 from jobs.store import runs
+from tests.helpers.project import Folder, etl_toml
 
 DAY = 86400.0
-CONFIG = """
-[settings]
-staging = "staging"
-modules = ["steps"]
-[targets.warehouse]
-url = "sqlite:///warehouse.db"
-[pipelines.claims]
-extract = { type = "csv", path = "inbox/{client}/claims-*.csv", settle = 0 }
-transform = ["steps:same"]
-load = { target = "warehouse", table = "claims", mode = "merge", key = ["claim_id"] }
-retries = 1
-retry_delays = [0]
-[pipelines.claims.columns]
-claim_id = { type = "string", required = true }
-amount = { type = "decimal", min = 0 }
-[defaults]
-pipelines = ["claims"]
-[clients.acme]
-[clients.globex]
-[clients.initech]
-"""
+CONFIG = etl_toml(
+    {
+        "claims": {
+            "extract": {"path": "inbox/{client}/claims-*.csv"},
+            "transform": ["steps:same"],
+            "load": {"mode": "merge", "key": ["claim_id"]},
+            "retries": 1,
+            "retry_delays": [0],
+            "columns": {
+                "claim_id": {"type": "string", "required": True},
+                "amount": {"type": "decimal", "min": 0},
+            },
+        }
+    },
+    ["acme", "globex", "initech"],
+    defaults={"pipelines": ["claims"]},
+)
 STEPS = "def same(df):\n    return df\n\ndef add(a, b):\n    return a + b\n\ndef fail():\n    raise ValueError('no')\n"
 GOOD, BAD = "claim_id,amount\nA1,1\nA2,x\n", "number,amount\nA9,1\n"
 
 
-@dataclass
-class House:
-    """A project in a folder, on a Redis."""
+class QueuedProject(Folder):
+    """A project whose runs are queued on a Redis."""
 
-    root: Path
-    connection: Redis
+    def __init__(
+        self, root: Path, connection: Redis, config: str = CONFIG, files: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(root, config, {"steps.py": STEPS, **(files or {})})
+        self.connection = connection
 
     def files(self, client: str, *contents: str) -> None:
-        inbox = self.root / "inbox" / client
-        inbox.mkdir(parents=True, exist_ok=True)
+        """Write a client's files of claims."""
         for number, content in enumerate(contents, 1):
-            (inbox / f"claims-{number}.csv").write_text(content)
+            self.write(f"inbox/{client}/claims-{number}.csv", content)
 
-    def configure(self, *settings: str) -> None:
-        (self.root / "etl.toml").write_text(CONFIG.replace("[settings]", "\n".join(["[settings]", *settings])))
-        project.use(self.root / "etl.toml")
+    def configure(self, *lines: str) -> None:
+        """Write etl.toml with more lines under [settings]."""
+        self.config(CONFIG, ("[settings]", "\n".join(["[settings]", *lines])))
 
-    def submit(self, client: str = "acme") -> str:
-        return submit_now(self.connection, resolve(project.config(), "claims", client))
+    def submit(self, client: str = "acme", pipeline: str = "claims", **options: Any) -> str:
+        """Queue a run, of which nothing is done yet."""
+        return submit_now(self.connection, self.pipeline(pipeline, client), **options)
 
     def work(self) -> None:
+        """Do all that is queued."""
         InProcessWorker(self.connection).work()
 
-    def run(self, client: str = "acme") -> str:
-        run = self.submit(client)
+    def run(self, client: str = "acme", **options: Any) -> str:
+        """Run a pipeline to its end."""
+        run = self.submit(client, **options)
         self.work()
         return run
 
+    def record(self, run: str) -> dict[str, Any]:
+        """Return a run as it is."""
+        return runs.snapshot(self.connection, [run])[0]
+
     def state(self, run: str) -> str:
-        return str(runs.snapshot(self.connection, [run])[0]["state"])
+        """Return a run's state."""
+        return str(self.record(run)["state"])
 
     def names(self, run: str, client: str = "acme") -> list[str]:
+        """Return what a run has in staging."""
         return Staging(str(self.root / "staging"), client, run).names()
 
     def sweep(self, later: float = 0.0) -> cleanup.Cleaned:
-        return cleanup.clean(self.connection, project.config(), time.time() + later)
-
-
-def built(tmp_path: Path, connection: Redis) -> Iterator[House]:
-    """Build a project for a test, and leave it."""
-    (tmp_path / "steps.py").write_text(STEPS)
-    made = House(tmp_path, connection)
-    made.configure()
-    try:
-        yield made
-    finally:
-        project.use(None)
+        """Remove what is too old `later` seconds from now."""
+        return cleanup.clean(self.connection, settings.config(), time.time() + later)
 
 
 def let_pass(connection: Any, seconds: float) -> None:
@@ -105,4 +100,5 @@ def let_pass(connection: Any, seconds: float) -> None:
 
 
 def queues(connection: Any) -> list[str]:
+    """Return the names of the queues that RQ knows."""
     return [key.decode().removeprefix("rq:queue:") for key in connection.smembers("rq:queues")]

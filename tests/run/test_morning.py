@@ -10,8 +10,6 @@ from tests.commands.test_contract import CONTRACT, check_run
 from tests.commands.test_contract import house as house
 from tests.commands.test_contract import url as url
 from tests.helpers.project import Project
-from tests.helpers.project import etl as etl
-from tests.helpers.project import work as work
 
 
 def test_a_file_that_was_mended_is_read_again_by_retry(house: Project, url: str, work: Callable[[], bool]) -> None:

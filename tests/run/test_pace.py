@@ -1,6 +1,6 @@
 """`rate`: a client's source is asked so often and no oftener, whoever asks, and nobody stands still for it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,16 +17,11 @@ from jobs.process.inprocess import InProcessWorker
 from jobs.queue import dequeue
 from jobs.run.rate_limit import FOREVER, RateLimit
 from jobs.store import runs, scripts
-from tests.helpers.queued_project import House, built
+from tests.helpers.queued_project import QueuedProject
 from tests.helpers.worker_project import Shop, shop, start
 
 __all__ = ["shop", "start"]
 FILES = 8
-
-
-@pytest.fixture
-def house(tmp_path: Path, connection: Redis) -> Iterator[House]:
-    yield from built(tmp_path, connection)
 
 
 def limited(root: Path, rate: str) -> None:
@@ -52,7 +47,7 @@ def test_a_rate_without_sense_is_a_mistake(text: object) -> None:
         rate(text)
 
 
-def test_a_wrong_rate_is_told_with_its_key(house: House) -> None:
+def test_a_wrong_rate_is_told_with_its_key(house: QueuedProject) -> None:
     limited(house.root, "often")
     with pytest.raises(ConfigError, match=r"pipelines\.claims\.extract\.rate: must be a number of times"):
         load_config(house.root / "etl.toml")
@@ -80,7 +75,7 @@ def test_who_has_begun_waits_and_who_has_not_is_told_to_come_later(connection: R
     RateLimit(connection, "north", "claims", 1 / 3600)()  # another client's source is another
 
 
-def test_a_partition_whose_time_has_not_come_waits_without_a_worker_or_a_retry(house: House) -> None:
+def test_a_partition_whose_time_has_not_come_waits_without_a_worker_or_a_retry(house: QueuedProject) -> None:
     limited(house.root, "1/h")
     house.files("acme", GOOD_1, GOOD_2)
     run = house.submit()
@@ -102,7 +97,7 @@ def test_a_partition_whose_time_has_not_come_waits_without_a_worker_or_a_retry(h
     assert house.state(run) == "succeeded"
 
 
-def test_a_function_paces_the_requests_it_makes_itself(house: House) -> None:
+def test_a_function_paces_the_requests_it_makes_itself(house: QueuedProject) -> None:
     (house.root / "steps.py").write_text(
         "def pages(pace, client):\n"
         "    for page in range(3):\n"
@@ -123,13 +118,13 @@ def test_a_function_paces_the_requests_it_makes_itself(house: House) -> None:
     assert (job.ended_at - job.started_at).total_seconds() >= 2 / 40  # the third page is two gaps after the first
 
 
-def test_a_rate_shapes_no_row(house: House) -> None:
+def test_a_rate_shapes_no_row(house: QueuedProject) -> None:
     before = resolve(settings.config(), "claims", "acme").fingerprint
     limited(house.root, "10/s")
     assert resolve(load_config(house.root / "etl.toml"), "claims", "acme").fingerprint == before
 
 
-def test_a_lookup_has_no_rate(house: House) -> None:
+def test_a_lookup_has_no_rate(house: QueuedProject) -> None:
     path = house.root / "etl.toml"
     lookup = '\n[pipelines.claims.lookups]\ncodes = { type = "csv", path = "codes.csv", rate = "1/s" }\n[defaults]'
     path.write_text(path.read_text().replace("\n[defaults]", lookup))

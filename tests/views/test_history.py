@@ -22,7 +22,7 @@ from jobs.store import keys, runs
 from jobs.store.run_json import iso
 from jobs.views import history as forgotten
 from tests.helpers.deliveries import pipeline, query
-from tests.helpers.project import Project, etl  # noqa: F401
+from tests.helpers.project import Project
 
 CONFIG = """
 [settings]
@@ -270,7 +270,7 @@ def test_so_is_a_run_that_redis_forgot_half_way(house: House) -> None:
 
 
 @pytest.fixture
-def flushed(etl: Project, connection: Redis, monkeypatch: pytest.MonkeyPatch) -> Project:  # noqa: F811
+def flushed(etl: Project, connection: Redis, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project whose runs Redis has forgotten; commands ask that Redis."""
     from jobs import broker
 

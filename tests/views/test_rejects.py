@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from etl.rejects import fields, raw_json
 from tests.helpers.project import ETL_TOML, Project
-from tests.helpers.project import etl as etl
 
 NAMES = st.lists(st.sampled_from("abcdef"), min_size=1, unique=True)
 ODD = b'claim_id,amount,note\nA1,1,good\nA2\nA3,3,note,more\nA4,4,"un"quoted\nA5,x,"two\nlines"\n'
