@@ -28,35 +28,32 @@ from jobs.run.submit import submit_now
 from jobs.session import Session
 from jobs.store import keys as store_keys
 from jobs.store import runs
+from tests.helpers.project import Folder, etl_toml
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.workers import StartWorkers
 
 PATIENCE = 60.0
 
-CONFIG = """
-[settings]
-staging = "staging"
-modules = ["steps"]
-[targets.warehouse]
-url = "sqlite:///target.db"
-[pipelines.claims]
-extract = { type = "csv", path = "inbox/{client}/*.csv", settle = 0 }
-transform = ["steps:look"]
-load = { target = "warehouse", table = "claims", mode = "merge", key = ["id"] }
-retries = 0
-[pipelines.claims.columns]
-id = { type = "string" }
-[pipelines.feed]
-extract = { type = "function", function = "steps:feed" }
-transform = ["steps:fragile"]
-load = { target = "warehouse", table = "feed", mode = "append" }
-retries = 0
-[pipelines.feed.columns]
-id = { type = "string" }
-[clients.acme]
-pipelines = ["claims", "feed"]
-max_active = 2
-"""
+ID = {"id": "string"}
+CONFIG = etl_toml(
+    {
+        "claims": {
+            "transform": ["steps:look"],
+            "load": {"mode": "merge", "key": ["id"]},
+            "retries": 0,
+            "columns": ID,
+        },
+        "feed": {
+            "extract": {"type": "function", "function": "steps:feed"},
+            "transform": ["steps:fragile"],
+            "load": {"mode": "append"},
+            "retries": 0,
+            "columns": ID,
+        },
+    },
+    {"acme": {"pipelines": ["claims", "feed"], "max_active": 2}},
+    url="sqlite:///target.db",
+)
 STEPS = """
 import os, pathlib, subprocess, sys, time
 HERE = pathlib.Path(__file__).parent
@@ -90,13 +87,8 @@ def partitions(sizes: list[int]) -> list[Partition]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "etl.toml").write_text(CONFIG)
-    (tmp_path / "steps.py").write_text(STEPS)
-    inbox = tmp_path / "inbox" / "acme"
-    inbox.mkdir(parents=True)
-    for number in range(5):
-        (inbox / f"{number}.csv").write_text(f"id\n{number}\n")
-    return tmp_path
+    files = {f"inbox/acme/{number}.csv": f"id\n{number}\n" for number in range(5)}
+    return Folder(tmp_path, CONFIG, {"steps.py": STEPS, **files}).root
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from jobs.queue import dequeue
 from jobs.run.rate_limit import FOREVER, RateLimit
 from jobs.store import runs, scripts
 from tests.helpers.queued_project import QueuedProject
-from tests.helpers.worker_project import Shop, shop, start
+from tests.helpers.worker_project import WorkerProject, shop, start
 
 __all__ = ["shop", "start"]
 FILES = 8
@@ -133,7 +133,7 @@ def test_a_lookup_has_no_rate(house: QueuedProject) -> None:
 
 
 def test_three_workers_keep_a_clients_rate_and_other_clients_go_on(
-    shop: Shop, start: Callable[[int], list[object]]
+    shop: WorkerProject, start: Callable[[int], list[object]]
 ) -> None:
     limited(shop.root, "4/s")
     for number in range(FILES):
