@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from jobs import settings
-from tests.helpers.postgres import pg_url, postgres_url, target_url
+from tests.helpers.postgres import pg_url, postgres_database, postgres_url, target_url
 from tests.helpers.redis_server import connection, fake_redis, real_redis, redis_server
 from tests.helpers.workers import workers
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # they import most of the product, which the fixtures do when
     from tests.helpers.queued_project import QueuedProject
 
 __all__ = [
-    "connection", "fake_redis", "pg_url", "postgres_url", "real_redis", "redis_server", "target_url", "workers",
+    "connection", "fake_redis", "pg_url", "postgres_database", "postgres_url", "real_redis", "redis_server",
+    "target_url", "workers",
 ]  # fmt: skip
 
 # A shell without job control has what it starts in the background ignore Ctrl-C, nohup has it ignore a hangup, and so

@@ -18,7 +18,9 @@ TEXT = {".py", ".toml", ".md", ".txt", ".csv", ".json", ".yml", ".yaml", ".cfg",
 
 def repository_files() -> Iterator[Path]:
     """Yield the text files that belong to the project, whether or not it is a git checkout."""
-    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT and path.name != ".env")
+    yield from (
+        path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT and path.name not in (".env", ".git")
+    )
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix in TEXT and "__pycache__" not in path.parts:
