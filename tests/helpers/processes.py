@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -51,3 +51,26 @@ def kill_session(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     process.wait(PATIENCE)
+
+
+def until(what: Callable[[], Any], patience: float = 60.0) -> Any:
+    """Wait until something is true, and return it."""
+    give_up_at = time.monotonic() + patience
+    while not (answer := what()):
+        assert time.monotonic() < give_up_at, "waited too long"
+        time.sleep(0.01)
+    return answer
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def children(pid: int) -> list[int]:
+    """Return the process ids of a process's children: a worker's horse and keeper."""
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []

@@ -106,7 +106,7 @@ class Said:
 class Folder:
     """A folder with an etl.toml, which this process works for once it is written."""
 
-    def __init__(self, root: Path, config: str = "", files: Mapping[str, str] | None = None) -> None:
+    def __init__(self, root: Path, config: str = "", files: Mapping[str, str | bytes] | None = None) -> None:
         self.root, self.path = root, root / "etl.toml"
         self.written = 0
         if config:

@@ -41,7 +41,7 @@ class QueuedProject(Folder):
     """A project whose runs are queued on a Redis."""
 
     def __init__(
-        self, root: Path, connection: Redis, config: str = CONFIG, files: Mapping[str, str] | None = None
+        self, root: Path, connection: Redis, config: str = CONFIG, files: Mapping[str, str | bytes] | None = None
     ) -> None:
         super().__init__(root, config, {"steps.py": STEPS, **(files or {})})
         self.connection = connection

@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from redis import Redis
 
 from jobs.run.submit import submit_now
 from jobs.store import runs
-from tests.helpers.processes import ROOT
+from tests.helpers.processes import ROOT, is_alive, until
 from tests.helpers.project import Folder, etl_toml
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.workers import StartWorkers
 
-PATIENCE = 30.0
 LEASE = "1.2"  # seconds, so that lost leases are found soon
 
 TOML = etl_toml(
@@ -134,22 +132,6 @@ class WorkerProject(Folder):
             [sys.executable, "-m", "cli", *words], cwd=self.root, env=environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )  # fmt: skip
-
-
-def until(what: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    """Wait until something is true, and return it."""
-    give_up = time.monotonic() + patience
-    while not (answer := what()):
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.01)
-    return answer
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    with contextlib.suppress(OSError):
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def processes_of(folder: Path) -> list[int]:

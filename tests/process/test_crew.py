@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import ROOT
-from tests.helpers.worker_project import WorkerProject, is_alive, processes_of, shop, until
+from tests.helpers.processes import ROOT, is_alive, until
+from tests.helpers.worker_project import WorkerProject, processes_of, shop
 
 __all__ = ["shop"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]

@@ -20,9 +20,8 @@ from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.settings import WORKER_CLASSES
 from jobs.store import runs
-from tests.helpers.processes import ROOT
-from tests.helpers.worker_project import LEASE, WorkerProject, is_alive, processes_of, shop, start, until
-from tests.helpers.worker_tasks import children
+from tests.helpers.processes import ROOT, children, is_alive, until
+from tests.helpers.worker_project import LEASE, WorkerProject, processes_of, shop, start
 
 Start = Callable[[int], list[subprocess.Popen[bytes]]]
 __all__ = ["shop", "start"]

@@ -14,24 +14,9 @@ from rq.job import Retry
 
 from jobs.job import EtlJob, JobFailed
 from jobs.queue import FairQueue
-from tests.helpers.processes import kill_session
+from tests.helpers.processes import children, is_alive, kill_session, until
 from tests.helpers.redis_server import RedisServer
-from tests.helpers.worker_tasks import (
-    PATIENCE,
-    Start,
-    after,
-    children,
-    is_alive,
-    notes,
-    put,
-    queue,
-    run,
-    serve,
-    start,
-    tasks,
-    until,
-    worker_of,
-)
+from tests.helpers.worker_tasks import PATIENCE, Start, after, notes, put, queue, run, serve, start, tasks, worker_of
 from tests.helpers.workers import StartWorkers
 
 # --- deaths ---

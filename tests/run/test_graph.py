@@ -1,8 +1,6 @@
 """A run's graph: lanes, nodes, one transaction, one run at a time, cancel, and a retry that does what is missing."""
 
-import contextlib
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +26,7 @@ from jobs.run.submit import submit_now
 from jobs.session import Session
 from jobs.store import keys as store_keys
 from jobs.store import runs
+from tests.helpers.processes import is_alive, until
 from tests.helpers.project import Folder, etl_toml
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.workers import StartWorkers
@@ -262,19 +261,6 @@ def test_cancel_stops_a_stage_that_runs_and_what_it_has_started(
     (folder / "hold").unlink()
     assert Run(session, retry_run(session.config, session.connection, run)[0]).wait(PATIENCE).state == "succeeded"
     session.close()
-
-
-def until(what: Any) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 # --- retry ---

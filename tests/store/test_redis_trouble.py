@@ -19,8 +19,8 @@ from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.store import runs
 from jobs.store.redis_errors import CannotWriteError
-from tests.helpers.processes import kill_session
-from tests.helpers.worker_project import LEASE, WorkerProject, shop, start, until
+from tests.helpers.processes import kill_session, until
+from tests.helpers.worker_project import LEASE, WorkerProject, shop, start
 from tests.helpers.worker_tasks import serve
 from tests.helpers.workers import StartWorkers
 
