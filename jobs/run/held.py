@@ -12,7 +12,7 @@ from rq.job import JobStatus
 
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
-from jobs.store import keys, runs
+from jobs.store import runs
 from jobs.store.keys import PREFIX
 
 if TYPE_CHECKING:
@@ -51,33 +51,42 @@ def is_of(connection: Redis, run: str, pipeline: "Pipeline") -> bool:
 
 
 def promote(connection: Redis, only: Sequence[str] | None = None) -> int:
-    """Start the held runs whose wait is over; returns how many. Part of the pass, and done when a run ends.
+    """Start the held runs whose wait is over; returns how many.
 
     Args:
-        only: These, of which there may be thousands; None means all that are held.
+        only: These, of which there may be thousands; None means those of which a run they wait for has ended lately.
     """
-    started, held = 0, runs.held(connection) if only is None else only
-    records = runs.read_many(connection, held)
-    waits = {
-        run: [json.loads(record.get(key) or "[]") for key in ("after", "needs")] for run, record in records.items()
-    }
-    others = runs.read_many(connection, {other for lists in waits.values() for each in lists for other in each})
+    candidates = runs.pop_ready(connection) if only is None else only
+    records = runs.read_many(connection, candidates)
+    waits = {run: json.loads(record.get("after") or "[]") for run, record in records.items()}
+    others = runs.read_many(connection, {other for after in waits.values() for other in after})
     states = {other: record["state"] for other, record in others.items()}
-    for run in held:
-        if run not in records:
-            connection.zrem(keys.HELD, run)
+    started, ready, failed = 0, [], False
+    for run, record in records.items():
+        is_waiting = any(states.get(other, FORGOTTEN) not in runs.ENDED for other in waits[run])
+        if is_waiting or record["state"] != "held":
             continue
-        record, (after, needs) = records[run], waits[run]
-        if any(states.get(other, FORGOTTEN) not in runs.ENDED for other in after):
-            continue
-        bad = [other for other in needs if states.get(other, FORGOTTEN) != "succeeded"]
+        needs = json.loads(record.get("needs") or "[]")
+        bad = next((other for other in needs if states.get(other, FORGOTTEN) != "succeeded"), None)
         if bad:
-            error = f"needs run {bad[0]}, which {how_it_ended(states[bad[0]])}"
-            runs.close(connection, run, "failed", error=error, exit=1)
-            states[run] = "failed"  # so do those that wait for it
-        elif not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
+            error = f"needs run {bad}, which {how_it_ended(states[bad])}"
+            failed |= runs.close(connection, run, "failed", error=error, exit=1)
+            continue
+        ready.append(run)  # until it has started: its start may fail, or its holder may be taken
+        if not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
             started += _enqueue_start(connection, run, record["client"], record["pipeline"])
+    runs.add_ready(connection, ready)
+    if failed:
+        started += promote(connection)  # of those that waited for a run that has failed here
     return started
+
+
+def promote_all(connection: Redis) -> int:
+    """Look at every held run, where Redis may have lost who waits for whom; returns how many were started."""
+    held = runs.held(connection)
+    known = runs.read_many(connection, held)
+    runs.forget_held(connection, [run for run in held if run not in known])
+    return promote(connection, held)
 
 
 def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> int:
@@ -117,11 +126,7 @@ def _end_where_start_failed(connection: Redis, run: str, id: str) -> None:
 def pending_run(connection: Redis, client: str, pipeline: str, start: datetime | None = None) -> str | None:
     """Return the run of a client and pipeline that will end last: the newest that is held, else the active one."""
     window = start.isoformat() if start else ""
-    records = runs.read_many(connection, runs.held(connection))
-    for run, record in reversed(records.items()):
-        if (record["client"], record["pipeline"], record["start"]) == (client, pipeline, window):
-            return run
-    return runs.holder(connection, client, pipeline, window)
+    return runs.held_of(connection, client, pipeline, window) or runs.holder(connection, client, pipeline, window)
 
 
 def how_it_ended(state: str) -> str:

@@ -1,8 +1,8 @@
-"""A run as people see it: the public JSON shape, made of what stands in Redis."""
+"""A run as people see it: the public JSON shape, with every field, whoever remembers the run."""
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -10,9 +10,9 @@ from typing import Any, cast
 ROWS = ("read", "added", "rejected", "dropped", "superseded", "loaded", "unchanged")
 
 
-def iso(moment: float | str | None) -> str | None:
-    """Return a moment in seconds as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(float(moment), UTC).isoformat(timespec="milliseconds") if moment else None
+def iso(moment: float | None) -> str | None:
+    """Return a moment in seconds since the epoch as ISO 8601 in UTC."""
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)
@@ -35,33 +35,86 @@ def records_of(raw: Mapping[Any, Any]) -> dict[tuple[int, str], StageRecord]:
     return found
 
 
-def shape(run: str, record: Mapping[str, str], stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, Any]:
-    """Return a run in the public JSON shape."""
-    started, ended = record.get("started"), record.get("ended")
-    until = float(ended) if ended else time.time()
-    total = int(record.get("partitions") or 0)
-    ended_counts = record.get("done")
-    partitions = json.loads(ended_counts) if ended and ended_counts else partition_states(stages)
+def run_json(
+    run: str,
+    *,
+    pipeline: str,
+    client: str,
+    state: str,
+    submitted: float | None,
+    started: float | None,
+    finished: float | None,
+    rows: Mapping[str, int],
+    partitions: Mapping[str, int],
+    failures: Sequence[Mapping[str, Any]] = (),
+    warnings: Sequence[str] = (),
+    error: str | None,
+    start: str | None,
+    end: str | None,
+    params: Mapping[str, Any],
+    attempt: int,
+    exit: int,
+) -> dict[str, Any]:
+    """Return a run in the public JSON shape.
+
+    Args:
+        submitted, started, finished: In seconds since the epoch.
+        start, end: Of its window, in ISO 8601.
+    """
+    until = time.time() if finished is None else finished
     return {
         "run": run,
-        "pipeline": record["pipeline"],
-        "client": record["client"],
-        "state": record["state"],
-        "submitted": iso(record.get("created")),
+        "pipeline": pipeline,
+        "client": client,
+        "state": state,
+        "submitted": iso(submitted),
         "started": iso(started),
-        "finished": iso(ended),
-        "seconds": round(until - float(started), 3) if started else None,
-        "rows": json.loads(record["rows"]) if record.get("rows") else live_rows(stages),
-        "partitions": {"total": total, **partitions},
-        "failures": json.loads(record.get("failures") or "[]"),
-        "warnings": json.loads(record.get("warnings") or "[]"),
-        "error": record.get("error") or None,
-        "start": record.get("start") or None,
-        "end": record.get("end") or None,
-        "params": json.loads(record.get("params") or "{}"),
-        "attempt": int(record.get("attempt") or 1),
-        "exit": int(record.get("exit") or 0),
+        "finished": iso(finished),
+        "seconds": None if started is None else round(until - started, 3),
+        "rows": {**dict.fromkeys(ROWS, 0), **rows},
+        "partitions": {"total": 0, "done": 0, "failed": 0, "blocked": 0, **partitions},
+        "failures": list(failures),
+        "warnings": list(warnings),
+        "error": error or None,
+        "start": start or None,
+        "end": end or None,
+        "params": dict(params),
+        "attempt": attempt,
+        "exit": exit,
     }
+
+
+def of_record(run: str, record: Mapping[str, str], stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, Any]:
+    """Return a run that Redis knows in the public JSON shape.
+
+    Args:
+        record: Its hash.
+        stages: What its stages said last.
+    """
+    submitted, started, finished = (
+        float(record[key]) if record.get(key) else None for key in ("created", "started", "ended")
+    )
+    is_counted = finished is not None and record.get("done")
+    partitions = json.loads(record["done"]) if is_counted else partition_states(stages)
+    return run_json(
+        run,
+        pipeline=record["pipeline"],
+        client=record["client"],
+        state=record["state"],
+        submitted=submitted,
+        started=started,
+        finished=finished,
+        rows=json.loads(record["rows"]) if record.get("rows") else live_rows(stages),
+        partitions={"total": int(record.get("partitions") or 0), **partitions},
+        failures=json.loads(record.get("failures") or "[]"),
+        warnings=json.loads(record.get("warnings") or "[]"),
+        error=record.get("error"),
+        start=record.get("start"),
+        end=record.get("end"),
+        params=json.loads(record.get("params") or "{}"),
+        attempt=int(record.get("attempt") or 1),
+        exit=int(record.get("exit") or 0),
+    )
 
 
 def partition_states(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:

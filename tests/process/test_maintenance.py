@@ -12,11 +12,12 @@ from rq.registry import clean_registries
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
-from jobs.process.maintenance import maintain, take_turn
+from jobs.process.maintenance import is_time, maintain
 from jobs.queue import FairQueue, dequeue
 from jobs.store import keys, runs, scripts
 
 NAMES = ["etl-acme"]
+RESCUED = "etl:rescued"
 
 
 @pytest.fixture
@@ -73,11 +74,11 @@ def test_after_redis_was_away_leases_get_time_to_be_renewed_once(connection: Red
     maintain(connection, NAMES)
     expire(connection, taken(connection))
     long_ago = time.time() - settings.lease()
-    connection.set("etl:passed", long_ago)
+    connection.set(RESCUED, long_ago)
     assert maintain(connection, NAMES).lost == ()
     assert maintain(connection, NAMES).lost == ()
-    connection.set("etl:grace", time.time() - 1, keepttl=True)
-    connection.set("etl:passed", long_ago)
+    connection.pexpire(keys.once_key("grace"), int(settings.lease() * 2000))
+    connection.set(RESCUED, long_ago)
     assert maintain(connection, NAMES).lost == (job.id,)
 
 
@@ -268,14 +269,11 @@ def test_an_active_runs_job_that_is_in_no_list_is_queued(connection: Redis, queu
     connection.hset(job.key, "status", status)
     assert maintain(connection, NAMES).released == 1
     assert queue.job_ids == [job.id]
-    connection.delete("etl:sweep")
-    assert maintain(connection, NAMES).released == 0
+    assert maintain(connection, NAMES, all_tasks=True).released == 0
     job = taken(connection)
-    connection.delete("etl:sweep")
-    assert maintain(connection, NAMES).released == 0
+    assert maintain(connection, NAMES, all_tasks=True).released == 0
     complete(connection, job, queue, Outcome("done"))
-    connection.delete("etl:sweep")
-    assert maintain(connection, NAMES).released == 0
+    assert maintain(connection, NAMES, all_tasks=True).released == 0
 
 
 def test_registries_forget_what_redis_has_deleted(connection: Redis, queue: FairQueue) -> None:
@@ -304,8 +302,7 @@ def test_a_run_whose_finish_could_not_end_it_is_closed(
     connection.sadd(keys.jobs_key("r1"), job.id)
     assert maintain(connection, NAMES).closed == ()
     complete(connection, taken(connection), queue, outcome)
-    connection.delete("etl:sweep")
-    assert maintain(connection, NAMES).closed == ("r1",)
+    assert maintain(connection, NAMES, all_tasks=True).closed == ("r1",)
     record = runs.read(connection, "r1")
     assert record is not None
     assert (record["state"], record["error"]) == ("failed", error)
@@ -327,5 +324,5 @@ def test_workers_that_are_dead_are_not_listed_for_ever(connection: Redis) -> Non
     assert connection.smembers("rq:workers:etl-acme") == {b"rq:worker:alive"}
 
 
-def test_one_worker_at_a_time_makes_the_pass(connection: Redis) -> None:
-    assert [take_turn(connection, worker) for worker in ("v", "w", "v")] == [True, False, False]
+def test_one_worker_at_a_time_does_maintenance(connection: Redis) -> None:
+    assert [is_time(connection) for _ in range(3)] == [True, False, False]
