@@ -10,7 +10,7 @@ from etl.config.read import load_config
 from etl.errors import AlreadyRunning, ConfigError, EtlError, StagingFailed
 from jobs import settings
 from jobs.process.inprocess import InProcessWorker
-from jobs.run import graph, held
+from jobs.run import held
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
@@ -116,7 +116,7 @@ def test_a_held_run_whose_start_fails_is_tried_again_and_then_fails(
     claims = submit(connection, config, "claims")
     monkeypatch.setattr(held, "DELAYS", (0, 0))
     with monkeypatch.context() as broken:
-        broken.setattr(graph, "submit", refuse)
+        broken.setattr("jobs.run.submit.submit_now", refuse)
         work(connection)
         held.promote(connection)
     assert state(connection, claims) == ("failed", "start: staging is full")

@@ -16,7 +16,6 @@ from etl.errors import AlreadyRunning, EtlError
 from etl.staging import Staging
 from jobs import settings
 from jobs.process.inprocess import InProcessWorker
-from jobs.run import graph
 from jobs.run import retry as resume
 from jobs.run.cancel import cancel_run
 from jobs.run.claims import LASTS
@@ -213,7 +212,7 @@ def test_a_retry_whose_submission_fails_gives_its_claim_back(house: House, monke
         def fail(*_: Any, **__: Any) -> None:
             raise EtlError("no luck")
 
-        broken.setattr(graph, "_enqueue", fail)
+        broken.setattr("jobs.run.retry.enqueue_graph", fail)
         with pytest.raises(EtlError, match="no luck"):
             retry(house, run)
     assert house.state(run) == "failed"
