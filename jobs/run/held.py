@@ -12,7 +12,7 @@ from rq.job import JobStatus
 
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
-from jobs.store import runs
+from jobs.store import runs, waiting
 from jobs.store.keys import PREFIX
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def promote(connection: Redis, only: Sequence[str] | None = None) -> int:
     Args:
         only: These, of which there may be thousands; None means those of which a run they wait for has ended lately.
     """
-    candidates = runs.pop_ready(connection) if only is None else only
+    candidates = waiting.pop_ready(connection) if only is None else only
     records = runs.read_many(connection, candidates)
     waits = {run: json.loads(record.get("after") or "[]") for run, record in records.items()}
     others = runs.read_many(connection, {other for after in waits.values() for other in after})
@@ -75,7 +75,7 @@ def promote(connection: Redis, only: Sequence[str] | None = None) -> int:
         ready.append(run)  # until it has started: its start may fail, or its holder may be taken
         if not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
             started += _enqueue_start(connection, run, record["client"], record["pipeline"])
-    runs.add_ready(connection, ready)
+    waiting.add_ready(connection, ready)
     if failed:
         started += promote(connection)  # of those that waited for a run that has failed here
     return started
@@ -85,7 +85,7 @@ def promote_all(connection: Redis) -> int:
     """Look at every held run, where Redis may have lost who waits for whom; returns how many were started."""
     held = runs.held(connection)
     known = runs.read_many(connection, held)
-    runs.forget_held(connection, [run for run in held if run not in known])
+    waiting.forget(connection, [run for run in held if run not in known])
     return promote(connection, held)
 
 
@@ -126,7 +126,7 @@ def _end_where_start_failed(connection: Redis, run: str, id: str) -> None:
 def pending_run(connection: Redis, client: str, pipeline: str, start: datetime | None = None) -> str | None:
     """Return the run of a client and pipeline that will end last: the newest that is held, else the active one."""
     window = start.isoformat() if start else ""
-    return runs.held_of(connection, client, pipeline, window) or runs.holder(connection, client, pipeline, window)
+    return waiting.newest(connection, client, pipeline, window) or runs.holder(connection, client, pipeline, window)
 
 
 def how_it_ended(state: str) -> str:

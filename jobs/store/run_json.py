@@ -140,3 +140,8 @@ def live_rows(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
 def text_of(value: Any) -> str | None:
     """Return what Redis answered as text."""
     return value.decode() if isinstance(value, bytes) else value
+
+
+def texts_of(answer: Any) -> list[str]:
+    """Return the members that Redis answered as text."""
+    return [cast(str, text_of(member)) for member in answer]

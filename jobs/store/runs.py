@@ -10,13 +10,12 @@ from typing import Any, cast
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
-from etl.errors import EtlError, UnknownName
+from etl.errors import UnknownName
 from jobs import settings
 from jobs.store import scripts
 from jobs.store.keys import (
     ACTIVE,
     HELD,
-    HELD_READY,
     INDEX,
     LAST,
     SINCE,
@@ -25,12 +24,10 @@ from jobs.store.keys import (
     holder_key,
     run_key,
     stages_key,
-    waiters_key,
 )
-from jobs.store.run_json import StageRecord, of_record, records_of, text_of
-from jobs.store.transitions import NOTHING, sources
+from jobs.store.run_json import StageRecord, of_record, records_of, text_of, texts_of
+from jobs.store.transitions import sources
 
-MANY = 10_000  # held runs that are looked at together
 STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
 ENDED = ("succeeded", "failed", "canceled")
 STATES = ("held", "queued", "running", *ENDED)
@@ -72,7 +69,7 @@ def create(
     }
     pipe.hset(run_key(run), mapping=fields)
     pipe.hsetnx(run_key(run), "created", repr(now))
-    _index(pipe, run, now)
+    index(pipe, run, now)
     pipe.zrem(HELD, run)
     pipe.zrem(held_key(client, pipeline, start), run)
     pipe.sadd(ACTIVE, run)
@@ -86,7 +83,8 @@ def about(client: str, pipeline: str, params: Mapping[str, Any], start: str | No
     return {**whose, "start": start or "", "end": end or ""}
 
 
-def _index(pipe: RedisPipeline, run: str, now: float) -> None:
+def index(pipe: RedisPipeline, run: str, now: float) -> None:
+    """List a run by the moment of its submission."""
     pipe.zadd(INDEX, {run: now}, nx=True)
     pipe.set(SINCE, repr(now), nx=True)
     pipe.expire(SINCE, int(2 * settings.history()))
@@ -98,39 +96,6 @@ def knows_all(connection: Redis, since: float) -> bool:
     return first is not None and float(first) <= since and since > time.time() - settings.history()
 
 
-def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: Mapping[str, str] | None) -> None:
-    """Write a run that waits until others have ended; it keeps the moment of its first submission.
-
-    Args:
-        fields: Of its hash: whose run it is, where it is new, and `after`, the runs that it waits for.
-        was: Its hash as it was read, or None where it is new.
-
-    Raises:
-        EtlError: It is in another state: someone else has started it.
-    """
-    now = time.time()
-    whose: dict[str, str] = {**(was or {}), **fields}
-
-    def write(pipe: RedisPipeline) -> None:
-        state, ended = (text_of(raw) for raw in cast(list[Any], pipe.hmget(run_key(run), "state", "ended")))
-        is_as_read = (state, ended) == ((was["state"], was.get("ended")) if was else (None, None))
-        if not is_as_read or (state or NOTHING) not in sources("hold"):
-            raise EtlError(not_retried(run, state) if was else f"run {run} is {state} already")
-        pipe.multi()
-        fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended", "failures", "done", "exit"), "")
-        pipe.hset(run_key(run), mapping={**fresh, **fields, "state": "held"})
-        pipe.hsetnx(run_key(run), "created", repr(now))
-        pipe.persist(run_key(run))
-        _index(pipe, run, now)
-        pipe.zadd(HELD, {run: now})
-        pipe.zadd(held_key(whose["client"], whose["pipeline"], whose["start"]), {run: now})
-        for other in json.loads(fields["after"]):
-            pipe.sadd(waiters_key(other), run)
-            pipe.expire(waiters_key(other), int(settings.history()))  # where that run has ended meanwhile
-
-    connection.transaction(write, run_key(run))
-
-
 def not_retried(run: str, state: str | None) -> str:
     """Say why a run in a state is not retried."""
     if state in sources("reopen"):
@@ -140,34 +105,7 @@ def not_retried(run: str, state: str | None) -> str:
 
 def held(connection: Redis) -> list[str]:
     """Return the ids of the runs that wait for others, the oldest first."""
-    return _members(connection.zrange(HELD, 0, -1))
-
-
-def held_of(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
-    """Return the id of the newest held run of a client, pipeline and window, or None."""
-    key = held_key(client, pipeline, start)
-    for run in _members(connection.zrevrange(key, 0, -1)):
-        if connection.zscore(HELD, run) is not None:
-            return run
-        connection.zrem(key, run)  # its record was lost, and nothing has ended it
-    return None
-
-
-def forget_held(connection: Redis, runs: Sequence[str]) -> None:
-    """Take runs that Redis has lost from those that wait."""
-    if runs:
-        connection.zrem(HELD, *runs)
-
-
-def pop_ready(connection: Redis) -> list[str]:
-    """Take the held runs one of whose waits is over off their list, and return their ids."""
-    return _members(connection.spop(HELD_READY, MANY))
-
-
-def add_ready(connection: Redis, runs: Sequence[str]) -> None:
-    """List held runs to be looked at again."""
-    if runs:
-        connection.sadd(HELD_READY, *runs)
+    return texts_of(connection.zrange(HELD, 0, -1))
 
 
 def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | None:
@@ -201,7 +139,7 @@ def reopen(
 
 def begin(connection: Redis, run: str) -> dict[str, str]:
     """Mark a queued run as running and return its hash; empty where Redis has forgotten it."""
-    flat = _members(scripts.begin(connection, run_key(run), repr(time.time()), ",".join(sources("begin"))))
+    flat = texts_of(scripts.begin(connection, run_key(run), repr(time.time()), ",".join(sources("begin"))))
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -289,7 +227,7 @@ def holder(connection: Redis, client: str, pipeline: str, start: str | None = No
 
 def active(connection: Redis) -> list[str]:
     """Return the ids of the runs that have not ended."""
-    return sorted(_members(connection.smembers(ACTIVE)))
+    return sorted(texts_of(connection.smembers(ACTIVE)))
 
 
 def snapshot(connection: Redis, runs: Sequence[str]) -> list[dict[str, Any]]:
@@ -322,7 +260,7 @@ def recent(
         limit: How many runs of the index are looked at, at most.
     """
     ids = connection.zrevrangebyscore(INDEX, "+inf", since if since is not None else "-inf", start=0, num=limit)
-    found = snapshot(connection, _members(ids))
+    found = snapshot(connection, texts_of(ids))
     return [run for run in found if (not client or run["client"] == client) and (not state or run["state"] == state)]
 
 
@@ -334,11 +272,7 @@ def newest(connection: Redis) -> Iterator[dict[str, Any]]:
 
 
 def _ids(connection: Redis) -> list[str]:
-    return _members(connection.zrevrange(INDEX, 0, -1))
-
-
-def _members(answer: Any) -> list[str]:
-    return [cast(str, text_of(member)) for member in answer]
+    return texts_of(connection.zrevrange(INDEX, 0, -1))
 
 
 def find(connection: Redis, text: str) -> str:

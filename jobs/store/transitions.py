@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 NOTHING = "nothing"  # the state of a run that Redis does not know
-Step = Literal["create", "hold", "begin", "close", "reopen"]  # functions of jobs.store.runs
+Step = Literal["create", "hold", "begin", "close", "reopen"]  # functions of jobs.store.runs and waiting
 
 
 class Transition(NamedTuple):
@@ -12,7 +12,7 @@ class Transition(NamedTuple):
     Args:
         sources: The states it starts from.
         to: The state it leads to.
-        by: The function of `jobs.store.runs` that writes it.
+        by: The function that writes it, of `jobs.store.runs` or `jobs.store.waiting`.
         who: Whose process does it.
         when: It happens.
     """
@@ -24,82 +24,27 @@ class Transition(NamedTuple):
     when: str
 
 
+PLANNED = "the graph and the record are written in one MULTI, which WATCHes the holder"
+UNPLANNED = "`submit`: a run it needs did not succeed, or the source can't be planned; without jobs"
 TRANSITIONS = (
+    Transition((NOTHING,), "queued", "create", "submitter", f"`submit`: {PLANNED}"),
     Transition(
-        (NOTHING,),
-        "queued",
-        "create",
-        "submitter",
-        "`submit`: the whole graph and the run's record are written in one MULTI, which WATCHes the holder of this "
-        "client and pipeline",
+        (NOTHING,), "held", "hold", "submitter", "`submit`: a pipeline it needs or, with `--queue`, its own runs"
     ),
-    Transition(
-        (NOTHING,),
-        "held",
-        "hold",
-        "submitter",
-        "`submit`: a pipeline it needs is running, or with `--queue` the run before it is",
-    ),
-    Transition(
-        ("held", "queued"),
-        "failed",
-        "close",
-        "submitter",
-        "`submit`: the latest run of a pipeline that it needs did not succeed, or the source can't be planned (no file "
-        "matches, …); the run is written and closed at once, without jobs",
-    ),
-    Transition(
-        ("held",),
-        "queued",
-        "create",
-        "worker",
-        "what it waited for has ended well: the source is planned now, and the graph submitted",
-    ),
-    Transition(
-        ("held",),
-        "failed",
-        "close",
-        "worker",
-        "a needed run failed or was canceled, the source can't be planned, or its start has failed for good",
-    ),
+    Transition(("held", "queued"), "failed", "close", "submitter", UNPLANNED),
+    Transition(("held",), "queued", "create", "worker", f"what it waited for has ended well: {PLANNED}"),
+    Transition(("held",), "failed", "close", "worker", "a run it needs did not succeed, or its start failed for good"),
     Transition(("queued",), "running", "begin", "worker", "the first stage begins"),
     Transition(
-        ("running",),
-        "succeeded",
-        "close",
-        "worker",
-        "`finish`: every partition is loaded, the target holds the rows, receipts balance",
+        ("running",), "succeeded", "close", "worker", "`finish`: every partition is loaded, and receipts balance"
     ),
-    Transition(
-        ("running",),
-        "failed",
-        "close",
-        "worker",
-        "`finish`: a partition failed or was blocked, too many rows were rejected, or receipts disagree",
-    ),
-    Transition(
-        ("queued", "running"),
-        "failed",
-        "close",
-        "worker",
-        "`finish` itself failed for good, or its job is gone (maintenance)",
-    ),
+    Transition(("running",), "failed", "close", "worker", "`finish`: a partition is not loaded, or receipts disagree"),
+    Transition(("queued", "running"), "failed", "close", "worker", "`finish` failed for good, or its job is gone"),
     Transition(("held", "queued", "running"), "canceled", "close", "operator", "`cancel`"),
     Transition(
-        ("failed", "canceled"),
-        "queued",
-        "reopen",
-        "operator",
-        "`retry`: jobs for what is missing, under the next attempt number",
+        ("failed", "canceled"), "queued", "reopen", "operator", "`retry`: jobs for what is missing, a new attempt"
     ),
-    Transition(
-        ("failed", "canceled"),
-        "held",
-        "hold",
-        "operator",
-        "`retry` of a run that was held and has never been planned: it waits again; refused while what it "
-        "needs has failed",
-    ),
+    Transition(("failed", "canceled"), "held", "hold", "operator", "`retry` of a run that has never been planned"),
 )
 
 

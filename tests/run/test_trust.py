@@ -27,7 +27,7 @@ from jobs.run.cancel import cancel_run
 from jobs.run.context import CHANGED
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_now
-from jobs.store import keys, runs
+from jobs.store import keys, runs, waiting
 
 TRICKS = ("", ".", "..", "../x", "a/b", "/etc", "a\\b", "..\\x", "a/../../b", "a\0b", "a\n", "x/", "./x")
 NO_NAMES = (*TRICKS, "-", "Acme", "a.b", "é", "~", "*", "a b")
@@ -256,7 +256,7 @@ def test_a_held_run_with_a_forged_id_or_client_is_not_planned(site: Site) -> Non
     for run, client in (("../../precious", "acme"), ("held", "../acme")):
         about = runs.about(client, "claims", {}, None, None)
         waits = {"options": options, "after": "[]", "needs": "[]"}
-        runs.hold(site.connection, run, {**about, **waits}, was=None)
+        waiting.hold(site.connection, run, {**about, **waits}, was=None)
         # As RQ takes no id with a / for a job, whoever forges one names it otherwise.
         FairQueue("etl-acme", connection=site.connection).enqueue_call("jobs.run.submit.start", args=(run,))
         site.connection.zrem(keys.HELD, run)
