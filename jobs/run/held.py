@@ -56,12 +56,20 @@ def promote(connection: Redis, only: Sequence[str] | None = None) -> int:
     Args:
         only: These, of which there may be thousands; None means those of which a run they wait for has ended lately.
     """
-    candidates = waiting.pop_ready(connection) if only is None else only
+    candidates, started, has_failed = waiting.pop_ready(connection) if only is None else only, 0, True
+    while has_failed:  # those that waited for a run that has failed here are ready now
+        count, has_failed = _look_at(connection, candidates)
+        started, candidates = started + count, waiting.pop_ready(connection) if has_failed else []
+    return started
+
+
+def _look_at(connection: Redis, candidates: Sequence[str]) -> tuple[int, bool]:
+    """Start or end held runs whose wait is over; returns how many were started, and whether any has failed."""
     records = runs.read_many(connection, candidates)
     waits = {run: json.loads(record.get("after") or "[]") for run, record in records.items()}
     others = runs.read_many(connection, {other for after in waits.values() for other in after})
     states = {other: record["state"] for other, record in others.items()}
-    started, ready, failed = 0, [], False
+    started, ready, has_failed = 0, [], False
     for run, record in records.items():
         is_waiting = any(states.get(other, FORGOTTEN) not in runs.ENDED for other in waits[run])
         if is_waiting or record["state"] != "held":
@@ -70,15 +78,13 @@ def promote(connection: Redis, only: Sequence[str] | None = None) -> int:
         bad = next((other for other in needs if states.get(other, FORGOTTEN) != "succeeded"), None)
         if bad:
             error = f"needs run {bad}, which {how_it_ended(states[bad])}"
-            failed |= runs.close(connection, run, "failed", error=error, exit=1)
+            has_failed |= runs.close(connection, run, "failed", error=error, exit=1)
             continue
         ready.append(run)  # until it has started: its start may fail, or its holder may be taken
         if not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
             started += _enqueue_start(connection, run, record["client"], record["pipeline"])
     waiting.add_ready(connection, ready)
-    if failed:
-        started += promote(connection)  # of those that waited for a run that has failed here
-    return started
+    return started, has_failed
 
 
 def promote_all(connection: Redis) -> int:

@@ -1,4 +1,4 @@
-"""The sweep, damage and full disks: staging and targets hold what is wanted, and no longer than it is wanted."""
+"""Cleanup, damage and full disks: staging and targets hold what is wanted, and no longer than it is wanted."""
 
 import json
 import os
