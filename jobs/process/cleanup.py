@@ -104,19 +104,19 @@ def _is_busy(connection: Redis | None, run: str) -> bool:
 def _clean_folder(connection: Redis | None, config: Config, folder: Folder, now: float) -> bool:
     """Remove a run's folder, or what is useless in it; returns whether the folder is gone."""
     age = now - folder.modified
-    place = Staging(config.staging, folder.client, folder.run)
+    artifacts = Staging(config.staging, folder.client, folder.run)
     if folder.is_unfinished and age > FRESH:
         record = runs.read(connection, folder.run) if connection is not None else None
         if record is not None and record["state"] == "succeeded" and "rejects.json" in folder.names:
             # Its finish died between closing the run and this.
-            place.remove(keep=[*place.read_json("rejects.json"), "rejects.json", "run.json"])
+            artifacts.remove(keep=[*artifacts.read_json("rejects.json"), "rejects.json", "run.json"])
             return False
-        place.remove_strays()
+        artifacts.remove_strays()
     settings = config.settings
     if age <= (settings.keep_failed if folder.is_unfinished else settings.history):
         return False
     if not _is_busy(connection, folder.run):  # asked again: `retry` may have come in between
-        place.remove()
+        artifacts.remove()
     return True
 
 
@@ -168,7 +168,7 @@ def _drop_shadows(config: Config, kept: Collection[str], before: float, found: C
 
 
 def _trim(connection: Redis) -> None:
-    """Give jobs that were canceled by hand an end, and take those that are gone off RQ's lists."""
+    """Give jobs that were canceled by hand an end, and remove those that are gone from RQ's lists."""
     for key in cast(set[bytes], connection.smembers("rq:queues")):
         name = key.decode().removeprefix("rq:queue:")
         for registry in (f"rq:canceled:{name}", f"rq:deferred:{name}"):

@@ -115,7 +115,7 @@ def promote_held(connection: Redis, names: Sequence[str], found: Maintained) -> 
 
 
 def trim(connection: Redis, names: Sequence[str], found: Maintained) -> None:
-    """Take jobs that Redis has deleted, and workers that have died, from RQ's lists."""
+    """Remove jobs that Redis has deleted, and workers that have died, from RQ's lists."""
     until = now().timestamp()
     known = list(cast(set[bytes], connection.smembers(worker_registration.REDIS_WORKER_KEYS)))
     connection.zremrangebyscore(keys.INDEX, 0, until - settings.history())

@@ -13,7 +13,7 @@ from rq.job import JobStatus
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
 from jobs.store import runs, waiting
-from jobs.store.keys import PREFIX
+from jobs.store.keys import HELD, PREFIX
 
 if TYPE_CHECKING:
     from etl.config.pipeline import Pipeline
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 600  # seconds; planning reads no more than the list of files and the ends of lines
 FAILURE_TTL = 7 * 86400
-FORGOTTEN = "succeeded"  # what a run that Redis has forgotten is taken for
+FORGOTTEN = "succeeded"  # what a run that Redis has forgotten counts as
 DELAYS = (5, 30, 120)  # seconds before a start is tried again that another try may cure
 
 
@@ -80,7 +80,7 @@ def _look_at(connection: Redis, candidates: Sequence[str]) -> tuple[int, bool]:
             error = f"needs run {bad}, which {how_it_ended(states[bad])}"
             has_failed |= runs.close(connection, run, "failed", error=error, exit=1)
             continue
-        ready.append(run)  # until it has started: its start may fail, or its holder may be taken
+        ready.append(run)  # until it has started: its start may fail, or another run may be its holder
         if not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
             started += _enqueue_start(connection, run, record["client"], record["pipeline"])
     waiting.add_ready(connection, ready)
@@ -91,8 +91,9 @@ def promote_all(connection: Redis) -> int:
     """Look at every held run, where Redis may have lost who waits for whom; returns how many were started."""
     held = runs.held(connection)
     known = runs.read_many(connection, held)
-    waiting.forget(connection, [run for run in held if run not in known])
-    return promote(connection, held)
+    if lost := set(held) - set(known):
+        connection.zrem(HELD, *lost)
+    return promote(connection, list(known))
 
 
 def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> int:
@@ -102,7 +103,7 @@ def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> i
         args=(run,),
         job_id=f"{run}-0-start-1",
         timeout=START_TIMEOUT,
-        result_ttl=0,  # so that it can be enqueued again where the place was taken meanwhile
+        result_ttl=0,  # so that it can be enqueued again where another run has become the holder
         failure_ttl=FAILURE_TTL,
         description=f"{client}/{pipeline} start",
         retry=Retry(max=len(DELAYS), interval=list(DELAYS)),

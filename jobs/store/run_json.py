@@ -2,12 +2,31 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
 ROWS = ("read", "added", "rejected", "dropped", "superseded", "loaded", "unchanged")
+EMPTY: Mapping[str, Any] = {  # the fields of a run, in order
+    "pipeline": None,
+    "client": None,
+    "state": None,
+    "submitted": None,
+    "started": None,
+    "finished": None,
+    "seconds": None,
+    "rows": dict.fromkeys(ROWS, 0),
+    "partitions": {"total": 0, "done": 0, "failed": 0, "blocked": 0},
+    "failures": [],
+    "warnings": [],
+    "error": None,
+    "start": None,
+    "end": None,
+    "params": {},
+    "attempt": 1,
+    "exit": 0,
+}
 
 
 def iso(moment: float | None) -> str | None:
@@ -29,59 +48,25 @@ class StageRecord:
 def records_of(raw: Mapping[Any, Any]) -> dict[tuple[int, str], StageRecord]:
     """Return stages' records by partition and stage, from the fields of their hash."""
     found: dict[tuple[int, str], StageRecord] = {}
-    for key, value in raw.items():
-        partition, stage = cast(str, text_of(key)).split(":")
+    for key, value in hash_of(raw).items():
+        partition, stage = key.split(":")
         found[int(partition), stage] = StageRecord(**json.loads(value))
     return found
 
 
-def run_json(
-    run: str,
-    *,
-    pipeline: str,
-    client: str,
-    state: str,
-    submitted: float | None,
-    started: float | None,
-    finished: float | None,
-    rows: Mapping[str, int],
-    partitions: Mapping[str, int],
-    failures: Sequence[Mapping[str, Any]] = (),
-    warnings: Sequence[str] = (),
-    error: str | None,
-    start: str | None,
-    end: str | None,
-    params: Mapping[str, Any],
-    attempt: int,
-    exit: int,
-) -> dict[str, Any]:
+def run_json(run: str, **known: Any) -> dict[str, Any]:
     """Return a run in the public JSON shape.
 
     Args:
-        submitted, started, finished: In seconds since the epoch.
-        start, end: Of its window, in ISO 8601.
+        known: Values by field, of which any may be left out; moments in seconds since the epoch.
     """
-    until = time.time() if finished is None else finished
-    return {
-        "run": run,
-        "pipeline": pipeline,
-        "client": client,
-        "state": state,
-        "submitted": iso(submitted),
-        "started": iso(started),
-        "finished": iso(finished),
-        "seconds": None if started is None else round(until - started, 3),
-        "rows": {**dict.fromkeys(ROWS, 0), **rows},
-        "partitions": {"total": 0, "done": 0, "failed": 0, "blocked": 0, **partitions},
-        "failures": list(failures),
-        "warnings": list(warnings),
-        "error": error or None,
-        "start": start or None,
-        "end": end or None,
-        "params": dict(params),
-        "attempt": attempt,
-        "exit": exit,
-    }
+    fields: dict[str, Any] = {"run": run, **EMPTY, **known}
+    started, finished = fields["started"], fields["finished"]
+    if started is not None:
+        fields["seconds"] = round((time.time() if finished is None else finished) - started, 3)
+    fields |= {name: iso(fields[name]) for name in ("submitted", "started", "finished")}
+    fields |= {name: fields[name] or None for name in ("error", "start", "end")}
+    return fields | {name: {**EMPTY[name], **fields[name]} for name in ("rows", "partitions")}
 
 
 def of_record(run: str, record: Mapping[str, str], stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, Any]:
@@ -91,29 +76,17 @@ def of_record(run: str, record: Mapping[str, str], stages: Mapping[tuple[int, st
         record: Its hash.
         stages: What its stages said last.
     """
-    submitted, started, finished = (
-        float(record[key]) if record.get(key) else None for key in ("created", "started", "ended")
-    )
-    is_counted = finished is not None and record.get("done")
-    partitions = json.loads(record["done"]) if is_counted else partition_states(stages)
+    moments = {"submitted": "created", "started": "started", "finished": "ended"}
+    texts = {name: record.get(name) for name in ("pipeline", "client", "state", "error", "start", "end")}
+    partitions = json.loads(record["done"]) if record.get("ended") and record.get("done") else partition_states(stages)
     return run_json(
         run,
-        pipeline=record["pipeline"],
-        client=record["client"],
-        state=record["state"],
-        submitted=submitted,
-        started=started,
-        finished=finished,
+        **texts,
+        **{name: float(record[key]) for name, key in moments.items() if record.get(key)},
+        **{name: json.loads(record[name]) for name in ("failures", "warnings", "params") if record.get(name)},
+        **{name: int(record[name]) for name in ("attempt", "exit") if record.get(name)},
         rows=json.loads(record["rows"]) if record.get("rows") else live_rows(stages),
         partitions={"total": int(record.get("partitions") or 0), **partitions},
-        failures=json.loads(record.get("failures") or "[]"),
-        warnings=json.loads(record.get("warnings") or "[]"),
-        error=record.get("error"),
-        start=record.get("start"),
-        end=record.get("end"),
-        params=json.loads(record.get("params") or "{}"),
-        attempt=int(record.get("attempt") or 1),
-        exit=int(record.get("exit") or 0),
     )
 
 
@@ -145,3 +118,8 @@ def text_of(value: Any) -> str | None:
 def texts_of(answer: Any) -> list[str]:
     """Return the members that Redis answered as text."""
     return [cast(str, text_of(member)) for member in answer]
+
+
+def hash_of(answer: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the fields that Redis answered as text."""
+    return dict(zip(texts_of(answer), texts_of(answer.values()), strict=True))

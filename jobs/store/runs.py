@@ -25,7 +25,7 @@ from jobs.store.keys import (
     run_key,
     stages_key,
 )
-from jobs.store.run_json import StageRecord, of_record, records_of, text_of, texts_of
+from jobs.store.run_json import StageRecord, hash_of, of_record, records_of, text_of, texts_of
 from jobs.store.transitions import sources
 
 STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
@@ -213,11 +213,7 @@ def read_many(connection: Redis, runs: Iterable[str]) -> dict[str, dict[str, str
     ids, pipe = list(runs), connection.pipeline(transaction=False)
     for run in ids:
         pipe.hgetall(run_key(run))
-    return {
-        run: {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in raw.items()}
-        for run, raw in zip(ids, pipe.execute(), strict=True)
-        if raw
-    }
+    return {run: hash_of(raw) for run, raw in zip(ids, pipe.execute(), strict=True) if raw}
 
 
 def holder(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
@@ -237,12 +233,11 @@ def snapshot(connection: Redis, runs: Sequence[str]) -> list[dict[str, Any]]:
         pipe.hgetall(run_key(run))
         pipe.hgetall(stages_key(run))
     answers = pipe.execute()
-    shaped = []
-    for index, run in enumerate(runs):
-        record = {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in answers[2 * index].items()}
-        if record:
-            shaped.append(of_record(run, record, records_of(answers[2 * index + 1])))
-    return shaped
+    return [
+        of_record(run, hash_of(record), records_of(stages))
+        for run, record, stages in zip(runs, answers[::2], answers[1::2], strict=True)
+        if record
+    ]
 
 
 def recent(

@@ -49,5 +49,5 @@ TRANSITIONS = (
 
 
 def sources(by: Step) -> tuple[str, ...]:
-    """Return the states in which a run may be when one of its steps is taken."""
+    """Return the states in which a run may be before a step."""
     return tuple(dict.fromkeys(state for each in TRANSITIONS if each.by == by for state in each.sources))

@@ -64,14 +64,8 @@ def newest(connection: Redis, client: str, pipeline: str, start: str | None = No
     return None
 
 
-def forget(connection: Redis, held: Sequence[str]) -> None:
-    """Take runs that Redis has lost from those that wait."""
-    if held:
-        connection.zrem(HELD, *held)
-
-
 def pop_ready(connection: Redis) -> list[str]:
-    """Take the held runs one of whose waits is over off their list, and return their ids."""
+    """Remove the held runs that one wait is over for from their list, and return their ids."""
     return texts_of(connection.spop(HELD_READY, MANY))
 
 

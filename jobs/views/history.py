@@ -116,21 +116,16 @@ def _seconds(moment: str | None) -> float:
 
 def _run_json(record: "Record") -> dict[str, Any]:
     finished = record.finished.timestamp()
+    same = ("pipeline", "client", "state", "rows", "partitions", "error", "attempt")
     return run_json(
         record.run,
-        pipeline=record.pipeline,
-        client=record.client,
-        state=record.state,
+        **{name: getattr(record, name) for name in same},
         submitted=record.submitted.timestamp() if record.submitted else finished,
         started=record.started.timestamp() if record.started else None,
         finished=finished,
-        rows=record.rows,
-        partitions=record.partitions,
-        error=record.error,
         start=record.window_start,
         end=record.window_end,
-        params=record.params,
-        attempt=record.attempt,
+        params=dict(record.params),
         exit=int(record.state != "succeeded"),
     )
 

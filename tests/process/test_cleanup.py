@@ -35,10 +35,10 @@ def house(tmp_path: Path, connection: Redis) -> Iterator[House]:
     yield from built(tmp_path, connection)
 
 
-# --- the sweep is asked for ---
+# --- the cleanup is asked for ---
 
 
-def test_the_sweep_is_asked_for_once_an_hour_whoever_asks(house: House) -> None:
+def test_the_cleanup_is_asked_for_once_an_hour_whoever_asks(house: House) -> None:
     queue = FairQueue(UPKEEP, connection=house.connection)
     request_cleanup(house.connection)
     request_cleanup(house.connection)
@@ -205,8 +205,8 @@ def test_a_canceled_runs_shadow_goes_with_its_staging(house: House) -> None:
     cancel_run(house.connection, run)
     assert house.sweep(6 * DAY).shadows == 0
     assert shadows(url) == [f"_etl_shadow_{run}"]
-    swept = house.sweep(8 * DAY)
-    assert (swept.folders, swept.shadows, swept.troubles) == (1, 1, [])
+    found = house.sweep(8 * DAY)
+    assert (found.folders, found.shadows, found.troubles) == (1, 1, [])
     assert shadows(url) == []
 
 
@@ -215,9 +215,9 @@ def test_a_target_that_cant_be_asked_holds_up_nothing(house: House) -> None:
     house.files("acme", GOOD)
     house.run()
     (house.root / "etl.toml").write_text(text.replace("sqlite:///warehouse.db", "sqlite:///${NOT_SET}.db"))
-    swept = house.sweep(91 * DAY)
-    assert swept.folders == 1
-    assert swept.troubles == ["targets.warehouse.url: NOT_SET is not in the environment"]
+    found = house.sweep(91 * DAY)
+    assert found.folders == 1
+    assert found.troubles == ["targets.warehouse.url: NOT_SET is not in the environment"]
 
 
 # --- a damaged artifact ---

@@ -1,4 +1,4 @@
-"""Held runs: the end of a run tells who has waited for it, and nobody looks at the others."""
+"""Held runs: the end of a run says who has waited for it, and nobody looks at the others."""
 
 import json
 from itertools import pairwise
@@ -127,5 +127,5 @@ def test_an_end_costs_as_much_with_two_hundred_held_runs_as_with_two(real_redis:
         runs.close(real_redis, "one", "succeeded")
         held.promote(real_redis)
         stats = real_redis.info("commandstats")
-        counts.append({name: stats[f"cmdstat_{name}"]["calls"] for name in ("hgetall", "evalsha", "zrevrange")})  # type: ignore[index]
+        counts.append({name: stats[f"cmdstat_{name}"]["calls"] for name in ("hgetall", "evalsha", "zrevrange")})
     assert counts[0] == counts[1]
