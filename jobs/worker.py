@@ -27,7 +27,7 @@ from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
 from jobs.process.horse import Horse
-from jobs.process.maintenance import maintain, request_cleanup, rescue, take_turn
+from jobs.process.maintenance import is_time, maintain, request_cleanup, rescue
 from jobs.process.spawn import end_with_owner
 from jobs.queue import FairQueue, ServedQueues
 from jobs.store import scripts
@@ -237,7 +237,7 @@ class Worker(RQWorker):
         lost, _ = rescue(self.connection, self._served.names, apart=settings.lease() / 10)
         if lost:
             self.log.warning("took back from lost workers: %s", ", ".join(lost))
-        if take_turn(self.connection, self.name):
+        if is_time(self.connection):
             maintain(self.connection, self._served.names)
             if settings.path().is_file():
                 request_cleanup(self.connection)

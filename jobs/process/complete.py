@@ -53,7 +53,7 @@ def complete(connection: Redis, job: EtlJob, queue: FairQueue, outcome: Outcome)
     at, entry = utcformat(job.ended_at), job.execution.composite_key
     if outcome.kind in ("lost", "returned"):
         most = settings.MAX_LOSSES if outcome.kind == "lost" else 0
-        answer = scripts.lose(connection, queue.name, entry, at, most, PACKED).decode()
+        answer = scripts.rescue_job(connection, queue.name, entry, at, most, PACKED).decode()
         return None if answer == "gone" else JobStatus(answer)
     pipe = connection.pipeline()  # only to collect what RQ would send
     if outcome.kind == "done":

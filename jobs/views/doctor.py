@@ -72,8 +72,7 @@ def fix(config: str | None, redis: str | None) -> list[Finding]:
         if found is not None:
             keys = found.connection.smembers("rq:queues")
             names = [key.decode().removeprefix("rq:queue:") for key in keys]  # type: ignore[union-attr]
-            found.connection.delete("etl:sweep")  # look for what is in no list, too, however lately that was done
-            fixed = maintain(found.connection, names)
+            fixed = maintain(found.connection, names, all_tasks=True)
             counts = {
                 "jobs rescued from lost workers": len(fixed.lost),
                 "due retries enqueued": fixed.due,

@@ -212,7 +212,7 @@ def test_jobs_are_json_whatever_is_asked_for(connection: Redis) -> None:
 
 
 def test_turns_go_on_where_a_queue_has_gone(connection: Redis) -> None:
-    connection.hset("etl:turn", mapping={"name": "etl-gone", "left": 1})
+    connection.hset("etl:served", mapping={"name": "etl-gone", "left": 1})
     put(connection, "ant")
     put(connection, "bee")
     assert list(islice(drain(connection), 2)) == ["ant", "bee"]

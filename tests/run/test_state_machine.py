@@ -166,8 +166,7 @@ class Runs(RuleBasedStateMachine):
 
     @rule()
     def make_the_pass(self) -> None:
-        self.connection.delete("etl:sweep")
-        maintain(self.connection, [QUEUE])
+        maintain(self.connection, [QUEUE], all_tasks=True)
 
     # --- what always holds ---
 

@@ -1,4 +1,4 @@
-"""The sweep, damage and full disks: staging and targets hold what is wanted, and no longer than it is wanted."""
+"""Cleanup, damage and full disks: staging and targets hold what is wanted, and no longer than it is wanted."""
 
 import json
 import os
@@ -28,10 +28,10 @@ from tests.helpers.deliveries import deliver, partition, pipeline, query
 from tests.helpers.processes import ROOT
 from tests.helpers.queued_project import BAD, DAY, GOOD, QueuedProject, let_pass
 
-# --- the sweep is asked for ---
+# --- the cleanup is asked for ---
 
 
-def test_the_sweep_is_asked_for_once_an_hour_whoever_asks(house: QueuedProject) -> None:
+def test_the_cleanup_is_asked_for_once_an_hour_whoever_asks(house: QueuedProject) -> None:
     queue = FairQueue(UPKEEP, connection=house.connection)
     request_cleanup(house.connection)
     request_cleanup(house.connection)
@@ -198,8 +198,8 @@ def test_a_canceled_runs_shadow_goes_with_its_staging(house: QueuedProject) -> N
     cancel_run(house.connection, run)
     assert house.sweep(6 * DAY).shadows == 0
     assert shadows(url) == [f"_etl_shadow_{run}"]
-    swept = house.sweep(8 * DAY)
-    assert (swept.folders, swept.shadows, swept.troubles) == (1, 1, [])
+    found = house.sweep(8 * DAY)
+    assert (found.folders, found.shadows, found.troubles) == (1, 1, [])
     assert shadows(url) == []
 
 
@@ -208,9 +208,9 @@ def test_a_target_that_cant_be_asked_holds_up_nothing(house: QueuedProject) -> N
     house.files("acme", GOOD)
     house.run()
     (house.root / "etl.toml").write_text(text.replace("sqlite:///warehouse.db", "sqlite:///${NOT_SET}.db"))
-    swept = house.sweep(91 * DAY)
-    assert swept.folders == 1
-    assert swept.troubles == ["targets.warehouse.url: NOT_SET is not in the environment"]
+    found = house.sweep(91 * DAY)
+    assert found.folders == 1
+    assert found.troubles == ["targets.warehouse.url: NOT_SET is not in the environment"]
 
 
 # --- a damaged artifact ---
