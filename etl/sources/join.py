@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from etl import rejects
 from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk
 from etl.sources.spool import Spool
-from etl.types.casts import as_text
+from etl.types.spelling import as_text
 
 _EXACT = 2**53  # up to here every whole number is a float
 _LONG = pa.decimal128(19, 0)  # stands for whole numbers of which some are longer
@@ -51,7 +51,7 @@ def widened(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
 
 def spelled(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return values as text; a whole float like the whole number that it is."""
-    if not pa.types.is_floating(column.type):
+    if column.type != pa.float64():
         return as_text(column)
     whole = pc.and_(pc.equal(pc.floor(column), column), pc.less_equal(pc.abs(column), float(_EXACT)))
     numbers = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
@@ -59,7 +59,7 @@ def spelled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _kind(column: pa.ChunkedArray) -> pa.DataType:
-    if not pa.types.is_int64(column.type):
+    if column.type != pa.int64():
         return column.type
     ends = pc.min_max(column)
     low, high = ends["min"].as_py(), ends["max"].as_py()
@@ -109,8 +109,8 @@ def _in(schema: pa.Schema, rows: pa.Table) -> pa.Table:
     made = []
     for field in schema:
         column = columns.get(field.name.casefold())
-        if column is None or pa.types.is_null(column.type):
+        if column is None or column.type == pa.null():
             made.append(pa.nulls(rows.num_rows, field.type))
         else:
-            made.append(spelled(column) if pa.types.is_string(field.type) else column.cast(field.type))
+            made.append(spelled(column) if field.type == pa.string() else column.cast(field.type))
     return pa.table(made, schema=schema)

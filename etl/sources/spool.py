@@ -14,7 +14,8 @@ import pyarrow.csv
 from etl import rejects
 from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
-from etl.types.casts import as_text
+from etl.types.spelling import as_text
+from etl.types.words import word_of
 
 
 class Spool:
@@ -69,7 +70,7 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
                 types[field.name] = _wider(types.get(field.name, field.type), field.type)
             spool.write(table)
         check_names(list(types), name, error)
-        schema = pa.schema([(key, pa.string() if pa.types.is_null(kind) else kind) for key, kind in types.items()])
+        schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
         first = 1
         for kept in spool.read():
@@ -119,7 +120,7 @@ def _cast(table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError]) 
             continue
         column = table.column(field.name)
         try:
-            as_decimal = pa.types.is_decimal(column.type) and pa.types.is_string(field.type)
+            as_decimal = word_of(column.type) == "decimal" and field.type == pa.string()
             columns.append(as_text(column) if as_decimal else column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             what = (
