@@ -72,23 +72,23 @@ def parse(model: type[AnyModel], table: Any, *, name: str | None = None) -> tupl
     problems: list[Problem] = []
     if name is not None:
         if "name" in table:
-            problems.append((("name",), "unknown key; the name stands in the table's header"))
+            problems.append((("name",), "unknown key; the name is in the table's header"))
         table = {**table, "name": name}
     try:
         return model.model_validate(table), problems
     except ValidationError as error:
-        problems += _told(error, model, table)
+        problems += _sentences(error, model, table)
     wrong = {where[0] for where, _ in problems if where}
     if not isinstance(table, Mapping) or wrong & PIVOTS:
         return None, problems
     try:
         return model.model_validate({key: value for key, value in table.items() if key not in wrong}), problems
     except ValidationError as error:  # what only shows when each key is right by itself
-        more = [problem for problem in _told(error, model, table) if problem[0] and problem[0][0] not in wrong]
+        more = [problem for problem in _sentences(error, model, table) if problem[0] and problem[0][0] not in wrong]
         return None, problems + more
 
 
-def _told(error: ValidationError, model: type[Model], table: Any) -> Iterator[Problem]:
+def _sentences(error: ValidationError, model: type[Model], table: Any) -> Iterator[Problem]:
     for item in error.errors(include_url=False):
         loc, kind, context = item["loc"], item["type"], item.get("ctx", {})
         where = (*_real(loc[:-1], table), *loc[-1:])  # the last may be a key that isn't there

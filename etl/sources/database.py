@@ -171,7 +171,7 @@ def _ends(
 
 def _described(database: _Database, statement: str, bound: Mapping[str, Any]) -> dict[str, int]:
     """Return the PostgreSQL types of a statement's columns by name."""
-    with _told(database.where), database.driver.cursor() as cursor:
+    with _translated(database.where), database.driver.cursor() as cursor:
         cursor.execute(*_encoded(f"{statement} LIMIT 0", bound))
         return {column.name: column.type_code for column in cursor.description}
 
@@ -216,7 +216,7 @@ def _affinities(database: _Database, pipeline: Pipeline, config: "Config") -> di
     words = {"INT": pa.int64(), "CHAR": pa.string(), "CLOB": pa.string(), "TEXT": pa.string()}
     words |= dict.fromkeys(("REAL", "FLOA", "DOUB"), pa.float64())
     found = {}
-    with _told(database.where):
+    with _translated(database.where):
         for row in database.driver.execute(f"PRAGMA table_info({relation(pipeline, config, schemas=False)})"):
             kind = next((kind for word, kind in words.items() if word in row[2].upper()), None)
             if kind is not None:
@@ -232,7 +232,7 @@ def _tables(
     Args:
         known: Types that columns of SQLite prefer.
     """
-    with _told(database.where):
+    with _translated(database.where):
         if database.postgres:
             with database.driver.cursor(name="etl") as cursor:  # the server keeps what has not been fetched
                 cursor.itersize = FETCH
@@ -295,7 +295,7 @@ def _text(value: Any) -> str | None:
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
+def _translated(where: str) -> Iterator[None]:
     """Turn what a driver raises into an EtlError that quotes no value."""
     try:
         yield
@@ -308,7 +308,7 @@ def _told(where: str) -> Iterator[None]:
                 f"{where}: the database is locked by a writer", "it is tried again by itself"
             ) from error
         if name == "SQLITE_ERROR" or isinstance(error, sqlite3.ProgrammingError):
-            raise BadSource(f"{where}: {error}", "mend table or query in the pipeline's extract") from error
+            raise BadSource(f"{where}: {error}", "fix table or query in the pipeline's extract") from error
         raise BadSource(f"{where} can't be read: {name or type(error).__name__}", "check the database") from error
 
 
@@ -320,7 +320,7 @@ def _refused(error: psycopg.Error, state: str, where: str) -> EtlError:
         return SourceUnreachable(f"{where}: {type(error).__name__}", "it is tried again by itself")
     if state[:2] == "42":  # what these say is the statement's own: names of tables, columns, operators
         lines = str(error.diag.message_primary).splitlines()
-        return BadSource(f"{where}: {lines[0]}", "mend table or query in the pipeline's extract, or grant SELECT")
+        return BadSource(f"{where}: {lines[0]}", "fix table or query in the pipeline's extract, or grant SELECT")
     name = type(error).__name__
     return BadSource(f"{where} refused the statement: {name} ({state})", "try it with psql; see rq-etl logs")
 

@@ -11,7 +11,7 @@ from etl.sources.spool import Spool
 from etl.types.spelling import as_text
 
 _EXACT = 2**53  # up to here every whole number is a float
-_LONG = pa.decimal128(19, 0)  # stands for whole numbers of which some are longer
+_LONG = pa.decimal128(19, 0)  # marks whole numbers of which some are longer
 
 
 def aligned(chunks: Iterable[Chunk], names: Iterable[str]) -> Iterator[Chunk]:

@@ -23,7 +23,7 @@ from jobs.job import EtlJob, Snooze
 from jobs.process.complete import Outcome
 from jobs.store.redis_errors import AWAY
 
-PRELOADED = ("jobs.stages", "etl.sources.formats.csv", "fsspec.implementations.local")
+PRELOADED = ("jobs.stages", "etl.sources.formats.blocks", "fsspec.implementations.local")
 
 
 def perform(job: EtlJob) -> Outcome:
