@@ -59,7 +59,7 @@ class Harness:
         from etl.config.pipeline import resolve
         from jobs import settings as project
         from jobs.api import Run
-        from jobs.run.submit import submit_now
+        from jobs.run.submit import submit_run
         from jobs.session import Session
 
         read = self._project()
@@ -74,7 +74,7 @@ class Harness:
         if self._session is None:
             self._session = Session(self.config, inline=True)
         project.override(read)
-        id = submit_now(self._session.connection, resolved.model_copy(update=changed))
+        id = submit_run(self._session.connection, resolved.model_copy(update=changed))
         return Run(self._session, id).wait()
 
     def _deliver(self, files: Mapping[str, str | bytes]) -> str:

@@ -13,7 +13,7 @@ from etl.staging import Staging
 from jobs import settings as project
 from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import runs
 
 DAY = 86400.0
@@ -60,7 +60,7 @@ class House:
         project.use(self.root / "etl.toml")
 
     def submit(self, client: str = "acme") -> str:
-        return submit_now(self.connection, resolve(project.config(), "claims", client))
+        return submit_run(self.connection, resolve(project.config(), "claims", client))
 
     def work(self) -> None:
         InProcessWorker(self.connection).work()

@@ -16,7 +16,7 @@ from redis import Redis
 
 from etl.config.pipeline import resolve
 from jobs import settings
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import runs
 from tests.conftest import ROOT, RedisServer, StartWorkers
 
@@ -123,7 +123,7 @@ class Shop:
 
     def submit(self, client: str = "acme") -> str:
         """Enqueue a run."""
-        return submit_now(self.connection, resolve(settings.config(), "visits", client))
+        return submit_run(self.connection, resolve(settings.config(), "visits", client))
 
     def run(self, id: str) -> dict[str, Any]:
         """Return a run as it is."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from etl.config.pipeline import resolve
 from jobs import settings
 from jobs.demo.generate import generate
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.views import console, progress, rejects
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(shared: "Shared", folder: Path, rows: int | None) -> int:
         ids = {}
         for client in truths:
             resolved = resolve(session.config, "claims", client)
-            ids[client] = submit_now(session.connection, resolved)
+            ids[client] = submit_run(session.connection, resolved)
         if not shared.json:
             print(f"three clients' claims in {folder}/inbox, {_workers(session)}", flush=True)
         found = progress.watch(session, list(ids.values()), quiet=shared.json)

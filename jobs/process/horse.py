@@ -51,7 +51,7 @@ def keep_traceback(job: EtlJob, exc: BaseException) -> None:
     with contextlib.suppress(Exception):
         if str(job.func_name).startswith("jobs.stages."):
             text = "".join(traceback.format_exception(exc))
-            importlib.import_module("jobs.stages").keep_traceback(job, text)
+            importlib.import_module("jobs.run.stage").keep_traceback(job, text)
 
 
 def _modules() -> frozenset[str]:

@@ -88,7 +88,7 @@ def request_cleanup(connection: Redis) -> None:
     """Have a worker sweep staging and targets, once an hour: see `jobs.sweep`."""
     if connection.set("etl:swept", 1, nx=True, ex=CLEANUP_EVERY):
         FairQueue(UPKEEP, connection=connection).enqueue_call(
-            "jobs.process.cleanup.cleanup",
+            "jobs.stages.cleanup",
             timeout=CLEANUP_EVERY,
             result_ttl=CLEANUP_EVERY,
             failure_ttl=24 * CLEANUP_EVERY,

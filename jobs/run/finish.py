@@ -21,7 +21,7 @@ from etl.staging import STAGES, Marker
 from etl.types.casts import as_text, plain
 from jobs.job import EtlJob
 from jobs.run import balance, held
-from jobs.run.context import StageContext
+from jobs.run.stage import StageContext
 from jobs.store import runs
 
 
@@ -76,7 +76,7 @@ def ending(
     return Ending(rows, failures, tally.partitions(failures), error, exit)
 
 
-def remembered(work: StageContext, ended: Ending) -> target.Record:
+def history_record(work: StageContext, ended: Ending) -> target.Record:
     """Return what the target is to remember of a run."""
     start, end = (moment.isoformat() if moment else None for moment in (work.context.start, work.context.end))
     submitted, started = (
@@ -103,7 +103,7 @@ def remembered(work: StageContext, ended: Ending) -> target.Record:
     )
 
 
-def finish(work: StageContext, connection: Redis) -> Marker:
+def finish_run(work: StageContext, connection: Redis) -> Marker:
     """Close the run of a `finish` stage; called again it ends the same."""
     tally = balance.gather(work.staging, work.plan.partitions)
     if (runs.read(connection, work.run) or {}).get("state") != "running":
@@ -170,7 +170,7 @@ def _make_final(work: StageContext, tally: balance.Tally, failures: Sequence[Map
             complete=not failures,
             read=rows["read"],
             rejected=rows["rejected"],
-            record=lambda final: remembered(work, ending(tally, failures, final)),
+            record=lambda final: history_record(work, ending(tally, failures, final)),
             move=work.move(tally.latest),
         )
     except EtlError as exc:
@@ -185,7 +185,7 @@ def _remember(work: StageContext, ended: Ending) -> str | None:
     """Have the target remember a run that failed; answers why it could not, or None."""
     if ended.exit == EtlError.exit_code:
         try:
-            target.remember(work.pipeline, remembered(work, ended))
+            target.remember(work.pipeline, history_record(work, ended))
         except EtlError as exc:
             return f"the target does not remember this run: {exc.what}"
     return None

@@ -77,30 +77,42 @@ def nodes(run: str, attempt: int, partitions: Sequence[Partition], most: int, *,
     return graph
 
 
-def write_spec(
-    staging: Staging,
-    pipeline: Pipeline,
-    planned: Plan,
-    moments: Sequence[datetime | None],
-    attempt: int,
-    *,
-    full_refresh: bool = False,
-) -> None:
-    """Write what every stage of the run needs to know into its staging folder.
+@dataclass(frozen=True)
+class Spec:
+    """What every stage of a run needs to know, kept as run.json in its staging folder.
 
     Args:
         moments: The window's start and end, and the moment that `{date}` means where there is none.
     """
+
+    pipeline: Pipeline
+    plan: Plan
+    moments: tuple[datetime | None, datetime | None, datetime | None]
+    full_refresh: bool = False
+
+
+def write_spec(staging: Staging, spec: Spec, attempt: int) -> None:
+    """Write a run's spec into its staging folder."""
     staging.write_json(
         "run.json",
         {
-            "pipeline": pipeline.model_dump(mode="json", by_alias=True),
-            "plan": planned.model_dump(mode="json"),
-            **{key: moment and moment.isoformat() for key, moment in zip(MOMENTS, moments, strict=True)},
+            "pipeline": spec.pipeline.model_dump(mode="json", by_alias=True),
+            "plan": spec.plan.model_dump(mode="json"),
+            **{key: moment and moment.isoformat() for key, moment in zip(MOMENTS, spec.moments, strict=True)},
             "attempt": attempt,
-            "full_refresh": full_refresh,
+            "full_refresh": spec.full_refresh,
         },
     )
+
+
+def read_spec(staging: Staging) -> Spec | None:
+    """Return a run's spec, or None where it has no staging."""
+    found = staging.read_json("run.json")
+    if found is None:
+        return None
+    start, end, today = (datetime.fromisoformat(found[key]) if found.get(key) else None for key in MOMENTS)
+    pipeline, planned = Pipeline.model_validate(found["pipeline"]), Plan.model_validate(found["plan"])
+    return Spec(pipeline, planned, (start, end, today), bool(found.get("full_refresh")))
 
 
 def enqueue_graph(

@@ -83,7 +83,7 @@ def promote(connection: Redis, only: Sequence[str] | None = None) -> int:
 def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> int:
     queue = FairQueue(PREFIX + client, connection=connection)
     job = queue.create_job(
-        "jobs.run.submit.start",
+        "jobs.stages.start",
         args=(run,),
         job_id=f"{run}-0-start-1",
         timeout=START_TIMEOUT,

@@ -2,28 +2,26 @@
 
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
-from rq import get_current_job
 
-from etl.config.pipeline import Pipeline, resolve
+from etl.config.pipeline import Config, Pipeline, resolve
 from etl.errors import AlreadyRunning, BadSource, EtlError, SourceMissing
 from etl.partition import Plan
 from etl.sources import plan
 from etl.staging import Staging
 from jobs.run import claims
-from jobs.run.graph import enqueue_graph, write_spec
+from jobs.run.graph import Spec, enqueue_graph, write_spec
 from jobs.run.held import needed_runs, pending_run, promote, wait_fields
 from jobs.store import runs
 
-if TYPE_CHECKING:
-    from etl.config.pipeline import Pipeline
+Moments = tuple[datetime | None, datetime | None, datetime | None]  # the window's start and end, the schedule's moment
 
 
-def submit_now(
+def submit_run(
     connection: Redis,
     pipeline: Pipeline,
     *,
@@ -31,39 +29,113 @@ def submit_now(
     end: datetime | None = None,
     full_refresh: bool = False,
     due: datetime | None = None,
+    queue: bool = False,
+    behind: str | None = None,
+    in_order: bool = True,
     run: str | None = None,
+    has_waited: bool = False,
 ) -> str:
-    """Plan a run and enqueue its whole graph in one transaction.
+    """Submit a run, which is held while a pipeline it needs is running; everything that starts a run calls this.
 
     Args:
         pipeline: Resolved for the client.
         start, end: The run's window.
         full_refresh: Load again what is loaded already.
         due: The moment of its schedule, which `{date}` means; otherwise now.
-        run: Its id: that of a held run, which starts now, or of a due moment. A run that has begun is not begun again.
+        queue: Wait for the active run of this client and pipeline instead of refusing.
+        behind: A run that must end first, and succeed where `in_order` is true.
+        run: Its id: that of a due moment or of a held run. A run that has begun is not begun again.
+        has_waited: Whether it was held, and what it waited for has ended.
 
     Returns:
-        The run's id. Where the source can't be planned, for example because no file matches, the run
-        has failed already and says why, so that a nightly submission leaves a trace.
+        The run's id. Where the source can't be planned, for example because no file matches, or a needed
+        pipeline's latest run did not succeed, the run has failed already and says why, so that a nightly
+        submission leaves a trace.
 
     Raises:
-        AlreadyRunning: A run of this client and pipeline has not ended.
+        AlreadyRunning: A run of this client and pipeline has not ended, and `queue` is false.
         StagingFailed: Staging can't be written.
     """
-    window = start.isoformat() if start else None
-    holder = runs.holder(connection, pipeline.client, pipeline.name, window)
-    if holder and holder == run:
-        return run
-    claims.refuse_second(holder, pipeline.client, pipeline.name)
-    known = runs.read(connection, run) if run else None
-    if run and known and known["state"] != "held":
-        return run
+    moments = start, end, due
+    if has_waited:
+        after, needs, failed = [], [], ""
+        before = runs.holder(connection, pipeline.client, pipeline.name, start.isoformat() if start else None)
+    else:
+        needs, failed = needed_runs(connection, pipeline)
+        after = [behind] if behind else []
+        needs += after if in_order else []
+        before = pending_run(connection, pipeline.client, pipeline.name, start)
+    if before and before == run:
+        return run  # someone else was quicker
+    if before and not queue:
+        claims.refuse_second(before, pipeline.client, pipeline.name)
+    after += [*needs, *([before] if before else [])]
+    if after or failed:
+        return _hold(connection, pipeline, run or runs.new_id(), moments, full_refresh, after, needs, failed)
+    return _start(connection, pipeline, run, moments, full_refresh)
+
+
+def _hold(
+    connection: Redis,
+    pipeline: Pipeline,
+    run: str,
+    moments: Moments,
+    full_refresh: bool,
+    after: list[str],
+    needs: list[str],
+    failed: str,
+) -> str:
+    """Write down a run that waits; returns its id.
+
+    Args:
+        after, needs: The runs that must end, and those of them that must succeed.
+        failed: Why it can't run any more, or nothing.
+    """
+    start, end, due = (moment.isoformat() if moment else None for moment in moments)
+    options = {"start": start, "end": end, "due": due}
+    options |= {"full_refresh": full_refresh, "max_rejects": pipeline.max_rejects}
+    about = runs.about(pipeline.client, pipeline.name, pipeline.params, start, end)
+    runs.hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
+    if failed:
+        runs.close(connection, run, "failed", error=failed, exit=1)
+    else:
+        promote(connection, [run])
+    return run
+
+
+def start_held(config: Config, connection: Redis, run: str) -> None:
+    """Submit a held run whose wait is over; a job does it, so that it sees the source as it is by then."""
+    record = runs.read(connection, run)
+    if record is None or record["state"] != "held":
+        return
+    options = json.loads(record["options"])
+    start, end, due = (
+        datetime.fromisoformat(options[key]) if options[key] else None for key in ("start", "end", "due")
+    )
+    try:
+        params, most = json.loads(record["params"]), options["max_rejects"]
+        pipeline = resolve(config, record["pipeline"], record["client"], params=params, max_rejects=most)
+        again = options["full_refresh"]
+        submit_run(connection, pipeline, start=start, end=end, due=due, full_refresh=again, run=run, has_waited=True)
+    except AlreadyRunning:
+        return
+    except EtlError as exc:
+        if exc.retryable:
+            raise
+        runs.close(connection, run, "failed", error=str(exc), exit=exc.exit_code)
+
+
+def _start(connection: Redis, pipeline: Pipeline, run: str | None, moments: Moments, full_refresh: bool) -> str:
+    """Plan a run and enqueue its whole graph; under an id that others may submit too, by a claim on it."""
     if not run:
-        return _plan_and_enqueue(connection, pipeline, runs.new_id(), (start, end, due), full_refresh, None, None)
+        return _plan_and_enqueue(connection, pipeline, runs.new_id(), moments, full_refresh, None, None)
+    known = runs.read(connection, run)
+    if known and known["state"] != "held":
+        return run
     try:
         with claims.claimed(connection, run, known or {}, pipeline.client, pipeline.name) as claim:
             was = known["state"] if known else None
-            return _plan_and_enqueue(connection, pipeline, run, (start, end, due), full_refresh, was, claim)
+            return _plan_and_enqueue(connection, pipeline, run, moments, full_refresh, was, claim)
     except claims.Changed:
         if (runs.read(connection, run) or {}).get("state", "held") == "held":
             raise
@@ -74,7 +146,7 @@ def _plan_and_enqueue(
     connection: Redis,
     pipeline: Pipeline,
     run: str,
-    moments: tuple[datetime | None, datetime | None, datetime | None],
+    moments: Moments,
     full_refresh: bool,
     was: str | None,
     claim: claims.Claim | None,
@@ -97,7 +169,7 @@ def _plan_and_enqueue(
         planned, failure = Plan(), exc
     if claim is not None:
         claim.check()
-    write_spec(staging, pipeline, planned, (start, end, today), attempt=1, full_refresh=full_refresh)
+    write_spec(staging, Spec(pipeline, planned, (start, end, today), full_refresh), attempt=1)
 
     def write(pipe: RedisPipeline) -> None:
         runs.create(
@@ -120,104 +192,9 @@ def _plan_and_enqueue(
             connection, pipeline, run, 1, planned.partitions, write, was=was, window=window, dead=dead, claim=claim
         )
     except EtlError:
-        if claim is None or claim.is_ours():  # else what stands there is another's by now
+        if claim is None or claim.is_ours():  # else what is there is another's by now
             staging.remove()
         raise
     if failure is not None:
         runs.close(connection, run, "failed", error=str(failure), exit=failure.exit_code)
     return run
-
-
-def submit_run(
-    connection: Redis,
-    pipeline: "Pipeline",
-    *,
-    start: datetime | None = None,
-    end: datetime | None = None,
-    full_refresh: bool = False,
-    due: datetime | None = None,
-    queue: bool = False,
-    behind: str | None = None,
-    in_order: bool = True,
-    run: str | None = None,
-) -> str:
-    """Submit a run, which is held while a pipeline it needs is running.
-
-    Args:
-        pipeline: Resolved for the client.
-        start, end: The run's window.
-        full_refresh: Load again what is loaded already.
-        due: The moment of its schedule, if it has one.
-        queue: Wait for the active run of this client and pipeline instead of refusing.
-        behind: A run that must end first, and succeed where `in_order` is true.
-        run: Its id, where that is settled already.
-
-    Returns:
-        The run's id. It has failed already where a needed pipeline's latest run did not succeed.
-
-    Raises:
-        AlreadyRunning: A run of this client and pipeline has not ended, and `queue` is false.
-    """
-
-    needs, failed = needed_runs(connection, pipeline)
-    after = [behind] if behind else []
-    if in_order:
-        needs += after
-    before = pending_run(connection, pipeline.client, pipeline.name, start)
-    if before and before == run:
-        return run  # someone else was quicker
-    if before and not queue:
-        raise AlreadyRunning(
-            f"{pipeline.client}/{pipeline.name} is running already as run {before}",
-            f"wait for it (rq-etl wait {before}), queue behind it (--queue) or cancel it (rq-etl cancel {before})",
-            run=before,
-        )
-    after += [*needs, *([before] if before else [])]
-    if not after and not failed:
-        return submit_now(connection, pipeline, start=start, end=end, full_refresh=full_refresh, due=due, run=run)
-    run = run or runs.new_id()
-    options: dict[str, Any] = {
-        "start": start.isoformat() if start else None,
-        "end": end.isoformat() if end else None,
-        "due": due.isoformat() if due else None,
-        "full_refresh": full_refresh,
-        "max_rejects": pipeline.max_rejects,
-    }
-    about = runs.about(pipeline.client, pipeline.name, pipeline.params, options["start"], options["end"])
-    runs.hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
-    if failed:
-        runs.close(connection, run, "failed", error=failed, exit=1)
-    else:
-        promote(connection, [run])
-    return run
-
-
-def start(run: str) -> None:
-    """Plan a held run and enqueue its graph: a job, so that it sees the source as it is when the wait is over."""
-    from jobs import settings
-
-    job = get_current_job()
-    assert job is not None
-    record = runs.read(job.connection, run)
-    if record is None or record["state"] != "held":
-        return
-    options = json.loads(record["options"])
-    moments = [datetime.fromisoformat(options[key]) if options[key] else None for key in ("start", "end", "due")]
-    try:
-        params, most = json.loads(record["params"]), options["max_rejects"]
-        pipeline = resolve(settings.config(), record["pipeline"], record["client"], params=params, max_rejects=most)
-        submit_now(
-            job.connection,
-            pipeline,
-            start=moments[0],
-            end=moments[1],
-            full_refresh=options["full_refresh"],
-            due=moments[2],
-            run=run,
-        )
-    except AlreadyRunning:
-        return
-    except EtlError as exc:
-        if exc.retryable:
-            raise
-        runs.close(job.connection, run, "failed", error=str(exc), exit=exc.exit_code)

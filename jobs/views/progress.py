@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jobs.session import POLL, Session
+from jobs.session import Session
 from jobs.store import runs
 from jobs.views import console
 
@@ -43,14 +43,10 @@ def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[
 def _wait(
     session: Session, ids: Sequence[str], ended: Callable[[Run], None], tick: Callable[[], None] | None = None
 ) -> list[dict[str, Any]]:
-    pending, due = set(ids), 0.0
-    while pending:
-        still = pending & session.patiently(session.active)
-        for run in _snapshot(session, sorted(pending - still)):
+    due = 0.0
+    for over in session.ended(ids):
+        for run in _snapshot(session, sorted(over)):
             ended(run)
-        pending = still
-        if pending:
-            session.advance(POLL)
         if tick and time.monotonic() > due:
             began = time.monotonic()
             tick()
@@ -80,7 +76,7 @@ def table(found: Sequence[Run], seconds: float, terminal: Console) -> Group:
         lines.add_column(name, no_wrap=True)
     for name in ("partitions", "read", "rejected", "loaded", "seconds"):
         lines.add_column(name, justify="right", no_wrap=True)
-    lines.add_column(no_wrap=True, overflow="ellipsis", ratio=1)  # what is wrong takes the room that is left
+    lines.add_column(no_wrap=True, overflow="ellipsis", ratio=1)  # what is wrong has the room that is left
     for run in shown:
         names = [run["client"], *([run["pipeline"]] if has_several else [])]
         numbers = [f"{run['rows'][kind]:,}" for kind in ("read", "rejected", "loaded")]

@@ -15,7 +15,7 @@ from etl.config.read import load_config
 from etl.errors import ConfigError
 from jobs import settings
 from jobs.process.inprocess import InProcessWorker
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import runs
 
 TOML = """
@@ -41,7 +41,7 @@ def run(tmp_path: Path, fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> A
             path.write_text("id\n" + "".join(f"{number}-{row}\n" for row in range(rows)))
             os.utime(path, (time.time() - age, time.time() - age))
         monkeypatch.setattr(settings, "_chosen", tmp_path / "etl.toml")
-        id = submit_now(fake_redis, resolve(load_config(tmp_path / "etl.toml"), "claims", "acme"))
+        id = submit_run(fake_redis, resolve(load_config(tmp_path / "etl.toml"), "claims", "acme"))
         InProcessWorker(fake_redis, inline=True).work(burst=True)
         return runs.snapshot(fake_redis, [id])[0]
 

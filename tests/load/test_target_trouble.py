@@ -18,7 +18,7 @@ from etl.config.pipeline import resolve
 from jobs import settings
 from jobs.process.inprocess import InProcessWorker
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import runs
 from tests.conftest import as_postgres
 
@@ -73,7 +73,7 @@ class Bench:
         (self.root / "a.csv").write_text("\n".join(["id,note", *lines]) + "\n")
 
     def submit(self) -> str:
-        return submit_now(self.connection, resolve(settings.config(), "visits", "acme"))
+        return submit_run(self.connection, resolve(settings.config(), "visits", "acme"))
 
     def work(self) -> None:
         InProcessWorker(self.connection, inline=True).work()

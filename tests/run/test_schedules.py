@@ -20,7 +20,7 @@ from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.run import schedules
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now, submit_run
+from jobs.run.submit import submit_run
 from jobs.store import keys, runs
 
 assert stages  # imported before the clock is frozen: pandas does not survive a frozen one
@@ -232,7 +232,7 @@ def test_a_week_of_200_clients_in_12_zones_over_a_clock_change_starts_every_mome
         connection.hset(keys.run_key(run), "state", "queued")
         return run
 
-    monkeypatch.setattr("jobs.run.submit.submit_run", submit)
+    monkeypatch.setattr("jobs.run.schedules.submit_run", submit)
     start, end = datetime(2026, 3, 26, tzinfo=UTC), datetime(2026, 4, 2, tzinfo=UTC)  # Europe's change is on the 29th
     with freeze_time(start) as clock:
         schedules.sync(config, fake_redis)
@@ -300,6 +300,6 @@ def test_a_moment_that_two_workers_start_at_once_is_one_run(connection: Redis, p
     run = schedules.run_id("acme", "claims", moment)
     resolved = resolve(config, "claims", "acme")
     assert [submit_run(connection, resolved, queue=True, run=run, due=moment) for _ in range(2)] == [run, run]
-    assert submit_now(connection, resolved, run=run, due=moment) == run
+    assert submit_run(connection, resolved, run=run, due=moment) == run
     work(connection)
     assert [each["state"] for each in runs.recent(connection)] == ["succeeded"]

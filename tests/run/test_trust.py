@@ -24,9 +24,9 @@ from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.run.cancel import cancel_run
-from jobs.run.context import CHANGED
+from jobs.run.stage import CHANGED
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import keys, runs
 
 TRICKS = ("", ".", "..", "../x", "a/b", "/etc", "a\\b", "..\\x", "a/../../b", "a\0b", "a\n", "x/", "./x")
@@ -75,7 +75,7 @@ class Site:
 
     def submit(self) -> str:
         """Submit a run, of which nothing has been done."""
-        return submit_now(self.connection, resolve(settings.config(), "claims", "acme"))
+        return submit_run(self.connection, resolve(settings.config(), "claims", "acme"))
 
     def spec(self, run: str) -> Path:
         """Return the file of a run's spec."""
@@ -258,7 +258,7 @@ def test_a_held_run_with_a_forged_id_or_client_is_not_planned(site: Site) -> Non
         waits = {"options": options, "after": "[]", "needs": "[]"}
         runs.hold(site.connection, run, {**about, **waits}, was=None)
         # As RQ takes no id with a / for a job, whoever forges one names it otherwise.
-        FairQueue("etl-acme", connection=site.connection).enqueue_call("jobs.run.submit.start", args=(run,))
+        FairQueue("etl-acme", connection=site.connection).enqueue_call("jobs.stages.start", args=(run,))
         site.connection.zrem(keys.HELD, run)
     before = site.files()
     site.work()
@@ -269,7 +269,7 @@ def test_a_held_run_with_a_forged_id_or_client_is_not_planned(site: Site) -> Non
 
 def test_a_schedule_entry_with_a_forged_client_starts_nothing(site: Site) -> None:
     queue = FairQueue("etl-acme", connection=site.connection)
-    queue.enqueue_call("jobs.run.schedules.start", args=("../../precious", "claims"))
+    queue.enqueue_call("jobs.stages.start_due", args=("../../precious", "claims"))
     before = site.files()
     site.work()
     assert site.files() == before

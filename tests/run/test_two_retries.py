@@ -21,7 +21,7 @@ from jobs.run import retry as resume
 from jobs.run.cancel import cancel_run
 from jobs.run.claims import LASTS
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now, submit_run
+from jobs.run.submit import submit_run
 from jobs.store import keys, runs
 from tests.keeping import BAD, GOOD, House, built
 
@@ -279,7 +279,7 @@ def test_of_two_submissions_under_one_id_the_second_leaves_the_firsts_staging(ho
 
         def submit(pipeline: Any = pipeline) -> str:
             with suppress(AlreadyRunning):
-                assert submit_now(house.connection, pipeline, run="abcdefghjk") == "abcdefghjk"
+                assert submit_run(house.connection, pipeline, run="abcdefghjk") == "abcdefghjk"
             return "abcdefghjk"
 
         there = steps.run(submit, at, submit)

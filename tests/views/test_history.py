@@ -17,7 +17,7 @@ from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import keys, runs
 from jobs.store.run_json import iso
 from jobs.views import history as forgotten
@@ -78,7 +78,7 @@ class House:
             (self.root / "inbox" / "acme" / f"claims-{number}.csv").write_text(content)
 
     def submit(self, **options: Any) -> str:
-        return submit_now(self.connection, resolve(settings.config(), "claims", "acme"), **options)
+        return submit_run(self.connection, resolve(settings.config(), "claims", "acme"), **options)
 
     def work(self) -> None:
         InProcessWorker(self.connection).work()
