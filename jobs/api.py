@@ -184,13 +184,13 @@ def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
     """
     pending = list(runs_)
     deadline = None if timeout is None else time.monotonic() + timeout
-    sessions = dict.fromkeys(run.session for run in pending)
-    loops = {session: session.ended([run.id for run in pending if run.session is session]) for session in sessions}
+    sessions = {run.session for run in pending}
+    loops = {opened: opened.ended([run.id for run in pending if run.session is opened]) for opened in sessions}
     while pending:
-        for session, loop in loops.items():
+        for opened, loop in loops.items():
             over = next(loop, [])
-            yield from [run for run in pending if run.session is session and run.id in over]
-            pending = [run for run in pending if run.session is not session or run.id not in over]
+            yield from [run for run in pending if run.session is opened and run.id in over]
+            pending = [run for run in pending if run.session is not opened or run.id not in over]
         if pending and deadline is not None and time.monotonic() > deadline:
             ids = ", ".join(run.id for run in pending[:5])
             raise TimeoutError(f"{len(pending)} runs have not ended after {timeout} s: {ids}")

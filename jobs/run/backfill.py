@@ -63,7 +63,7 @@ def windows(start: str, end: str, every: str, zone: str) -> list[Window]:
             f"there is no window from {start} to {end}", "--end comes after --start and is not part of it"
         )
     if (last - first) / step > MOST:
-        raise ConfigError(f"that is more than {MOST:,} windows", "take a longer --every or a shorter span")
+        raise ConfigError(f"that is more than {MOST:,} windows", "give a longer --every or a shorter span")
     found, at = [], first
     while at < last:
         try:
@@ -118,7 +118,7 @@ def examine(found: Sequence[Window], pipeline: Pipeline, known: Sequence[Mapping
     for run in known:
         if (run["client"], run["pipeline"]) == (pipeline.client, pipeline.name) and run.get("start") and run["end"]:
             key = _key(datetime.fromisoformat(run["start"]), datetime.fromisoformat(run["end"]))
-            # One that has succeeded stands, whatever was tried after it.
+            # One that has succeeded counts, whatever was tried after it.
             if key not in latest or run["state"] == "succeeded" != latest[key]["state"]:
                 latest[key] = run
     examined = []
@@ -144,7 +144,7 @@ def submit(
     """Submit a run for each window that is not loaded; each but the first few is held behind an earlier one.
 
     A window whose run failed is retried where its staging is left. With `parallel` 1 a window waits for the
-    success of the one before; with more, windows are taken to be independent of each other.
+    success of the one before; with more, windows are independent of each other.
 
     Args:
         pipeline: Resolved for the client.

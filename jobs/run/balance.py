@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from etl.partition import ROW_BITS, Partition
+from etl.partition import Partition
 from etl.staging import STAGES, Marker, Staging
 from etl.types.cursor import Cursor, later, latest_of
 from jobs.store.run_json import ROWS
@@ -94,10 +94,10 @@ class Tally:
                 if left != right:
                     return f"partition {number}: {what}: {left} and {right} rows"
         given = rows["read"] + rows["added"]
-        taken = sum(rows[kind] for kind in ROWS if kind not in ("read", "added"))
-        if given != taken:
+        accounted = sum(rows[kind] for kind in ROWS if kind not in ("read", "added"))
+        if given != accounted:
             kinds = "rejected + dropped + superseded + loaded + unchanged"
-            return f"receipts disagree: read + added = {given}, {kinds} = {taken}"
+            return f"receipts disagree: read + added = {given}, {kinds} = {accounted}"
         return None
 
 
@@ -133,8 +133,3 @@ def gather(staging: Staging, partitions: Sequence[Partition]) -> Tally:
             if found is not None:
                 stages[stage] = found
     return Tally(markers)
-
-
-def place(partition: Partition, row: int) -> tuple[str, int]:
-    """Return the file and the physical line that an encoded `_row` stands for."""
-    return partition.pieces[row >> ROW_BITS].file, row & ((1 << ROW_BITS) - 1)

@@ -140,13 +140,13 @@ def enqueue_graph(
     # A run for a window of the past leaves a slot free, so that the client's nightly run need not wait for it.
     most = max(1, pipeline.max_active - 1) if window else pipeline.max_active
     graph = [] if dead else list(_jobs(queue, pipeline, run, attempt, partitions, most))
-    place = keys.holder_key(pipeline.client, pipeline.name, window)
-    queue.get_redis_server_version()  # asked for while enqueueing, and a question has no place inside MULTI
+    holder = keys.holder_key(pipeline.client, pipeline.name, window)
+    queue.get_redis_server_version()  # RQ asks for it while it enqueues, and inside MULTI nothing can be asked
     sent = False
     with connection.pipeline() as pipe:
         while True:
             try:
-                pipe.watch(place, keys.run_key(run), keys.claim_key(run))  # type: ignore[no-untyped-call]
+                pipe.watch(holder, keys.run_key(run), keys.claim_key(run))  # type: ignore[no-untyped-call]
                 state, written = map(text_of, cast(list[Any], pipe.hmget(keys.run_key(run), "state", "attempt")))
                 if sent and state != was and written == str(attempt):
                     return  # it was done, and the connection was cut before Redis could say so
@@ -154,8 +154,8 @@ def enqueue_graph(
                     raise EtlError(f"run {run} is not {was} any more")
                 if claim and text_of(pipe.get(keys.claim_key(run))) != claim.token:
                     raise claims.Changed(f"run {run} is being submitted by another by now")
-                held = text_of(pipe.get(place))
-                if not (claim and claim.place and held == run):
+                held = text_of(pipe.get(holder))
+                if held and not (claim and claim.holder and held == run):
                     claims.refuse_second(held, pipeline.client, pipeline.name)
                 pipe.multi()
                 write(pipe)

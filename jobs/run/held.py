@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 600  # seconds; planning reads no more than the list of files and the ends of lines
 FAILURE_TTL = 7 * 86400
-FORGOTTEN = "succeeded"  # what a run that Redis has forgotten is taken for
+FORGOTTEN = "succeeded"  # the state of a run that Redis has forgotten
 DELAYS = (5, 30, 120)  # seconds before a start is tried again that another try may cure
 
 
@@ -51,7 +51,7 @@ def is_of(connection: Redis, run: str, pipeline: "Pipeline") -> bool:
 
 
 def promote(connection: Redis, only: Sequence[str] | None = None) -> int:
-    """Start the held runs whose wait is over; returns how many. Part of the pass, and done when a run ends.
+    """Start the held runs whose wait is over; returns how many. Done when a run ends, and by maintenance.
 
     Args:
         only: These, of which there may be thousands; None means all that are held.
@@ -87,7 +87,7 @@ def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> i
         args=(run,),
         job_id=f"{run}-0-start-1",
         timeout=START_TIMEOUT,
-        result_ttl=0,  # so that it can be enqueued again where the place was taken meanwhile
+        result_ttl=0,  # so that it can be enqueued again where another run has begun meanwhile
         failure_ttl=FAILURE_TTL,
         description=f"{client}/{pipeline} start",
         retry=Retry(max=len(DELAYS), interval=list(DELAYS)),

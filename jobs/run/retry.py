@@ -53,9 +53,9 @@ def retry_run(config: Config, connection: Redis, run: str) -> tuple[str, list[st
     if "partitions" not in record:  # it was held, and has never been planned
         _hold_again(config, connection, run, record)
         return run, []
-    place = keys.holder_key(record["client"], record["pipeline"], record.get("start"))
+    holder = keys.holder_key(record["client"], record["pipeline"], record.get("start"))
     try:
-        with claims.claimed(connection, run, record, record["client"], record["pipeline"], place) as claim:
+        with claims.claimed(connection, run, record, record["client"], record["pipeline"], holder) as claim:
             return run, list(_resume(config, connection, run, record, claim).changes)
     except claims.Changed:
         now = runs.read(connection, run) or {}

@@ -62,7 +62,7 @@ class StageContext:
 
     @property
     def follows(self) -> bool:
-        """Whether the run reads from where the cursor stands; one with a window reads that, and leaves it there."""
+        """Whether the run reads from its cursor on and moves it; one with a window does neither."""
         return self.pipeline.extract.cursor is not None and self.context.start is None
 
     def read_to(self, latest: Cursor | None) -> tuple[list[str] | None, list[str] | None] | None:

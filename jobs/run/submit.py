@@ -58,7 +58,7 @@ def submit_run(
     """
     moments = start, end, due
     if has_waited:
-        after, needs, failed = [], [], ""
+        after, needs, failed = list[str](), list[str](), ""
         before = runs.holder(connection, pipeline.client, pipeline.name, start.isoformat() if start else None)
     else:
         needs, failed = needed_runs(connection, pipeline)
@@ -92,8 +92,8 @@ def _hold(
         failed: Why it can't run any more, or nothing.
     """
     start, end, due = (moment.isoformat() if moment else None for moment in moments)
-    options = {"start": start, "end": end, "due": due}
-    options |= {"full_refresh": full_refresh, "max_rejects": pipeline.max_rejects}
+    options: dict[str, Any] = {"start": start, "end": end, "due": due, "full_refresh": full_refresh}
+    options["max_rejects"] = pipeline.max_rejects
     about = runs.about(pipeline.client, pipeline.name, pipeline.params, start, end)
     runs.hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
     if failed:
@@ -126,16 +126,15 @@ def start_held(config: Config, connection: Redis, run: str) -> None:
 
 
 def _start(connection: Redis, pipeline: Pipeline, run: str | None, moments: Moments, full_refresh: bool) -> str:
-    """Plan a run and enqueue its whole graph; under an id that others may submit too, by a claim on it."""
+    """Plan a run and enqueue its whole graph; where others may submit its id too, under a claim on it."""
     if not run:
-        return _plan_and_enqueue(connection, pipeline, runs.new_id(), moments, full_refresh, None, None)
-    known = runs.read(connection, run)
-    if known and known["state"] != "held":
+        return _plan_and_enqueue(connection, pipeline, runs.new_id(), moments, full_refresh)
+    known = runs.read(connection, run) or {}
+    if known.get("state", "held") != "held":
         return run
     try:
-        with claims.claimed(connection, run, known or {}, pipeline.client, pipeline.name) as claim:
-            was = known["state"] if known else None
-            return _plan_and_enqueue(connection, pipeline, run, moments, full_refresh, was, claim)
+        with claims.claimed(connection, run, known, pipeline.client, pipeline.name) as claim:
+            return _plan_and_enqueue(connection, pipeline, run, moments, full_refresh, known.get("state"), claim)
     except claims.Changed:
         if (runs.read(connection, run) or {}).get("state", "held") == "held":
             raise
@@ -148,14 +147,13 @@ def _plan_and_enqueue(
     run: str,
     moments: Moments,
     full_refresh: bool,
-    was: str | None,
-    claim: claims.Claim | None,
+    was: str | None = None,
+    claim: claims.Claim | None = None,
 ) -> str:
     """Plan a run, write its spec into staging, enqueue its graph; returns its id.
 
     Args:
-        moments: The window's start and end, and the moment of its schedule.
-        was: The state it is in until now.
+        was: The state it is in until now, None where it is new.
         claim: On the run, where another process may submit it too.
     """
     start, end, due = moments
@@ -186,11 +184,9 @@ def _plan_and_enqueue(
             weight=pipeline.weight,
         )
 
+    partitions, dead = planned.partitions, failure is not None
     try:
-        dead = failure is not None
-        enqueue_graph(
-            connection, pipeline, run, 1, planned.partitions, write, was=was, window=window, dead=dead, claim=claim
-        )
+        enqueue_graph(connection, pipeline, run, 1, partitions, write, was=was, window=window, dead=dead, claim=claim)
     except EtlError:
         if claim is None or claim.is_ours():  # else what is there is another's by now
             staging.remove()

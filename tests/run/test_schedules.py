@@ -77,6 +77,28 @@ def test_sync_adds_changes_and_removes_until_redis_equals_the_config(connection:
     assert connection.zcard(schedules.ENTRIES) == 0
 
 
+def test_sync_rewrites_an_entry_of_an_older_version_which_fails_with_a_sentence_until_then(
+    fake_redis: Redis, project_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = project_of(acme())
+    with freeze_time("2026-06-01 12:00:00") as clock:
+        with monkeypatch.context() as older:
+            older.setattr(schedules, "FUNCTION", "jobs.schedules.start")
+            schedules.sync(config, fake_redis)
+        assert schedules.listing(config, fake_redis)[0]["synced"] is False
+        clock.move_to("2026-06-02 00:30:02")
+        scheduler(fake_redis).enqueue_jobs()
+        work(fake_redis)
+        result = EtlJob(schedules.entry_id("acme", "claims"), connection=fake_redis).latest_result()
+        assert result is not None
+        assert "jobs.schedules.start is a function of an older rq-etl" in str(result.exc_string)
+        assert runs.recent(fake_redis) == []
+        assert [line["action"] for line in schedules.sync(config, fake_redis)] == ["changed"]
+        assert schedules.listing(config, fake_redis)[0]["synced"] is True
+        # The moment that the older entry has missed is started now.
+        assert len(schedules.start_due(config, fake_redis, "acme", "claims", datetime.now(UTC))) == 1
+
+
 def test_the_list_shows_the_next_three_times_in_the_clients_zone(connection: Redis, project_of: Any) -> None:
     config = project_of(acme())
     with freeze_time("2026-03-27 12:00:00"):

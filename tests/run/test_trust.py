@@ -24,8 +24,8 @@ from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.run.cancel import cancel_run
-from jobs.run.stage import CHANGED
 from jobs.run.retry import retry_run
+from jobs.run.stage import CHANGED
 from jobs.run.submit import submit_run
 from jobs.store import keys, runs
 

@@ -16,7 +16,6 @@ from etl.errors import AlreadyRunning, EtlError
 from etl.staging import Staging
 from jobs import settings
 from jobs.process.inprocess import InProcessWorker
-from jobs.run import graph
 from jobs.run import retry as resume
 from jobs.run.cancel import cancel_run
 from jobs.run.claims import LASTS
@@ -213,7 +212,7 @@ def test_a_retry_whose_submission_fails_gives_its_claim_back(house: House, monke
         def fail(*_: Any, **__: Any) -> None:
             raise EtlError("no luck")
 
-        broken.setattr(graph, "_enqueue", fail)
+        broken.setattr(resume, "enqueue_graph", fail)
         with pytest.raises(EtlError, match="no luck"):
             retry(house, run)
     assert house.state(run) == "failed"
@@ -222,15 +221,15 @@ def test_a_retry_whose_submission_fails_gives_its_claim_back(house: House, monke
 
 
 def test_a_retry_that_slept_through_its_claim_changes_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, real = failed_run(house), resume.missing
+    run, real = failed_run(house), resume.to_redo
 
     def slow(*args: Any, **options: Any) -> Any:
         house.connection.delete(keys.claim_key(run), keys.holder_key("acme", "claims"))
-        monkeypatch.setattr(resume, "missing", real)
+        monkeypatch.setattr(resume, "to_redo", real)
         retry(house, run)
         return real(*args, **options)
 
-    monkeypatch.setattr(resume, "missing", slow)
+    monkeypatch.setattr(resume, "to_redo", slow)
     with pytest.raises(EtlError, match=f"run {run} is queued; only failed"):
         retry(house, run)
     ends_well(house, run)
