@@ -268,20 +268,23 @@ def test_a_disk_that_cant_be_read_is_not_taken_for_damage(tmp_path: Path, monkey
 
 FULL = """
 import json, resource, sys
-from etl.pipeline import resolve
-from jobs import graph, project, runs
-from jobs.inprocess import InProcessWorker
+from etl.config.pipeline import resolve
+from jobs import settings
+from jobs.process.inprocess import InProcessWorker
+from jobs.run.retry import retry_run
+from jobs.run.submit import submit_now
+from jobs.store import runs
 import fakeredis
 import jobs.stages
-project.use("etl.toml")
+settings.use("etl.toml")
 connection = fakeredis.FakeRedis()
-run = graph.submit(connection, resolve(project.config(), "claims", "acme"))
+run = submit_now(connection, resolve(settings.config(), "claims", "acme"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 InProcessWorker(connection).work()
 full, names = runs.snapshot(connection, [run])[0], jobs.stages.Staging("staging", "acme", run).names()
 tries = runs.stage_records(connection, run)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
-graph.retry(project.config(), connection, run)
+retry_run(settings.config(), connection, run)
 InProcessWorker(connection).work()
 print(json.dumps([full, names, runs.snapshot(connection, [run])[0]]))
 """
