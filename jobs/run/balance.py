@@ -36,13 +36,7 @@ class Tally:
     @property
     def rejects(self) -> list[str]:
         """Names of the files that hold the rejects, in the order of the partitions."""
-        return [
-            name
-            for stages in self.markers.values()
-            for stage in STAGES
-            if stage in stages
-            for name in stages[stage].rejects
-        ]
+        return [name for stages in self.markers.values() for marker in stages.values() for name in marker.rejects]
 
     @property
     def warnings(self) -> list[str]:
@@ -122,14 +116,8 @@ def _pairs(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, int]
 
 def gather(staging: Staging, partitions: Sequence[Partition]) -> Tally:
     """Read every stage's marker of a run."""
-    published = set(staging.names())
-    markers: dict[int, dict[str, Marker]] = {}
-    for partition in partitions:
-        stages = markers[partition.number] = {}
-        for stage in STAGES:
-            found = (
-                staging.marker(stage, partition.number) if f"{partition.number:05d}.{stage}.json" in published else None
-            )
-            if found is not None:
-                stages[stage] = found
+    published, markers = set(staging.names()), dict[int, dict[str, Marker]]()
+    for number in (partition.number for partition in partitions):
+        names = [stage for stage in STAGES if f"{number:05d}.{stage}.json" in published]
+        markers[number] = {stage: found for stage in names if (found := staging.marker(stage, number))}
     return Tally(markers)

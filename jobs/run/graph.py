@@ -6,12 +6,13 @@ lane 2:  extract 2 → transform 2 → load 2 → …              ├→ finish
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
 from redis import Redis, WatchError
+from redis.client import Pipeline as RedisPipeline
 from rq import Retry
 from rq.job import Dependency, JobStatus
 
@@ -90,6 +91,11 @@ class Spec:
     moments: tuple[datetime | None, datetime | None, datetime | None]
     full_refresh: bool = False
 
+    @property
+    def window(self) -> str | None:
+        """The start of the run's window, or None."""
+        return self.moments[0].isoformat() if self.moments[0] else None
+
 
 def write_spec(staging: Staging, spec: Spec, attempt: int) -> None:
     """Write a run's spec into its staging folder."""
@@ -117,25 +123,26 @@ def read_spec(staging: Staging) -> Spec | None:
 
 def enqueue_graph(
     connection: Redis,
-    pipeline: Pipeline,
     run: str,
+    spec: Spec,
     attempt: int,
     partitions: Sequence[Partition],
-    write: Any,
+    write: Callable[[RedisPipeline], None],
     *,
     was: str | None,
-    window: str | None,
     dead: bool = False,
     claim: claims.Claim | None = None,
 ) -> None:
     """Write a run and its jobs in one transaction.
 
     Args:
+        partitions: Those that are to be loaded.
+        write: Writes the run's record into the transaction.
         was: The state that the run is in until now.
-        window: Start of its window.
         dead: Whether it has failed already, and has no jobs.
         claim: On the run; it ends with this.
     """
+    pipeline, window = spec.pipeline, spec.window
     queue = FairQueue(PREFIX + pipeline.client, connection=connection)
     # A run for a window of the past leaves a slot free, so that the client's nightly run need not wait for it.
     most = max(1, pipeline.max_active - 1) if window else pipeline.max_active

@@ -84,14 +84,14 @@ def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, st
             staging.withdraw(stage, number)
     claim.check()
     attempt = int(record["attempt"]) + 1
-    write_spec(staging, replace(spec, pipeline=pipeline, plan=redo.plan), attempt)
+    spec = replace(spec, pipeline=pipeline, plan=redo.plan)
+    write_spec(staging, spec, attempt)
     fields = [f"{p.number}:{stage}" for p in redo.partitions for stage in STAGES] + ["0:finish"]
 
     def write(pipe: RedisPipeline) -> None:
         runs.reopen(pipe, run, record, attempt, len(redo.plan.partitions), fields)
 
-    was, window = record["state"], record.get("start")
-    enqueue_graph(connection, pipeline, run, attempt, redo.partitions, write, was=was, window=window, claim=claim)
+    enqueue_graph(connection, run, spec, attempt, redo.partitions, write, was=record["state"], claim=claim)
     return redo
 
 

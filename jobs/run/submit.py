@@ -157,7 +157,6 @@ def _plan_and_enqueue(
         claim: On the run, where another process may submit it too.
     """
     start, end, due = moments
-    window = start.isoformat() if start else None
     staging = Staging(pipeline.staging, pipeline.client, run)
     failure: EtlError | None = None
     today = due or datetime.now(ZoneInfo(pipeline.timezone))
@@ -167,7 +166,8 @@ def _plan_and_enqueue(
         planned, failure = Plan(), exc
     if claim is not None:
         claim.check()
-    write_spec(staging, Spec(pipeline, planned, (start, end, today), full_refresh), attempt=1)
+    spec = Spec(pipeline, planned, (start, end, today), full_refresh)
+    write_spec(staging, spec, attempt=1)
 
     def write(pipe: RedisPipeline) -> None:
         runs.create(
@@ -176,7 +176,7 @@ def _plan_and_enqueue(
             client=pipeline.client,
             pipeline=pipeline.name,
             params=pipeline.params,
-            start=window,
+            start=spec.window,
             end=end.isoformat() if end else None,
             partitions=len(planned.partitions),
             warnings=planned.warnings,
@@ -184,9 +184,9 @@ def _plan_and_enqueue(
             weight=pipeline.weight,
         )
 
-    partitions, dead = planned.partitions, failure is not None
+    dead = failure is not None
     try:
-        enqueue_graph(connection, pipeline, run, 1, partitions, write, was=was, window=window, dead=dead, claim=claim)
+        enqueue_graph(connection, run, spec, 1, planned.partitions, write, was=was, dead=dead, claim=claim)
     except EtlError:
         if claim is None or claim.is_ours():  # else what is there is another's by now
             staging.remove()

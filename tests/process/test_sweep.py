@@ -272,13 +272,13 @@ from etl.config.pipeline import resolve
 from jobs import settings
 from jobs.process.inprocess import InProcessWorker
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import runs
 import fakeredis
 import jobs.stages
 settings.use("etl.toml")
 connection = fakeredis.FakeRedis()
-run = submit_now(connection, resolve(settings.config(), "claims", "acme"))
+run = submit_run(connection, resolve(settings.config(), "claims", "acme"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 InProcessWorker(connection).work()
 full, names = runs.snapshot(connection, [run])[0], jobs.stages.Staging("staging", "acme", run).names()
