@@ -64,11 +64,11 @@ class Harness:
 
         read = self._project()
         resolved = resolve(read, pipeline, client, params=params, max_rejects=max_rejects)
-        changed: dict[str, Any] = {}
+        changed: dict[str, Any] = {"needs": ()}  # a test runs this pipeline alone
         if max_rejects is None and isinstance(resolved.max_rejects, str):
             changed["max_rejects"] = None
         if files is not None:
-            # Where the source is no file, the test's files stand for it.
+            # Where the source is no file, the test's files replace it.
             source = resolved.extract if isinstance(resolved.extract, CsvExtract) else CsvExtract(path="")
             changed["extract"] = source.model_copy(update={"path": self._deliver(files), "settle": 0.0})
         if self._session is None:

@@ -1,6 +1,7 @@
 """Backfill: one run per window of the past, in order or a few at a time, skipping what is loaded."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from hashlib import sha256
@@ -158,37 +159,30 @@ def submit(
         if window.is_loaded and not reprocess:
             continue
         behind = ids[-parallel] if len(ids) >= parallel else None
-        ids.append(_submit(config, connection, pipeline, window, behind, in_order=parallel == 1, reprocess=reprocess))
+        ids.append(
+            _pending_or_retried(config, connection, window, may_retry=not behind)
+            or submit_run(
+                connection,
+                pipeline,
+                start=window.start,
+                end=window.end,
+                full_refresh=reprocess,
+                behind=behind,
+                in_order=parallel == 1,
+                run=_run_id(pipeline, window),
+            )
+        )
     return ids
 
 
-def _submit(
-    config: Config,
-    connection: Redis,
-    pipeline: Pipeline,
-    window: Window,
-    behind: str | None,
-    *,
-    in_order: bool,
-    reprocess: bool,
-) -> str:
+def _pending_or_retried(config: Config, connection: Redis, window: Window, *, may_retry: bool) -> str | None:
+    """Return the run that a window has, which has not ended or is retried; None where it needs a new one."""
     if window.run and window.state in ("held", "queued", "running"):
         return window.run
-    if window.run and window.state in ("failed", "canceled") and not behind:
-        try:
+    if window.run and window.state in ("failed", "canceled") and may_retry:
+        with suppress(EtlError):  # nothing may be left to resume
             return retry_run(config, connection, window.run)[0]
-        except EtlError:
-            pass  # nothing is left to resume: a new run
-    return submit_run(
-        connection,
-        pipeline,
-        start=window.start,
-        end=window.end,
-        full_refresh=reprocess,
-        behind=behind,
-        in_order=in_order,
-        run=_run_id(pipeline, window),
-    )
+    return None
 
 
 def _run_id(pipeline: Pipeline, window: Window) -> str:

@@ -20,6 +20,7 @@ from etl.config.pipeline import Pipeline
 from etl.context import MOMENTS
 from etl.errors import EtlError
 from etl.partition import Partition, Plan
+from etl.sources import plan
 from etl.staging import STAGES, Staging
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
@@ -80,7 +81,7 @@ def nodes(run: str, attempt: int, partitions: Sequence[Partition], most: int, *,
 
 @dataclass(frozen=True)
 class Spec:
-    """What every stage of a run needs to know, kept as run.json in its staging folder.
+    """What a run is to do, kept as run.json in its staging folder for every stage of it.
 
     Args:
         moments: The window's start and end, and the moment that `{date}` means where there is none.
@@ -95,6 +96,12 @@ class Spec:
     def window(self) -> str | None:
         """The start of the run's window, or None."""
         return self.moments[0].isoformat() if self.moments[0] else None
+
+
+def plan_of(spec: Spec) -> Plan:
+    """Look at the source of a run as it is now."""
+    start, end, today = spec.moments
+    return plan(spec.pipeline, start=start, end=end, today=today)
 
 
 def write_spec(staging: Staging, spec: Spec, attempt: int) -> None:

@@ -11,10 +11,9 @@ from etl.config.models import CsvExtract
 from etl.config.pipeline import Config, Pipeline, resolve
 from etl.errors import BadSource, EtlError, SourceMissing
 from etl.partition import Partition, Plan
-from etl.sources import plan
 from etl.staging import STAGES, Marker, Staging
 from jobs.run import claims
-from jobs.run.graph import Spec, enqueue_graph, read_spec, write_spec
+from jobs.run.graph import Spec, enqueue_graph, plan_of, read_spec, write_spec
 from jobs.run.held import how_it_ended, is_of, needed_runs, promote, wait_fields
 from jobs.store import keys, runs
 
@@ -73,9 +72,10 @@ def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, st
     old = spec.pipeline
     pipeline = resolve(config, old.name, old.client, params=old.params)
     pipeline = pipeline.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
+    today = replace(spec, pipeline=pipeline)
     # Where the rows are not to blame, they stay: the file may be the next night's by now.
     rows_are_fine = record["state"] == "canceled" or record.get("exit") == "3"
-    redo = to_redo(staging, spec, pipeline, rows_are_fine=rows_are_fine)
+    redo = to_redo(staging, spec, today, rows_are_fine=rows_are_fine)
     # Until here nothing has changed. A retry that dies from here on leaves less published, and the next one
     # makes that again: the spec, by which it knows, is written after all that is no longer valid is withdrawn.
     for number in redo.withdrawn:
@@ -84,18 +84,18 @@ def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, st
             staging.withdraw(stage, number)
     claim.check()
     attempt = int(record["attempt"]) + 1
-    spec = replace(spec, pipeline=pipeline, plan=redo.plan)
-    write_spec(staging, spec, attempt)
+    today = replace(today, plan=redo.plan)
+    write_spec(staging, today, attempt)
     fields = [f"{p.number}:{stage}" for p in redo.partitions for stage in STAGES] + ["0:finish"]
 
     def write(pipe: RedisPipeline) -> None:
         runs.reopen(pipe, run, record, attempt, len(redo.plan.partitions), fields)
 
-    enqueue_graph(connection, run, spec, attempt, redo.partitions, write, was=record["state"], claim=claim)
+    enqueue_graph(connection, run, today, attempt, redo.partitions, write, was=record["state"], claim=claim)
     return redo
 
 
-def to_redo(staging: Staging, spec: Spec, pipeline: Pipeline, *, rows_are_fine: bool) -> Redo:
+def to_redo(staging: Staging, before: Spec, today: Spec, *, rows_are_fine: bool) -> Redo:
     """Say what of a run is done again, and change nothing.
 
     What is loaded for good never is. Of the others, those are whose load is missing; and from their source on,
@@ -103,23 +103,21 @@ def to_redo(staging: Staging, spec: Spec, pipeline: Pipeline, *, rows_are_fine: 
     changed. A run that had no partition, as no file was there or could be read, is planned anew.
 
     Args:
-        spec: The run's, as it was submitted.
-        pipeline: As of today.
+        before, today: The run's spec as it was submitted, and with the pipeline as it is configured now.
         rows_are_fine: Whether the run ended for another reason than its rows, so that what was read of them is valid.
     """
-    planned, fixed = spec.plan, set[int]()
-    if not planned.partitions:
-        planned = _plan(pipeline, spec)
+    if before.plan.partitions:
+        planned, fixed = _fixed_files(staging, today, rows_are_fine)
     else:
-        planned, fixed = _fixed_files(staging, spec, pipeline, rows_are_fine)
-    anew = spec.pipeline.fingerprint != pipeline.fingerprint
+        planned, fixed = plan_of(today), set()
+    anew = before.pipeline.fingerprint != today.pipeline.fingerprint
     open_ = [partition for partition in planned.partitions if not _is_final(staging, partition)]
     redone = [p for p in open_ if anew or p.number in fixed or not staging.marker("load", p.number)]
     withdrawn = [p.number for p in redone if anew or p.number in fixed]
-    return Redo(planned, redone, withdrawn, _changes(spec.pipeline, pipeline))
+    return Redo(planned, redone, withdrawn, _changes(before.pipeline, today.pipeline))
 
 
-def _fixed_files(staging: Staging, spec: Spec, pipeline: Pipeline, rows_are_fine: bool) -> tuple[Plan, set[int]]:
+def _fixed_files(staging: Staging, spec: Spec, rows_are_fine: bool) -> tuple[Plan, set[int]]:
     """Return the plan with whole files as they are now, and the numbers of the partitions whose files are others."""
     further = ("transform", "load") if rows_are_fine else ()
     stuck = {
@@ -127,10 +125,10 @@ def _fixed_files(staging: Staging, spec: Spec, pipeline: Pipeline, rows_are_fine
         for partition in spec.plan.partitions
         if not _is_final(staging, partition) and not any(staging.marker(stage, partition.number) for stage in further)
     }
-    if not stuck or not isinstance(pipeline.extract, CsvExtract):
+    if not stuck or not isinstance(spec.pipeline.extract, CsvExtract):
         return spec.plan, set()
     try:
-        now = _plan(pipeline, spec)
+        now = plan_of(spec)
     except (SourceMissing, BadSource):
         return spec.plan, set()
     files = {piece.file: piece for partition in now.partitions for piece in partition.pieces if piece.is_whole}
@@ -142,11 +140,6 @@ def _fixed_files(staging: Staging, spec: Spec, pipeline: Pipeline, rows_are_fine
             partition = partition.model_copy(update={"pieces": pieces})
         partitions.append(partition)
     return spec.plan.model_copy(update={"partitions": tuple(partitions)}), fixed
-
-
-def _plan(pipeline: Pipeline, spec: Spec) -> Plan:
-    start, end, today = spec.moments
-    return plan(pipeline, start=start, end=end, today=today)
 
 
 def _is_final(staging: Staging, partition: Partition) -> bool:

@@ -5,6 +5,7 @@ configuration of the day and from `keys.DUE`, the last moment that was handled; 
 from client, pipeline and moment, so that starting it twice, from wherever, is starting it once.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, cast
@@ -14,7 +15,7 @@ from rq.job import JobStatus
 from rq.utils import now as utc_now
 
 from etl.config import cron
-from etl.config.pipeline import Client, Config, Schedule, resolve
+from etl.config.pipeline import Client, Config, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
@@ -40,17 +41,12 @@ def sync(config: Config, connection: Redis) -> list[dict[str, Any]]:
             connection.zrem(ENTRIES, raw)  # such an id ends rq-scheduler
     found = _entries(connection)
     done = []
-    for client in config.clients.values():
-        for pipeline, schedule in client.schedule.items():
-            id = entry_id(client.name, pipeline)
-            about = {"cron": schedule.cron, "timezone": client.timezone, "catchup": schedule.catchup}
-            known = found.pop(id, None)
-            action = (
-                "added" if known is None else "kept" if _about(known) == about and _is_current(known) else "changed"
-            )
-            if action != "kept":
-                _write(connection, client, pipeline, schedule, about, is_new=_about(known) != about)
-            done.append({"action": action, "client": client.name, "pipeline": pipeline, **about})
+    for client, pipeline, about in _configured(config):
+        known = found.pop(entry_id(client.name, pipeline), None)
+        action = "added" if known is None else "kept" if _is_synced(known, about) else "changed"
+        if action != "kept":
+            _write(connection, client, pipeline, about, is_new=_about(known) != about)
+        done.append({"action": action, "client": client.name, "pipeline": pipeline, **about})
     for id, job in found.items():
         _remove(connection, id)
         client_name, pipeline = _named(id)
@@ -62,21 +58,25 @@ def listing(config: Config, connection: Redis) -> list[dict[str, Any]]:
     """Return each schedule with its next three moments in the client's zone, and whether rq-scheduler has it."""
     found = _entries(connection)
     lines = []
+    for client, pipeline, about in _configured(config):
+        following = cron.following(about["cron"], client.timezone, datetime.now(UTC), 3)
+        lines.append(
+            {
+                "client": client.name,
+                "pipeline": pipeline,
+                **about,
+                "next": [cron.local(moment, client.timezone).isoformat() for moment in following],
+                "synced": _is_synced(found.get(entry_id(client.name, pipeline)), about),
+            }
+        )
+    return lines
+
+
+def _configured(config: Config) -> Iterator[tuple[Client, str, dict[str, Any]]]:
+    """Yield client, pipeline and what an entry says, for each schedule of the configuration."""
     for client in config.clients.values():
         for pipeline, schedule in client.schedule.items():
-            following = cron.following(schedule.cron, client.timezone, datetime.now(UTC), 3)
-            known = found.get(entry_id(client.name, pipeline))
-            about = {"cron": schedule.cron, "timezone": client.timezone, "catchup": schedule.catchup}
-            lines.append(
-                {
-                    "client": client.name,
-                    "pipeline": pipeline,
-                    **about,
-                    "next": [cron.local(moment, client.timezone).isoformat() for moment in following],
-                    "synced": known is not None and _about(known) == about and _is_current(known),
-                }
-            )
-    return lines
+            yield client, pipeline, {"cron": schedule.cron, "timezone": client.timezone, "catchup": schedule.catchup}
 
 
 def start_due(config: Config, connection: Redis, client: str, pipeline: str, now: datetime) -> list[str]:
@@ -131,11 +131,6 @@ def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:
     connection.hset(keys.DUE, f"{client}/{pipeline}", repr(moment))
 
 
-def unsee(connection: Redis, client: str, pipeline: str) -> None:
-    """Forget a schedule."""
-    connection.hdel(keys.DUE, f"{client}/{pipeline}")
-
-
 def run_id(client: str, pipeline: str, moment: datetime) -> str:
     """Return the id of the run that a schedule starts for a moment."""
     return runs.id_of(sha256(f"{client}/{pipeline}@{moment.timestamp():.0f}".encode()).digest())
@@ -167,14 +162,12 @@ def _about(job: EtlJob | None) -> dict[str, Any]:
     return {key: kept.get(key) for key in ("cron", "timezone", "catchup")}
 
 
-def _is_current(job: EtlJob | None) -> bool:
-    """Whether an entry's job is not of an older rq-etl, whose functions workers refuse."""
-    return job is not None and job.func_name == FUNCTION
+def _is_synced(job: EtlJob | None, about: dict[str, Any]) -> bool:
+    """Whether an entry is as configured; one of an older rq-etl has a function that workers refuse."""
+    return job is not None and job.func_name == FUNCTION and _about(job) == about
 
 
-def _write(
-    connection: Redis, client: Client, pipeline: str, schedule: Schedule, about: dict[str, Any], *, is_new: bool
-) -> None:
+def _write(connection: Redis, client: Client, pipeline: str, about: dict[str, Any], *, is_new: bool) -> None:
     now = datetime.now(UTC)
     id = entry_id(client.name, pipeline)
     job = EtlJob.create(
@@ -192,7 +185,7 @@ def _write(
     )
     job.created_at = utc_now()
     job.enqueue_at_front = True
-    following = cron.following(schedule.cron, client.timezone, now)[0]
+    following = cron.following(about["cron"], client.timezone, now)[0]
     with connection.pipeline() as pipe:
         job.save(pipeline=pipe)
         pipe.persist(job.key)
@@ -209,5 +202,5 @@ def _remove(connection: Redis, id: str) -> None:
         pipe.delete(EtlJob.key_for(id), f"rq:results:{id}")
         for registry in ("finished", "failed"):
             pipe.zrem(f"rq:{registry}:{PREFIX}{client}", id)
-        unsee(pipe, client, pipeline)
+        pipe.hdel(keys.DUE, f"{client}/{pipeline}")
         pipe.execute()

@@ -180,17 +180,8 @@ def _fail(stage: Stage, exc: BaseException, give_up: GiveUp | None) -> None:
 
 
 def _record(stage: Stage) -> None:
-    runs.record_stage(
-        stage.job.connection,
-        stage.run,
-        stage.number,
-        stage.name,
-        stage.state,
-        stage.counts,
-        seconds=time.monotonic() - stage.began,
-        error=stage.error,
-        exit=stage.exit,
-    )
+    which, seconds = (stage.job.connection, stage.run, stage.number, stage.name), time.monotonic() - stage.began
+    runs.record_stage(*which, stage.state, stage.counts, seconds=seconds, error=stage.error, exit=stage.exit)
 
 
 def keep_traceback(job: Job, text: str) -> None:
@@ -239,20 +230,8 @@ def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) 
     if pipeline.lookups and asks and stage in ("extract", "transform"):
         context = replace(context, lookups=lookups_of(pipeline, context))
     submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
-    return StageContext(
-        run=run,
-        stage=stage,
-        number=number,
-        attempt=int(record["attempt"]),
-        pipeline=pipeline,
-        plan=spec.plan,
-        context=context,
-        staging=staging,
-        span=span,
-        full_refresh=spec.full_refresh,
-        submitted=submitted,
-        started=started,
-    )
+    which = run, stage, number, int(record["attempt"])
+    return StageContext(*which, pipeline, spec.plan, context, staging, span, spec.full_refresh, submitted, started)
 
 
 def _own(pipeline: Pipeline, client: str, config: Config) -> Pipeline:

@@ -1,6 +1,7 @@
 """Submitting a run: at once, or held until the runs it waits for have ended."""
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,14 +12,11 @@ from redis.client import Pipeline as RedisPipeline
 from etl.config.pipeline import Config, Pipeline, resolve
 from etl.errors import AlreadyRunning, BadSource, EtlError, SourceMissing
 from etl.partition import Plan
-from etl.sources import plan
 from etl.staging import Staging
 from jobs.run import claims
-from jobs.run.graph import Spec, enqueue_graph, write_spec
+from jobs.run.graph import Spec, enqueue_graph, plan_of, write_spec
 from jobs.run.held import needed_runs, pending_run, promote, wait_fields
 from jobs.store import runs
-
-Moments = tuple[datetime | None, datetime | None, datetime | None]  # the window's start and end, the schedule's moment
 
 
 def submit_run(
@@ -56,10 +54,10 @@ def submit_run(
         AlreadyRunning: A run of this client and pipeline has not ended, and `queue` is false.
         StagingFailed: Staging can't be written.
     """
-    moments = start, end, due
+    spec = Spec(pipeline, Plan(), (start, end, due), full_refresh)
     if has_waited:
         after, needs, failed = list[str](), list[str](), ""
-        before = runs.holder(connection, pipeline.client, pipeline.name, start.isoformat() if start else None)
+        before = runs.holder(connection, pipeline.client, pipeline.name, spec.window)
     else:
         needs, failed = needed_runs(connection, pipeline)
         after = [behind] if behind else []
@@ -71,28 +69,20 @@ def submit_run(
         claims.refuse_second(before, pipeline.client, pipeline.name)
     after += [*needs, *([before] if before else [])]
     if after or failed:
-        return _hold(connection, pipeline, run or runs.new_id(), moments, full_refresh, after, needs, failed)
-    return _start(connection, pipeline, run, moments, full_refresh)
+        return _hold(connection, run or runs.new_id(), spec, after, needs, failed)
+    return _start(connection, run, spec)
 
 
-def _hold(
-    connection: Redis,
-    pipeline: Pipeline,
-    run: str,
-    moments: Moments,
-    full_refresh: bool,
-    after: list[str],
-    needs: list[str],
-    failed: str,
-) -> str:
+def _hold(connection: Redis, run: str, spec: Spec, after: list[str], needs: list[str], failed: str) -> str:
     """Write down a run that waits; returns its id.
 
     Args:
         after, needs: The runs that must end, and those of them that must succeed.
         failed: Why it can't run any more, or nothing.
     """
-    start, end, due = (moment.isoformat() if moment else None for moment in moments)
-    options: dict[str, Any] = {"start": start, "end": end, "due": due, "full_refresh": full_refresh}
+    pipeline = spec.pipeline
+    start, end, due = (moment.isoformat() if moment else None for moment in spec.moments)
+    options: dict[str, Any] = {"start": start, "end": end, "due": due, "full_refresh": spec.full_refresh}
     options["max_rejects"] = pipeline.max_rejects
     about = runs.about(pipeline.client, pipeline.name, pipeline.params, start, end)
     runs.hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
@@ -125,16 +115,16 @@ def start_held(config: Config, connection: Redis, run: str) -> None:
         runs.close(connection, run, "failed", error=str(exc), exit=exc.exit_code)
 
 
-def _start(connection: Redis, pipeline: Pipeline, run: str | None, moments: Moments, full_refresh: bool) -> str:
+def _start(connection: Redis, run: str | None, spec: Spec) -> str:
     """Plan a run and enqueue its whole graph; where others may submit its id too, under a claim on it."""
     if not run:
-        return _plan_and_enqueue(connection, pipeline, runs.new_id(), moments, full_refresh)
+        return _plan_and_enqueue(connection, runs.new_id(), spec)
     known = runs.read(connection, run) or {}
     if known.get("state", "held") != "held":
         return run
     try:
-        with claims.claimed(connection, run, known, pipeline.client, pipeline.name) as claim:
-            return _plan_and_enqueue(connection, pipeline, run, moments, full_refresh, known.get("state"), claim)
+        with claims.claimed(connection, run, known, spec.pipeline.client, spec.pipeline.name) as claim:
+            return _plan_and_enqueue(connection, run, spec, known.get("state"), claim)
     except claims.Changed:
         if (runs.read(connection, run) or {}).get("state", "held") == "held":
             raise
@@ -142,31 +132,25 @@ def _start(connection: Redis, pipeline: Pipeline, run: str | None, moments: Mome
 
 
 def _plan_and_enqueue(
-    connection: Redis,
-    pipeline: Pipeline,
-    run: str,
-    moments: Moments,
-    full_refresh: bool,
-    was: str | None = None,
-    claim: claims.Claim | None = None,
+    connection: Redis, run: str, spec: Spec, was: str | None = None, claim: claims.Claim | None = None
 ) -> str:
     """Plan a run, write its spec into staging, enqueue its graph; returns its id.
 
     Args:
-        was: The state it is in until now, None where it is new.
+        spec: Not planned yet; its third moment is that of its schedule, if it has one.
+        was: The state the run is in until now, None where it is new.
         claim: On the run, where another process may submit it too.
     """
-    start, end, due = moments
+    pipeline, (start, end, due) = spec.pipeline, spec.moments
     staging = Staging(pipeline.staging, pipeline.client, run)
     failure: EtlError | None = None
-    today = due or datetime.now(ZoneInfo(pipeline.timezone))
+    spec = replace(spec, moments=(start, end, due or datetime.now(ZoneInfo(pipeline.timezone))))
     try:
-        planned = plan(pipeline, start=start, end=end, today=today)
+        spec = replace(spec, plan=plan_of(spec))
     except (SourceMissing, BadSource) as exc:
-        planned, failure = Plan(), exc
+        failure = exc
     if claim is not None:
         claim.check()
-    spec = Spec(pipeline, planned, (start, end, today), full_refresh)
     write_spec(staging, spec, attempt=1)
 
     def write(pipe: RedisPipeline) -> None:
@@ -178,15 +162,15 @@ def _plan_and_enqueue(
             params=pipeline.params,
             start=spec.window,
             end=end.isoformat() if end else None,
-            partitions=len(planned.partitions),
-            warnings=planned.warnings,
+            partitions=len(spec.plan.partitions),
+            warnings=spec.plan.warnings,
             max_active=pipeline.max_active,
             weight=pipeline.weight,
         )
 
     dead = failure is not None
     try:
-        enqueue_graph(connection, run, spec, 1, planned.partitions, write, was=was, dead=dead, claim=claim)
+        enqueue_graph(connection, run, spec, 1, spec.plan.partitions, write, was=was, dead=dead, claim=claim)
     except EtlError:
         if claim is None or claim.is_ours():  # else what is there is another's by now
             staging.remove()
