@@ -19,7 +19,7 @@ from etl.load import expect
 from etl.partition import line_of
 from etl.safe_message import safe_message
 from etl.staging import STAGES, Marker
-from etl.types.casts import as_text, plain
+from etl.types.spelling import as_text, plain
 from jobs.job import EtlJob
 from jobs.run import balance, held
 from jobs.run.stage import StageContext

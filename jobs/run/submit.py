@@ -16,7 +16,8 @@ from etl.staging import Staging
 from jobs.run import claims
 from jobs.run.graph import Spec, enqueue_graph, plan_of, write_spec
 from jobs.run.held import needed_runs, pending_run, promote, wait_fields
-from jobs.store import runs
+from jobs.store import runs, waiting
+from jobs.store.transitions import sources
 
 
 def submit_run(
@@ -85,7 +86,7 @@ def _hold(connection: Redis, run: str, spec: Spec, after: list[str], needs: list
     options: dict[str, Any] = {"start": start, "end": end, "due": due, "full_refresh": spec.full_refresh}
     options["max_rejects"] = pipeline.max_rejects
     about = runs.about(pipeline.client, pipeline.name, pipeline.params, start, end)
-    runs.hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
+    waiting.hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
     if failed:
         runs.close(connection, run, "failed", error=failed, exit=1)
     else:
@@ -120,7 +121,7 @@ def _start(connection: Redis, run: str | None, spec: Spec) -> str:
     if not run:
         return _plan_and_enqueue(connection, runs.new_id(), spec)
     known = runs.read(connection, run) or {}
-    if known.get("state", "held") != "held":
+    if known and known["state"] not in sources("create"):
         return run
     try:
         with claims.claimed(connection, run, known, spec.pipeline.client, spec.pipeline.name) as claim:
