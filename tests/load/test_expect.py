@@ -42,7 +42,7 @@ def run(tmp_path: Path, fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> A
             os.utime(path, (time.time() - age, time.time() - age))
         monkeypatch.setattr(settings, "_chosen", tmp_path / "etl.toml")
         id = submit_now(fake_redis, resolve(load_config(tmp_path / "etl.toml"), "claims", "acme"))
-        InProcessWorker(fake_redis, inline=True).work(burst=True)
+        InProcessWorker(fake_redis, inline=True).work()
         return runs.snapshot(fake_redis, [id])[0]
 
     return execute

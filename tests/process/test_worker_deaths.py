@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 - fixtures are asked for by name
-"""Workers that are killed, put to sleep, told to stop, or lose sight of Redis."""
+"""Workers that are killed, put to sleep, asked to stop, or lose sight of Redis."""
 
 import contextlib
 import os

@@ -68,7 +68,7 @@ def submit(connection: Redis, config: Config, claims: Pipeline, **options: Any) 
 
 
 def work(connection: Redis) -> None:
-    InProcessWorker(connection, inline=True).work(burst=True)
+    InProcessWorker(connection, inline=True).work()
 
 
 def states(connection: Redis, ids: list[str]) -> list[str]:

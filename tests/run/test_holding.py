@@ -55,7 +55,7 @@ def submit(connection: Redis, config: Config, pipeline: str, client: str = "acme
 
 
 def work(connection: Redis) -> None:
-    InProcessWorker(connection, inline=True).work(burst=True)
+    InProcessWorker(connection, inline=True).work()
 
 
 def test_a_run_is_held_until_the_pipeline_it_needs_has_succeeded(connection: Redis, config: Config) -> None:

@@ -91,7 +91,7 @@ def test_a_partition_whose_time_has_not_come_waits_without_a_worker_or_a_retry(h
     states = {str(job.get_status().value): job for job in extracts(house.connection, run, 2)}
     assert set(states) == {"finished", "scheduled"}
     assert states["scheduled"].retries_left == 1
-    assert 3500 < (worker._line.due() or 0) <= 3600
+    assert 3500 < (worker._served.due() or 0) <= 3600
     assert dequeue(house.connection) is None
     for key in ("etl:rate:acme:claims", "rq:scheduled:etl-acme"):  # an hour later
         if key == "etl:rate:acme:claims":

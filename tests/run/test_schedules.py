@@ -58,7 +58,7 @@ def scheduler(connection: Redis) -> Scheduler:
 
 
 def work(connection: Redis) -> None:
-    InProcessWorker(connection, inline=True).work(burst=True)
+    InProcessWorker(connection, inline=True).work()
 
 
 def acme(catchup: str = "last") -> str:

@@ -14,8 +14,7 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import ConfigError, FunctionFailed
 from etl.transform import Transformer
-from etl.types.casts import ARROW_TYPES
-from tests.transforming import apply, pipeline, raw, rejected, with_steps
+from tests.transforming import ARROW_TYPES, apply, pipeline, raw, rejected, with_steps
 
 
 def test_functions_see_types_they_can_work_with(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from etl.errors import BadSource, MissingColumn
 from etl.partition import ROW_BITS
 from etl.transform import Transformer
-from etl.types.casts import ARROW_TYPES
-from tests.transforming import CONTEXT, apply, pipeline, raw, rejected, with_steps
+from tests.transforming import ARROW_TYPES, CONTEXT, apply, pipeline, raw, rejected, with_steps
 
 
 def test_declared_columns_come_first_and_typed() -> None:

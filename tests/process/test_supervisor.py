@@ -62,7 +62,7 @@ def test_up_leaves_no_process_however_it_ends_and_no_job_counts_as_lost(shop: Sh
     assert shop.connection.hmget(job, "status", "etl_losses") == [b"queued", None]
 
 
-def test_up_takes_its_private_redis_along(alone: Shop) -> None:
+def test_up_ends_its_private_redis(alone: Shop) -> None:
     up = alone.cli("up", "-n", "1", "--port", "0")
     until(lambda: children(up.pid, "redis-server") and children(up.pid, "dashboard"))
     up.kill()
