@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from etl.config.models import Column, Load, Step
 from etl.config.pipeline import Config, Pipeline, pipelines_of, resolve
-from etl.config.read import load_config
 from etl.config.values import deep_merge, duration, fill, placeholders
 from etl.errors import ConfigError, UnknownName
+from tests.helpers.project import Folder
 
 TEXT = """
 [settings]
@@ -66,8 +66,7 @@ path = "visits.csv"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    (tmp_path / "etl.toml").write_text(TEXT)
-    return load_config(tmp_path / "etl.toml")
+    return Folder(tmp_path, TEXT).loaded()
 
 
 def test_a_client_has_the_defaults_where_it_says_nothing(config: Config) -> None:

@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from redis import Redis
 from etl.errors import BrokerUnreachable, ConfigError
 from jobs import broker
 from jobs.store import dial
-from tests.conftest import ROOT, RedisServer
+from tests.helpers.processes import ROOT, until
+from tests.helpers.redis_server import RedisServer
 
 
 @pytest.fixture
@@ -51,10 +51,7 @@ def answers(url: str) -> bool:
 
 
 def wait_until_gone(url: str) -> None:
-    give_up = time.monotonic() + 20
-    while answers(url):
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    until(lambda: not answers(url))
 
 
 # --- the one that is named ---

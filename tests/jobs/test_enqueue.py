@@ -12,7 +12,7 @@ from jobs import settings
 from jobs.enqueue import enqueue, enqueue_on
 from jobs.job import JobRefused
 from jobs.process.inprocess import InProcessWorker
-from tests.conftest import RedisServer
+from tests.helpers.redis_server import RedisServer
 
 
 def add(a: int, b: int = 0, **more: int) -> int:

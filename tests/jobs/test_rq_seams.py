@@ -12,7 +12,7 @@ from jobs.dashboard import rqpages
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
 from jobs.worker import Worker
-from tests.conftest import ROOT
+from tests.helpers.processes import ROOT
 
 ATTRIBUTES = {"queue_class", "job_class"}  # which can't be marked
 OURS = [EtlJob, FairQueue, Worker]

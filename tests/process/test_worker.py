@@ -11,7 +11,8 @@ from rq.job import Retry
 
 from jobs.job import EtlJob, JobFailed
 from jobs.queue import FairQueue
-from tests.labouring import PATIENCE, Start, is_alive, notes, put, queue, start, tasks, until
+from tests.helpers.processes import is_alive, until
+from tests.helpers.worker_tasks import PATIENCE, Start, notes, put, queue, start, tasks
 
 # --- jobs ---
 

@@ -14,7 +14,7 @@ from jobs.store import keys, runs, scripts
 from jobs.store.keys import KEYS
 from jobs.store.once import once_every
 from jobs.store.transitions import NOTHING, TRANSITIONS, sources
-from tests.conftest import ROOT
+from tests.helpers.processes import ROOT
 
 STORE = ROOT / "jobs" / "store"
 LUA = sorted(STORE.glob("*.lua"))
