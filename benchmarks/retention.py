@@ -134,8 +134,7 @@ def wait(connection: Redis, batch: list[str]) -> None:
 def let_pass(connection: Redis, names: list[str], days: int) -> None:
     """Move time on, and do what workers do meanwhile."""
     connection.eval(LET_PASS, 0, days * DAY)
-    connection.delete("etl:sweep")  # the pass looks for what has expired every 30 s
-    maintain(connection, [*(PREFIX + name for name in names), UPKEEP])
+    maintain(connection, [*(PREFIX + name for name in names), UPKEEP], all_tasks=True)
     cleanup.clean(connection, settings.config(), time.time())
 
 

@@ -10,7 +10,7 @@
 | `stages` | every function that a worker may be asked to call, and only those (their names are in Redis) |
 | `process/` | the horse, the supervisor, completing a job, maintenance, cleanup |
 | `run/` | a run: submitted, planned, held, its stages' context, finished, balanced, retried, canceled |
-| `queue`, `job` | FairQueue (`RQ_QUEUE_CLASS`): one queue per client; EtlJob (`RQ_JOB_CLASS`): JSON, allowed functions |
+| `queue`, `job` | FairQueue (`RQ_QUEUE_CLASS`): a queue per client; EtlJob (`RQ_JOB_CLASS`): JSON, allowed functions |
 | `store/` | what is in Redis: keys, Lua scripts, run records, a run as JSON |
 | `settings` | the environment, the intervals, which etl.toml |
 

@@ -16,6 +16,7 @@ from etl.errors import FunctionFailed
 from etl.functions import NOT_UNICODE, blame, call_by_name, load_function
 from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk
 from etl.sources.spool import check_names, spooled
+from etl.types.words import arrow_of, is_dictionary, word_of
 
 _END = object()
 
@@ -132,26 +133,12 @@ def _array(values: Any) -> pa.Array:
 
 def _simple(array: pa.Array) -> pa.Array:
     """Return the column in one of the few types that a target has."""
-    kind = array.type
-    if pa.types.is_dictionary(kind):
+    word = word_of(array.type)
+    if is_dictionary(array.type):
         return _simple(array.dictionary_decode())
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return array.cast(pa.string())
-    if pa.types.is_float16(kind) or pa.types.is_float32(kind):
-        return array.cast(pa.float64())
-    if pa.types.is_date64(kind):
-        return array.cast(pa.date32())
-    kept = (
-        pa.types.is_string,
-        pa.types.is_integer,
-        pa.types.is_floating,
-        pa.types.is_decimal,
-        pa.types.is_boolean,
-        pa.types.is_date,
-        pa.types.is_timestamp,
-        pa.types.is_null,
-    )
-    if any(is_kept(kind) for is_kept in kept):
+    if word in ("string", "number", "date"):
+        return array.cast(arrow_of(word))
+    if word is not None:
         return array
     return pa.array([_text(value) for value in array.to_pylist()], pa.string())
 

@@ -12,7 +12,8 @@ import pyarrow.csv
 from etl import rejects
 from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
-from etl.types.casts import as_text
+from etl.types.spelling import as_text
+from etl.types.words import word_of
 
 
 def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Generator[Chunk, None, str]:
@@ -36,7 +37,7 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
                 writer.write_table(table)
             count += 1
         check_names(list(types), name, error)
-        schema = pa.schema([(key, pa.string() if pa.types.is_null(kind) else kind) for key, kind in types.items()])
+        schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
         first = 1
         file.seek(0)
@@ -88,7 +89,7 @@ def _cast(table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError]) 
             continue
         column = table.column(field.name)
         try:
-            as_decimal = pa.types.is_decimal(column.type) and pa.types.is_string(field.type)
+            as_decimal = word_of(column.type) == "decimal" and field.type == pa.string()
             columns.append(as_text(column) if as_decimal else column.cast(field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             what = (

@@ -17,7 +17,9 @@ from etl.errors import BadSource, ConfigError
 from etl.partition import ROW_BITS
 from etl.transform.checks import Checker, Unique
 from etl.transform.steps import from_frame, load_steps, run_steps, to_frame, undeclared
-from etl.types.casts import ARROW_TYPES, Failures, as_text, cast, plain
+from etl.types.casts import Failures, cast
+from etl.types.spelling import as_text, plain
+from etl.types.words import arrow_of
 
 Rows = npt.NDArray[np.int64]
 _LINE = (1 << ROW_BITS) - 1
@@ -28,7 +30,7 @@ class Transformed:
     """What became of the rows of one chunk: rows in + added = rejected + dropped + rows out.
 
     Args:
-        rows: Declared columns in their order, then the others, then `_row`; types as in ARROW_TYPES.
+        rows: Declared columns in their order, then the others, then `_row`; types as in `etl.types.words`.
         rejects: In the schema of `etl.rejects`, one for each rejected row of the source.
         dropped: Rows that functions left out without rejecting them.
         added: Rows that functions made.
@@ -124,7 +126,7 @@ class Transformer:
             if column.computed:
                 continue
             if name not in headers:
-                made[name] = pa.chunked_array([pa.nulls(raw.num_rows, ARROW_TYPES[column.type])])
+                made[name] = pa.chunked_array([pa.nulls(raw.num_rows, arrow_of(column.type))])
                 continue
             made[name], failed = cast(raw[headers[name]], column, zone)
             if failed:
@@ -158,7 +160,7 @@ class Transformer:
 
     def _with_computed(self, rows: pa.Table) -> pa.Table:
         """Return no rows, with the columns that functions would have made."""
-        empty = {name: pa.nulls(0, ARROW_TYPES[column.type]) for name, column in self._pipeline.columns.items()}
+        empty = {name: pa.nulls(0, arrow_of(column.type)) for name, column in self._pipeline.columns.items()}
         others = {name: rows[name] for name in rows.column_names if name not in empty}
         return pa.table({**empty, **others})
 
@@ -198,7 +200,7 @@ class Transformer:
     def _warnings(self, names: dict[str, str], file: str, rows: pa.Table) -> list[str]:
         told = [f"{file} has no column {name}: loaded as empty" for name in missing(names, self._pipeline.columns)]
         newest = self._pipeline.load.newest
-        if newest not in self._pipeline.columns and newest in rows.column_names and pa.types.is_null(rows[newest].type):
+        if newest not in self._pipeline.columns and newest in rows.column_names and rows[newest].type == pa.null():
             told.append(f"{file} has no column {newest}, which says what is newest: its rows count as the oldest")
         new = [warning for warning in told if warning not in self._warned]
         self._warned.update(new)

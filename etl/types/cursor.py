@@ -14,7 +14,9 @@ from etl.config.columns import match
 from etl.config.models import SqlExtract
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, MissingColumn
-from etl.types.casts import cast, natural_type, plain
+from etl.types.casts import cast
+from etl.types.spelling import plain
+from etl.types.words import natural_word, word_of
 
 
 class Cursor(NamedTuple):
@@ -200,12 +202,12 @@ class Narrowed:
     def _newer(self, rows: pa.Table, values: pa.ChunkedArray) -> tuple[pa.Table, pa.ChunkedArray]:
         assert self.since is not None
         try:
-            value = read(Cursor(natural_type(values.type), self.since.value))
-            has_zone = pa.types.is_timestamp(values.type) and values.type.tz
+            value = read(Cursor(natural_word(values.type), self.since.value))
+            has_zone = word_of(values.type) == "timestamp" and values.type.tz
             bound = pa.scalar(placed(value, ZoneInfo(self.pipeline.timezone)) if has_zone else value, values.type)
         except (ValueError, ArithmeticError, pa.ArrowInvalid, pa.ArrowTypeError):
             raise ConfigError(
-                f"the cursor of {self.pipeline.name} is no {natural_type(values.type)}, as its column is now",
+                f"the cursor of {self.pipeline.name} is no {natural_word(values.type)}, as its column is now",
                 f"set it: rq-etl cursor set {self.pipeline.name} --client {self.pipeline.client} VALUE, or clear it",
             ) from None
         kept = (pc.greater if is_strict(self.pipeline) else pc.greater_equal)(values, bound)
@@ -226,7 +228,7 @@ class Narrowed:
         # A database is asked in its own terms; text of files is what the pipeline takes it for.
         if column and not isinstance(self.pipeline.extract, SqlExtract):
             values = cast(values, column, self.pipeline.timezone)[0]
-        if pa.types.is_boolean(values.type):
+        if word_of(values.type) == "boolean":
             raise BadSource(f"{self.file}: cursor column {name} is a boolean", "name a column that says what is newer")
         return values, empty
 

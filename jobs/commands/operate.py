@@ -29,7 +29,7 @@ def worker(count: int, burst: bool) -> None:
     """Work on jobs: `rq worker` with our classes."""
     from jobs.commands import processes
 
-    processes.worker(shared.config, shared.redis, count, burst=burst)
+    sys.exit(processes.worker(shared.config, shared.redis, count, burst=burst))
 
 
 @click.command()

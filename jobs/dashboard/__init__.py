@@ -10,6 +10,7 @@ from flask import Flask, abort, render_template, request
 from redis import Redis
 from rq import Worker
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from typing_extensions import override
 from werkzeug.exceptions import Conflict, HTTPException, NotFound, SecurityError
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -107,6 +108,7 @@ def serve(session: "Session", port: int) -> None:
 class _Quiet(WSGIRequestHandler):
     """Answers requests without a line in the log for each."""
 
+    @override
     def log_request(self, *_: object) -> None:
         """Say nothing: pages ask again every few seconds."""
 

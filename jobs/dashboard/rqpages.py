@@ -17,6 +17,7 @@ from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
+from typing_extensions import override
 
 from etl.errors import EtlError
 from jobs import settings
@@ -45,6 +46,7 @@ class Tolerant(JSONSerializer):
     """JSON; what another application has pickled into the same Redis is named, never loaded."""
 
     @staticmethod
+    @override
     def loads(s: bytes, *args: Any, **kwargs: Any) -> Any:
         """Return the value, or a note that it isn't JSON."""
         try:
@@ -60,6 +62,7 @@ class ShownJob(EtlJob):
         super().__init__(id, connection=connection)
         self.serializer = Tolerant
 
+    @override
     def get_call_string(self) -> str | None:
         """Return the call as Python would write it, or the description where it can't be read."""
         try:
@@ -71,6 +74,7 @@ class ShownJob(EtlJob):
 class ShownQueue(FairQueue):
     """A queue as a page reads it."""
 
+    @override
     def fetch_job(self, job_id: str) -> Job | None:
         """Return a job; one that is gone or can't be read must not hide the others, nor be removed by looking."""
         try:
@@ -78,6 +82,7 @@ class ShownQueue(FairQueue):
         except Exception:
             return None
 
+    @override
     def compact(self) -> None:
         """Remove ids of jobs that are gone; RQ's own empties the queue meanwhile."""
         for id in self.get_job_ids():
@@ -89,12 +94,14 @@ class ShownWorker(Worker):
     """A worker as a page reads it."""
 
     @classmethod
+    @override
     def find_by_key(cls, worker_key: str, connection: Redis, *_: Any, **__: Any) -> Any:
         """Return a worker, or None where it has died; RQ's own would remove it by looking."""
         if not connection.exists(worker_key):
             return None
         return super().find_by_key(worker_key, connection, ShownJob, ShownQueue, JSONSerializer)
 
+    @override
     def get_current_job(self) -> Job | None:
         """Return the job it works on, if it is still there."""
         try:

@@ -19,32 +19,6 @@ from jobs.store.run_json import text_of
 
 LASTS = 15.0  # seconds; it is renewed while its process lives
 
-# ARGV: claim's key, token, ms, run's key, its state, attempt and end as they were read, run, holder's key or ''.
-CLAIM = scripts.Script("""
-local is = redis.call('HMGET', ARGV[4], 'state', 'attempt', 'ended')
-for i = 1, 3 do
-  if (is[i] or '') ~= ARGV[4 + i] then return {'changed', is[1] or ''} end
-end
-if redis.call('EXISTS', ARGV[1]) == 1 then return {'held', ARGV[8]} end
-if ARGV[9] ~= '' then
-  local holder = redis.call('GET', ARGV[9])
-  if holder then return {'held', holder} end
-  redis.call('SET', ARGV[9], ARGV[8], 'PX', ARGV[3])
-end
-redis.call('SET', ARGV[1], ARGV[2], 'PX', ARGV[3])
-return {'claimed', ''}
-""")
-
-# ARGV: claim's key, token, ms (0 ends it), run, holder's key or ''. A place without an end is that of an active run.
-RENEW = scripts.Script("""
-if redis.call('GET', ARGV[1]) ~= ARGV[2] then return 0 end
-local placed = ARGV[5] ~= '' and redis.call('GET', ARGV[5]) == ARGV[4] and redis.call('PTTL', ARGV[5]) >= 0
-for _, key in ipairs(placed and {ARGV[1], ARGV[5]} or {ARGV[1]}) do
-  if ARGV[3] == '0' then redis.call('DEL', key) else redis.call('PEXPIRE', key, ARGV[3]) end
-end
-return 1
-""")
-
 
 class Changed(EtlError):
     """A run is not as it was read: someone else has begun, ended or retried it."""
@@ -80,7 +54,9 @@ class Claim:
 
     def _extend(self, seconds: float) -> bool:
         ms = int(seconds * 1000)
-        return bool(RENEW(self.connection, keys.claim_key(self.run), self.token, ms, self.run, self.place))
+        return bool(
+            scripts.renew_claim(self.connection, keys.claim_key(self.run), self.token, ms, self.run, self.place)
+        )
 
     def _keep(self, over: threading.Event) -> None:
         while not over.wait(LASTS / 4):
@@ -108,7 +84,7 @@ def claimed(
     was = [known.get(field, "") for field in ("state", "attempt", "ended")]
     key, ms = keys.claim_key(run), int(LASTS * 1000)
     try:
-        kind, value = CLAIM(connection, key, claim.token, ms, keys.run_key(run), *was, run, place)
+        kind, value = scripts.claim(connection, key, claim.token, ms, keys.run_key(run), *was, run, place)
     except redis_errors.FULL as exc:
         raise no_room(exc, client, pipeline) from exc
     if text_of(kind) == "changed":

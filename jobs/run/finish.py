@@ -18,7 +18,7 @@ from etl.errors import EtlError
 from etl.load import expect
 from etl.safe_message import safe_message
 from etl.staging import STAGES, Marker
-from etl.types.casts import as_text, plain
+from etl.types.spelling import as_text, plain
 from jobs.job import EtlJob
 from jobs.run import balance, held
 from jobs.run.context import StageContext

@@ -18,7 +18,8 @@ from etl.staging import STAGES, Marker, Staging
 from jobs.run import claims
 from jobs.run.graph import enqueue_graph, write_spec
 from jobs.run.held import how_it_ended, is_of, needed_runs, promote, wait_fields
-from jobs.store import keys, runs
+from jobs.store import keys, runs, waiting
+from jobs.store.transitions import sources
 
 if TYPE_CHECKING:
     from etl.config.pipeline import Pipeline
@@ -120,7 +121,7 @@ def retry_run(config: Config, connection: Redis, run: str) -> tuple[str, list[st
     record = runs.read(connection, run)
     if record is None:
         raise EtlError(f"run {run} is not known to Redis any more", "run its pipeline again")
-    if record["state"] not in ("failed", "canceled"):
+    if record["state"] not in sources("reopen"):
         raise EtlError(runs.not_retried(run, record["state"]))
     if "partitions" not in record:  # it was held, and has never been planned
         params, most = json.loads(record["params"]), json.loads(record["options"])["max_rejects"]
@@ -193,5 +194,5 @@ def again(connection: Redis, pipeline: "Pipeline", run: str, record: Mapping[str
         found = runs.read(connection, other)
         if found and found["state"] in ("failed", "canceled"):
             raise EtlError(f"run {run} needs run {other}, which {how_it_ended(found['state'])}", "retry that first")
-    runs.hold(connection, run, wait_fields([*own, *needs], needs), was=record)
+    waiting.hold(connection, run, wait_fields([*own, *needs], needs), was=record)
     promote(connection, [run])

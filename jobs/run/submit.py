@@ -17,7 +17,8 @@ from etl.staging import Staging
 from jobs.run import claims
 from jobs.run.graph import enqueue_graph, write_spec
 from jobs.run.held import needed_runs, pending_run, promote, wait_fields
-from jobs.store import runs
+from jobs.store import runs, waiting
+from jobs.store.transitions import sources
 
 if TYPE_CHECKING:
     from etl.config.pipeline import Pipeline
@@ -56,7 +57,7 @@ def submit_now(
         return run
     claims.refuse_second(holder, pipeline.client, pipeline.name)
     known = runs.read(connection, run) if run else None
-    if run and known and known["state"] != "held":
+    if run and known and known["state"] not in sources("create"):
         return run
     if not run:
         return _plan_and_enqueue(connection, pipeline, runs.new_id(), (start, end, due), full_refresh, None, None)
@@ -184,7 +185,7 @@ def submit_run(
         "max_rejects": pipeline.max_rejects,
     }
     about = runs.about(pipeline.client, pipeline.name, pipeline.params, options["start"], options["end"])
-    runs.hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
+    waiting.hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
     if failed:
         runs.close(connection, run, "failed", error=failed, exit=1)
     else:

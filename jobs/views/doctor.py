@@ -17,7 +17,7 @@ from rq.utils import utcparse
 from etl.config.pipeline import Config
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
-from jobs.store import redis_errors, runs
+from jobs.store import dial, redis_errors, runs
 from jobs.views import console
 
 Finding = dict[str, Any]
@@ -27,7 +27,7 @@ SILENCE = 60.0  # seconds without a heartbeat after which a worker counts as dea
 CRON = "rq:scheduler_instance:"  # rq-scheduler's keys; each lives as long as its process
 # What our processes import by a name that a file beside etl.toml may have, too.
 IMPORTED = (
-    "cli", "click", "etl", "fakeredis", "fsspec", "honcho", "jobs", "numpy", "pandas", "pandera", "psycopg", "pyarrow",
+    "cli", "click", "etl", "fakeredis", "fsspec", "honcho", "jobs", "numpy", "pandas", "psycopg", "pyarrow",
     "pydantic", "redis", "rich", "rq", "rq_dashboard", "rq_etl", "rq_scheduler", "sqlalchemy",
 )  # fmt: skip
 
@@ -72,8 +72,7 @@ def fix(config: str | None, redis: str | None) -> list[Finding]:
         if found is not None:
             keys = found.connection.smembers("rq:queues")
             names = [key.decode().removeprefix("rq:queue:") for key in keys]  # type: ignore[union-attr]
-            found.connection.delete("etl:sweep")  # look for what is in no list, too, however lately that was done
-            fixed = maintain(found.connection, names)
+            fixed = maintain(found.connection, names, all_tasks=True)
             counts = {
                 "jobs rescued from lost workers": len(fixed.lost),
                 "due retries enqueued": fixed.due,
@@ -241,11 +240,11 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
         yield _error("redis", exc) if url else _private()
         return
     try:
-        yield from _facts(broker.examine(found.connection), broker.shown(found.url))
+        yield from _facts(broker.examine(found.connection), dial.shown(found.url))
         yield _workers(found.connection)
         yield from _schedules(found.connection, config)
     except RedisError as exc:
-        yield _refused("redis", f"Redis at {broker.shown(found.url)}", exc)
+        yield _refused("redis", f"Redis at {dial.shown(found.url)}", exc)
     finally:
         found.close()
 

@@ -11,7 +11,7 @@ from etl.config.urls import target_places
 from etl.errors import EtlError, UnknownName
 from etl.staging import Staging
 from jobs.store import runs
-from jobs.store.run_json import ROWS
+from jobs.store.run_json import run_json
 
 if TYPE_CHECKING:
     from etl.load.history import Record
@@ -102,7 +102,7 @@ def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: An
                 continue
             for record in answer:
                 if chosen is None or (record.client, record.pipeline) in chosen:
-                    yield _shape(record)
+                    yield _run_json(record)
 
 
 def _forgotten(session: "Session", found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -120,31 +120,20 @@ def _seconds(moment: str | None) -> float:
     return datetime.fromisoformat(moment).timestamp() if moment else 0.0
 
 
-def _shape(record: "Record") -> dict[str, Any]:
-    submitted, started, finished = (
-        moment and moment.astimezone(UTC).isoformat(timespec="milliseconds")
-        for moment in (record.submitted, record.started, record.finished)
+def _run_json(record: "Record") -> dict[str, Any]:
+    finished = record.finished.timestamp()
+    same = ("pipeline", "client", "state", "rows", "partitions", "error", "attempt")
+    return run_json(
+        record.run,
+        **{name: getattr(record, name) for name in same},
+        submitted=record.submitted.timestamp() if record.submitted else finished,
+        started=record.started.timestamp() if record.started else None,
+        finished=finished,
+        start=record.window_start,
+        end=record.window_end,
+        params=dict(record.params),
+        exit=int(record.state != "succeeded"),
     )
-    return {
-        "run": record.run,
-        "pipeline": record.pipeline,
-        "client": record.client,
-        "state": record.state,
-        "submitted": submitted or finished,
-        "started": started,
-        "finished": finished,
-        "seconds": round((record.finished - record.started).total_seconds(), 3) if record.started else None,
-        "rows": {**dict.fromkeys(ROWS, 0), **record.rows},
-        "partitions": {"total": 0, "done": 0, "failed": 0, "blocked": 0, **record.partitions},
-        "failures": [],
-        "warnings": [],
-        "error": record.error,
-        "start": record.window_start,
-        "end": record.window_end,
-        "params": dict(record.params),
-        "attempt": record.attempt,
-        "exit": int(record.state != "succeeded"),
-    }
 
 
 def _warn(exc: EtlError) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.commanding import Project, is_short
-from tests.commanding import etl as etl
-from tests.commanding import work as work
-from tests.conftest import RedisServer, StartWorkers
+from tests.helpers.project import Project, is_short
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 # Word for word: who reads the design and writes this must get what it says.
 CONTRACT = """

@@ -15,7 +15,7 @@ from jobs.dashboard import create_app
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
 from jobs.store import runs
-from tests.dashing import EVIL, HERE, LOGIN, PASSWORD, Pages, fail, pages, queue, stage, start_run
+from tests.helpers.dashboard_pages import EVIL, HERE, LOGIN, PASSWORD, Pages, fail, pages, queue, stage, start_run
 
 # --- who may ask what ---
 

@@ -17,7 +17,7 @@ from jobs.demo import init
 from jobs.queue import FairQueue
 from jobs.store import keys
 from jobs.views import doctor
-from tests.conftest import RedisServer
+from tests.helpers.redis_server import RedisServer
 
 NOWHERE = "redis://127.0.0.1:1/0"
 

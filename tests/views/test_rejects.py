@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.rejects import fields, raw_json
-from tests.commanding import ETL_TOML, Project
-from tests.commanding import etl as etl
+from tests.helpers.project import ETL_TOML, Project
 
 NAMES = st.lists(st.sampled_from("abcdef"), min_size=1, unique=True)
 ODD = b'claim_id,amount,note\nA1,1,good\nA2\nA3,3,note,more\nA4,4,"un"quoted\nA5,x,"two\nlines"\n'

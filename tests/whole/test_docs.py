@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 import cli
 from etl.config.models import Column, CsvExtract, Expect, FunctionExtract, Load, Model, SqlExtract, Step, Target
 from etl.config.pipeline import Client, Config, Definition, Pipeline, Schedule, Settings
-from tests.conftest import ROOT
-from tests.documents import DOCS, README, REFERENCE, anchors, blocks, links, prose, rows, section
+from tests.helpers.markdown import DOCS, README, REFERENCE, anchors, blocks, links, prose, rows, section
+from tests.helpers.processes import ROOT
 
 TABLES: dict[str, type[Model]] = {  # headings of docs/reference/etl-toml.md, and the model whose keys stand there
     "`[settings]`": Settings,

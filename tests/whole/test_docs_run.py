@@ -20,8 +20,9 @@ import pytest
 from etl.config.read import load_config
 from etl.config.values import deep_merge
 from jobs.demo.init import CONFIG
-from tests.conftest import ROOT, RedisServer, kill_session
-from tests.documents import DOCS, README, REFERENCE, Block, blocks, section
+from tests.helpers.markdown import DOCS, README, REFERENCE, Block, blocks, section
+from tests.helpers.processes import ROOT, kill_session
+from tests.helpers.redis_server import RedisServer
 
 NOT_RUN = {
     "it stands with its output below",

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.helpers.processes import ROOT
 
 README = ROOT / "README.md"
 REFERENCE = ROOT / "docs" / "reference"
