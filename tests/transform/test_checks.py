@@ -55,7 +55,7 @@ def plain(value: Any) -> Any:
 def test_limits_are_those_of_python(word: str, data: st.DataObject) -> None:
     values, limits = LIMITS[word]
     column = [*data.draw(st.lists(values | st.none(), max_size=8))]
-    low, high = sorted(data.draw(st.tuples(limits, limits)), key=lambda limit: plain(Column(type=word).typed(limit)))  # type: ignore[arg-type]
+    low, high = sorted(data.draw(st.tuples(limits, limits)), key=lambda limit: plain(Column(type=word).typed(limit)))
     allowed = data.draw(st.lists(limits, min_size=1, max_size=4))
     made = Column.model_validate({"type": word, "min": low, "max": high, "allowed": allowed, "required": True})
     found = mask(column, made, arrow_of(word))
