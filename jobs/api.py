@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any
 
 from redis import Redis
+from typing_extensions import override
 
 from etl.config.pipeline import resolve
 from jobs.run import backfill
@@ -55,6 +56,7 @@ class Run:
         self.session = session
         self.id = id
 
+    @override
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.client}/{self.pipeline} {self.state}>"
 

@@ -33,8 +33,8 @@ class Harness:
 
         read = load_config(self.config)
         targets = {name: Target(name=name, url=self._url(name)) for name in read.targets}
-        settings = read.settings.model_copy(update={"staging": str(self.folder / "staging")})
-        return read.model_copy(update={"targets": targets, "settings": settings})
+        moved = read.settings.model_copy(update={"staging": str(self.folder / "staging")})
+        return read.model_copy(update={"targets": targets, "settings": moved})
 
     def _url(self, target: str) -> str:
         return f"sqlite:///{self.folder / target}.db"
@@ -57,7 +57,7 @@ class Harness:
         """
         from etl.config.models import CsvExtract
         from etl.config.pipeline import resolve
-        from jobs import settings as project
+        from jobs import settings
         from jobs.api import Run
         from jobs.run.submit import submit_now
         from jobs.session import Session
@@ -73,7 +73,7 @@ class Harness:
             changed["extract"] = source.model_copy(update={"path": self._deliver(files), "settle": 0.0})
         if self._session is None:
             self._session = Session(self.config, inline=True)
-        project.override(read)
+        settings.override(read)
         id = submit_now(self._session.connection, resolved.model_copy(update=changed))
         return Run(self._session, id).wait()
 
@@ -124,9 +124,9 @@ class Harness:
 
     def close(self) -> None:
         """End the session."""
-        from jobs import settings as project
+        from jobs import settings
 
-        project.override(None)
+        settings.override(None)
         if self._session is not None:
             self._session.close()
 
@@ -139,9 +139,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def rq_etl(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Pipelines of this project's etl.toml, on fakeredis and SQLite."""
-    from jobs import settings as jobs_settings
+    from jobs import settings
 
     named = Path(request.config.rootpath) / request.config.getini("rq_etl_config")
-    harness = Harness(tmp_path, named if named.exists() else jobs_settings.config_path())
+    harness = Harness(tmp_path, named if named.exists() else settings.config_path())
     yield harness
     harness.close()

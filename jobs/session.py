@@ -49,7 +49,7 @@ class Session:
     ) -> None:
         settings.use(config)
         self._worker: InProcessWorker | None = None
-        self._crew: Supervisor | None = None
+        self._supervisor: Supervisor | None = None
         self._inline = inline
         if isinstance(redis, Redis):
             self.broker = broker.given(redis)
@@ -81,13 +81,13 @@ class Session:
         return self.in_process or (self.broker.kind == "private" and self.broker.owned)
 
     def start_workers(self, count: int) -> None:
-        """Start worker processes that end with this one; what they say is in .rq-etl/workers.log."""
-        if self._crew is None and count:
+        """Start worker processes that end with this one; what they print is in .rq-etl/workers.log."""
+        if self._supervisor is None and count:
             folder = settings.path().parent / ".rq-etl"
             folder.mkdir(exist_ok=True)
-            self._crew = Supervisor(self.broker.url, folder / "workers.log")
-        if self._crew is not None:
-            self._crew.start(count)
+            self._supervisor = Supervisor(self.broker.url, folder / "workers.log")
+        if self._supervisor is not None:
+            self._supervisor.start(count)
 
     def active(self) -> frozenset[str]:
         """Return the ids of the runs that have not ended, held ones included."""
@@ -125,8 +125,8 @@ class Session:
         """Let work go on for a moment: here, where jobs run in this process, else by waiting."""
         if not self.in_process:
             self.broker.keep()
-            if self._crew is not None:
-                self._crew.replace_dead()
+            if self._supervisor is not None:
+                self._supervisor.replace_dead()
             time.sleep(seconds)
             return
         if self._worker is None:
@@ -137,8 +137,8 @@ class Session:
 
     def close(self) -> None:
         """Stop the workers started here, letting each finish its job, and then the broker."""
-        if self._crew is not None:
-            self._crew.end()
+        if self._supervisor is not None:
+            self._supervisor.end()
         self.broker.close()
         atexit.unregister(self.close)
 

@@ -28,7 +28,7 @@ from etl.load import history, leftovers, remember, resolve_url
 from etl.staging import Staging
 from etl.staging import folders as staging
 from etl.staging.folders import Folder
-from jobs import settings as project
+from jobs import settings
 from jobs.job import EtlJob
 from jobs.run import balance, finish
 from jobs.run.context import stage_context
@@ -58,7 +58,7 @@ def cleanup() -> dict[str, int]:
     """Sweep, as a job."""
     job = get_current_job()
     assert job is not None
-    found = clean(job.connection, project.config())
+    found = clean(job.connection, settings.config())
     return {"folders": found.folders, "shadows": found.shadows, "remembered": found.remembered}
 
 
@@ -111,8 +111,7 @@ def _clean_folder(connection: Redis | None, config: Config, folder: Folder, now:
             place.remove(keep=[*place.read_json("rejects.json"), "rejects.json", "run.json"])
             return False
         place.remove_strays()
-    settings = config.settings
-    if age <= (settings.keep_failed if folder.is_unfinished else settings.history):
+    if age <= (config.settings.keep_failed if folder.is_unfinished else config.settings.history):
         return False
     if not _is_busy(connection, folder.run):  # asked again: `retry` may have come in between
         place.remove()

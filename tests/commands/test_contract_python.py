@@ -14,10 +14,10 @@ import rq_etl
 from jobs import session
 from jobs.process.inprocess import InProcessWorker
 from rq_etl import AlreadyRunning, Run, enqueue, submit, wait
-from tests.commanding import CLAIMS, ETL_TOML, Project
-from tests.commanding import etl as etl
 from tests.commands.test_contract import CONTRACT, STEPS
-from tests.conftest import RedisServer, StartWorkers
+from tests.helpers.project import CLAIMS, ETL_TOML, Project
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 pytest_plugins = ["pytester"]
 

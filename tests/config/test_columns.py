@@ -19,7 +19,7 @@ from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, MissingColumn
 from etl.types.casts import cast, from_series
 from etl.types.spelling import as_text
-from tests.transforming import ARROW_TYPES
+from tests.helpers.raw_rows import ARROW_TYPES
 
 
 def column(kind: str, **keys: Any) -> Column:

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from etl.config.models import Column, Load, Step
 from etl.config.pipeline import Config, Pipeline, pipelines_of, resolve
-from etl.config.read import load_config
 from etl.config.values import deep_merge, duration, fill, placeholders
 from etl.errors import ConfigError, UnknownName
+from tests.helpers.project import Folder
 
 TEXT = """
 [settings]
@@ -66,8 +66,7 @@ path = "visits.csv"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    (tmp_path / "etl.toml").write_text(TEXT)
-    return load_config(tmp_path / "etl.toml")
+    return Folder(tmp_path, TEXT).loaded()
 
 
 def test_a_client_has_the_defaults_where_it_says_nothing(config: Config) -> None:
@@ -285,7 +284,8 @@ def test_models_are_frozen_and_know_their_keys() -> None:
 def test_reading_a_configuration_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "etl.toml").write_text(TEXT)
     heavy = {"pandas", "numpy", "pyarrow", "sqlalchemy", "psycopg", "croniter"}
-    code = f"import sys; from etl.config import load_config, resolve; from pathlib import Path\n" \
+    code = f"import sys; from etl.config.read import load_config\n" \
+           f"from etl.config.pipeline import resolve; from pathlib import Path\n" \
            f"resolve(load_config(Path({str(tmp_path / 'etl.toml')!r})), 'claims', 'acme')\n" \
            f"print(sorted({heavy} & set(sys.modules)))"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""EtlJob: what stands in Redis can't make a worker import or call what the company has not allowed."""
+"""EtlJob: what is in Redis can't make a worker import or call what the company has not allowed."""
 
 import os
 from pathlib import Path

@@ -1,8 +1,6 @@
 """A run's graph: lanes, nodes, one transaction, one run at a time, cancel, and a retry that does what is missing."""
 
-import contextlib
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
@@ -28,34 +26,33 @@ from jobs.run.submit import submit_now
 from jobs.session import Session
 from jobs.store import keys as store_keys
 from jobs.store import runs
-from tests.conftest import RedisServer, StartWorkers
+from tests.helpers.processes import is_alive, until
+from tests.helpers.project import Folder, etl_toml
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 PATIENCE = 60.0
 
-CONFIG = """
-[settings]
-staging = "staging"
-modules = ["steps"]
-[targets.warehouse]
-url = "sqlite:///target.db"
-[pipelines.claims]
-extract = { type = "csv", path = "inbox/{client}/*.csv", settle = 0 }
-transform = ["steps:look"]
-load = { target = "warehouse", table = "claims", mode = "merge", key = ["id"] }
-retries = 0
-[pipelines.claims.columns]
-id = { type = "string" }
-[pipelines.feed]
-extract = { type = "function", function = "steps:feed" }
-transform = ["steps:fragile"]
-load = { target = "warehouse", table = "feed", mode = "append" }
-retries = 0
-[pipelines.feed.columns]
-id = { type = "string" }
-[clients.acme]
-pipelines = ["claims", "feed"]
-max_active = 2
-"""
+ID = {"id": "string"}
+CONFIG = etl_toml(
+    {
+        "claims": {
+            "transform": ["steps:look"],
+            "load": {"mode": "merge", "key": ["id"]},
+            "retries": 0,
+            "columns": ID,
+        },
+        "feed": {
+            "extract": {"type": "function", "function": "steps:feed"},
+            "transform": ["steps:fragile"],
+            "load": {"mode": "append"},
+            "retries": 0,
+            "columns": ID,
+        },
+    },
+    {"acme": {"pipelines": ["claims", "feed"], "max_active": 2}},
+    url="sqlite:///target.db",
+)
 STEPS = """
 import os, pathlib, subprocess, sys, time
 HERE = pathlib.Path(__file__).parent
@@ -89,13 +86,8 @@ def partitions(sizes: list[int]) -> list[Partition]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "etl.toml").write_text(CONFIG)
-    (tmp_path / "steps.py").write_text(STEPS)
-    inbox = tmp_path / "inbox" / "acme"
-    inbox.mkdir(parents=True)
-    for number in range(5):
-        (inbox / f"{number}.csv").write_text(f"id\n{number}\n")
-    return tmp_path
+    files = {f"inbox/acme/{number}.csv": f"id\n{number}\n" for number in range(5)}
+    return Folder(tmp_path, CONFIG, {"steps.py": STEPS, **files}).root
 
 
 @pytest.fixture
@@ -269,19 +261,6 @@ def test_cancel_stops_a_stage_that_runs_and_what_it_has_started(
     (folder / "hold").unlink()
     assert Run(session, retry_run(session.config, session.connection, run)[0]).wait(PATIENCE).state == "succeeded"
     session.close()
-
-
-def until(what: Any) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 # --- retry ---

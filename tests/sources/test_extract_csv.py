@@ -22,6 +22,7 @@ from etl.context import Context
 from etl.errors import BadSource, SourceMissing
 from etl.partition import CHUNK_ROWS, ROW_BITS, Partition, Piece
 from etl.sources import extract, plan
+from tests.helpers.examples import examples
 
 CONTEXT = Context(client="acme", run="r1")
 
@@ -124,7 +125,7 @@ FIELD = st.one_of(
 
 
 @pytest.mark.parametrize("small", [True, False])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     rows=st.lists(st.lists(FIELD, min_size=3, max_size=3), max_size=30),
     size=st.integers(1, 400),
@@ -146,7 +147,7 @@ def test_a_file_split_anywhere_gives_the_rows_and_lines_of_the_whole(
     assert [row[:-1] for row in found] == [tuple(value or None for value in row) for row in rows]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(body=st.text('ab",\n\r\0é', max_size=80), size=st.integers(1, 60), block=st.sampled_from([4, 16, 1 << 20]))
 def test_every_record_of_any_text_is_a_row_or_a_reject_on_its_line(
     folder: Path, body: str, size: int, block: int
@@ -159,7 +160,7 @@ def test_every_record_of_any_text_is_a_row_or_a_reject_on_its_line(
     assert (rows, [line for line, _ in rejects]) == expected(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(
     content=st.binary(max_size=120),
     encoding=st.sampled_from(["utf-8", "cp1252", "latin-1", "utf-16", "shift_jis", "utf-7"]),
@@ -173,7 +174,7 @@ def test_garbage_is_read_or_refused_but_never_crashes(
         read_all(folder, content, size=16, encoding=encoding, delimiter=delimiter, header=header)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(rows=st.lists(st.lists(st.text('aé€",\n', max_size=6), min_size=2, max_size=2), max_size=20))
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
 def test_an_encoding_changes_no_row(folder: Path, encoding: str, rows: list[list[str]]) -> None:

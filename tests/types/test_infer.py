@@ -15,7 +15,7 @@ from etl.config.models import Column
 from etl.types.casts import cast
 from etl.types.infer import candidates, decide, merge_candidates, named_candidates
 from etl.types.words import WORDS
-from tests.transforming import pipeline
+from tests.helpers.raw_rows import pipeline
 
 
 def table(values: Iterable[Any], kind: pa.DataType = None) -> pa.Table:

@@ -19,7 +19,8 @@ from etl.config.pipeline import resolve
 from jobs.api import Run
 from jobs.run.submit import submit_now
 from jobs.session import Session
-from tests.conftest import ROOT, StartWorkers
+from tests.helpers.processes import ROOT
+from tests.helpers.workers import StartWorkers
 
 MARK = "zq7mark"  # in every cell of every file, and in nothing else
 PASSWORD = "hunter2zq"
