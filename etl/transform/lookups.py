@@ -69,7 +69,7 @@ def _frame(
         for chunk in extract(reading, partition, context):
             if chunk.rejects.num_rows:
                 line, reason = chunk.rejects["row"][0].as_py(), chunk.rejects["reason"][0].as_py()
-                raise BadSource(f"lookup {name}: {file}, line {line}: {reason}", "mend the file")
+                raise BadSource(f"lookup {name}: {file}, line {line}: {reason}", "fix the file")
             tables.append(chunk.rows)
     if not tables:
         return pd.DataFrame()
