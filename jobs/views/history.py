@@ -1,24 +1,25 @@
 """Runs that Redis has forgotten, as the targets remember them; where both know a run, Redis is right."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from etl.config.pipeline import Config, Pair, pairs_of
+from etl.config.pipeline import Config, Pair, pairs_of, resolve
 from etl.config.urls import target_places
 from etl.errors import EtlError, UnknownName
-from jobs.session import Session
+from etl.staging import Staging
 from jobs.store import runs
 from jobs.store.run_json import ROWS
 
 if TYPE_CHECKING:
     from etl.load.history import Record
+    from jobs.session import Session
 
 
 def recent(
-    session: Session, *, client: str | None = None, state: str | None = None, since: float | None = None
+    session: "Session", *, client: str | None = None, state: str | None = None, since: float | None = None
 ) -> list[dict[str, Any]]:
     """Return runs in the public JSON shape, newest first, from Redis and, where it may have forgotten some, targets.
 
@@ -38,12 +39,12 @@ def recent(
     return _newest([*found, *_forgotten(session, older)])
 
 
-def latest(session: Session, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+def latest(session: "Session", pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """Return, of clients' pipelines, the last run and the last success as targets remember them, newest first."""
     return _newest(_forgotten(session, remembered(session.config, pairs, latest=True)))
 
 
-def find(session: Session, text: str) -> dict[str, Any]:
+def find(session: "Session", text: str) -> dict[str, Any]:
     """Return a run in the public JSON shape, by an id, a unique beginning of one, or `client/pipeline` (the latest).
 
     Raises:
@@ -70,8 +71,13 @@ def find(session: Session, text: str) -> dict[str, Any]:
     return found[0]
 
 
+def staging_of(session: "Session", run: Mapping[str, Any]) -> Staging:
+    """Return the staging of a run that is given in the public JSON shape."""
+    return Staging(resolve(session.config, run["pipeline"], run["client"]).staging, run["client"], run["run"])
+
+
 def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: Any) -> Iterator[dict[str, Any]]:
-    """Yield the runs that targets remember; a target that can't be asked is told of on stderr and passed over.
+    """Yield the runs that targets remember; a target that can't be asked is named on stderr and passed over.
 
     Args:
         pairs: Clients and their pipelines whose targets are asked; None means all.
@@ -99,7 +105,7 @@ def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: An
                     yield _shape(record)
 
 
-def _forgotten(session: Session, found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _forgotten(session: "Session", found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return those runs that Redis does not know."""
     unique = {run["run"]: run for run in found}
     known = {run["run"] for run in runs.snapshot(session.connection, list(unique))}

@@ -52,8 +52,7 @@ def listed(session: Session, run: str) -> list[dict[str, Any]]:
 
 def staging_of(session: Session, run: str) -> Staging:
     """Return the staging of a run that Redis or its target remembers."""
-    found = _about(session, run)
-    return Staging(resolve(session.config, found["pipeline"], found["client"]).staging, found["client"], run)
+    return history.staging_of(session, _about(session, run))
 
 
 def _about(session: Session, run: str) -> dict[str, Any]:

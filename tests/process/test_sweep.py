@@ -334,9 +334,9 @@ def test_doctor_fix_takes_back_lost_jobs_closes_lost_runs_and_sweeps(
     old.write_json("run.json", {})
     os.utime(old.path("run.json"), (1, 1))
     said = {finding["check"]: finding["what"] for finding in doctor.fix(str(house.root / "etl.toml"), None)}
-    assert said["pass"] == "1 jobs taken back from lost workers, 1 runs closed that nothing would have ended"
-    assert said["sweep"] == "1 folders removed from staging"
+    assert said["maintenance"] == "1 jobs rescued from lost workers, 1 runs closed that nothing would have ended"
+    assert said["cleanup"] == "1 folders removed from staging"
     house.work()
     assert (house.state(lost), house.state(closed)) == ("succeeded", "failed")
     again = {finding["check"]: finding["what"] for finding in doctor.fix(str(house.root / "etl.toml"), None)}
-    assert again == {"pass": "nothing to mend", "sweep": "nothing to mend"}
+    assert again == {"maintenance": "nothing to fix", "cleanup": "nothing to fix"}

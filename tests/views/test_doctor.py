@@ -109,6 +109,13 @@ def test_a_file_that_hides_a_package_is_told(folder: Path, own: str) -> None:
     assert finding["exit"] == 1
 
 
+def test_our_own_files_hide_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever works on rq-etl may have an etl.toml in the checkout."""
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.setattr(settings, "path", lambda: root / "etl.toml")
+    assert "names" not in {each["check"] for each in doctor.examine(None, None)}
+
+
 def test_a_windows_drive_is_a_warning_under_wsl(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit(folder, 'staging = "staging"', 'staging = "/mnt/c/etl/staging"')
     monkeypatch.setattr("etl.staging.check", lambda url: None)

@@ -67,7 +67,7 @@ def test_rejects_are_told_by_file_and_line_whichever_stage_found_them(appended: 
     assert places == [("1", 3), ("1", 4), ("1", 5), ("1", 6), ("2", 2), ("2", 3), ("2", 5)]
 
 
-def test_rejects_that_nobody_mended_are_rejected_again(appended: Project) -> None:
+def test_rejects_that_nobody_fixed_are_rejected_again(appended: Project) -> None:
     """No field is filled up, none is left out, unless somebody says so."""
     mend(appended, "A5,x", "A5,5")
     [run] = appended("rejects acme/claims --load mend.csv --json").json
@@ -79,7 +79,7 @@ def test_rejects_that_nobody_mended_are_rejected_again(appended: Project) -> Non
     assert appended("rejects acme/claims --load mend.csv").code == 0
 
 
-def test_mended_rows_are_appended_once_however_often_they_are_loaded(appended: Project) -> None:
+def test_fixed_rows_are_appended_once_however_often_they_are_loaded(appended: Project) -> None:
     mend(appended, "A5,x", "A5,5")
     first = appended.run("--full-refresh")["run"]
     for name, loaded in ((first, 1), ("acme/claims", 0), (first, 0)):
