@@ -218,13 +218,11 @@ def _is_usable(meta: object) -> bool:
     numbers, line = (meta.get("interval"), meta.get("repeat")), meta.get("cron_string")
     if not all(number is None or (isinstance(number, int) and 0 <= number < MOST_SECONDS) for number in numbers):
         return False
-    return line is None or (isinstance(line, str) and _is_cron(line))
-
-
-def _is_cron(line: str) -> bool:
+    if line is None:
+        return True
     from croniter import croniter
 
-    return bool(croniter.is_valid(line))
+    return isinstance(line, str) and bool(croniter.is_valid(line))
 
 
 def allowed(name: str) -> Callable[..., Any]:

@@ -97,13 +97,8 @@ def serve(pipe: Connection, connection: Redis) -> None:
 def _sources() -> dict[str, int]:
     """Return the files in etl.toml's folder that this process has imported, and when they were changed."""
     folder = settings.module_folder() + os.sep
-    found = {}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None) or ""
-        if file.startswith(folder) and "site-packages" not in file:
-            with contextlib.suppress(OSError):
-                found[file] = os.stat(file).st_mtime_ns
-    return found
+    files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+    return {file: settings.changed(file) for file in files if file.startswith(folder) and "site-packages" not in file}
 
 
 def _memory() -> int:
