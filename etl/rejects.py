@@ -13,7 +13,7 @@ SCHEMA = pa.schema(
         ("column", pa.string()),
         ("value", pa.string()),
         ("reason", pa.string()),
-        ("raw", pa.string()),  # JSON object of the whole source row, so that it can be exported, mended and loaded
+        ("raw", pa.string()),  # JSON object of the whole source row, so that it can be exported, fixed and loaded
     ]
 )
 

@@ -59,16 +59,16 @@ class Harness:
         from etl.config.pipeline import resolve
         from jobs import settings
         from jobs.api import Run
-        from jobs.run.submit import submit_now
+        from jobs.run.submit import submit_run
         from jobs.session import Session
 
         read = self._project()
         resolved = resolve(read, pipeline, client, params=params, max_rejects=max_rejects)
-        changed: dict[str, Any] = {}
+        changed: dict[str, Any] = {"needs": ()}  # a test runs this pipeline alone
         if max_rejects is None and isinstance(resolved.max_rejects, str):
             changed["max_rejects"] = None
         if files is not None:
-            # Where the source is no file, the test's files stand for it.
+            # Where the source is no file, the test's files replace it.
             changes = {"path": self._deliver(files), "settle": 0.0}
             own = resolved.extract.FACTS.files
             extract = resolved.extract if own else source({"type": "csv", **changes})
@@ -76,7 +76,7 @@ class Harness:
         if self._session is None:
             self._session = Session(self.config, inline=True)
         settings.override(read)
-        id = submit_now(self._session.connection, resolved.model_copy(update=changed))
+        id = submit_run(self._session.connection, resolved.model_copy(update=changed))
         return Run(self._session, id).wait()
 
     def _deliver(self, files: Mapping[str, str | bytes]) -> str:

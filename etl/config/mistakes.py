@@ -72,7 +72,7 @@ def parse(model: type[AnyModel], table: Any, *, name: str | None = None) -> tupl
     problems: list[Problem] = []
     if name is not None:
         if "name" in table:
-            problems.append((("name",), "unknown key; the name is in the table's header"))
+            problems.append((("name",), "unknown key; the name stands in the table's header"))
         table = {**table, "name": name}
     try:
         return model.model_validate(table), problems

@@ -70,7 +70,7 @@ def _frame(pipeline: Pipeline, name: str, source: SourceConfig, context: Context
     for file, chunk in read(reading, context):
         if chunk.rejects.num_rows:
             line, reason = chunk.rejects["row"][0].as_py(), chunk.rejects["reason"][0].as_py()
-            raise BadSource(f"lookup {name}: {file}, line {line}: {reason}", "mend the file")
+            raise BadSource(f"lookup {name}: {file}, line {line}: {reason}", "fix the file")
         tables.append(chunk.rows)
     if not tables:
         return pd.DataFrame()

@@ -231,7 +231,6 @@ def test_a_line_that_is_too_long_is_rejected_and_the_next_is_read(
 ) -> None:
     for module in (
         etl.sources.feed,
-        etl.sources.formats.blocks,
         etl.sources.formats.strict,
         etl.sources.formats.records,
     ):
