@@ -95,7 +95,7 @@ def _source(value: object) -> object:
     if "type" not in value:
         *others, last = (f'type = "{kind}"' for kind in KINDS)
         raise ValueError(f"has no type; add {', '.join(others)} or {last}")
-    if value["type"] not in KINDS:
+    if not isinstance(value["type"], str) or value["type"] not in KINDS:
         what = f"must be {' or '.join(KINDS)}{suggest(value['type'], KINDS)}"
         raise PydanticCustomError("problems", "has mistakes", {"problems": [(("type",), what)]})
     return source(value)
