@@ -45,4 +45,4 @@ def demo(folder: Path, rows: int | None) -> None:
     shared.print(outcome, lambda: show.show(outcome))
     if wrong:
         print(f"rq-etl: {wrong}")
-        sys.exit(1)
+    sys.exit(1 if wrong else 0)

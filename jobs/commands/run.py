@@ -115,19 +115,19 @@ def backfill(
             }
             for window in windows
         ]
+        code = 0
         if dry_run:
             shared.print(lines, lambda: console.table(("start", "end", "action", "state", "run"), lines))
-            return
-        ids = backfill.submit(
-            session.config, session.connection, resolved, windows, parallel=parallel, reprocess=reprocess
-        )
-        code = 0
-        if shared.waits(session):
-            code = await_runs(session, ids)
         else:
-            text = f"{console.plural(len(ids), 'run')} submitted, "
-            text += f"{console.plural(len(lines) - len(ids), 'window')} loaded already"
-            shared.print(snapshot(session.connection, ids), lambda: click.echo(text))
+            ids = backfill.submit(
+                session.config, session.connection, resolved, windows, parallel=parallel, reprocess=reprocess
+            )
+            if shared.waits(session):
+                code = await_runs(session, ids)
+            else:
+                text = f"{console.plural(len(ids), 'run')} submitted, "
+                text += f"{console.plural(len(lines) - len(ids), 'window')} loaded already"
+                shared.print(snapshot(session.connection, ids), lambda: click.echo(text))
     sys.exit(code)
 
 
