@@ -66,7 +66,10 @@ def finished(
 
 def connected(url: str) -> sa.Connection:
     """Open a connection of the test's own."""
-    return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool).connect()
+    drivers = {"postgresql:": "postgresql+psycopg:", "duckdb:": "duckdb+rq_etl:"}
+    for scheme, driver in drivers.items():
+        url = url.replace(scheme, driver)
+    return sa.create_engine(url, poolclass=sa.NullPool).connect()
 
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
+from etl.config.databases import DATABASES, SOURCES, wrong_url
 from etl.config.values import (
     Header,
     Plain,
@@ -188,7 +189,7 @@ class SqlExtract(Source):
     def problems(self) -> Iterable[Problem]:
         """What is wrong with these keys taken together. The URL may hold a password, so it is never quoted."""
         yield from super().problems()
-        yield from database_problems(self.url)
+        yield from database_problems(self.url, SOURCES)
         if bool(self.table.strip()) == bool(self.query.strip()):
             yield ("table",), 'give either table = "claims" or query = "select …", and not both'
         try:
@@ -269,11 +270,10 @@ class Target(Model):
         yield from database_problems(self.url)
 
 
-def database_problems(url: str) -> Iterable[Problem]:
+def database_problems(url: str, kinds: Iterable[str] = DATABASES) -> Iterable[Problem]:
     """What is wrong with a database's URL, which may hold a password and is never quoted."""
-    accepted = "sqlite:///file.db, sqlite:////absolute/file.db, postgresql://…, postgres://… or ${NAME}"
-    if not re.match(r"sqlite:///.|postgres(ql)?://.|\$\{\w+\}", url) or ":memory:" in url:
-        yield ("url",), f"must be {accepted}"
+    if wrong := wrong_url(url, kinds):
+        yield ("url",), wrong
     try:
         if set(placeholders(url)) - {"client"}:
             yield ("url",), "may hold {client}, ${NAME} and no other {name}"
