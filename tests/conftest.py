@@ -225,11 +225,11 @@ def pg_url(postgres_url: str) -> Iterator[str]:
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-@pytest.fixture(params=os.environ.get("DUCK", "sqlite,postgresql").split(","))
+@pytest.fixture(params=["sqlite", "postgresql"])
 def target_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The same test with an SQLite file and with a PostgreSQL database as the target."""
-    if request.param != "postgresql":
-        return f"{request.param}:///{tmp_path}/target.db"
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/target.db"
     url: str = request.getfixturevalue("pg_url")
     return url
 

@@ -183,6 +183,11 @@ class _Ddl(PGDDLCompiler):
         return ""  # temporary tables go with their connection: there is no ON COMMIT DROP
 
 
+class _Names(PGIdentifierPreparer):
+    def _requires_quotes(self, value: str) -> bool:
+        return True  # DuckDB reserves other words than PostgreSQL, and more with each version
+
+
 class Dialect(DefaultDialect):
     """What SQLAlchemy has to know of DuckDB."""
 
@@ -192,7 +197,7 @@ class Dialect(DefaultDialect):
     supports_native_boolean = supports_native_decimal = supports_multivalues_insert = True
     max_identifier_length = FACTS.name_bytes
     statement_compiler, ddl_compiler, type_compiler_cls = PGCompiler, _Ddl, PGTypeCompiler
-    preparer = PGIdentifierPreparer
+    preparer = _Names
     _backslash_escapes = False
 
     @classmethod
