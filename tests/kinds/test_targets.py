@@ -120,10 +120,10 @@ def start(*given: Any) -> tuple[Any, Any]:
 def test_processes_that_load_at_once_lose_and_double_nothing(url: str) -> None:
     made = [pipeline(table="claims", client=client) for client in ("acme", "zenith")]
     given = [(made[0], "r1", 1), (made[0], "r1", 1), (made[1], "r2", 2)]
-    started = [start(url, *each, False)[0] for each in given]
-    for process in started:
+    started = [start(url, *each, False) for each in given]
+    for process, _ in started:
         process.join()
-    assert [process.exitcode for process in started] == [0, 0, 0]
+    assert [process.exitcode for process, _ in started] == [0, 0, 0]
     assert query(url, "SELECT _client, count(*), count(DISTINCT id) FROM claims GROUP BY 1 ORDER BY 1") == [
         ("acme", 500, 500),
         ("zenith", 500, 500),
@@ -200,7 +200,7 @@ def test_a_key_twice_in_a_batch_is_resolved_and_the_newest_stays(url: str) -> No
     assert deliver(url, made, chunk(rows)).superseded == 2
     older = deliver(url, made, chunk([{"id": 1, "part": "x", "at": 3}]), run="r2")
     assert (older.loaded, older.superseded) == (0, 1)
-    assert values(url, "at") == [(7,)]
+    assert values(url, '"at"') == [(7,)]
 
 
 def test_text_decides_who_is_newest_by_its_code_points(url: str) -> None:
@@ -256,7 +256,7 @@ def test_partitions_of_a_merge_meet_in_finish_whatever_came_first(url: str) -> N
     assert (counts.loaded, counts.superseded) == (3, 1)
     counts = finished(url, made, parts)
     assert (counts.loaded, counts.superseded) == (4, 2)
-    assert values(url, "id, at") == [(1, 9), (2, 0), (3, 0), (4, 0)]
+    assert values(url, 'id, "at"') == [(1, 9), (2, 0), (3, 0), (4, 0)]
 
 
 def test_a_unique_value_twice_in_a_run_is_a_reject_with_its_row(url: str) -> None:
