@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from etl.config.databases import DATABASES
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("etl", "jobs", "tests", "docs", "examples", "benchmarks", ".ci")
 TEXT = {".py", ".toml", ".md", ".txt", ".csv", ".json", ".yml", ".yaml", ".cfg", ".sh", ".sql", ".lua", ".html", ""}
@@ -99,6 +101,15 @@ def test_only_settings_reads_the_environment() -> None:
     files = python_files("etl", "jobs", "cli.py", "rq_etl.py")
     readers = {path.relative_to(ROOT).as_posix() for path in files if pattern.search(path.read_text())}
     assert {reader for reader in readers if not reader.startswith("etl/load/")} == {"jobs/settings.py"}
+
+
+def test_only_the_kinds_modules_know_their_databases_by_name() -> None:
+    """The rest asks facts; `etl/config/databases.py` registers the kinds. What `extract.type = "sql"` reads is its own."""
+    names = "|".join(DATABASES)
+    asked = re.compile(rf"""dialect\.name ==|get_backend_name\(\) ==|== ["']({names})["']|with\(["']({names})""")
+    files = [path for path in python_files("etl", "jobs", "cli.py") if "targets" not in path.parts]
+    offenders = {path.relative_to(ROOT).as_posix() for path in files if asked.search(path.read_text())}
+    assert offenders - {"etl/sources/sql.py"} == set()
 
 
 # Of rq: they read jobs through its own Job.

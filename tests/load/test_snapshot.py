@@ -4,6 +4,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from cli import main
+from cli import cli
 from etl.load import history, leftovers
 from tests.loading import query, values
 
@@ -23,12 +24,11 @@ def restore(url: str) -> None:
     scheme = url.partition(":")[0]
     text = (SNAPSHOT / f"{scheme}.sql").read_text()
     if scheme == "sqlite":
-        with sqlite3.connect(url.partition("///")[2]) as connection:
-            connection.executescript(text)
-        connection.close()
+        with closing(sqlite3.connect(url.partition("///")[2])) as file:
+            file.executescript(text)
     else:
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(text.encode())
+        with psycopg.connect(url, autocommit=True) as server:
+            server.execute(text.encode())
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def run(target_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> list[Any]:
-        result = CliRunner().invoke(main, [*words, "--json"])
+        result = CliRunner().invoke(cli, [*words, "--json"])
         assert result.exit_code == 0, result.output
         found: list[Any] = json.loads(result.stdout)
         return found

@@ -11,7 +11,7 @@ from etl.config.databases import DATABASES
 from etl.config.urls import parse_url
 from etl.errors import TargetRefused
 from etl.load.targets import kind_named
-from etl.load.targets.driver_errors import translate, translated
+from etl.load.targets.driver_errors import raised_by, translate, translated
 
 PATIENCE = 5  # seconds to wait for a target that is only asked what it remembers
 
@@ -37,7 +37,7 @@ def transaction(url: str, name: str = "") -> Iterator[sa.Connection]:
         connection = kind.engine(parsed).connect()
     except OSError as error:
         raise TargetRefused(f"{where}: its folder can't be made: {error.strerror}", "check the url's path") from error
-    except (sa.exc.SQLAlchemyError, *kind.ERRORS) as error:
+    except raised_by(kind) as error:
         raise translate(kind, error, where, connecting=True) from error
     with translated(kind, where), connection, connection.begin():
         yield connection
@@ -53,7 +53,7 @@ def reading(url: str, name: str) -> Iterator[sa.Connection | None]:
     kind, where = kind_named(parsed.get_backend_name()), f"target {name}"
     try:
         connection = kind.reader(parsed, PATIENCE).connect()
-    except (sa.exc.SQLAlchemyError, *kind.ERRORS) as error:
+    except raised_by(kind) as error:
         raise translate(kind, error, where, connecting=True) from error
     with translated(kind, where), connection:
         yield connection

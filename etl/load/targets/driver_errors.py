@@ -21,6 +21,11 @@ MISMATCH_CURE = "give the column another type in [columns], or alter the table"
 BUSY_CURE = "it is tried again by itself"
 
 
+def raised_by(kind: Target) -> tuple[type[Exception], ...]:
+    """Return the classes of what an attempt to reach a target may raise."""
+    return (sa.exc.SQLAlchemyError, *kind.ERRORS)
+
+
 @contextmanager
 def translated(kind: Target, where: str) -> Iterator[None]:
     """Turn what a driver raises inside the block into an EtlError.
@@ -30,7 +35,7 @@ def translated(kind: Target, where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (sa.exc.SQLAlchemyError, *kind.ERRORS) as error:
+    except raised_by(kind) as error:
         raise translate(kind, error, where) from error
 
 

@@ -58,7 +58,7 @@ FACTS = TargetFacts(
 ERRORS = (duckdb.Error,)
 
 _gates: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by path: threads take turns as programs do
-_SAME_FILE = {"autoinstall_known_extensions": "false"}  # a load reaches for nothing outside
+_SAME_FILE: dict[str, Any] = {"autoinstall_known_extensions": "false"}  # a load reaches for nothing outside
 
 
 class _Busy(duckdb.OperationalError):
@@ -115,7 +115,7 @@ class _Connection:
         for kind in kinds:
             self.check(kind)
         result = self._driver.execute(statement, list(parameters))
-        return (kinds or [None])[-1], result.description, result.fetchall()
+        return kinds[-1] if kinds else None, result.description, result.fetchall()
 
     def add(self, statement: str, chunk: pa.Table) -> int:
         """Run an INSERT from `_etl_chunk`; return how many rows it wrote."""
@@ -241,7 +241,7 @@ def _columns(connection: sa.Connection, table: str, schema: str | None) -> list[
         "SELECT column_name, data_type, is_nullable FROM duckdb_columns() WHERE table_name = ? AND schema_name = ?"
         " AND database_name IN (current_database(), 'temp') ORDER BY column_index"
     )
-    return [tuple(row) for row in connection.exec_driver_sql(query, (table, schema or "main"))]  # type: ignore[misc]
+    return [tuple(row) for row in connection.exec_driver_sql(query, (table, schema or "main"))]
 
 
 def _type(text: str) -> TypeEngine[Any]:
@@ -341,7 +341,7 @@ class Guard:
         """End the guard; say whether the transaction is still the one that it was."""
         self.driver.guarded = False
         with suppress(sa.exc.DBAPIError, duckdb.Error):
-            return self._transaction() == self.number
+            return bool(self._transaction() == self.number)
         return False
 
     def _transaction(self) -> Any:
