@@ -104,7 +104,7 @@ def test_only_settings_reads_the_environment() -> None:
 
 
 def test_only_the_kinds_modules_know_their_databases_by_name() -> None:
-    """The rest asks facts; `etl/config/databases.py` registers the kinds. What `extract.type = "sql"` reads is its own."""
+    """The rest asks facts; what `extract.type = "sql"` reads is a source's own."""
     names = "|".join(DATABASES)
     asked = re.compile(rf"""dialect\.name ==|get_backend_name\(\) ==|== ["']({names})["']|with\(["']({names})""")
     files = [path for path in python_files("etl", "jobs", "cli.py") if "targets" not in path.parts]
