@@ -15,7 +15,7 @@ from redis import Redis
 from benchmarks import servers
 from jobs.process.complete import Outcome, complete
 from jobs.process.maintenance import rescue
-from jobs.queue import FairQueue, Line, dequeue
+from jobs.queue import FairQueue, ServedQueues, dequeue
 
 IDLE_SECONDS = 15.0
 PROBES = 30
@@ -52,7 +52,7 @@ def idle(connection: Redis, clients: int) -> tuple[float, float]:
     names = [f"etl-c{number:04}" for number in range(clients)]
     connection.sadd("rq:queues", *[f"rq:queue:{name}" for name in names])
     times = []
-    for look in (Line(connection, ["default"]).stirs, lambda: rescue(connection, names)):
+    for look in (ServedQueues(connection, ["default"]).has_jobs, lambda: rescue(connection, names)):
         before = cost(connection)[0]
         for _ in range(300):
             look()

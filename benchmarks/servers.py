@@ -16,7 +16,8 @@ from redis import Redis
 
 from jobs.process.supervisor import worker_command
 from jobs.settings import worker_variables
-from tests.conftest import as_postgres, die_with_parent, kill_session, postgres_program
+from tests.helpers.postgres import as_postgres, postgres_program
+from tests.helpers.processes import die_with_parent, kill_session
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,25 +1,20 @@
-"""The user's own functions: found by name, called by parameter names, and blamed without quoting a row."""
+"""The user's own functions: found by name, called by parameter names, and their errors placed without quoting a row."""
 
 import importlib
 import importlib.util
 import inspect
 import linecache
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from etl.context import GIVEN, Context
 from etl.errors import ConfigError, EtlError, FunctionFailed
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from etl.safe_message import raised_at
 
 OURS = ("etl", "jobs", "cli", "rq_etl")
 NOT_UNICODE = 'read its source in the right encoding, or with errors="replace"'  # the cure for half a surrogate pair
@@ -121,76 +116,8 @@ def blame(name: str) -> Iterator[None]:
             raise
         bug = isinstance(error, (*_BUGS, EtlError)) and not isinstance(error, OSError)  # some of `requests` are both
         raise (FunctionFailed if bug else FunctionInterrupted)(
-            f"{name} raised {_told(error)}", "mend the function and retry the run; what is loaded stays loaded"
+            f"{name} raised {_place(error)}", "fix the function and retry the run; what is loaded stays loaded"
         ) from error
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """Rows that a function turned down: their `_row` numbers, those that no other row of the frame had, and why."""
-
-    rows: list[int]
-    gone: list[int]
-    reason: str
-    column: str | None
-
-
-_rejected: ContextVar[list[Rejected] | None] = ContextVar("rejected", default=None)
-
-
-@contextmanager
-def collecting() -> Iterator[list[Rejected]]:
-    """Collect what `reject` is called with inside the block."""
-    collected: list[Rejected] = []
-    token = _rejected.set(collected)
-    try:
-        yield collected
-    finally:
-        _rejected.reset(token)
-
-
-def reject(df: "pd.DataFrame", bad: Any, *, reason: str, column: str | None = None) -> "pd.DataFrame":
-    """Turn the bad rows of `df` into rejects and return the others.
-
-    Args:
-        df: Rows indexed by `_row`.
-        bad: Which rows: booleans (a Series indexed by `_row` is aligned by it, anything else by position), a function
-            of `df` that returns such booleans, or the bad rows themselves (a DataFrame or its index). A missing
-            value isn't bad, since a comparison with nothing says nothing.
-        reason: Why, short and without values, so that rejects can be counted by it.
-        column: The column to blame; its source text becomes the reject's value.
-
-    Raises:
-        RuntimeError: `df` has no `_row` index, so that the rows' lines in the file are unknown.
-        ValueError: `bad` doesn't fit `df`.
-    """
-    if df.index.name != "_row":
-        raise RuntimeError('reject() needs the index named "_row": keep it, or set it with df.set_index("_row")')
-    mask = _mask(df, bad)
-    collected = _rejected.get()
-    if collected is not None and mask.any():
-        rows = df.index[mask]
-        collected.append(Rejected(rows.tolist(), rows[~rows.isin(df.index[~mask])].tolist(), reason, column))
-    good: pd.DataFrame = df[~mask]
-    return good
-
-
-def _mask(df: "pd.DataFrame", bad: Any) -> Any:
-    import numpy as np
-    import pandas as pd
-
-    if callable(bad):
-        bad = bad(df)
-    if isinstance(bad, pd.DataFrame | pd.Index):
-        return df.index.isin(bad.index if isinstance(bad, pd.DataFrame) else bad)
-    if isinstance(bad, pd.Series) and bad.index.name == "_row" and not bad.index.equals(df.index):
-        if not bad.index.is_unique:
-            raise ValueError("reject(): rows share a _row, so bad must come from this very frame")
-        bad = bad.reindex(df.index)
-    values = pd.array(bad, dtype="boolean") if len(bad) else np.zeros(0, dtype=bool)
-    if len(values) != len(df):
-        raise ValueError(f"reject(): bad has {len(values)} values for {len(df)} rows")
-    return np.asarray(pd.Series(values).fillna(False), dtype=bool)
 
 
 def _keywords(
@@ -225,10 +152,10 @@ def _keywords(
                 f"give it in `args`; {', '.join(GIVEN)} and lookups are given by name",
             )
     names = {p.name for p in parameters} - taken
-    strange = {key: value for key, value in args.items() if key not in names}
-    if strange and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        raise ConfigError(f"{name} has no parameter {', '.join(strange)}", "take it out of `args`")
-    return keywords | strange
+    unknown = {key: value for key, value in args.items() if key not in names}
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise ConfigError(f"{name} has no parameter {', '.join(unknown)}", "take it out of `args`")
+    return keywords | unknown
 
 
 def _import(name: str, root: str) -> ModuleType:
@@ -246,7 +173,7 @@ def _import(name: str, root: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise ConfigError(f"there is no module {name} in {root}", "write it, or correct its name") from error
-        raise ConfigError(f"module {name} can't be imported: {_told(error)}") from error
+        raise ConfigError(f"module {name} can't be imported: {_place(error)}") from error
     finally:
         for key in set(sys.modules) - before:
             path = getattr(sys.modules[key], "__file__", None)
@@ -303,24 +230,5 @@ def _is_users(error: BaseException) -> bool:
     return step is not None and bool(_code.root) and _inside(step.tb_frame.f_code.co_filename, _code.root)
 
 
-def _told(error: BaseException) -> str:
-    """Return an exception's type and place, and of its text only names that stand in the user's own code."""
-    kind = type(error).__name__
-    if isinstance(error, SyntaxError):
-        return f"{kind} ({error.msg}) in {Path(error.filename or '?').name} line {error.lineno}"
-    frames = []
-    step = error.__traceback__
-    while step is not None:
-        frames.append((step.tb_frame.f_code, step.tb_lineno))
-        step = step.tb_next
-    frames = [frame for frame in frames if frame[0].co_filename != __file__] or frames
-    users = [frame for frame in frames if _code.root and _inside(frame[0].co_filename, _code.root)]
-    frames = users or [frame for frame in frames if not frame[0].co_filename.startswith("<frozen")]
-    if not frames:
-        return kind
-    code, line = frames[-1]
-    text = linecache.getline(code.co_filename, line)
-    named = getattr(error, "name", None) or (error.args[0] if isinstance(error, KeyError) and error.args else None)
-    quoted = isinstance(named, str) and bool(re.search(rf"(?<!\w){re.escape(named)}(?!\w)", text))
-    where = "" if code.co_name == "<module>" else f", in {code.co_name}"
-    return f"{kind}{f' {named}' if quoted else ''} in {Path(code.co_filename).name} line {line}{where}"
+def _place(error: BaseException) -> str:
+    return raised_at(error, lambda path: bool(_code.root) and _inside(path, _code.root), but=__file__)

@@ -1,30 +1,65 @@
-"""What may be told of an exception outside the worker: its type and place, never its words.
+"""What may be written of an exception outside the worker: its type and place, never its words.
 
 Exceptions carry values ("could not convert 'Jane Roe'"). Only our own errors' messages are safe, by contract.
 """
 
+import linecache
+import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import FrameType
 
 from etl.errors import EtlError
 
 
 def safe_message(exc: BaseException, modules: Iterable[str] = ()) -> str:
-    """Return the text about an exception that may stand in Redis and logs.
+    """Return the text about an exception that may be in Redis and logs.
 
     Args:
-        modules: Users' modules; a place in one of them is told rather than one deep in a library.
+        modules: Users' modules; a place in one of them is named rather than one deep in a library.
     """
     if isinstance(exc, EtlError):
         return str(exc)
     kind = type(exc)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    places = [(frame, line) for frame, line in traceback.walk_tb(exc.__traceback__)]
-    theirs = [place for place in places if _module(place[0]).partition(".")[0] in set(modules)]
-    for frame, line in reversed(theirs or places):
-        return f"{name} at {_module(frame)}:{frame.f_code.co_name}:{line}"
-    return name
+    users = set(modules)
+    places = list(traceback.walk_tb(exc.__traceback__))
+    places = [each for each in places if _module(each[0]).partition(".")[0] in users] or places
+    if not places:
+        return name
+    frame, line = places[-1]
+    return f"{name} at {_module(frame)}:{frame.f_code.co_name}:{line}"
+
+
+def raised_at(exc: BaseException, is_users: Callable[[str], bool], *, but: str) -> str:
+    """Return the type and place of what the user's code raised, for its author: the file and line, and the function.
+
+    Of the exception's text it has only a name that is written in that line, such as that of a missing column.
+
+    Args:
+        is_users: Whether a file is the user's own; a line in one is named rather than one deep in a library.
+        but: A file whose lines are not named where there are others: the caller's.
+    """
+    kind = type(exc).__name__
+    if isinstance(exc, SyntaxError):
+        return f"{kind} ({exc.msg}) in {Path(exc.filename or '?').name} line {exc.lineno}"
+    places = list(traceback.walk_tb(exc.__traceback__))
+    places = [each for each in places if _file(each[0]) != but] or places
+    users = [each for each in places if is_users(_file(each[0]))]
+    places = users or [each for each in places if not _file(each[0]).startswith("<frozen")]
+    if not places:
+        return kind
+    code, line = places[-1][0].f_code, places[-1][1]
+    text = linecache.getline(code.co_filename, line)
+    named = getattr(exc, "name", None) or (exc.args[0] if isinstance(exc, KeyError) and exc.args else None)
+    quoted = isinstance(named, str) and bool(re.search(rf"(?<!\w){re.escape(named)}(?!\w)", text))
+    where = "" if code.co_name == "<module>" else f", in {code.co_name}"
+    return f"{kind}{f' {named}' if quoted else ''} in {Path(code.co_filename).name} line {line}{where}"
+
+
+def _file(frame: FrameType) -> str:
+    return frame.f_code.co_filename
 
 
 def _module(frame: FrameType) -> str:

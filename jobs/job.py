@@ -13,13 +13,13 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus, _job_stack
 from rq.results import Result
 from rq.serializers import JSONSerializer
+from typing_extensions import override
 
 from etl.errors import EtlError
 from jobs import settings
 
 OURS = frozenset(
-    {f"jobs.stages.{stage}" for stage in ("extract", "transform", "load", "finish")}
-    | {"jobs.run.submit.start", "jobs.run.schedules.start", "jobs.process.cleanup.cleanup"}
+    f"jobs.stages.{name}" for name in ("extract", "transform", "load", "finish", "start", "start_due", "cleanup")
 )
 MOST_SECONDS = 10**9
 
@@ -45,7 +45,7 @@ class Snooze(Exception):
 
 
 class _Id(str):
-    """A job id that takes RQ's dashboard's `decode`."""
+    """A job id that rq-dashboard can `decode`."""
 
     __slots__ = ()
 
@@ -59,14 +59,18 @@ class EtlJob(Job):
     execution: Execution | None = None  # the lease under which this process works on it
     raw: Mapping[bytes, bytes]  # the hash it was read from
 
-    # What stands in Redis is never imported as a callback, whoever asks for it.
-    success_callback = failure_callback = stopped_callback = property(lambda self: None)
-
     def __init__(self, id: str | None = None, connection: Redis | None = None, serializer: object = None) -> None:
         super().__init__(id, connection=connection, serializer=JSONSerializer)
 
+    @property
+    @override
+    def success_callback(self) -> None:
+        """None: what is in Redis is never imported as a callback, whoever asks for it."""
+
+    failure_callback = stopped_callback = success_callback
+
     def read(self, raw: Mapping[bytes, bytes]) -> None:
-        """Take over what stands in the job's hash; what can't be read fails when it is performed, not here."""
+        """Read the job from its hash; what can't be read fails when it is performed, not here."""
         self.raw = raw
         try:
             self.restore(raw)
@@ -76,6 +80,7 @@ class EtlJob(Job):
             self.meta = {}  # or saving the job would fail, and with it the worker
 
     @classmethod
+    @override
     def fetch(cls, id: str, connection: Redis | None = None, serializer: object = None, **_: object) -> "EtlJob":
         """Return a job; one that can't be read stops no one who reads others, such as rq-scheduler.
 
@@ -88,9 +93,10 @@ class EtlJob(Job):
             raise
         except Exception as error:  # RQ reads each field in its own way
             raise NoSuchJobError(f"job {id} can't be read") from error
-        return job._settled()
+        return job._repaired()
 
     @classmethod
+    @override
     def fetch_many(cls, job_ids: Iterable[str], connection: Redis, serializer: object = None) -> list["EtlJob | None"]:  # type: ignore[override]
         """Return jobs; None for one that is not there or can't be read."""
         ids, pipe = list(job_ids), connection.pipeline(transaction=False)
@@ -101,12 +107,12 @@ class EtlJob(Job):
             job = cls(id, connection=connection)
             try:
                 job.restore(raw)
-                found.append(job._settled())
+                found.append(job._repaired())
             except Exception:
                 found.append(None)
         return found
 
-    def _settled(self) -> "EtlJob":
+    def _repaired(self) -> "EtlJob":
         """Return the job as others can do with: its function's name can be asked for, its meta be acted on and saved.
 
         Raises:
@@ -123,6 +129,7 @@ class EtlJob(Job):
         return self
 
     @property
+    @override
     def func(self) -> Callable[..., Any]:
         """The function to call.
 
@@ -132,10 +139,12 @@ class EtlJob(Job):
         return allowed(str(self.func_name))
 
     @property
+    @override
     def dependency_ids(self) -> list[str]:
         """Ids of the jobs this one waits for."""
         return [_Id(id) for id in super().dependency_ids]
 
+    @override
     def latest_result(self, timeout: int = 0) -> Result | None:
         """Return how the latest execution ended; None where there was none or what stands there can't be read."""
         try:
@@ -145,12 +154,14 @@ class EtlJob(Job):
         except Exception:  # RQ reads each field in its own way
             return None
 
+    @override
     def return_value(self, refresh: bool = False) -> Any:
         """Return what the latest execution returned, or None; a stage's counts stand in the job's hash."""
         value = super().return_value(refresh)
         raw = self.connection.hget(self.key, "result") if value is None else None
         return self.serializer.loads(raw) if isinstance(raw, bytes) else value
 
+    @override
     def perform(self) -> Any:
         """Call the job's function and return its value.
 
@@ -207,20 +218,18 @@ def _is_usable(meta: object) -> bool:
     numbers, line = (meta.get("interval"), meta.get("repeat")), meta.get("cron_string")
     if not all(number is None or (isinstance(number, int) and 0 <= number < MOST_SECONDS) for number in numbers):
         return False
-    return line is None or (isinstance(line, str) and _is_cron(line))
-
-
-def _is_cron(line: str) -> bool:
+    if line is None:
+        return True
     from croniter import croniter
 
-    return bool(croniter.is_valid(line))
+    return isinstance(line, str) and bool(croniter.is_valid(line))
 
 
 def allowed(name: str) -> Callable[..., Any]:
     """Return the function of a dotted name, if it may be called.
 
     Args:
-        name: `module.function`, as it stands in a job.
+        name: `module.function`, as a job has it.
 
     Raises:
         JobRefused: It is neither a stage nor in one of the modules of etl.toml, or there is no such function.
@@ -229,6 +238,9 @@ def allowed(name: str) -> Callable[..., Any]:
     if name not in OURS:
         modules = settings.modules()
         if not _within(module, modules):
+            if module.startswith("jobs."):  # as every module of ours that a job has ever named
+                what = f"{name} is a function of an older rq-etl"
+                raise JobRefused(what, "let runs end before upgrading, then rq-etl schedule sync: docs/upgrading.md")
             raise JobRefused(f"{name} may not be called", _cure(module))
         folder = settings.module_folder()
         if folder not in sys.path:

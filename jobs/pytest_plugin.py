@@ -33,8 +33,8 @@ class Harness:
 
         read = load_config(self.config)
         targets = {name: Target(name=name, url=self._url(name)) for name in read.targets}
-        settings = read.settings.model_copy(update={"staging": str(self.folder / "staging")})
-        return read.model_copy(update={"targets": targets, "settings": settings})
+        moved = read.settings.model_copy(update={"staging": str(self.folder / "staging")})
+        return read.model_copy(update={"targets": targets, "settings": moved})
 
     def _url(self, target: str) -> str:
         return f"sqlite:///{self.folder / target}.db"
@@ -55,26 +55,28 @@ class Harness:
             max_rejects: Instead of the pipeline's own; a percentage of the pipeline's own is not applied, as it
                 says nothing of a file of three rows.
         """
-        from etl.config.models import CsvExtract
+        from etl.config.kinds import source
         from etl.config.pipeline import resolve
-        from jobs import settings as project
+        from jobs import settings
         from jobs.api import Run
-        from jobs.run.submit import submit_now
+        from jobs.run.submit import submit_run
         from jobs.session import Session
 
         read = self._project()
         resolved = resolve(read, pipeline, client, params=params, max_rejects=max_rejects)
-        changed: dict[str, Any] = {}
+        changed: dict[str, Any] = {"needs": ()}  # a test runs this pipeline alone
         if max_rejects is None and isinstance(resolved.max_rejects, str):
             changed["max_rejects"] = None
         if files is not None:
-            # Where the source is no file, the test's files stand for it.
-            source = resolved.extract if isinstance(resolved.extract, CsvExtract) else CsvExtract(path="")
-            changed["extract"] = source.model_copy(update={"path": self._deliver(files), "settle": 0.0})
+            # Where the source is no file, the test's files replace it.
+            changes = {"path": self._deliver(files), "settle": 0.0}
+            own = resolved.extract.FACTS.files
+            extract = resolved.extract if own else source({"type": "csv", **changes})
+            changed["extract"] = extract.model_copy(update=changes)
         if self._session is None:
             self._session = Session(self.config, inline=True)
-        project.override(read)
-        id = submit_now(self._session.connection, resolved.model_copy(update=changed))
+        settings.override(read)
+        id = submit_run(self._session.connection, resolved.model_copy(update=changed))
         return Run(self._session, id).wait()
 
     def _deliver(self, files: Mapping[str, str | bytes]) -> str:
@@ -110,6 +112,7 @@ class Harness:
 
         from etl.config.pipeline import resolve
         from etl.context import Context
+        from etl.sources import read_all
         from etl.transform import Transformer
         from etl.transform.lookups import read_lookups
         from etl.types.casts import from_series
@@ -118,15 +121,15 @@ class Harness:
         columns = {str(name): from_series(df[name]) for name in df.columns}
         raw = pa.table({**columns, "_row": pa.array(range(2, len(df) + 2), pa.int64())})
         context = Context(client=client, run="test", params=resolved.params)
-        context = replace(context, lookups=read_lookups(resolved, context))
+        context = replace(context, lookups=read_lookups(resolved, context, read_all))
         result = Transformer(resolved, context, ["df"]).apply(raw)
         return result.rows.drop_columns(["_row"]).to_pandas(), result.rejects.to_pandas()
 
     def close(self) -> None:
         """End the session."""
-        from jobs import settings as project
+        from jobs import settings
 
-        project.override(None)
+        settings.override(None)
         if self._session is not None:
             self._session.close()
 
@@ -139,9 +142,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def rq_etl(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Harness]:
     """Pipelines of this project's etl.toml, on fakeredis and SQLite."""
-    from jobs import settings as jobs_settings
+    from jobs import settings
 
     named = Path(request.config.rootpath) / request.config.getini("rq_etl_config")
-    harness = Harness(tmp_path, named if named.exists() else jobs_settings.config_path())
+    harness = Harness(tmp_path, named if named.exists() else settings.config_path())
     yield harness
     harness.close()

@@ -1,4 +1,4 @@
-"""One queue per client, served in turn: FairQueue, and *take*, the only way a job leaves a queue."""
+"""One queue per client, served in turn: FairQueue, and `dequeue`, the only way a job leaves a queue."""
 
 import time
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import now, utcformat
+from typing_extensions import override
 
 from jobs import settings
 from jobs.job import EtlJob
@@ -27,6 +28,7 @@ class FairQueue(Queue):
         options |= {"serializer": JSONSerializer, "job_class": EtlJob}
         super().__init__(name, connection=connection, **options)
 
+    @override
     def _enqueue_async_job(self, job: Job, pipeline: Any = None, at_front: bool = False, unique: bool = False) -> Job:
         """Put a job into the queue, as all ways of enqueueing end, and the queue into the ring of turns."""
         super()._enqueue_async_job(job, pipeline, at_front, unique)
@@ -35,34 +37,22 @@ class FairQueue(Queue):
         return job
 
     @classmethod
-    def dequeue_any(  # type: ignore[override]  # the lease needs the worker's name
-        cls,
-        queues: Iterable[Queue],
-        timeout: int | None = None,
-        connection: Redis | None = None,
-        *,
-        worker: str = "",
-        **_: Any,
+    @override
+    def dequeue_any(
+        cls, queues: Iterable[Queue], timeout: int | None, connection: Redis, *_: Any, **__: Any
     ) -> tuple[EtlJob, "FairQueue"] | None:
-        """Take the next job of the queues whose turn it is, with its lease; returns None at once where there is none.
-
-        Args:
-            queues: Queues to look at, and no others.
-            timeout: Ignored; *take* never blocks.
-            worker: Name of the worker that takes it.
-        """
-        assert connection is not None
-        return dequeue(connection, [queue.name for queue in queues], worker, clients=False)
+        """Dequeue from these queues and no others, for RQ's own workers; returns None at once where there is no job."""
+        return dequeue(connection, [queue.name for queue in queues], clients=False)
 
 
 def dequeue(
     connection: Redis, names: Iterable[str] = (), worker: str = "", *, clients: bool = True
 ) -> tuple[EtlJob, FairQueue] | None:
-    """Take the next job of the queues whose turn it is; the job's `execution` is its lease.
+    """Lend a worker the next job of the queues whose turn it is; the job's `execution` is its lease.
 
     Args:
         names: Names of queues that are served besides the clients'.
-        worker: Name of the worker that takes it, where it is registered.
+        worker: Name of the worker, where it is registered.
         clients: Whether all clients' queues are served.
 
     Returns:
@@ -70,8 +60,8 @@ def dequeue(
     """
     execution = uuid4().hex
     at = now()
-    told = (utcformat(at), at.timestamp(), int(clients), "\n".join(names))
-    found = scripts.dequeue(connection, settings.lease(), execution, worker, *told)
+    arguments = (execution, worker, utcformat(at), at.timestamp(), int(clients), "\n".join(names))
+    found = scripts.dequeue(connection, settings.lease(), *arguments)
     if not found:
         return None
     name, id, pairs = found[0].decode(), found[1].decode(), found[2]
@@ -82,32 +72,32 @@ def dequeue(
     return job, FairQueue(name, connection=connection)
 
 
-class Line:
-    """The queues that a worker answers for: all clients', and those it was told.
+class ServedQueues:
+    """The queues that a worker serves: all clients', and those that its command line names.
 
     Args:
-        told: Names of queues on the command line.
+        named: The latter's names.
     """
 
-    def __init__(self, connection: Redis, told: Iterable[str] = ()) -> None:
+    def __init__(self, connection: Redis, named: Iterable[str] = ()) -> None:
         self.connection = connection
-        self.told = frozenset(told)
-        self.names: list[str] = sorted(self.told)
+        self.named = frozenset(named)
+        self.names: list[str] = sorted(self.named)
 
     def refresh(self) -> None:
         """Look for new clients' queues."""
         keys = cast(set[bytes], self.connection.smembers(Queue.redis_queues_keys))
         found = {key.decode().removeprefix(Queue.redis_queue_namespace_prefix) for key in keys}
-        self.names = sorted(self.told | {name for name in found if name.startswith(PREFIX)})
+        self.names = sorted(self.named | {name for name in found if name.startswith(PREFIX)})
 
-    def take(self, worker: str = "") -> tuple[EtlJob, FairQueue] | None:
-        """Take the next job; see `take`."""
-        return dequeue(self.connection, self.told, worker)
+    def dequeue(self, worker: str = "") -> tuple[EtlJob, FairQueue] | None:
+        """Lend a worker the next job; see `dequeue`."""
+        return dequeue(self.connection, self.named, worker)
 
-    def stirs(self) -> bool:
+    def has_jobs(self) -> bool:
         """Whether any queue holds a job: one cheap question."""
-        told = [Queue.redis_queue_namespace_prefix + name for name in self.told]
-        return bool(self.connection.exists(READY, *told))
+        named = [Queue.redis_queue_namespace_prefix + name for name in self.named]
+        return bool(self.connection.exists(READY, *named))
 
     def due(self) -> float | None:
         """Return in how many seconds the next retry is due, or None where none waits."""

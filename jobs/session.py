@@ -3,7 +3,7 @@
 import atexit
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 WORKERS = 2
+POLL = 0.1  # seconds between two looks at the runs that are waited for
 PATIENCE = 60.0  # seconds that whoever waits for runs waits for Redis, where it is away
 
 
@@ -49,7 +50,7 @@ class Session:
     ) -> None:
         settings.use(config)
         self._worker: InProcessWorker | None = None
-        self._crew: Supervisor | None = None
+        self._supervisor: Supervisor | None = None
         self._inline = inline
         if isinstance(redis, Redis):
             self.broker = broker.given(redis)
@@ -81,19 +82,33 @@ class Session:
         return self.in_process or (self.broker.kind == "private" and self.broker.owned)
 
     def start_workers(self, count: int) -> None:
-        """Start worker processes that end with this one; what they say is in .rq-etl/workers.log."""
-        if self._crew is None and count:
+        """Start worker processes that end with this one; what they print is in .rq-etl/workers.log."""
+        if self._supervisor is None and count:
             folder = settings.path().parent / ".rq-etl"
             folder.mkdir(exist_ok=True)
-            self._crew = Supervisor(self.broker.url, folder / "workers.log")
-        if self._crew is not None:
-            self._crew.start(count)
+            self._supervisor = Supervisor(self.broker.url, folder / "workers.log")
+        if self._supervisor is not None:
+            self._supervisor.start(count)
 
     def active(self) -> frozenset[str]:
         """Return the ids of the runs that have not ended, held ones included."""
         # In this order: a run goes from held to active, never back.
         held = runs.held(self.connection)
         return frozenset([*held, *runs.active(self.connection)])
+
+    def ended(self, ids: Iterable[str]) -> Iterator[list[str]]:
+        """Yield the ids of runs as they end, and an empty list whenever none has for a moment.
+
+        Raises:
+            BrokerUnreachable: Redis has been away for a minute.
+        """
+        pending = list(ids)
+        while pending:
+            active = self.patiently(self.active)
+            yield [id for id in pending if id not in active]
+            pending = [id for id in pending if id in active]
+            if pending:
+                self.advance(POLL)
 
     def patiently(self, ask: Callable[[], Answer]) -> Answer:
         """Ask Redis for what a waiter wants to know; where it is away, say so, and wait until it is back.
@@ -125,8 +140,8 @@ class Session:
         """Let work go on for a moment: here, where jobs run in this process, else by waiting."""
         if not self.in_process:
             self.broker.keep()
-            if self._crew is not None:
-                self._crew.replace_dead()
+            if self._supervisor is not None:
+                self._supervisor.replace_dead()
             time.sleep(seconds)
             return
         if self._worker is None:
@@ -137,8 +152,8 @@ class Session:
 
     def close(self) -> None:
         """Stop the workers started here, letting each finish its job, and then the broker."""
-        if self._crew is not None:
-            self._crew.end()
+        if self._supervisor is not None:
+            self._supervisor.end()
         self.broker.close()
         atexit.unregister(self.close)
 
@@ -155,6 +170,3 @@ def session(config: str | PathLike[str] | None = None, redis: str | Redis | None
     else:
         settings.use(config)
     return _sessions[key]
-
-
-POLL = 0.1

@@ -1,4 +1,4 @@
-"""The only reader of the environment, and the intervals that workers keep.
+"""What a process works by: the environment, which only this module reads; workers' intervals; which etl.toml.
 
 | variable | what |
 |---|---|
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from etl.config.pipeline import Config
 from etl.config.read import load_config
+from etl.errors import ConfigError
 
 POLL = 0.19  # seconds between an idle worker's looks: under 20 commands a second, a new job waits less than 0.2 s
 JOBS_PER_HORSE = 5000  # libraries leak, and HORSE_MEMORY may not see it; a new horse costs about a second
@@ -28,6 +29,8 @@ WORKER_CLASSES = {
     "RQ_QUEUE_CLASS": "jobs.queue.FairQueue",
     "RQ_JOB_CLASS": "jobs.job.EtlJob",
 }
+
+# --- the environment ---
 
 
 def redis_url() -> str | None:
@@ -56,45 +59,6 @@ def command(folder: Path) -> str:
     return os.path.relpath(script, folder.resolve()) if script else "rq-etl"
 
 
-def modules() -> frozenset[str]:
-    """Return the modules whose functions may be called, from etl.toml, or ETL_MODULES where there is none.
-
-    Raises:
-        ConfigError: etl.toml has mistakes, or there is neither.
-    """
-
-    named = os.environ.get("ETL_MODULES") or ""
-    if path().is_file() or not named:
-        return frozenset(base().settings.modules)
-    return frozenset(name.strip() for name in named.split(",") if name.strip())
-
-
-def module_folder() -> str:
-    """Return the folder that users' modules are imported from: etl.toml's."""
-
-    return str(path().parent)
-
-
-def staging() -> str:
-    """Return the folder or s3:// prefix of staging, absolute.
-
-    Raises:
-        ConfigError: etl.toml is missing or has mistakes.
-    """
-
-    return base().staging
-
-
-def history() -> float:
-    """Return how many seconds a run that has ended is remembered; 90 days where there is no etl.toml that says."""
-    from etl.errors import ConfigError
-
-    try:
-        return base().settings.history
-    except ConfigError:
-        return HISTORY
-
-
 def worker_variables(url: str, config: Path) -> dict[str, str]:
     """Return the environment variables that make a stock `rq worker` ours.
 
@@ -105,12 +69,18 @@ def worker_variables(url: str, config: Path) -> dict[str, str]:
     return {**WORKER_CLASSES, "RQ_REDIS_URL": url, "REDIS_URL": url, "ETL_CONFIG": str(config)}
 
 
-def worker_environment(url: str, config: Path) -> dict[str, str]:
-    """Return this process's environment with what makes a stock `rq worker` ours, and our packages importable."""
+def worker_environment(url: str) -> dict[str, str]:
+    """Return this process's environment with what makes a stock `rq worker` ours, and our packages importable.
+
+    Args:
+        url: The Redis to work for.
+    """
     ours = str(Path(__file__).parents[1])
     paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, **worker_variables(url, config), "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, **worker_variables(url, path()), "PYTHONPATH": os.pathsep.join(paths)}
 
+
+# --- which etl.toml ---
 
 _chosen: Path | None = None
 _override: Config | None = None
@@ -143,7 +113,7 @@ def config() -> Config:
     global _read
     if _override is not None:
         return _override
-    stamp = path(), _changed(path()), _clients_changed(path().parent / "clients")
+    stamp = path(), changed(path()), _clients_changed(path().parent / "clients")
     if _read is None or _read[0] != stamp:
         _read = stamp, load_config(path())
     return _read[1]
@@ -155,12 +125,13 @@ def base() -> Config:
     Raises:
         ConfigError: See `config`.
     """
-    if _override is None and _read is not None and _read[0][:2] == (path(), _changed(path())):
+    if _override is None and _read is not None and _read[0][:2] == (path(), changed(path())):
         return _read[1]
     return config()
 
 
-def _changed(file: str | Path) -> int:
+def changed(file: str | Path) -> int:
+    """Return when a file was changed, in ns since the epoch; 0 where it is not there."""
     try:
         return os.stat(file).st_mtime_ns
     except OSError:
@@ -170,7 +141,44 @@ def _changed(file: str | Path) -> int:
 def _clients_changed(folder: Path) -> int:
     try:
         with os.scandir(folder) as files:
-            times = [_changed(file.path) for file in files if file.name.endswith(".toml")]
+            times = [changed(file.path) for file in files if file.name.endswith(".toml")]
     except OSError:
         return 0
-    return max([_changed(folder), *times])
+    return max([changed(folder), *times])
+
+
+# --- its [settings] ---
+
+
+def modules() -> frozenset[str]:
+    """Return the modules whose functions may be called, from etl.toml, or ETL_MODULES where there is none.
+
+    Raises:
+        ConfigError: etl.toml has mistakes, or there is neither.
+    """
+    named = os.environ.get("ETL_MODULES") or ""
+    if path().is_file() or not named:
+        return frozenset(base().settings.modules)
+    return frozenset(name.strip() for name in named.split(",") if name.strip())
+
+
+def module_folder() -> str:
+    """Return the folder that users' modules are imported from: etl.toml's."""
+    return str(path().parent)
+
+
+def staging() -> str:
+    """Return the folder or s3:// prefix of staging, absolute.
+
+    Raises:
+        ConfigError: etl.toml is missing or has mistakes.
+    """
+    return base().staging
+
+
+def history() -> float:
+    """Return how many seconds a run that has ended is remembered; 90 days where there is no etl.toml that says."""
+    try:
+        return base().settings.history
+    except ConfigError:
+        return HISTORY

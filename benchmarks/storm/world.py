@@ -19,7 +19,8 @@ from redis.retry import Retry
 from benchmarks.storm.look import PASSWORD, Browser, free_port
 from jobs.process.supervisor import worker_command
 from jobs.settings import worker_variables
-from tests.conftest import as_postgres, die_with_parent, postgres_program
+from tests.helpers.postgres import as_postgres, postgres_program
+from tests.helpers.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 

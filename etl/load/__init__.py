@@ -20,6 +20,7 @@ from etl.load.staged import Duplicate, Shadow, of_run
 from etl.load.targets import kind
 from etl.load.targets.connect import check_target, transaction
 from etl.partition import Partition
+from etl.types.sql import word_of_column
 
 __all__ = [
     "Delivery",
@@ -187,7 +188,7 @@ def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
     """Return the types of the columns that the pipeline's table has, in the pipeline's words; {} if there is none."""
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         there = tables.existing(connection, pipeline.table) or {}
-        found = {name: tables.word(type) for name, type in there.items() if name not in ("_client", "_run", "_file")}
+        found = {name: word_of_column(type) for name, type in there.items() if name not in ("_client", "_run", "_file")}
         last = ledger.last_types(connection, ledger.table(connection, pipeline), pipeline)
         fits = kind(connection).FITS
         # SQLite keeps dates as text: what was last loaded says which they are.

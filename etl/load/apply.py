@@ -20,6 +20,7 @@ from etl.load.rows import ID, LINE, ORDER
 from etl.load.staged import SETTLED, Shadow, partition_of
 from etl.load.targets import kind
 from etl.partition import Partition
+from etl.types.sql import word_of_column
 
 
 @dataclass
@@ -116,7 +117,7 @@ def _check_types(shadow: Shadow) -> None:
     there = tables.existing(shadow.connection, shadow.pipeline.table) or {}
     fits = kind(shadow.connection).FITS
     for name, type in shadow.types.items():
-        staged, found = tables.word(type), tables.word(there[name]) if name in there else ""
+        staged, found = word_of_column(type), word_of_column(there[name]) if name in there else ""
         if found and staged in fits and found not in fits[staged]:
             raise TableMismatch(
                 f"table {shadow.pipeline.table}, column {name}: it was made as {there[name]} while this run had "

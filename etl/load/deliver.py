@@ -16,6 +16,7 @@ from etl.load.rows import Writer, grouped, kind_of
 from etl.load.staged import TEMPORARY, Shadow
 from etl.load.targets import kind
 from etl.types.cursor import is_strict
+from etl.types.sql import word_of_column
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,9 @@ class Way:
     def _check_staged(self, shadow: Shadow, fit: tables.Fit) -> None:
         """Meet rows that were staged with other types: by an earlier attempt, or from a function that is not steady."""
         there = {} if shadow.temporary else tables.existing(self.connection, shadow.names[0]) or {}
-        differing = [
-            name for name, type in fit.types.items() if name in there and tables.word(there[name]) != tables.word(type)
-        ]
+        found = {name: word_of_column(type) for name, type in there.items()}
+        wanted = {name: word_of_column(type) for name, type in fit.types.items()}
+        differing = [name for name, word in wanted.items() if found.get(name, word) != word]
         if not differing:
             return
         others = ledger.entries(self.connection, self.book, self.delivery.run)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, TableMismatch
 from etl.partition import ROW_BITS, Partition
+from etl.types.words import arrow_of, word_of
 
 ROW = "_row"
 OWN = ("_client", "_run", "_file")
@@ -24,25 +25,13 @@ def kind_of(name: str, kind: pa.DataType) -> str:
     Raises:
         BadSource: No table column can hold it.
     """
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    tests = {
-        "null": pa.types.is_null,
-        "string": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t),
-        "boolean": pa.types.is_boolean,
-        "integer": pa.types.is_integer,
-        "number": pa.types.is_floating,
-        "decimal": pa.types.is_decimal,
-        "date": pa.types.is_date,
-        "timestamp": pa.types.is_timestamp,
-    }
-    found = next((word for word, test in tests.items() if test(kind)), None)
+    found = word_of(kind)
     if found is None:
         raise BadSource(f"column {name} holds {kind} values, which no table can", "turn it into text in your function")
     return found
 
 
-_PLAIN = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(), "date": pa.date32()}
+_CAST = ("string", "integer", "number", "date")  # decimals and times keep their own places and zones
 
 
 def grouped(pipeline: Pipeline, chunks: Iterable[pa.Table]) -> Iterator[tuple[pa.Schema, Iterator[pa.Table]]]:
@@ -102,7 +91,8 @@ class Writer:
                 f"{self._place(chunk, column)}: key column {name} is empty in {column.null_count:,} rows",
                 f"say required = true for column {name}, so that such rows are rejected",
             )
-        cast = cast or _PLAIN.get(kind_of(name, column.type))
+        if cast is None and (word := kind_of(name, column.type)) in _CAST:
+            cast = arrow_of(word)
         if cast is None or cast == column.type:
             return column
         try:

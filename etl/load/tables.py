@@ -13,6 +13,7 @@ from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, MissingColumn, TableMismatch
 from etl.load.rows import OWN, ROW, kind_of
 from etl.load.targets import Target, kind
+from etl.types.sql import word_of_column
 
 Types = Mapping[str, TypeEngine[Any]]
 BESIDE = 4  # columns that rows are staged with, beside their own; the table itself has up to three
@@ -59,26 +60,6 @@ def existing(connection: sa.Connection, name: str) -> dict[str, TypeEngine[Any]]
     except sa.exc.NoSuchTableError:
         return None
     return {column["name"]: column["type"] for column in columns}
-
-
-def word(type: TypeEngine[Any]) -> str:
-    """Return the pipeline's word for a column's type, "any" where the column takes anything, or "" for another type."""
-    if isinstance(type, sa.types.NullType):
-        return "any"
-    if isinstance(type, sa.REAL) and type.__class__.__module__.startswith("sqlalchemy.dialects.postgresql"):
-        return ""
-    if isinstance(type, sa.Enum):
-        return ""
-    words: tuple[tuple[Any, str], ...] = (
-        (sa.Boolean, "boolean"),
-        (sa.Integer, "integer"),
-        (sa.Float, "number"),
-        (sa.Numeric, "decimal"),
-        (sa.DateTime, "timestamp"),
-        (sa.Date, "date"),
-        (sa.String, "string"),
-    )
-    return next((word for sql, word in words if isinstance(type, sql)), "")
 
 
 @dataclass(frozen=True)
@@ -174,7 +155,7 @@ def _met(
     pipeline: Pipeline, name: str, type: pa.DataType, there: TypeEngine[Any], database: Target
 ) -> tuple[TypeEngine[Any], pa.DataType | None]:
     """Return the type to stage a column with that the table has, and the Arrow type to cast it to."""
-    wanted, found = kind_of(name, type), word(there)
+    wanted, found = kind_of(name, type), word_of_column(there)
     if wanted == "null":
         return there, None
     if wanted == "integer" and found == "string" and not pipeline.columns:

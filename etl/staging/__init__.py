@@ -6,30 +6,22 @@ published wins, so a stage that runs twice, even at once, leaves one consistent 
 """
 
 import json
-import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.config.values import NAME
-from etl.errors import DamagedArtifact, EtlError, StagingFailed
-from etl.staging.place import failed, failing_as_staging, make_private
+from etl.errors import DamagedArtifact
+from etl.staging.place import PROBE, Place, failed
 from etl.staging.writer import Writer
 
 STAGES = ("extract", "transform", "load")
 _ARTIFACT = re.compile(r"(\d+)\.(\w+)\.(?:rows|rejects)\.\w+\.\d+\.parquet")
-_MARKER = re.compile(r"(\d+)\.(\w+)\.json")
-_FILE = re.compile(r"[^/\\\x00-\x1f\x7f]+")
-_LETTERS = "it has small letters, digits and _ only"
-_PROBE = ".check"  # in place of a client, and no client's name
+MARKER = re.compile(r"(\d+)\.(\w+)\.json")
 
 
 @dataclass(frozen=True)
@@ -55,80 +47,8 @@ class Marker:
     cursor: tuple[list[str] | None, list[str] | None] | None = None
 
 
-class Staging:
-    """The artifacts of one run.
-
-    Args:
-        url: The staging folder of `etl.toml`, a path or `s3://bucket/prefix`.
-        client, run: Whose run it is; each run has a folder of its own.
-
-    Raises:
-        StagingFailed: From every method, when the folder can't be written or read.
-        EtlError: A client, a run or a file has a name that could lead out of the run's folder.
-    """
-
-    def __init__(self, url: str, client: str, run: str) -> None:
-        self.url = url
-        self.fs, self._root, self.local = _filesystem(url)
-        self._client, self._run = client, run
-        self.folder = _path(self._root, client, run)
-
-    def path(self, name: str) -> str:
-        """Return the full path of one file of this run."""
-        return _path(self._root, self._client, self._run, name)
-
-    def write_bytes(self, name: str, content: bytes, *, exclusive: bool = False) -> bool:
-        """Publish a whole file by one atomic step.
-
-        Returns:
-            False where `exclusive` was asked for and another had published the name first.
-        """
-        with failing_as_staging(self.folder):
-            path = self.path(name)
-            if not self.local:
-                return self._put(path, content, exclusive)
-            make_private(self.folder)
-            temporary = self.path(f".{name}.{secrets.token_hex(4)}")
-            try:
-                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                if not exclusive:
-                    os.replace(temporary, path)
-                    return True
-                try:
-                    os.link(temporary, path)
-                except FileExistsError:
-                    return False
-                return True
-            finally:
-                if os.path.exists(temporary):
-                    os.unlink(temporary)
-
-    def _put(self, path: str, content: bytes, exclusive: bool) -> bool:
-        # The bytes go in one request: an exception inside `fs.open(…, "wb")` would leave a visible half object.
-        if exclusive and self.fs.exists(path):
-            return False
-        self.fs.pipe_file(path, content)
-        return True
-
-    def read_bytes(self, name: str) -> bytes | None:
-        """Return a file's bytes, or None where there is no such file."""
-        with failing_as_staging(self.folder):
-            try:
-                return bytes(self.fs.cat_file(self.path(name)))
-            except FileNotFoundError:
-                return None
-
-    def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file, replacing an older one."""
-        self.write_bytes(name, json.dumps(value).encode())
-
-    def read_json(self, name: str) -> Any:
-        """Return a JSON file's value, or None where there is no such file."""
-        content = self.read_bytes(name)
-        return None if content is None else json.loads(content)
+class Staging(Place):
+    """The artifacts of one run: what its stages publish, and their rows."""
 
     def marker(self, stage: str, partition: int) -> Marker | None:
         """Return what a stage published, or None where it has not yet."""
@@ -140,19 +60,17 @@ class Staging:
         return Marker(**found, **lists)
 
     def publish(self, stage: str, partition: int, marker: Marker) -> Marker:
-        """Publish a stage's marker, last of all; answers the one that stands."""
+        """Publish a stage's marker, last of all; return the one that is published."""
         content = json.dumps(marker.__dict__).encode()
         if self.write_bytes(_marker_name(stage, partition), content, exclusive=True):
             return marker
         return self.marker(stage, partition) or marker
 
     def withdraw(self, stage: str, partition: int) -> None:
-        """Take a marker back, so that the stage runs again."""
-        with failing_as_staging(self.folder):
-            if self.fs.exists(self.path(_marker_name(stage, partition))):
-                self.fs.rm_file(self.path(_marker_name(stage, partition)))
+        """Remove a marker, so that the stage runs again."""
+        self.remove_files([_marker_name(stage, partition)])
 
-    def writer(self, stage: str, partition: int, what: str = "rows") -> "Writer":
+    def writer(self, stage: str, partition: int, what: str = "rows") -> Writer:
         """Return a writer of Parquet files for one stage's rows or rejects."""
         return Writer(self, f"{partition:05d}.{stage}.{what}.{secrets.token_hex(4)}")
 
@@ -160,8 +78,8 @@ class Staging:
         """Yield the tables written, one a chunk, in order.
 
         Raises:
-            DamagedArtifact: A file is missing or damaged; the stage that made it has been taken back, so that
-                a retry of the run makes it again.
+            DamagedArtifact: A file is missing or damaged; the marker of the stage that made it has been removed, so
+                that a retry of the run makes it again.
         """
         for name in names:
             try:
@@ -184,69 +102,14 @@ class Staging:
                     "rq-etl retry makes it again; if it happens again, look at the disk",
                 ) from exc
 
-    def names(self) -> list[str]:
-        """Return the names of this run's files, sorted."""
-        with failing_as_staging(self.folder):
-            if not self.fs.exists(self.folder):
-                return []
-            return sorted(path.rsplit("/", 1)[-1] for path in self.fs.ls(self.folder, detail=False))
-
-    def remove(self, keep: Iterable[str] = ()) -> None:
-        """Remove this run's files but those named in `keep`; the folder too where none is kept."""
-        kept = set(keep)
-        with failing_as_staging(self.folder):
-            if not kept and self.local:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                return
-            self.remove_files(name for name in self.names() if name not in kept)
-
     def remove_strays(self) -> None:
         """Remove what killed writers have left: temporary files, and Parquet files that no marker names."""
         names = self.names()
-        markers = [self.marker(found[2], int(found[1])) for found in map(_MARKER.fullmatch, names) if found]
+        markers = [self.marker(found[2], int(found[1])) for found in map(MARKER.fullmatch, names) if found]
         named = {name for marker in markers if marker for name in (*marker.data, *marker.rejects)}
         self.remove_files(
             name for name in names if name.startswith(".") or (name.endswith(".parquet") and name not in named)
         )
-
-    def remove_files(self, names: Iterable[str]) -> None:
-        with failing_as_staging(self.folder):
-            for name in names:
-                with suppress(FileNotFoundError):
-                    self.fs.rm_file(self.path(name))
-
-    def keep_private(self, name: str, text: str) -> None:
-        """Write a text that may hold row values, readable by the owner alone."""
-        self.write_bytes(name, text.encode("utf-8", "replace"))
-
-
-def _path(root: str, client: str, run: str, name: str | None = None) -> str:
-    """Return the path of a run's folder, or of a file in it: every path of staging is made here.
-
-    Names may come from Redis, where others may write, so they are checked here and nowhere else.
-
-    Raises:
-        EtlError: A name could lead out of the run's folder.
-    """
-    if not NAME.fullmatch(client) and client != _PROBE:
-        raise EtlError(f"{client[:40]!r} is not the name of a client", _LETTERS)
-    if not NAME.fullmatch(run):
-        raise EtlError(f"{run[:40]!r} is not the id of a run", _LETTERS)
-    if name is None:
-        return f"{root}/{client}/{run}"
-    if not _FILE.fullmatch(name) or name in (".", ".."):
-        raise EtlError(f"{name[:40]!r} is not the name of a file of a run", "it has no / and no \\, and is not ..")
-    return f"{root}/{client}/{run}/{name}"
-
-
-def _filesystem(url: str) -> tuple[Any, str, bool]:
-    """Return the filesystem of a staging URL, the folder in it without a last /, and whether it is this machine's."""
-    try:
-        fs, root = fsspec.url_to_fs(url)
-    except (ImportError, ValueError) as exc:
-        raise StagingFailed(f"staging {url}: {exc}", "install the filesystem's package, such as s3fs") from None
-    protocol = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
-    return fs, root.rstrip("/"), "file" in protocol
 
 
 def _marker_name(stage: str, partition: int) -> str:
@@ -262,6 +125,6 @@ def check(url: str) -> None:
     Raises:
         StagingFailed: It can't be written.
     """
-    probe = Staging(url, _PROBE, secrets.token_hex(4))
+    probe = Place(url, PROBE, secrets.token_hex(4))
     probe.write_bytes("probe", b"rq-etl")
     probe.remove()

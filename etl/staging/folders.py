@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from etl.config.values import NAME
-from etl.staging import _MARKER, _filesystem
-from etl.staging.place import failing_as_staging
+from etl.staging import MARKER
+from etl.staging.place import failing_as_staging, filesystem
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A run's folder as it stands in staging.
+    """A run's folder as it is in staging.
 
     Args:
         modified: When something in it was last written, in seconds since the epoch.
@@ -28,7 +28,7 @@ class Folder:
     @property
     def is_unfinished(self) -> bool:
         """Whether it holds what only a run that has not succeeded keeps: markers of stages, or no rejects."""
-        return "rejects.json" not in self.names or any(map(_MARKER.fullmatch, self.names))
+        return "rejects.json" not in self.names or any(map(MARKER.fullmatch, self.names))
 
 
 def folders(url: str) -> Iterator[Folder]:
@@ -37,7 +37,7 @@ def folders(url: str) -> Iterator[Folder]:
     Raises:
         StagingFailed: It can't be read.
     """
-    fs, root, local = _filesystem(url)
+    fs, root, local = filesystem(url)
     with failing_as_staging(root):
         found = list(_local_folders(root) if local else _remote_folders(fs, root))
     yield from (folder for folder in found if NAME.fullmatch(folder.client) and NAME.fullmatch(folder.run))

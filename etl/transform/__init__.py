@@ -1,4 +1,4 @@
-"""Raw rows to rows as the target takes them, and rejects: columns, checks, the user's functions; no file is touched."""
+"""Raw rows to rows for the target, and rejects: columns, checks, the user's functions; no file is opened."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,9 @@ from etl.errors import BadSource, ConfigError
 from etl.partition import ROW_BITS
 from etl.transform.checks import Checker, Unique
 from etl.transform.steps import from_frame, load_steps, run_steps, to_frame, undeclared
-from etl.types.casts import ARROW_TYPES, Failures, as_text, cast, plain
+from etl.types.casts import Failures, cast
+from etl.types.spelling import as_text, plain
+from etl.types.words import arrow_of
 
 Rows = npt.NDArray[np.int64]
 _LINE = (1 << ROW_BITS) - 1
@@ -28,11 +30,11 @@ class Transformed:
     """What became of the rows of one chunk: rows in + added = rejected + dropped + rows out.
 
     Args:
-        rows: Declared columns in their order, then the others, then `_row`; types as in ARROW_TYPES.
+        rows: Declared columns in their order, then the others, then `_row`; types as in `etl.types.words`.
         rejects: In the schema of `etl.rejects`, one for each rejected row of the source.
         dropped: Rows that functions left out without rejecting them.
         added: Rows that functions made.
-        warnings: What the user should know; each is told once in a partition.
+        warnings: What the user should know; each is given once in a partition.
     """
 
     rows: pa.Table
@@ -100,12 +102,12 @@ class Transformer:
         rows, found = self._checks.split(rows, failures)
         dropped = added = 0
         if self._steps and rows.num_rows:
-            taken = rows[ROW].to_numpy()
+            given = rows[ROW].to_numpy()
             rows, others = self._call(rows)
             before = {reject.row for reject in found}
             others = [other for other in others if other.row not in before]
             dropped, added = _balance(
-                taken, np.array([*rows[ROW].to_pylist(), *(other.row for other in others)], dtype=np.int64)
+                given, np.array([*rows[ROW].to_pylist(), *(other.row for other in others)], dtype=np.int64)
             )
             found += others
         elif self._steps:
@@ -124,7 +126,7 @@ class Transformer:
             if column.computed:
                 continue
             if name not in headers:
-                made[name] = pa.chunked_array([pa.nulls(raw.num_rows, ARROW_TYPES[column.type])])
+                made[name] = pa.chunked_array([pa.nulls(raw.num_rows, arrow_of(column.type))])
                 continue
             made[name], failed = cast(raw[headers[name]], column, zone)
             if failed:
@@ -150,15 +152,15 @@ class Transformer:
         frame, rejected = run_steps(to_frame(rows), self._steps, self._context, columns)
         made, failures, spelled = from_frame(frame, columns, self._pipeline.timezone)
         made, found = self._computed_checks.split(made, failures, spelled)
-        turned = [_Reject(row, entry.column, entry.reason) for entry in rejected for row in entry.rows]
+        by_functions = [_Reject(row, entry.column, entry.reason) for entry in rejected for row in entry.rows]
         first: dict[int, _Reject] = {}
-        for reject in [*turned, *found]:  # a row of the source is rejected once, whatever functions made of it
+        for reject in [*by_functions, *found]:  # a row of the source is rejected once, whatever functions made of it
             first.setdefault(reject.row, reject)
         return made, list(first.values())
 
     def _with_computed(self, rows: pa.Table) -> pa.Table:
         """Return no rows, with the columns that functions would have made."""
-        empty = {name: pa.nulls(0, ARROW_TYPES[column.type]) for name, column in self._pipeline.columns.items()}
+        empty = {name: pa.nulls(0, arrow_of(column.type)) for name, column in self._pipeline.columns.items()}
         others = {name: rows[name] for name in rows.column_names if name not in empty}
         return pa.table({**empty, **others})
 
@@ -196,11 +198,12 @@ class Transformer:
         return newest is not None and newest not in rows.column_names
 
     def _warnings(self, names: dict[str, str], file: str, rows: pa.Table) -> list[str]:
-        told = [f"{file} has no column {name}: loaded as empty" for name in missing(names, self._pipeline.columns)]
+        absent = missing(names, self._pipeline.columns) if names else []
+        found = [f"{file} has no column {name}: loaded as empty" for name in absent]
         newest = self._pipeline.load.newest
-        if newest not in self._pipeline.columns and newest in rows.column_names and pa.types.is_null(rows[newest].type):
-            told.append(f"{file} has no column {newest}, which says what is newest: its rows count as the oldest")
-        new = [warning for warning in told if warning not in self._warned]
+        if newest not in self._pipeline.columns and newest in rows.column_names and rows[newest].type == pa.null():
+            found.append(f"{file} has no column {newest}, which says what is newest: its rows count as the oldest")
+        new = [warning for warning in found if warning not in self._warned]
         self._warned.update(new)
         return new
 
@@ -210,7 +213,7 @@ class Transformer:
 
 
 class _Checks:
-    """Tells good rows from bad; of the columns that fail, a row is blamed on the first declared."""
+    """Separates good rows from bad; where several columns fail, the reject names the first declared."""
 
     def __init__(self, columns: Mapping[str, Column], order: Sequence[str], zone: str) -> None:
         self._order = {name: place for place, name in enumerate(order)}
@@ -257,12 +260,12 @@ class _Checks:
         return rows.filter(pa.array(blamed < 0)), found
 
 
-def _balance(taken: Rows, given: Rows) -> tuple[int, int]:
+def _balance(given: Rows, returned: Rows) -> tuple[int, int]:
     """Return how many rows functions dropped and added.
 
     Args:
-        taken: `_row` of the rows they were given, each once.
-        given: `_row` of the rows they returned or rejected.
+        given: `_row` of the rows they were given, each once.
+        returned: `_row` of the rows they returned or rejected.
     """
-    kept = int(np.isin(taken, given).sum())
-    return len(taken) - kept, len(given) - kept
+    kept = int(np.isin(given, returned).sum())
+    return len(given) - kept, len(returned) - kept

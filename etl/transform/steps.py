@@ -13,10 +13,12 @@ from etl.config.models import Column
 from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import FunctionFailed
-from etl.functions import NOT_UNICODE, Rejected, call_by_name, collecting, load_function
-from etl.types.casts import Failures, as_text, cast, from_series, natural_type
+from etl.functions import NOT_UNICODE, call_by_name, load_function
+from etl.transform.reject import Rejected, collecting
+from etl.types.casts import Failures, cast, from_series
+from etl.types.spelling import as_text
+from etl.types.words import natural_word, pandas_dtype, word_of
 
-_DTYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 _KEEP = 'keep it: df.reset_index().merge(…).set_index("_row")'
 
 
@@ -48,9 +50,9 @@ def to_frame(rows: pa.Table) -> pd.DataFrame:
     datetime64[us] (timestamps in UTC).
     """
     for place, field in enumerate(rows.schema):
-        if pa.types.is_date(field.type):
+        if word_of(field.type) == "date":
             rows = rows.set_column(place, field.name, rows.column(place).cast(pa.timestamp("us")))
-    frame: pd.DataFrame = rows.to_pandas(types_mapper=_DTYPES.get)
+    frame: pd.DataFrame = rows.to_pandas(types_mapper=pandas_dtype)
     return frame.set_index(ROW)
 
 
@@ -115,7 +117,7 @@ def from_frame(
 
 def undeclared(values: pa.ChunkedArray, zone: str, *, made: bool = False) -> pa.ChunkedArray:
     """Return the values of a column that isn't declared in the nearest type that holds them all."""
-    result, failed = cast(values, Column(type=natural_type(values.type)), zone, made=made)
+    result, failed = cast(values, Column(type=natural_word(values.type)), zone, made=made)
     return as_text(values) if failed else result
 
 

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config.columns import match
-from etl.config.models import SqlExtract
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, MissingColumn
-from etl.types.casts import cast, natural_type, plain
+from etl.types.casts import cast
+from etl.types.spelling import plain
+from etl.types.words import natural_word, word_of
 
 
 class Cursor(NamedTuple):
@@ -25,7 +26,7 @@ class Cursor(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Which rows a run reads, settled once for all of its partitions.
+    """Which rows a run reads, decided once for all of its partitions.
 
     Args:
         since: Where the cursor stood when the run began.
@@ -54,7 +55,7 @@ def cursor_of(value: Any) -> Cursor:
 
 
 def read(cursor: Cursor) -> Any:
-    """Return a cursor's value as the Python value it stands for.
+    """Return a cursor's value as a Python value.
 
     Raises:
         ValueError: It is no value of its type.
@@ -91,7 +92,7 @@ def later(one: Cursor | None, other: Cursor | None, zone: str = "UTC") -> Cursor
     """Return the cursor that is further on; of two types that can't be compared, the second.
 
     Args:
-        zone: Time zone of a time that says none, beside one that does.
+        zone: Time zone of a time that names none, compared with one that does.
     """
     if one is None or other is None:
         return one or other
@@ -180,7 +181,7 @@ class Narrowed:
 
         Raises:
             MissingColumn: There is no column of the cursor's name.
-            BadSource: Its values say nothing of what is newer, or are missing where rows are appended.
+            BadSource: Its values have no order in time, or are missing where rows are appended.
         """
         name = self.pipeline.extract.cursor
         if name is None or not rows.num_columns or (not rows.num_rows and name not in rows.column_names):
@@ -200,12 +201,12 @@ class Narrowed:
     def _newer(self, rows: pa.Table, values: pa.ChunkedArray) -> tuple[pa.Table, pa.ChunkedArray]:
         assert self.since is not None
         try:
-            value = read(Cursor(natural_type(values.type), self.since.value))
-            has_zone = pa.types.is_timestamp(values.type) and values.type.tz
+            value = read(Cursor(natural_word(values.type), self.since.value))
+            has_zone = word_of(values.type) == "timestamp" and values.type.tz
             bound = pa.scalar(placed(value, ZoneInfo(self.pipeline.timezone)) if has_zone else value, values.type)
         except (ValueError, ArithmeticError, pa.ArrowInvalid, pa.ArrowTypeError):
             raise ConfigError(
-                f"the cursor of {self.pipeline.name} is no {natural_type(values.type)}, as its column is now",
+                f"the cursor of {self.pipeline.name} is no {natural_word(values.type)}, as its column is now",
                 f"set it: rq-etl cursor set {self.pipeline.name} --client {self.pipeline.client} VALUE, or clear it",
             ) from None
         kept = (pc.greater if is_strict(self.pipeline) else pc.greater_equal)(values, bound)
@@ -223,10 +224,10 @@ class Narrowed:
             )
         values, column = plain(rows[header]), self.pipeline.columns.get(names[header])
         empty = values.null_count
-        # A database is asked in its own terms; text of files is what the pipeline takes it for.
-        if column and not isinstance(self.pipeline.extract, SqlExtract):
+        # A database compares values of its own type; text of files gets the type that the pipeline declares.
+        if column and self.pipeline.extract.FACTS.windows != "query":
             values = cast(values, column, self.pipeline.timezone)[0]
-        if pa.types.is_boolean(values.type):
+        if word_of(values.type) == "boolean":
             raise BadSource(f"{self.file}: cursor column {name} is a boolean", "name a column that says what is newer")
         return values, empty
 

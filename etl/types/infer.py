@@ -8,29 +8,11 @@ import pyarrow.compute as pc
 from etl.config.columns import ROW, named
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
-from etl.types.casts import cast, natural_type, plain
-from etl.types.times import ISO_DATE, ISO_ZONE
+from etl.types.casts import cast
+from etl.types.spelling import plain
+from etl.types.words import TYPES, WORDS, natural_word
 
-KINDS = ("integer", "number", "decimal", "boolean", "date", "timestamp", "string")  # the first that fits is taken
-
-# Narrower than what `cast` accepts of a declared column: nothing whose text would not come back as it was.
-_SHAPES = {
-    "integer": "^(?:0|-?[1-9][0-9]{0,17})$",
-    "number": r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,14})?$",
-    "boolean": "^(?:true|false)$",
-    "date": f"^{ISO_DATE}$",
-    "timestamp": rf"^{ISO_DATE}(?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:\.[0-9]{{1,6}})?)?{ISO_ZONE}?)?$",
-}
 _TOO_LONG = r"^-?(?:[0-9]\.?){16}"  # more digits than a float keeps
-_TYPED = {
-    "integer": ["integer", "number", "decimal", "string"],
-    "number": ["number", "string"],
-    "decimal": ["decimal", "string"],
-    "boolean": ["boolean", "string"],
-    "date": ["date", "timestamp", "string"],
-    "timestamp": ["timestamp", "string"],
-    "string": ["string"],
-}
 
 
 def candidates(rows: pa.Table) -> dict[str, list[str]]:
@@ -43,7 +25,7 @@ def merge_candidates(many: Iterable[Mapping[str, list[str]]]) -> dict[str, list[
     merged: dict[str, list[str]] = {}
     for each in many:
         for name, kinds in each.items():
-            merged[name] = [kind for kind in merged.get(name, KINDS) if kind in kinds]
+            merged[name] = [kind for kind in merged.get(name, WORDS) if kind in kinds]
     return merged
 
 
@@ -70,26 +52,26 @@ def decide(candidates: Mapping[str, list[str]], existing: Mapping[str, str] | No
 
     Args:
         existing: Types that columns have in the target already; a column keeps its own where that fits, so that a
-            night with whole numbers only doesn't quarrel with a table of fractions.
+            run with whole numbers only still fits a table of fractions.
     """
     kept = {name: kind for name, kind in (existing or {}).items() if kind in candidates.get(name, [])}
-    fresh = {name: "string" if len(kinds) == len(KINDS) else kinds[0] for name, kinds in candidates.items()}
+    fresh = {name: "string" if len(kinds) == len(WORDS) else kinds[0] for name, kinds in candidates.items()}
     return fresh | kept
 
 
 def _fitting(values: pa.ChunkedArray) -> list[str]:
-    if not pa.types.is_string(values.type):
-        return list(KINDS) if values.null_count == len(values) else _fitting_typed(values)
+    if values.type != pa.string():
+        return list(WORDS) if values.null_count == len(values) else _fitting_typed(values)
     values = pc.unique(values).drop_null()
     values = values.filter(pc.not_equal(values, ""))
     if not len(values):
-        return list(KINDS)
+        return list(WORDS)
     text = pa.chunked_array([values])
-    return [kind for kind in KINDS if kind == "string" or (kind in _SHAPES and _fits(text, kind))]
+    return [kind for kind in WORDS if kind == "string" or (TYPES[kind].infers and _fits(text, kind))]
 
 
 def _fits(text: pa.ChunkedArray, kind: str) -> bool:
-    if not pc.all(pc.match_substring_regex(text, _SHAPES[kind])).as_py():
+    if not pc.all(pc.match_substring_regex(text, TYPES[kind].infers)).as_py():
         return False
     if kind == "number":
         return not pc.any(pc.match_substring_regex(text, _TOO_LONG)).as_py()
@@ -99,5 +81,6 @@ def _fits(text: pa.ChunkedArray, kind: str) -> bool:
 
 
 def _fitting_typed(values: pa.ChunkedArray) -> list[str]:
-    kinds = _TYPED[natural_type(values.type)]
+    nearest = natural_word(values.type)
+    kinds = [*dict.fromkeys((nearest, *TYPES[nearest].wider, "string"))]
     return [kind for kind in kinds if not cast(values, Column.model_validate({"type": kind}), "UTC")[1]]

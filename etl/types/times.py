@@ -86,11 +86,17 @@ def localize(walls: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(instants, WALL).cast(INSTANT)])
 
 
-def cast_fitting(values: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
-    """Cast what arrow can cast exactly; null where it can't."""
+def cast_fitting(values: pa.ChunkedArray, target: pa.DataType, hopeless: str = "") -> pa.ChunkedArray:
+    """Cast what arrow can cast exactly; null where it can't.
+
+    Args:
+        hopeless: What text looks like that surely can't be cast: it is found at once, other text one by one.
+    """
     try:
         return pc.cast(values, target)
     except pa.ArrowInvalid:
+        if hopeless:
+            values = _where(pc.invert(pc.match_substring_regex(values, hopeless)), values)
         bad = pa.array(_misfits(pc.unique(values), target), values.type)
         return pc.cast(_where(pc.invert(pc.is_in(values, value_set=bad)), values), target)
 
@@ -120,6 +126,8 @@ def _iso(text: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
 
 def _strptime(text: pa.ChunkedArray, form: str, zone: str) -> tuple[pa.ChunkedArray, bool]:
     """Return text read by one format, and whether it is in UTC, as it is if the format holds the directive `zone`."""
+    if (cut := _around_fraction(form)) is not None:
+        return _strptime_fraction(text, form, *cut), False
     shape = _shape(form)
     if shape is None:
         return _strptime_slow(text, form, bool(zone) and zone in form)
@@ -127,6 +135,22 @@ def _strptime(text: pa.ChunkedArray, form: str, zone: str) -> tuple[pa.ChunkedAr
     day = pc.struct_field(pc.extract_regex(text, shape), "day")
     parsed = pc.strptime(_where(pc.is_valid(day), text), format=form, unit="us", error_is_null=True)
     return _in_calendar(_where(pc.equal(pc.day(parsed), cast_fitting(day, pa.int64())), parsed)), False
+
+
+def _strptime_fraction(text: pa.ChunkedArray, form: str, rest: str, shape: str, loose: str) -> pa.ChunkedArray:
+    """Return text read by a format with %f, which arrow's strptime has not.
+
+    Args:
+        rest: The format without it.
+        shape: What text looks like, with the groups head, fraction and tail.
+        loose: What text looks like that only Python reads, with more blanks or in another case.
+    """
+    found = pc.extract_regex(text, shape)
+    head, fraction, tail = (pc.struct_field(found, name) for name in ("head", "fraction", "tail"))
+    parsed, _ = _strptime(pc.binary_join_element_wise(head, tail, ""), rest, "")
+    micros = pc.cast(pc.cast(pc.utf8_rpad(fraction, 6, "0"), pa.int64()), pa.duration("us"))
+    odd = _where(pc.and_(pc.is_null(head), pc.match_substring_regex(text, loose)), text)
+    return pc.coalesce(pc.add(parsed, micros), _strptime_slow(odd, form, False)[0])
 
 
 def _strptime_slow(text: pa.ChunkedArray, form: str, zoned: bool) -> tuple[pa.ChunkedArray, bool]:
@@ -146,10 +170,36 @@ def _read(value: str, form: str, zoned: bool) -> datetime | None:
 @lru_cache
 def _shape(form: str) -> str | None:
     """Return what text of a format looks like, or None for a format that arrow doesn't read as Python does."""
-    parts = re.findall(r"%.|[^%]+", form)
+    parts = _parts(form)
     directives = [part[1] for part in parts if part[0] == "%"]
     if directives.count("d") != 1 or not set(directives) <= set(_SHAPES) or len(directives) > len(set(directives)):
         return None
+    return f"^{_pattern(parts)}$"
+
+
+@lru_cache
+def _around_fraction(form: str) -> tuple[str, str, str] | None:
+    """Return what `_strptime_fraction` needs, or None for a format without %f, or where digits follow on others."""
+    parts = _parts(form)
+    if parts.count("%f") != 1:
+        return None
+    head, tail = parts[: parts.index("%f")], parts[parts.index("%f") + 1 :]
+    rest = "".join([*head, *tail])
+    if any(part[0] == "%" for part in (*head[-1:], *tail[:1])) or _shape(rest) is None:
+        return None
+    shape = f"^(?P<head>{_pattern(head)})(?P<fraction>[0-9]{{1,6}})(?P<tail>{_pattern(tail)})$"
+    loose = "".join(
+        ".+" if part[0] == "%" else r"[\s\pZ\x1c-\x1f\x{85}]+".join(map(re.escape, re.split(r"\s+", part)))
+        for part in parts
+    )
+    return rest, shape, f"(?is)^{loose}$"
+
+
+def _parts(form: str) -> list[str]:
+    return re.findall("%.|[^%]+", form)
+
+
+def _pattern(parts: list[str]) -> str:
     shape = ""
     for before, part, after in zip(["", *parts], parts, [*parts[1:], ""], strict=False):
         if part[0] != "%":
@@ -158,7 +208,7 @@ def _shape(form: str) -> str | None:
             shape += _SHAPES[part[1]].replace("]?", "]").replace("0?", "0")
         else:
             shape += _SHAPES[part[1]]
-    return f"^{shape}$"
+    return shape
 
 
 def _first(

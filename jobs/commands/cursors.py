@@ -1,4 +1,4 @@
-"""The cursor commands: where a client's source stands, set and cleared by hand."""
+"""The cursor commands: how far a client's source has been loaded, set and cleared by hand."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ def cursor() -> None:
 @click.option("--client", required=True, help="Whose source.")
 @common
 def get(pipeline: str, client: str) -> None:
-    """Show where the cursor stands."""
-    tell(standing(pipeline, client))
+    """Show the cursor."""
+    _print(pipeline, client)
 
 
 @cursor.command("set")
@@ -35,10 +35,10 @@ def set_(pipeline: str, client: str, value: str) -> None:
     resolved = _resolved(pipeline, client)
     there = cursors.read(resolved)
     column = resolved.columns.get(resolved.extract.cursor or "")
-    is_text_of_database = resolved.extract.type == "sql"  # SQLite keeps times as text
+    is_text_of_database = resolved.extract.FACTS.windows == "query"  # SQLite keeps times as text
     kind = there.cursor.kind if there else column.type if column and not is_text_of_database else None
     cursors.place(resolved, guess(value, kind))
-    tell(standing(pipeline, client))
+    _print(pipeline, client)
 
 
 @cursor.command()
@@ -50,11 +50,11 @@ def clear(pipeline: str, client: str) -> None:
     from etl.load import cursors
 
     cursors.clear(_resolved(pipeline, client))
-    tell(standing(pipeline, client))
+    _print(pipeline, client)
 
 
-def standing(pipeline: str, client: str) -> dict[str, Any]:
-    """Return where a client's cursor stands.
+def _print(pipeline: str, client: str) -> None:
+    """Print a client's cursor.
 
     Raises:
         ConfigError: The pipeline has no cursor, or a name is unknown.
@@ -64,7 +64,7 @@ def standing(pipeline: str, client: str) -> dict[str, Any]:
 
     resolved = _resolved(pipeline, client)
     there = cursors.read(resolved)
-    return {
+    found = {
         "client": client,
         "pipeline": pipeline,
         "column": resolved.extract.cursor,
@@ -73,24 +73,16 @@ def standing(pipeline: str, client: str) -> dict[str, Any]:
         "updated_at": there.updated_at.isoformat() if there else None,
         "run": (there.run or None) if there else None,
     }
-
-
-def tell(found: dict[str, Any]) -> None:
-    """Print where a cursor stands."""
-    place = f"stands at {found['value']}" if found["value"] is not None else "is not set: the next run reads everything"
+    text = f"is at {found['value']}" if there else "is not set: the next run reads everything"
     by = f" (run {found['run']}, {found['updated_at']})" if found["run"] else ""
-    shared.print(
-        found, lambda: click.echo(f"{found['client']}/{found['pipeline']}: cursor {found['column']} {place}{by}")
-    )
+    shared.print(found, lambda: click.echo(f"{client}/{pipeline}: cursor {found['column']} {text}{by}"))
 
 
 def _resolved(pipeline: str, client: str) -> Any:
     from etl.config.pipeline import resolve
     from etl.errors import ConfigError
-    from jobs import settings
 
-    settings.use(shared.config)
-    resolved = resolve(settings.config(), pipeline, client)
+    resolved = resolve(shared.configuration(), pipeline, client)
     if resolved.extract.cursor is None:
         raise ConfigError(f"pipeline {pipeline} has no cursor", 'give its extract one, such as cursor = "updated_at"')
     return resolved

@@ -1,24 +1,24 @@
 """Commands for whoever operates the system: clients, schedules, workers, the dashboard, the doctor."""
 
 import sys
+from collections.abc import Sequence
 
 import click
 
-from jobs.commands.cursors import cursor
 from jobs.commands.options import common, shared
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="First take back lost jobs, close lost runs and sweep old leftovers.")
+@click.option("--fix", is_flag=True, help="First rescue lost jobs, close lost runs and remove old leftovers.")
 @common
 def doctor(fix: bool) -> None:
     """Check what a run needs; each failure comes with its remedy."""
-    from jobs.views import doctor as checks
+    from jobs.views import doctor
 
-    mended = checks.fix(shared.config, shared.redis) if fix else []
-    found = [*mended, *checks.examine(shared.config, shared.redis)]
-    shared.print(found, lambda: checks.show(found))
-    sys.exit(checks.exit_code(found))
+    fixed = doctor.fix(shared.config, shared.redis) if fix else []
+    found = [*fixed, *doctor.examine(shared.config, shared.redis)]
+    shared.print(found, lambda: doctor.show(found))
+    sys.exit(doctor.exit_code(found))
 
 
 @click.command()
@@ -29,23 +29,20 @@ def worker(count: int, burst: bool) -> None:
     """Work on jobs: `rq worker` with our classes."""
     from jobs.commands import processes
 
-    processes.worker(shared.config, shared.redis, count, burst=burst)
+    sys.exit(processes.worker(shared.config, shared.redis, count, burst=burst))
 
 
 @click.command()
 @common
 def workers() -> None:
     """List the workers that are alive, and what they do."""
-    from jobs.views import console
-    from jobs.views.workers import workers as alive
+    from jobs.views import console, workers
 
-    found = alive(shared.session(workers=0))
+    found = workers.workers(shared.session(workers=0))
     columns = ("name", "host", "pid", "state", "job", "jobs_done", "heartbeat_age")
-    shared.print(found, lambda: console.table(columns, [[_shown(line[name]) for name in columns] for line in found]))
-
-
-def _shown(value: object) -> object:
-    return str(value) if isinstance(value, int) else value  # a process has a number, not an amount
+    # A process has a number, not an amount.
+    lines = [{key: str(value) if isinstance(value, int) else value for key, value in line.items()} for line in found]
+    shared.print(found, lambda: console.table(columns, lines))
 
 
 @click.group(invoke_without_command=True)
@@ -54,12 +51,11 @@ def _shown(value: object) -> object:
 def clients(ctx: click.Context) -> None:
     """Show who waits and who works, and how fairly; pause, resume and limit clients."""
     if ctx.invoked_subcommand is None:
-        from jobs.views import clients as steering
-        from jobs.views import console
+        from jobs.views import clients, console
 
         session = shared.session(workers=0)
-        found = steering.overview(session.connection, list(session.config.clients))
-        fairness = steering.fairness(found)
+        found = clients.overview(session.connection, list(session.config.clients))
+        fairness = clients.fairness(found)
         shared.print({"clients": found, "fairness": fairness}, lambda: console.clients(found, fairness))
 
 
@@ -68,9 +64,7 @@ def clients(ctx: click.Context) -> None:
 @common
 def pause(names: tuple[str, ...]) -> None:
     """Hold clients' waiting jobs; what runs ends."""
-    from jobs.commands import run
-
-    shared.print(run.steer(shared, "pause", names), lambda: click.echo(f"paused {', '.join(names)}"))
+    _change_limits("pause", names, f"paused {', '.join(names)}")
 
 
 @clients.command()
@@ -78,9 +72,7 @@ def pause(names: tuple[str, ...]) -> None:
 @common
 def resume(names: tuple[str, ...]) -> None:
     """Let clients' jobs go on."""
-    from jobs.commands import run
-
-    shared.print(run.steer(shared, "resume", names), lambda: click.echo(f"resumed {', '.join(names)}"))
+    _change_limits("resume", names, f"resumed {', '.join(names)}")
 
 
 @clients.command()
@@ -89,15 +81,33 @@ def resume(names: tuple[str, ...]) -> None:
 @common
 def limit(name: str, most: int | None) -> None:
     """Cap a client's jobs in progress at MOST; without MOST, as etl.toml says."""
-    from jobs.commands import run
+    text = f"{name}: at most {most} jobs at once" if most else f"{name}: as etl.toml says"
+    _change_limits("limit", (name,), text, most)
 
-    said = f"{name}: at most {most} jobs at once" if most else f"{name}: as etl.toml says"
-    shared.print(run.steer(shared, "limit", (name,), most), lambda: click.echo(said))
+
+def _change_limits(verb: str, names: Sequence[str], text: str, most: int | None = None) -> None:
+    """Pause, resume or limit clients, and print it.
+
+    Raises:
+        UnknownName: A client isn't configured.
+    """
+    from etl.config.pipeline import pipelines_of
+    from jobs.store import limits
+    from jobs.views.clients import overview
+
+    session = shared.session(workers=0)
+    for name in names:
+        pipelines_of(session.config, name)
+    if verb == "limit":
+        limits.limit(session.connection, names[0], most)
+    else:
+        {"pause": limits.pause, "resume": limits.resume}[verb](session.connection, names)
+    shared.print(overview(session.connection, names), lambda: click.echo(text))
 
 
 @click.group()
 def schedule() -> None:
-    """Schedules: tell rq-scheduler of them, list them."""
+    """Schedules: hand them to rq-scheduler, list them."""
 
 
 @schedule.command()
@@ -110,7 +120,7 @@ def sync() -> None:
     session = shared.session(workers=0)
     found = schedules.sync(session.config, session.connection)
     columns = ("action", "client", "pipeline", "cron", "timezone", "catchup")
-    shared.print(found, lambda: console.table(columns, [[line.get(name) for name in columns] for line in found]))
+    shared.print(found, lambda: console.table(columns, found))
 
 
 @schedule.command("list")
@@ -123,8 +133,8 @@ def list_() -> None:
     session = shared.session(workers=0)
     found = schedules.listing(session.config, session.connection)
     columns = ("client", "pipeline", "cron", "timezone", "catchup", "synced", "next")
-    rows = [[*(line[name] for name in columns[:-1]), "\n".join(line["next"])] for line in found]
-    shared.print(found, lambda: console.table(columns, rows))
+    lines = [{**line, "next": "\n".join(line["next"])} for line in found]
+    shared.print(found, lambda: console.table(columns, lines))
 
 
 @click.command()
@@ -132,19 +142,19 @@ def list_() -> None:
 @common
 def dashboard(port: int) -> None:
     """Serve rq-dashboard and our runs on 127.0.0.1."""
-    from jobs import dashboard as pages
+    from jobs.dashboard import serve
 
-    pages.serve(shared.session(workers=0), port)
+    serve(shared.session(workers=0), port)
 
 
 @click.command()
 @common
 def metrics() -> None:
     """Print queues, workers, runs and lateness as Prometheus reads them."""
-    from jobs.views import metrics as numbers
+    from jobs.views import metrics
 
-    found = numbers.collect(shared.session(workers=0))
-    shared.print([sample._asdict() for sample in found], lambda: click.echo(numbers.text(found), nl=False))
+    found = metrics.collect(shared.session(workers=0))
+    shared.print([sample._asdict() for sample in found], lambda: click.echo(metrics.text(found), nl=False))
 
 
 @click.command()
@@ -156,6 +166,3 @@ def up(count: int, port: int) -> None:
     from jobs.commands import processes
 
     sys.exit(processes.up(shared.config, shared.redis, count, port))
-
-
-COMMANDS = (doctor, worker, workers, clients, schedule, cursor, dashboard, metrics, up)

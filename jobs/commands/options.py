@@ -3,95 +3,90 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 if TYPE_CHECKING:
+    from etl.config.pipeline import Config
     from jobs.session import Session
 
 
 class Shared:
-    """The options that are accepted before and after a command's name."""
+    """The options that several commands have, as they were given before or after the command's name."""
 
     def __init__(self) -> None:
         self.config: str | None = None
         self.redis: str | None = None
         self.json = False
+        self.inline = False
+        self.workers: int | None = None
+        self.wait = False
         self.document: TextIO | None = None
 
     def forget(self) -> None:
-        """Begin anew, as for another command line in the same process."""
+        """Forget what was given, as for another command line in the same process."""
         if self.document is not None and sys.stdout is sys.stderr:
             sys.stdout = self.document
         self.__init__()  # type: ignore[misc]
 
-    def take(self, config: str | None, redis: str | None, json: bool) -> None:
-        """Keep what was given; what stands after the command's name wins."""
-        self.config = config or self.config
-        self.redis = redis or self.redis
-        if json and not self.json:
-            self.json = True
+    def keep(self, ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        """Keep an option's value, if it was given; what comes after the command's name wins."""
+        if not value:
+            return
+        if param.name == "json" and not self.json:
             # What the user's functions print is no part of the document.
             self.document, sys.stdout = sys.stdout, sys.stderr
+        setattr(self, str(param.name), value)
 
-    def session(self, **options: Any) -> "Session":
-        """Open the broker, with workers where it is ours."""
+    def configuration(self) -> "Config":
+        """Return the configuration that the command is about."""
+        from jobs import settings
+
+        settings.use(self.config)
+        return settings.config()
+
+    def session(self, workers: int | None = None) -> "Session":
+        """Open the broker, with as many workers as given; None means those of `--workers`, or two where it is ours."""
         from jobs.session import Session
 
-        return Session(self.config, self.redis, **options)
+        count = self.workers if workers is None else workers
+        return Session(self.config, self.redis, inline=self.inline, workers=count)
+
+    def waits(self, session: "Session") -> bool:
+        """Whether a command that starts runs waits for their ends."""
+        return self.wait or self.inline or self.workers is not None or session.is_ours
 
     def print(self, value: Any, human: Callable[[], None]) -> None:
         """Print a value as one JSON document, or for people."""
         if self.json:
-            print_json(value)
+            print(json.dumps(value, indent=2, default=str), file=self.document, flush=True)
         else:
             human()
-
-
-def print_json(value: Any) -> None:
-    """Print a value as one JSON document on stdout."""
-    print(json.dumps(value, indent=2, default=str), file=shared.document, flush=True)
 
 
 shared = Shared()
 
 
+_option = partial(click.option, expose_value=False, callback=shared.keep)
+COMMON = (
+    _option("--config", metavar="FILE", help="etl.toml to use (or ETL_CONFIG)."),
+    _option("--redis", metavar="URL", help="Redis to use (or REDIS_URL)."),
+    _option("--json", is_flag=True, help="Print one JSON document."),
+)
+WORKING = (
+    _option("--workers", type=click.IntRange(1), help="Start so many worker processes for the command's life."),
+    _option("--inline", is_flag=True, help="Run the same graph in this process, without Redis."),
+    _option("--wait", is_flag=True, help="Wait until the runs have ended."),
+)
+
+
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that every command has."""
-
-    def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-        shared.take(**{"config": None, "redis": None, "json": False, str(param.name): value})
-
-    options = (
-        click.option(
-            "--config", metavar="FILE", expose_value=False, callback=keep, help="etl.toml to use (or ETL_CONFIG)."
-        ),
-        click.option("--redis", metavar="URL", expose_value=False, callback=keep, help="Redis to use (or REDIS_URL)."),
-        click.option("--json", is_flag=True, expose_value=False, callback=keep, help="Print one JSON document."),
-    )
-    for option in options:
-        command = option(command)
-    return command
+    return reduce(lambda made, option: option(made), COMMON, command)
 
 
 def working(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command that starts runs the options of where they are worked on, and whether it waits for them."""
-    options = (
-        click.option(
-            "--workers", type=click.IntRange(1), help="Start so many worker processes for the command's life."
-        ),
-        click.option("--inline", is_flag=True, help="Run the same graph in this process, without Redis."),
-        click.option("--wait", is_flag=True, help="Wait until the runs have ended."),
-    )
-    for option in options:
-        command = option(command)
-    return command
-
-
-def pairs(params: tuple[str, ...]) -> dict[str, str]:
-    """Return `K=V` options as a dictionary."""
-    found = dict(param.partition("=")[::2] for param in params if "=" in param)
-    if len(found) != len(params):
-        raise click.UsageError("--param takes NAME=VALUE, each name once")
-    return found
+    return reduce(lambda made, option: option(made), WORKING, command)

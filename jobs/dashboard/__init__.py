@@ -10,15 +10,15 @@ from flask import Flask, abort, render_template, request
 from redis import Redis
 from rq import Worker
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from typing_extensions import override
 from werkzeug.exceptions import Conflict, HTTPException, NotFound, SecurityError
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from etl.errors import ConfigError, EtlError
-from etl.staging import STAGES
 from jobs import settings
 from jobs.dashboard import guard, rqpages
 from jobs.store import redis_errors, runs
-from jobs.store.run_json import StageRecord
+from jobs.views import details
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -59,17 +59,17 @@ def create_app(connection: Redis, *, password: str) -> Flask:
         found = runs.snapshot(connection, [run])
         if not found:
             abort(404, f"No run {run} is known to Redis.")
-        records = sorted(runs.stage_records(connection, run).items(), key=_order)
         active = found[0]["state"] not in runs.ENDED
-        return render_template("run.html", run=found[0], stages=records, refresh=REFRESH if active else None)
+        stages = details.stages(connection, run)
+        return render_template("run.html", run=found[0], stages=stages, refresh=REFRESH if active else None)
 
     rqpages.mount(app, connection)
-    app.register_error_handler(HTTPException, _trouble)
-    app.register_error_handler(NoSuchJobError, lambda _: _trouble(NotFound("That job is gone from Redis.")))
-    app.register_error_handler(InvalidJobOperation, lambda _: _trouble(Conflict("That job can't be run again now.")))
-    app.register_error_handler(EtlError, lambda exc: _trouble(Conflict(str(exc))))
+    app.register_error_handler(HTTPException, _error_page)
+    app.register_error_handler(NoSuchJobError, lambda _: _error_page(NotFound("That job is gone from Redis.")))
+    app.register_error_handler(InvalidJobOperation, lambda _: _error_page(Conflict("That job can't be run again now.")))
+    app.register_error_handler(EtlError, lambda exc: _error_page(Conflict(str(exc))))
     for kind in redis_errors.AWAY:
-        app.register_error_handler(kind, _away)
+        app.register_error_handler(kind, _redis_away)
     return app
 
 
@@ -108,30 +108,26 @@ def serve(session: "Session", port: int) -> None:
 class _Quiet(WSGIRequestHandler):
     """Answers requests without a line in the log for each."""
 
+    @override
     def log_request(self, *_: object) -> None:
         """Say nothing: pages ask again every few seconds."""
 
 
-def _trouble(exc: HTTPException) -> Any:
+def _error_page(exc: HTTPException) -> Any:
     if isinstance(exc, SecurityError):  # a foreign host name: there is no page to make under it
         return exc
     if rqpages.wants_json():
         return {"status": "ERROR", "error": exc.description}, exc.code or 500
     response = exc.get_response()
-    response.set_data(render_template("trouble.html", what=exc.name, why=exc.description))
+    response.set_data(render_template("error.html", what=exc.name, why=exc.description))
     return response
 
 
-def _away(exc: Exception) -> Any:
+def _redis_away(exc: Exception) -> Any:
     what, why = "Redis can't be reached", "Start it; this page asks again."
     if isinstance(exc, redis_errors.FULL):
         what, why = redis_errors.full(exc).what, f"{redis_errors.full(exc).cure}."
-    return render_template("trouble.html", what=what, why=why, refresh=REFRESH), 503
-
-
-def _order(item: tuple[tuple[int, str], StageRecord]) -> tuple[int, int]:
-    (partition, stage), _ = item
-    return partition or sys.maxsize, STAGES.index(stage) if stage in STAGES else len(STAGES)
+    return render_template("error.html", what=what, why=why, refresh=REFRESH), 503
 
 
 def _count(value: int | None) -> str:

@@ -1,6 +1,6 @@
-"""rq-dashboard under /rq/: its pages and data as they are, with what is unsafe or untrue about them mended.
+"""rq-dashboard under /rq/: its pages and data as they are, but for what is unsafe or untrue about them.
 
-It reads through our classes: JSON only, so nothing that stands in Redis is unpickled, and nothing is
+It reads through our classes: JSON only, so nothing that is in Redis is unpickled, and nothing is
 changed by looking.
 """
 
@@ -17,6 +17,7 @@ from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job
 from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
+from typing_extensions import override
 
 from etl.errors import EtlError
 from jobs import settings
@@ -34,7 +35,7 @@ PAGE = 200  # jobs on one page, at most
 DATA = {"list_queues": (), "list_workers": ("description",), "list_jobs": ("description", "exc_info"), "job_info": ()}
 
 # What is replaced in its pages: its own script may run, and there is a way back to ours.
-DRESS = (
+REPLACED = (
     ('<script type="text/javascript">', '<script nonce="{nonce}" type="text/javascript">'),
     ('<a class="navbar-brand">', '<a class="navbar-brand" href="/">Runs</a> <a class="navbar-brand">'),
     ("/static/favicon.ico", "/static/icon.svg"),
@@ -45,6 +46,7 @@ class Tolerant(JSONSerializer):
     """JSON; what another application has pickled into the same Redis is named, never loaded."""
 
     @staticmethod
+    @override
     def loads(s: bytes, *args: Any, **kwargs: Any) -> Any:
         """Return the value, or a note that it isn't JSON."""
         try:
@@ -60,6 +62,7 @@ class ShownJob(EtlJob):
         super().__init__(id, connection=connection)
         self.serializer = Tolerant
 
+    @override
     def get_call_string(self) -> str | None:
         """Return the call as Python would write it, or the description where it can't be read."""
         try:
@@ -71,6 +74,7 @@ class ShownJob(EtlJob):
 class ShownQueue(FairQueue):
     """A queue as a page reads it."""
 
+    @override
     def fetch_job(self, job_id: str) -> Job | None:
         """Return a job; one that is gone or can't be read must not hide the others, nor be removed by looking."""
         try:
@@ -78,8 +82,9 @@ class ShownQueue(FairQueue):
         except Exception:
             return None
 
+    @override
     def compact(self) -> None:
-        """Remove ids of jobs that are gone; RQ's own takes the whole queue away meanwhile."""
+        """Remove ids of jobs that are gone; RQ's own empties the queue meanwhile."""
         for id in self.get_job_ids():
             if not EtlJob.exists(id, self.connection):
                 self.remove(id)
@@ -89,12 +94,14 @@ class ShownWorker(Worker):
     """A worker as a page reads it."""
 
     @classmethod
+    @override
     def find_by_key(cls, worker_key: str, connection: Redis, *_: Any, **__: Any) -> Any:
-        """Return a worker, or None where it has died; RQ's own would strike it off by looking."""
+        """Return a worker, or None where it has died; RQ's own would remove it by looking."""
         if not connection.exists(worker_key):
             return None
         return super().find_by_key(worker_key, connection, ShownJob, ShownQueue, JSONSerializer)
 
+    @override
     def get_current_job(self) -> Job | None:
         """Return the job it works on, if it is still there."""
         try:
@@ -104,7 +111,7 @@ class ShownWorker(Worker):
 
 
 def requeue(job_id: str, connection: Redis) -> None:
-    """Run a failed job again; a stage's run is retried instead, as a stage alone has nobody to follow it.
+    """Run a failed job again; of a stage the run is retried, as nothing would follow a stage alone.
 
     Raises:
         EtlError: It isn't in a state to be run again.
@@ -124,12 +131,12 @@ def run_of(job: Job) -> str | None:
     """Return the id of the run that a job is a stage of, or None."""
     try:
         return str(job.args[0]) if job.func_name in OURS and job.args else None
-    except Exception:  # whatever stands in its data
+    except Exception:  # whatever is in its data
         return None
 
 
 def requeue_all(queue_name: str) -> dict[str, Any]:
-    """Run again what has failed in a queue; what can't be is told and holds up no other."""
+    """Run again what has failed in a queue; what can't be is listed and holds up no other."""
     connection: Redis = current_app.config["ETL_CONNECTION"]
     registry = FailedJobRegistry(queue_name, connection=connection, job_class=EtlJob)
     count, refused = 0, []
@@ -145,15 +152,15 @@ def requeue_all(queue_name: str) -> dict[str, Any]:
 def mount(app: Flask, connection: Redis) -> None:
     """Serve rq-dashboard's pages under /rq/, over our connection."""
     app.config["ETL_CONNECTION"] = connection
-    app.config["RQ_DASHBOARD_REDIS_URL"] = [place(connection)]
+    app.config["RQ_DASHBOARD_REDIS_URL"] = [address(connection)]
     app.redis_conn = connection  # type: ignore[attr-defined]  # where rq-dashboard keeps it
     app.register_blueprint(web.blueprint, url_prefix="/rq")
     app.view_functions["rq_dashboard.requeue_all"] = requeue_all
     app.before_request(_check)
-    app.after_request(_mend)
+    app.after_request(_adapt)
 
 
-def place(connection: Redis) -> str:
+def address(connection: Redis) -> str:
     """Return where a Redis is, without user or password."""
     known = connection.connection_pool.connection_kwargs
     if "path" in known:
@@ -201,7 +208,7 @@ def _within(number: object, most: int) -> bool:
     return str(number).isdecimal() and 1 <= int(str(number)) <= most
 
 
-def _mend(response: Response) -> Response:
+def _adapt(response: Response) -> Response:
     """Escape data for the templates that don't, let the page's own script run, and link it to ours."""
     if request.blueprint != "rq_dashboard" or response.status_code != 200:
         return response
@@ -209,7 +216,7 @@ def _mend(response: Response) -> Response:
         response.set_data(json.dumps(_escaped(response.get_json(), DATA[_view()])))
     elif response.mimetype == "text/html" and not response.direct_passthrough:
         page = response.get_data(as_text=True)
-        for theirs, ours in DRESS:
+        for theirs, ours in REPLACED:
             page = page.replace(theirs, ours.format(nonce=g.nonce))
         response.set_data(page)
     return response

@@ -100,7 +100,7 @@ class Truth:
         """How many rows a first run loads."""
         return self.read - len(self.planted) - self.dropped
 
-    def mended(self) -> "Truth":
+    def fixed(self) -> "Truth":
         """Return what holds once the files that fail are understood."""
         return replace(self, files=tuple(replace(file, fails=False) for file in self.files))
 

@@ -99,7 +99,7 @@ def write(folder: Path) -> list[Path]:
     """Write a first project into a folder, which is made where it is missing.
 
     Args:
-        folder: Where to; what stands there already is left alone.
+        folder: Where to; what is there already is left alone.
 
     Returns:
         The files written.

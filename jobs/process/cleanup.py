@@ -1,4 +1,4 @@
-"""The sweep: once an hour, as a job, what nobody will ask for again is removed from staging, targets and Redis.
+"""Cleanup: once an hour, as a job, what nobody will ask for again is removed from staging, targets and Redis.
 
 | what | kept for |
 |---|---|
@@ -8,12 +8,12 @@
 | a shadow table in the target | as long as its run may be retried |
 | what a killed writer has left in staging | an hour |
 
-Ages are counted from the last file that was written. A run that loaded something and ended where nobody could tell the
-target of it (canceled, its `finish` lost, Redis flushed) is written into the target's `_etl_runs`.
+Ages are counted from the last file that was written. A run that loaded something and ended where nobody could report it
+to its target (canceled, its `finish` lost, Redis flushed) is written into the target's `_etl_runs`.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import cast
@@ -28,10 +28,10 @@ from etl.load import history, leftovers, remember, resolve_url
 from etl.staging import Staging
 from etl.staging import folders as staging
 from etl.staging.folders import Folder
-from jobs import settings as project
+from jobs import settings
 from jobs.job import EtlJob
 from jobs.run import balance, finish
-from jobs.run.context import stage_context
+from jobs.run.stage import stage_context
 from jobs.store import keys, runs
 
 FRESH = 3600.0  # seconds; files that are younger may belong to a stage that still runs
@@ -40,7 +40,7 @@ CANCELED = 7 * 86400  # seconds; RQ never lets go of a job that was canceled by 
 
 @dataclass
 class Cleaned:
-    """What a sweep has done.
+    """What a cleanup has done.
 
     Args:
         folders, shadows: How many were removed.
@@ -55,42 +55,43 @@ class Cleaned:
 
 
 def cleanup() -> dict[str, int]:
-    """Sweep, as a job."""
+    """Clean up, as a job."""
     job = get_current_job()
     assert job is not None
-    found = clean(job.connection, project.config())
+    found = clean(job.connection, settings.config())
     return {"folders": found.folders, "shadows": found.shadows, "remembered": found.remembered}
 
 
 def clean(connection: Redis | None, config: Config, now: float | None = None) -> Cleaned:
-    """Sweep.
+    """Clean up staging, targets and Redis.
 
     Args:
         connection: None where there is no Redis, so that no run is active.
         now: Seconds since the epoch, instead of the clock's.
     """
-    swept, now = Cleaned(), now or time.time()
-    kept: list[Folder] = []
+    found, now = Cleaned(), now or time.time()
+    unfinished = _clean_staging(connection, config, now, found)
+    _report_unknown(connection, config, unfinished, found)
+    active = runs.active(connection) if connection is not None else []
+    kept = {*active, *(folder.run for folder in unfinished)}
+    _drop_shadows(config, kept, now - config.settings.keep_failed, found)
+    if connection is not None:
+        _trim(connection)
+    return found
+
+
+def _clean_staging(connection: Redis | None, config: Config, now: float, found: Cleaned) -> list[Folder]:
+    """Remove what is too old from staging; returns the folders of unfinished runs that are left."""
+    unfinished: list[Folder] = []
     try:
         for folder in staging.folders(config.staging):
             if not _is_busy(connection, folder.run) and _clean_folder(connection, config, folder, now):
-                swept.folders += 1
+                found.folders += 1
             elif folder.is_unfinished:
-                kept.append(folder)
+                unfinished.append(folder)
     except EtlError as exc:
-        swept.troubles.append(exc.what)
-    _remember(connection, config, [folder for folder in kept if not _is_busy(connection, folder.run)], swept)
-    active = runs.active(connection) if connection is not None else []
-    spare, before = {*active, *(folder.run for folder in kept)}, now - config.settings.keep_failed
-    for (url, name), schemas in target_places(config, on_error=lambda exc: swept.troubles.append(exc.what)).items():
-        try:
-            moment = datetime.fromtimestamp(before, UTC)
-            swept.shadows += len(leftovers.drop(url, name, schemas, spare=spare, before=moment))
-        except EtlError as exc:
-            swept.troubles.append(exc.what)
-    if connection is not None:
-        _let_go(connection)
-    return swept
+        found.troubles.append(exc.what)
+    return unfinished
 
 
 def _is_busy(connection: Redis | None, run: str) -> bool:
@@ -103,34 +104,34 @@ def _is_busy(connection: Redis | None, run: str) -> bool:
 def _clean_folder(connection: Redis | None, config: Config, folder: Folder, now: float) -> bool:
     """Remove a run's folder, or what is useless in it; returns whether the folder is gone."""
     age = now - folder.modified
-    place = Staging(config.staging, folder.client, folder.run)
+    artifacts = Staging(config.staging, folder.client, folder.run)
     if folder.is_unfinished and age > FRESH:
         record = runs.read(connection, folder.run) if connection is not None else None
         if record is not None and record["state"] == "succeeded" and "rejects.json" in folder.names:
             # Its finish died between closing the run and this.
-            place.remove(keep=[*place.read_json("rejects.json"), "rejects.json", "run.json"])
+            artifacts.remove(keep=[*artifacts.read_json("rejects.json"), "rejects.json", "run.json"])
             return False
-        place.remove_strays()
-    settings = config.settings
-    if age <= (settings.keep_failed if folder.is_unfinished else settings.history):
+        artifacts.remove_strays()
+    if age <= (config.settings.keep_failed if folder.is_unfinished else config.settings.history):
         return False
     if not _is_busy(connection, folder.run):  # asked again: `retry` may have come in between
-        place.remove()
+        artifacts.remove()
     return True
 
 
-def _remember(connection: Redis | None, config: Config, folders: Sequence[Folder], swept: Cleaned) -> None:
-    """Tell targets of runs that loaded something and ended without telling them."""
+def _report_unknown(connection: Redis | None, config: Config, folders: Sequence[Folder], found: Cleaned) -> None:
+    """Write runs that loaded something and ended without reporting it into their targets."""
     for folder in folders:
-        if not any(name.endswith(".load.json") for name in folder.names):
-            continue
+        has_loaded = any(name.endswith(".load.json") for name in folder.names)
         try:
-            swept.remembered += _tell(connection, config, folder)
+            if has_loaded and not _is_busy(connection, folder.run):
+                found.remembered += _report(connection, config, folder)
         except EtlError as exc:
-            swept.troubles.append(exc.what)
+            found.troubles.append(exc.what)
 
 
-def _tell(connection: Redis | None, config: Config, folder: Folder) -> bool:
+def _report(connection: Redis | None, config: Config, folder: Folder) -> bool:
+    """Write a run into its target's `_etl_runs`; returns whether it was missing there."""
     record = runs.read(connection, folder.run) if connection is not None else None
     spec = Staging(config.staging, folder.client, folder.run).read_json("run.json") or {}
     attempt = str((record or spec).get("attempt", 1))
@@ -144,13 +145,29 @@ def _tell(connection: Redis | None, config: Config, folder: Folder) -> bool:
     state, error = (record["state"], record.get("error")) if record else ("failed", "")
     ended = replace(finish.ending(tally, []), error=error or "its end is not known: Redis has forgotten the run")
     finished = float((record or {}).get("ended") or folder.modified)
-    told = finish.remembered(work, ended)
-    remember(work.pipeline, replace(told, state=state, finished=datetime.fromtimestamp(finished, UTC)), url)
+    row = finish.history_record(work, ended)
+    remember(work.pipeline, replace(row, state=state, finished=datetime.fromtimestamp(finished, UTC)), url)
     return True
 
 
-def _let_go(connection: Redis) -> None:
-    """Give jobs that were canceled by hand an end, and take those that are gone off RQ's lists."""
+def _drop_shadows(config: Config, kept: Collection[str], before: float, found: Cleaned) -> None:
+    """Drop the shadow tables of runs that can't be retried any more.
+
+    Args:
+        kept: Runs whose tables stay.
+        before: Tables that are younger stay too; seconds since the epoch.
+    """
+    moment = datetime.fromtimestamp(before, UTC)
+    places = target_places(config, on_error=lambda exc: found.troubles.append(exc.what))
+    for (url, name), schemas in places.items():
+        try:
+            found.shadows += len(leftovers.drop(url, name, schemas, spare=kept, before=moment))
+        except EtlError as exc:
+            found.troubles.append(exc.what)
+
+
+def _trim(connection: Redis) -> None:
+    """Give jobs that were canceled by hand an end, and remove those that are gone from RQ's lists."""
     for key in cast(set[bytes], connection.smembers("rq:queues")):
         name = key.decode().removeprefix("rq:queue:")
         for registry in (f"rq:canceled:{name}", f"rq:deferred:{name}"):

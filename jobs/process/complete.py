@@ -16,7 +16,7 @@ from jobs.job import OURS, EtlJob
 from jobs.queue import FairQueue
 from jobs.store import limits, scripts
 
-LOST = f"lost its worker {({2: 'twice', 3: 'three times'}).get(settings.MAX_LOSSES, f'{settings.MAX_LOSSES} times')}"
+LOST = "lost its worker three times"  # settings.MAX_LOSSES
 PACKED = b64encode(zlib.compress(LOST.encode()))  # as RQ packs a failure into a result
 
 
@@ -26,7 +26,7 @@ class Outcome:
 
     Args:
         kind: `done`; `failed`; `stopped` by a command; `lost` with its horse; `returned` unfinished on shutdown;
-            `later`: not begun, as its time has not come.
+            `snoozed`: not begun, as its time has not come.
         value: What the function returned, as JSON.
         error: Why it failed, fit to be shown.
         curable: Whether another try may help.
@@ -34,7 +34,7 @@ class Outcome:
         memory: Bytes the horse had in memory afterwards, 0 where unknown.
     """
 
-    kind: Literal["done", "failed", "stopped", "lost", "returned", "later"]
+    kind: Literal["done", "failed", "stopped", "lost", "returned", "snoozed"]
     value: str = "null"
     error: str = ""
     curable: bool = True
@@ -53,12 +53,12 @@ def complete(connection: Redis, job: EtlJob, queue: FairQueue, outcome: Outcome)
     at, entry = utcformat(job.ended_at), job.execution.composite_key
     if outcome.kind in ("lost", "returned"):
         most = settings.MAX_LOSSES if outcome.kind == "lost" else 0
-        answer = scripts.lose(connection, queue.name, entry, at, most, PACKED).decode()
+        answer = scripts.rescue_job(connection, queue.name, entry, at, most, PACKED).decode()
         return None if answer == "gone" else JobStatus(answer)
     pipe = connection.pipeline()  # only to collect what RQ would send
     if outcome.kind == "done":
         became = _finish(job, outcome, pipe)
-    elif outcome.kind == "later":
+    elif outcome.kind == "snoozed":
         became = _schedule(job, queue, outcome.delay, pipe)
     elif outcome.kind == "failed" and outcome.curable and job.should_retry:
         became = _try_again(job, queue, outcome, pipe)
@@ -78,7 +78,7 @@ def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:
     job._exc_info = None
     pipe.hdel(job.key, "exc_info")  # a try before may have left it
     job._status = JobStatus.FINISHED
-    if job.func_name in OURS:  # its counts stand in its hash: a stream of its own takes 4.8 KB
+    if job.func_name in OURS:  # its counts are in its hash: a stream of its own takes 4.8 KB
         job.save(pipeline=pipe, include_meta=False)
         job.finished_job_registry.add(job, ttl, pipe)
     elif ttl != 0:
@@ -108,7 +108,7 @@ def _try_again(job: EtlJob, queue: FairQueue, outcome: Outcome, pipe: Any) -> Jo
 
 
 def _schedule(job: EtlJob, queue: FairQueue, seconds: float, pipe: Any) -> JobStatus:
-    """Have the pass queue the job when some time has passed."""
+    """Have maintenance queue the job when some time has passed."""
     pipe.sadd(queue.redis_queues_keys, queue.key)
     queue._persist_job(job, pipe, status=JobStatus.SCHEDULED)
     pipe.zadd(queue.scheduled_job_registry.key, {job.id: time.time() + seconds})
@@ -121,7 +121,7 @@ def _count(job: EtlJob, outcome: Outcome, pipe: Any) -> None:
         return
     worker = f"rq:worker:{job.execution.worker_name}"
     pipe.hdel(worker, "current_job")
-    if outcome.kind != "later":
+    if outcome.kind != "snoozed":
         pipe.hincrby(worker, "successful_job_count" if outcome.kind == "done" else "failed_job_count", 1)
     if job.started_at and job.ended_at:
         pipe.hincrbyfloat(worker, "total_working_time", (job.ended_at - job.started_at).total_seconds())

@@ -9,12 +9,11 @@ from types import FrameType
 
 from redis import Redis
 
-from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
-from jobs.process.horse import perform
 from jobs.process.maintenance import maintain
-from jobs.queue import FairQueue, Line
+from jobs.process.perform import perform
+from jobs.queue import FairQueue, ServedQueues
 
 
 class InProcessWorker:
@@ -28,15 +27,15 @@ class InProcessWorker:
     def __init__(self, connection: Redis, names: Iterable[str] = ("default",), *, inline: bool = False) -> None:
         self.connection = connection
         self.inline = inline
-        self._line = Line(connection, names)
+        self._served = ServedQueues(connection, names)
 
     def step(self) -> bool:
         """Run one job if there is one; returns whether there was."""
-        found = self._line.take()
+        found = self._served.dequeue()
         if found is None:
-            self._line.refresh()
-            maintain(self.connection, self._line.names)
-            found = self._line.take()
+            self._served.refresh()
+            maintain(self.connection, self._served.names)
+            found = self._served.dequeue()
         if found is None:
             return False
         job, queue = found
@@ -48,11 +47,8 @@ class InProcessWorker:
         complete(self.connection, job, queue, outcome)
         return True
 
-    def work(self, *, burst: bool = True, until: Callable[[], bool] | None = None) -> bool:
-        """Run jobs until `until` is true, or, without one, until no job is left, retries included.
-
-        Args:
-            burst: False waits for jobs to come, until `until` is true.
+    def work(self, *, until: Callable[[], bool] | None = None) -> bool:
+        """Run jobs until `until` is true or no job is left, retries included.
 
         Returns:
             Whether any job was run.
@@ -62,10 +58,10 @@ class InProcessWorker:
             if self.step():
                 worked = True
                 continue
-            due = self._line.due()
-            if due is None and burst:
+            due = self._served.due()
+            if due is None:
                 break
-            time.sleep(settings.POLL if due is None or not burst else due)
+            time.sleep(due)
         return worked
 
     def work_for(self, seconds: float) -> bool:
@@ -82,7 +78,7 @@ class InProcessWorker:
                 continue
             if worked:
                 break
-            due = self._line.due()
+            due = self._served.due()
             time.sleep(min(left, left if due is None else due))
         return worked
 

@@ -1,11 +1,9 @@
-"""The pass: what every worker does every few seconds so that no job is ever left behind.
+"""Maintenance: what workers do every few seconds so that no job and no run is ever left behind.
 
-*Reap*: a job whose lease has expired goes back to the front of its queue. *Release*: a retry that is due,
-and a job of an active run whose parents are all over, is queued. *Sweep*, now and then: a run that nothing
-will end any more is closed, and what has expired is forgotten. One worker at a time does it for all.
+One worker at a time does it for all. TASKS lists what is done, and how often.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,19 +18,21 @@ from jobs.queue import FairQueue
 from jobs.run import held
 from jobs.store import keys, runs, scripts
 from jobs.store.keys import PREFIX
+from jobs.store.once import once_every
 
+HELD_EVERY = 60.0  # seconds; the end of a run lists those that wait for it, so this finds only what Redis has lost
 CLEANUP_EVERY = 3600  # seconds
-UPKEEP = f"{PREFIX}_upkeep"  # the queue of the sweep
+UPKEEP = f"{PREFIX}_upkeep"  # the queue of the cleanup
 
 
-@dataclass(frozen=True)
+@dataclass
 class Maintained:
-    """What a pass has found.
+    """What maintenance has done.
 
     Args:
         lost: Ids of jobs whose lease had expired.
         due: How many retries were due.
-        released: How many jobs of active runs were queued that nothing else had queued.
+        released: How many jobs of active runs were queued that nothing else had queued, and held runs started.
         closed: Ids of runs whose last job has ended without ending the run.
     """
 
@@ -42,77 +42,80 @@ class Maintained:
     closed: tuple[str, ...] = ()
 
 
-def maintain(connection: Redis, names: Sequence[str]) -> Maintained:
-    """Reap and release.
+def is_time(connection: Redis) -> bool:
+    """Whether it is time for maintenance, and this worker is the one to do it."""
+    return once_every(connection, "maintenance", 0.9 * settings.lease() / 4)
+
+
+def maintain(connection: Redis, names: Sequence[str], *, all_tasks: bool = False) -> Maintained:
+    """Do the tasks whose interval has passed.
 
     Args:
         names: Names of all queues.
+        all_tasks: Whether to do every task, however lately it was done.
     """
-    at = utcformat(now())
-    lost, due = rescue(connection, names)
-    sweep = bool(connection.set("etl:sweep", 1, nx=True, px=int(settings.LOST_JOBS_EVERY * 1000)))
-    released, closed = 0, []
-    for raw in cast(set[bytes], connection.smembers(keys.ACTIVE)):
-        run = raw.decode()
-        count, left = scripts.promote(connection, at, int(sweep), keys.jobs_key(run))
-        released += count
-        if sweep and not left and _close(connection, run):
-            closed.append(run)
-    released += held.promote(connection)
-    if sweep:
-        _forget(connection, names)
-    return Maintained(lost, due, released, tuple(closed))
+    found = Maintained()
+    for task, seconds in TASKS:
+        if all_tasks or not seconds or once_every(connection, task.__name__, seconds):
+            task(connection, names, found)
+    return found
 
 
 def rescue(connection: Redis, names: Sequence[str], *, apart: float = 0.0) -> tuple[tuple[str, ...], int]:
-    """Queue the jobs whose lease has expired and the retries that are due: one cheap question, so each worker asks it.
+    """Queue the jobs whose lease has expired and the retries that are due: one cheap call, so each worker makes it.
 
     Args:
         names: Names of all queues.
-        apart: Seconds that must have passed since somebody asked, so that many workers don't ask all the time.
+        apart: Seconds that must have passed since any worker did it.
 
     Returns:
         Ids of the jobs that were lost, and how many retries were due.
     """
     packed = (utcformat(now()), settings.MAX_LOSSES, PACKED, "\n".join(names), settings.lease(), apart)
-    lost, due = scripts.rescue(connection, *packed)
+    lost, due = scripts.rescue_expired(connection, *packed)
     return tuple(entry.decode().rpartition(":")[0] for entry in lost), due
 
 
-def take_turn(connection: Redis, worker: str) -> bool:
-    """Whether this worker is the one to do the next pass."""
-    return bool(connection.set("etl:pass", worker, nx=True, px=int(settings.lease() / 4 * 900)))
-
-
 def request_cleanup(connection: Redis) -> None:
-    """Have a worker sweep staging and targets, once an hour: see `jobs.sweep`."""
-    if connection.set("etl:swept", 1, nx=True, ex=CLEANUP_EVERY):
+    """Have a worker clean up staging and targets, once an hour: see `jobs.process.cleanup`."""
+    if once_every(connection, "cleanup", CLEANUP_EVERY):
         FairQueue(UPKEEP, connection=connection).enqueue_call(
-            "jobs.process.cleanup.cleanup",
+            "jobs.stages.cleanup",
             timeout=CLEANUP_EVERY,
             result_ttl=CLEANUP_EVERY,
             failure_ttl=24 * CLEANUP_EVERY,
-            description="sweep",
+            description="cleanup",
         )
 
 
-def _close(connection: Redis, run: str) -> bool:
-    """End a run whose jobs have all ended without doing so: its finish was lost, stopped or out of time."""
-    ids = sorted(raw.decode() for raw in cast(set[bytes], connection.smembers(keys.jobs_key(run))))
-    why = "its jobs are gone from Redis"
-    for id in ids:
-        if "-finish-" in id and EtlJob.exists(id, connection):
-            result = EtlJob(id, connection=connection).latest_result()
-            why = f"finish: {(result and result.exc_string) or 'did not run'}"
-    if runs.close(connection, run, "failed", error=why, exit=1):
-        return True
-    if not connection.exists(keys.run_key(run)):
-        connection.srem(keys.ACTIVE, run)
-    return False
+def rescue_all(connection: Redis, names: Sequence[str], found: Maintained) -> None:
+    """Rescue lost jobs and due retries."""
+    found.lost, found.due = rescue(connection, names)
 
 
-def _forget(connection: Redis, names: Sequence[str]) -> None:
-    """Take jobs that Redis has deleted, and workers that have died, from RQ's lists."""
+def promote(connection: Redis, names: Sequence[str], found: Maintained) -> None:
+    """Queue jobs of active runs whose parents are over, and start held runs whose wait is over."""
+    found.released += sum(_promote_run(connection, run)[0] for run in runs.active(connection)) + held.promote(
+        connection
+    )
+
+
+def find_lost(connection: Redis, names: Sequence[str], found: Maintained) -> None:
+    """Queue jobs of active runs that are in no list, and close the runs that have no job left to run."""
+    for run in runs.active(connection):
+        count, left = _promote_run(connection, run, lost=True)
+        found.released += count
+        if not left and _close(connection, run):
+            found.closed += (run,)
+
+
+def promote_held(connection: Redis, names: Sequence[str], found: Maintained) -> None:
+    """Start held runs whose wait is over, where Redis has lost who waits for whom."""
+    found.released += held.promote_all(connection)
+
+
+def trim(connection: Redis, names: Sequence[str], found: Maintained) -> None:
+    """Remove jobs that Redis has deleted, and workers that have died, from RQ's lists."""
     until = now().timestamp()
     known = list(cast(set[bytes], connection.smembers(worker_registration.REDIS_WORKER_KEYS)))
     connection.zremrangebyscore(keys.INDEX, 0, until - settings.history())
@@ -128,3 +131,35 @@ def _forget(connection: Redis, names: Sequence[str]) -> None:
     if dead:
         pipe.srem(worker_registration.REDIS_WORKER_KEYS, *dead)
     pipe.execute()
+
+
+# What is done, and how many seconds must have passed since any worker did it; 0: whenever there is maintenance.
+Task = Callable[[Redis, Sequence[str], Maintained], None]
+TASKS: tuple[tuple[Task, float], ...] = (
+    (rescue_all, 0),
+    (promote, 0),
+    (find_lost, settings.LOST_JOBS_EVERY),
+    (promote_held, HELD_EVERY),
+    (trim, settings.LOST_JOBS_EVERY),
+)
+
+
+def _promote_run(connection: Redis, run: str, *, lost: bool = False) -> tuple[int, int]:
+    """Return how many jobs of a run were queued, and how many have not ended."""
+    promoted, left = scripts.promote(connection, utcformat(now()), int(lost), keys.jobs_key(run))
+    return promoted, left
+
+
+def _close(connection: Redis, run: str) -> bool:
+    """End a run whose jobs have all ended without doing so: its finish was lost, stopped or out of time."""
+    ids = sorted(raw.decode() for raw in cast(set[bytes], connection.smembers(keys.jobs_key(run))))
+    why = "its jobs are gone from Redis"
+    for id in ids:
+        if "-finish-" in id and EtlJob.exists(id, connection):
+            result = EtlJob(id, connection=connection).latest_result()
+            why = f"finish: {(result and result.exc_string) or 'did not run'}"
+    if runs.close(connection, run, "failed", error=why, exit=1):
+        return True
+    if not connection.exists(keys.run_key(run)):
+        connection.srem(keys.ACTIVE, run)
+    return False

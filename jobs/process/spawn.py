@@ -1,21 +1,24 @@
-"""Child processes that end with this one, however it ends."""
+"""Child processes that end with this one, however it ends: starting and ending them."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
 Process = subprocess.Popen[bytes]
+GOODBYE = 10.0  # seconds that a process has to end after each signal
 
 
 def spawn(command: list[str], number: signal.Signals, **options: Any) -> Process:
-    """Start a process in a session of its own: Ctrl-C is for us, who tell it what to do.
+    """Start a process in a session of its own: Ctrl-C is for this process, which passes on what it means.
 
     Args:
         number: What the kernel sends it when this process is gone.
@@ -26,7 +29,19 @@ def spawn(command: list[str], number: signal.Signals, **options: Any) -> Process
         ask = end_with_owner(number)
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=ask, **options)
 
-    return start() if threading.current_thread() is threading.main_thread() else _by_a_thread_that_stays(start)
+    return start() if threading.current_thread() is threading.main_thread() else _start_in_lasting_thread(start)
+
+
+def end(processes: Sequence[Process], *signals: signal.Signals) -> None:
+    """End processes: send one signal after another to those that are left, ten seconds or a Ctrl-C apart."""
+    for number in signals:
+        for process in processes:
+            if process.poll() is None:
+                (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
+        give_up = time.monotonic() + GOODBYE
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            for process in processes:
+                process.wait(max(0.0, give_up - time.monotonic()))
 
 
 def end_with_owner(number: signal.Signals, owner: int | None = None) -> Callable[[], None]:
@@ -49,26 +64,26 @@ def end_with_owner(number: signal.Signals, owner: int | None = None) -> Callable
 
 
 # To the kernel, a child's parent is the thread that has started it.
-_orders: "SimpleQueue[tuple[Callable[[], Process], Future[Process]]]" = SimpleQueue()
+_starts: "SimpleQueue[tuple[Callable[[], Process], Future[Process]]]" = SimpleQueue()
 _thread: threading.Thread | None = None
 _lock = threading.Lock()
 
 
-def _by_a_thread_that_stays(start: Callable[[], Process]) -> Process:
+def _start_in_lasting_thread(start: Callable[[], Process]) -> Process:
     global _thread
     with _lock:
         if _thread is None or not _thread.is_alive():  # as in a fork
-            _thread = threading.Thread(target=_obey, name="spawn", daemon=True)
+            _thread = threading.Thread(target=_start_as_asked, name="spawn", daemon=True)
             _thread.start()
-    promise: Future[Process] = Future()
-    _orders.put((start, promise))
-    return promise.result()
+    started: Future[Process] = Future()
+    _starts.put((start, started))
+    return started.result()
 
 
-def _obey() -> None:
+def _start_as_asked() -> None:
     while True:
-        start, promise = _orders.get()
+        start, started = _starts.get()
         try:
-            promise.set_result(start())
+            started.set_result(start())
         except BaseException as error:
-            promise.set_exception(error)
+            started.set_exception(error)

@@ -1,18 +1,16 @@
-"""The worker processes of a command: started again when they die, and never there longer than the command."""
+"""The processes of a command: workers are started again when they die, and none outlives the command."""
 
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from etl.errors import EtlError
 from jobs import settings
-from jobs.process.spawn import Process, spawn
+from jobs.process.spawn import Process, end, spawn
 
-GOODBYE = 10.0  # seconds that a worker has to finish its job, when the command that started it ends
 GRACE = 3.0  # seconds; a worker that ends sooner than that can't work here
 
 
@@ -21,32 +19,40 @@ class WorkersFailed(EtlError):
 
 
 class Supervisor:
-    """Worker processes that end with this one, however it ends.
+    """Worker processes, and others beside them, that end with this one, however it ends.
 
     Args:
         url: The Redis to work for.
-        log: The file that takes what they say; None for this process's own output.
-        options: Of `rq worker`.
+        log: The file that takes what workers print; None for this process's own output.
+        burst: Whether workers end when there is nothing to do, and are not started again.
     """
 
-    def __init__(self, url: str, log: Path | None = None, *options: str) -> None:
-        self.url, self.log, self.options = url, log, options
-        self._processes: list[Process] = []
+    def __init__(self, url: str, log: Path | None = None, *, burst: bool = False) -> None:
+        self.url, self.log, self.burst = url, log, burst
+        self._workers: list[Process] = []
+        self._others: list[Process] = []
         self._started: dict[int, float] = {}
 
     def start(self, count: int) -> None:
-        """Start so many more."""
-        self._processes += [self._start() for _ in range(count)]
+        """Start so many workers more."""
+        self._workers += [self._start() for _ in range(count)]
+
+    def start_other(self, command: list[str]) -> Process:
+        """Start a process that ends with the workers, and is not started again."""
+        process = spawn(command, signal.SIGTERM, env=settings.worker_environment(self.url))
+        self._others.append(process)
+        return process
 
     def _start(self) -> Process:
-        environment = settings.worker_environment(self.url, settings.path())
+        environment = settings.worker_environment(self.url)
         with contextlib.ExitStack() as stack:
             log = None
             if self.log is not None:
                 log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
                 stack.callback(os.close, log)
             # SIGHUP: it puts its job back first.
-            process = spawn(worker_command(*self.options), signal.SIGHUP, env=environment, stdout=log, stderr=log)
+            command = worker_command("--burst") if self.burst else worker_command()
+            process = spawn(command, signal.SIGHUP, env=environment, stdout=log, stderr=log)
         self._started[process.pid] = time.monotonic()
         return process
 
@@ -56,7 +62,9 @@ class Supervisor:
         Raises:
             WorkersFailed: They end as soon as they are started.
         """
-        for index, process in enumerate(self._processes):
+        if self.burst:
+            return
+        for index, process in enumerate(self._workers):
             if process.poll() is None:
                 continue
             soon = time.monotonic() - self._started.pop(process.pid) < GRACE
@@ -65,30 +73,29 @@ class Supervisor:
                     f"the workers ended at once, with exit code {process.returncode}",
                     f"see {self.log}" if self.log else "see what they say above",
                 )
-            self._processes[index] = self._start()
+            self._workers[index] = self._start()
 
-    def wait(self) -> int:
-        """Wait until all have ended by themselves; returns the worst exit code."""
-        return max(process.wait() for process in self._processes)
+    def exit_code(self) -> int | None:
+        """Return the worst exit code of workers that have all ended; None while one works."""
+        codes = [code for process in self._workers if (code := process.poll()) is not None]
+        return max(codes) if len(codes) == len(self._workers) else None
 
-    def end(self, *others: Process) -> None:
-        """Let each finish its job; after ten seconds, or a second Ctrl-C, it puts the job back.
-
-        Args:
-            others: Processes that end with the workers.
-        """
-        processes, self._processes = [*self._processes, *others], []
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
-            for process in processes:
-                if process.poll() is None:
-                    (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
-            give_up = time.monotonic() + GOODBYE
-            with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # asked again: no more patience
-                for process in processes:
-                    process.wait(max(0.0, give_up - time.monotonic()))
+    def end(self) -> None:
+        """Let each worker finish its job; after ten seconds, or a second Ctrl-C, it puts the job back."""
+        processes = [*self._workers, *self._others]
+        self._workers, self._others = [], []
+        end(processes, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 
 
 def worker_command(*options: str) -> list[str]:
     """Return the command line of a stock `rq worker`."""
     # -P: a folder of the user's own in the working directory hides none of ours.
     return [sys.executable, "-P", "-m", "rq.cli", "worker", *options]
+
+
+def pool_command(count: int, *options: str) -> list[str]:
+    """Return the command line of `rq worker-pool`, which starts a worker again that has died."""
+    # It reads no classes from the environment but the worker's.
+    kinds = ("worker", "job", "queue")
+    classes = [f"--{kind}-class={settings.WORKER_CLASSES[f'RQ_{kind.upper()}_CLASS']}" for kind in kinds]
+    return [*worker_command()[:-1], "worker-pool", *options, "-n", str(count), *classes]

@@ -12,8 +12,8 @@ from rq.job import JobStatus
 
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
-from jobs.store import keys, runs
-from jobs.store.keys import PREFIX
+from jobs.store import runs, waiting
+from jobs.store.keys import HELD, PREFIX
 
 if TYPE_CHECKING:
     from etl.config.pipeline import Pipeline
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 600  # seconds; planning reads no more than the list of files and the ends of lines
 FAILURE_TTL = 7 * 86400
-FORGOTTEN = "succeeded"  # what a run that Redis has forgotten is taken for
+FORGOTTEN = "succeeded"  # what a run that Redis has forgotten counts as
 DELAYS = (5, 30, 120)  # seconds before a start is tried again that another try may cure
 
 
@@ -51,43 +51,59 @@ def is_of(connection: Redis, run: str, pipeline: "Pipeline") -> bool:
 
 
 def promote(connection: Redis, only: Sequence[str] | None = None) -> int:
-    """Start the held runs whose wait is over; returns how many. Part of the pass, and done when a run ends.
+    """Start the held runs whose wait is over; returns how many.
 
     Args:
-        only: These, of which there may be thousands; None means all that are held.
+        only: These, of which there may be thousands; None means those of which a run they wait for has ended lately.
     """
-    started, held = 0, runs.held(connection) if only is None else only
-    records = runs.read_many(connection, held)
-    waits = {
-        run: [json.loads(record.get(key) or "[]") for key in ("after", "needs")] for run, record in records.items()
-    }
-    others = runs.read_many(connection, {other for lists in waits.values() for each in lists for other in each})
-    states = {other: record["state"] for other, record in others.items()}
-    for run in held:
-        if run not in records:
-            connection.zrem(keys.HELD, run)
-            continue
-        record, (after, needs) = records[run], waits[run]
-        if any(states.get(other, FORGOTTEN) not in runs.ENDED for other in after):
-            continue
-        bad = [other for other in needs if states.get(other, FORGOTTEN) != "succeeded"]
-        if bad:
-            error = f"needs run {bad[0]}, which {how_it_ended(states[bad[0]])}"
-            runs.close(connection, run, "failed", error=error, exit=1)
-            states[run] = "failed"  # so do those that wait for it
-        elif not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
-            started += _enqueue_start(connection, run, record["client"], record["pipeline"])
+    candidates, started, has_failed = waiting.pop_ready(connection) if only is None else only, 0, True
+    while has_failed:  # those that waited for a run that has failed here are ready now
+        count, has_failed = _look_at(connection, candidates)
+        started, candidates = started + count, waiting.pop_ready(connection) if has_failed else []
     return started
+
+
+def _look_at(connection: Redis, candidates: Sequence[str]) -> tuple[int, bool]:
+    """Start or end held runs whose wait is over; returns how many were started, and whether any has failed."""
+    records = runs.read_many(connection, candidates)
+    waits = {run: json.loads(record.get("after") or "[]") for run, record in records.items()}
+    others = runs.read_many(connection, {other for after in waits.values() for other in after})
+    states = {other: record["state"] for other, record in others.items()}
+    started, ready, has_failed = 0, [], False
+    for run, record in records.items():
+        is_waiting = any(states.get(other, FORGOTTEN) not in runs.ENDED for other in waits[run])
+        if is_waiting or record["state"] != "held":
+            continue
+        needs = json.loads(record.get("needs") or "[]")
+        bad = next((other for other in needs if states.get(other, FORGOTTEN) != "succeeded"), None)
+        if bad:
+            error = f"needs run {bad}, which {how_it_ended(states[bad])}"
+            has_failed |= runs.close(connection, run, "failed", error=error, exit=1)
+            continue
+        ready.append(run)  # until it has started: its start may fail, or another run may be its holder
+        if not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
+            started += _enqueue_start(connection, run, record["client"], record["pipeline"])
+    waiting.add_ready(connection, ready)
+    return started, has_failed
+
+
+def promote_all(connection: Redis) -> int:
+    """Look at every held run, where Redis may have lost who waits for whom; returns how many were started."""
+    held = runs.held(connection)
+    known = runs.read_many(connection, held)
+    if lost := set(held) - set(known):
+        connection.zrem(HELD, *lost)
+    return promote(connection, list(known))
 
 
 def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> int:
     queue = FairQueue(PREFIX + client, connection=connection)
     job = queue.create_job(
-        "jobs.run.submit.start",
+        "jobs.stages.start",
         args=(run,),
         job_id=f"{run}-0-start-1",
         timeout=START_TIMEOUT,
-        result_ttl=0,  # so that it can be enqueued again where the place was taken meanwhile
+        result_ttl=0,  # so that it can be enqueued again where another run has become the holder
         failure_ttl=FAILURE_TTL,
         description=f"{client}/{pipeline} start",
         retry=Retry(max=len(DELAYS), interval=list(DELAYS)),
@@ -117,11 +133,7 @@ def _end_where_start_failed(connection: Redis, run: str, id: str) -> None:
 def pending_run(connection: Redis, client: str, pipeline: str, start: datetime | None = None) -> str | None:
     """Return the run of a client and pipeline that will end last: the newest that is held, else the active one."""
     window = start.isoformat() if start else ""
-    records = runs.read_many(connection, runs.held(connection))
-    for run, record in reversed(records.items()):
-        if (record["client"], record["pipeline"], record["start"]) == (client, pipeline, window):
-            return run
-    return runs.holder(connection, client, pipeline, window)
+    return waiting.newest(connection, client, pipeline, window) or runs.holder(connection, client, pipeline, window)
 
 
 def how_it_ended(state: str) -> str:

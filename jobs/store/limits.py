@@ -13,29 +13,25 @@ USE_KEPT = 7200
 
 def use_key(moment: float) -> str:
     """Return the key that records the use of workers around a moment, in seconds since the epoch."""
-    return f"etl:use:{int(moment // SPAN)}"
+    return keys.use_key(int(moment // SPAN))
 
 
 def pause(connection: Redis, names: Sequence[str]) -> None:
     """Hold the clients' waiting jobs; what runs ends."""
     for name in names:
-        connection.hset(_key(name), "paused", "1")
+        connection.hset(keys.client_key(name), "paused", "1")
 
 
 def resume(connection: Redis, names: Sequence[str]) -> None:
     """Let the clients' jobs go on."""
     for name in names:
-        connection.hdel(_key(name), "paused")
-        connection.zadd(keys.READY, {f"{PREFIX}{name}": 0})  # which *take* leaves out where nothing waits
+        connection.hdel(keys.client_key(name), "paused")
+        connection.zadd(keys.READY, {f"{PREFIX}{name}": 0})  # dequeue removes it where nothing waits
 
 
 def limit(connection: Redis, name: str, most: int | None) -> None:
     """Cap a client's jobs in progress from now on, whatever etl.toml says; None goes back to `max_active`."""
     if most is None:
-        connection.hdel(_key(name), "limit")
+        connection.hdel(keys.client_key(name), "limit")
     else:
-        connection.hset(_key(name), "limit", str(most))
-
-
-def _key(name: str) -> str:
-    return keys.client_key(name)
+        connection.hset(keys.client_key(name), "limit", str(most))

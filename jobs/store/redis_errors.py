@@ -24,7 +24,7 @@ AWAY = (ConnectionError, TimeoutError, ReadOnlyError, *FULL)  # what waiting may
 
 
 def full(error: Exception) -> BrokerUnreachable:
-    """Return what to tell of a Redis that has no room."""
+    """Return the error of a Redis that has no room."""
     if isinstance(error, CannotWriteError):
         return BrokerUnreachable(
             "Redis takes no data: it can't write to its disk",

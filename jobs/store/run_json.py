@@ -1,4 +1,4 @@
-"""A run as people see it: the public JSON shape, made of what stands in Redis."""
+"""A run as people see it: the public JSON shape, with every field, whoever remembers the run."""
 
 import json
 import time
@@ -8,11 +8,30 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 ROWS = ("read", "added", "rejected", "dropped", "superseded", "loaded", "unchanged")
+EMPTY: Mapping[str, Any] = {  # the fields of a run, in order
+    "pipeline": None,
+    "client": None,
+    "state": None,
+    "submitted": None,
+    "started": None,
+    "finished": None,
+    "seconds": None,
+    "rows": dict.fromkeys(ROWS, 0),
+    "partitions": {"total": 0, "done": 0, "failed": 0, "blocked": 0},
+    "failures": [],
+    "warnings": [],
+    "error": None,
+    "start": None,
+    "end": None,
+    "params": {},
+    "attempt": 1,
+    "exit": 0,
+}
 
 
-def iso(moment: float | str | None) -> str | None:
-    """Return a moment in seconds as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(float(moment), UTC).isoformat(timespec="milliseconds") if moment else None
+def iso(moment: float | None) -> str | None:
+    """Return a moment in seconds since the epoch as ISO 8601 in UTC."""
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)
@@ -29,39 +48,46 @@ class StageRecord:
 def records_of(raw: Mapping[Any, Any]) -> dict[tuple[int, str], StageRecord]:
     """Return stages' records by partition and stage, from the fields of their hash."""
     found: dict[tuple[int, str], StageRecord] = {}
-    for key, value in raw.items():
-        partition, stage = cast(str, text_of(key)).split(":")
+    for key, value in hash_of(raw).items():
+        partition, stage = key.split(":")
         found[int(partition), stage] = StageRecord(**json.loads(value))
     return found
 
 
-def shape(run: str, record: Mapping[str, str], stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, Any]:
-    """Return a run in the public JSON shape."""
-    started, ended = record.get("started"), record.get("ended")
-    until = float(ended) if ended else time.time()
-    total = int(record.get("partitions") or 0)
-    ended_counts = record.get("done")
-    partitions = json.loads(ended_counts) if ended and ended_counts else partition_states(stages)
-    return {
-        "run": run,
-        "pipeline": record["pipeline"],
-        "client": record["client"],
-        "state": record["state"],
-        "submitted": iso(record.get("created")),
-        "started": iso(started),
-        "finished": iso(ended),
-        "seconds": round(until - float(started), 3) if started else None,
-        "rows": json.loads(record["rows"]) if record.get("rows") else live_rows(stages),
-        "partitions": {"total": total, **partitions},
-        "failures": json.loads(record.get("failures") or "[]"),
-        "warnings": json.loads(record.get("warnings") or "[]"),
-        "error": record.get("error") or None,
-        "start": record.get("start") or None,
-        "end": record.get("end") or None,
-        "params": json.loads(record.get("params") or "{}"),
-        "attempt": int(record.get("attempt") or 1),
-        "exit": int(record.get("exit") or 0),
-    }
+def run_json(run: str, **known: Any) -> dict[str, Any]:
+    """Return a run in the public JSON shape.
+
+    Args:
+        known: Values by field, of which any may be left out; moments in seconds since the epoch.
+    """
+    fields: dict[str, Any] = {"run": run, **EMPTY, **known}
+    started, finished = fields["started"], fields["finished"]
+    if started is not None:
+        fields["seconds"] = round((time.time() if finished is None else finished) - started, 3)
+    fields |= {name: iso(fields[name]) for name in ("submitted", "started", "finished")}
+    fields |= {name: fields[name] or None for name in ("error", "start", "end")}
+    return fields | {name: {**EMPTY[name], **fields[name]} for name in ("rows", "partitions")}
+
+
+def of_record(run: str, record: Mapping[str, str], stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, Any]:
+    """Return a run that Redis knows in the public JSON shape.
+
+    Args:
+        record: Its hash.
+        stages: What its stages said last.
+    """
+    moments = {"submitted": "created", "started": "started", "finished": "ended"}
+    texts = {name: record.get(name) for name in ("pipeline", "client", "state", "error", "start", "end")}
+    partitions = json.loads(record["done"]) if record.get("ended") and record.get("done") else partition_states(stages)
+    return run_json(
+        run,
+        **texts,
+        **{name: float(record[key]) for name, key in moments.items() if record.get(key)},
+        **{name: json.loads(record[name]) for name in ("failures", "warnings", "params") if record.get(name)},
+        **{name: int(record[name]) for name in ("attempt", "exit") if record.get(name)},
+        rows=json.loads(record["rows"]) if record.get("rows") else live_rows(stages),
+        partitions={"total": int(record.get("partitions") or 0), **partitions},
+    )
 
 
 def partition_states(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
@@ -87,3 +113,13 @@ def live_rows(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
 def text_of(value: Any) -> str | None:
     """Return what Redis answered as text."""
     return value.decode() if isinstance(value, bytes) else value
+
+
+def texts_of(answer: Any) -> list[str]:
+    """Return the members that Redis answered as text."""
+    return [cast(str, text_of(member)) for member in answer]
+
+
+def hash_of(answer: Mapping[Any, Any]) -> dict[str, str]:
+    """Return the fields that Redis answered as text."""
+    return dict(zip(texts_of(answer), texts_of(answer.values()), strict=True))

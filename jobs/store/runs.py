@@ -1,24 +1,4 @@
-"""Every Redis key of ours, and only here: runs, their stages' counts, who is active.
-
-| key | what |
-|---|---|
-| `etl:run:<id>` | hash: the run's client, pipeline, state, times, params, error, final counts |
-| `etl:run:<id>:stages` | hash: `<partition>:<stage>` → what that stage counted or why it failed (JSON) |
-| `etl:run:<id>:jobs` | set: ids of the run's jobs, for the pass; gone when the run is closed |
-| `etl:runs` | sorted set: run ids by the moment they were submitted |
-| `etl:since` | the moment of the first run that this Redis knows; what is older, only the targets may remember |
-| `etl:active` | set: ids of runs that have not ended |
-| `etl:holder:<client>:<pipeline>[:<start>]` | the one run of this client, pipeline and window that is active |
-| `etl:claim:<run>` | who submits or retries a run just now: see `jobs.claims`; a minute |
-| `etl:held` | sorted set: runs that wait for others, by the moment they were submitted |
-| `etl:rate:<client>:<pipeline>` | the moment at which the source may be asked again, in seconds since the epoch |
-| `etl:due` | hash: `<client>/<pipeline>` → the last moment of its schedule that was seen to |
-| `etl:last` | hash: `<client>/<pipeline>` → id and state of the run without a window that ended last |
-| `etl:client:<client>` | hash: `max_active`, `weight`; `limit`, `paused` set by an operator (read by *take*) |
-| `etl:use:<ten minutes>` | hash: each queue's jobs, seconds waited and seconds worked in that span; two hours |
-| `etl:ready` | sorted set: the queues that hold jobs, by name: the ring in which *take* gives turns |
-| `etl:turn` | hash: the queue served last, and how often it still may be in its turn |
-"""
+"""What Redis knows of runs: their records, their stages' counts, who is active, who waits."""
 
 import json
 import secrets
@@ -30,17 +10,27 @@ from typing import Any, cast
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
-from etl.errors import EtlError, UnknownName
+from etl.errors import UnknownName
 from jobs import settings
 from jobs.store import scripts
-from jobs.store.keys import ACTIVE, HELD, INDEX, LAST, SINCE, client_key, holder_key, jobs_key, run_key, stages_key
-from jobs.store.run_json import StageRecord, records_of, shape, text_of
+from jobs.store.keys import (
+    ACTIVE,
+    HELD,
+    INDEX,
+    LAST,
+    SINCE,
+    client_key,
+    held_key,
+    holder_key,
+    run_key,
+    stages_key,
+)
+from jobs.store.run_json import StageRecord, hash_of, of_record, records_of, text_of, texts_of
+from jobs.store.transitions import sources
 
 STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
 ENDED = ("succeeded", "failed", "canceled")
 STATES = ("held", "queued", "running", *ENDED)
-
-
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
@@ -79,8 +69,9 @@ def create(
     }
     pipe.hset(run_key(run), mapping=fields)
     pipe.hsetnx(run_key(run), "created", repr(now))
-    _index(pipe, run, now)
+    index(pipe, run, now)
     pipe.zrem(HELD, run)
+    pipe.zrem(held_key(client, pipeline, start), run)
     pipe.sadd(ACTIVE, run)
     pipe.set(holder_key(client, pipeline, start), run)
     pipe.hset(client_key(client), mapping={"max_active": max_active, "weight": weight})
@@ -92,7 +83,8 @@ def about(client: str, pipeline: str, params: Mapping[str, Any], start: str | No
     return {**whose, "start": start or "", "end": end or ""}
 
 
-def _index(pipe: RedisPipeline, run: str, now: float) -> None:
+def index(pipe: RedisPipeline, run: str, now: float) -> None:
+    """List a run by the moment of its submission."""
     pipe.zadd(INDEX, {run: now}, nx=True)
     pipe.set(SINCE, repr(now), nx=True)
     pipe.expire(SINCE, int(2 * settings.history()))
@@ -104,43 +96,16 @@ def knows_all(connection: Redis, since: float) -> bool:
     return first is not None and float(first) <= since and since > time.time() - settings.history()
 
 
-def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: Mapping[str, str] | None) -> None:
-    """Write a run that waits until others have ended; it keeps the moment of its first submission.
-
-    Args:
-        fields: Of its hash.
-        was: Its hash as it was read, or None where it is new.
-
-    Raises:
-        EtlError: It is in another state: someone else has started it.
-    """
-    now = time.time()
-
-    def write(pipe: RedisPipeline) -> None:
-        state, ended = (text_of(raw) for raw in cast(list[Any], pipe.hmget(run_key(run), "state", "ended")))
-        if (state, ended) != ((was["state"], was.get("ended")) if was else (None, None)):
-            raise EtlError(not_retried(run, state) if was else f"run {run} is {state} already")
-        pipe.multi()
-        fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended", "failures", "done", "exit"), "")
-        pipe.hset(run_key(run), mapping={**fresh, **fields, "state": "held"})
-        pipe.hsetnx(run_key(run), "created", repr(now))
-        pipe.persist(run_key(run))
-        _index(pipe, run, now)
-        pipe.zadd(HELD, {run: now})
-
-    connection.transaction(write, run_key(run))
-
-
 def not_retried(run: str, state: str | None) -> str:
     """Say why a run in a state is not retried."""
-    if state in ("failed", "canceled"):
+    if state in sources("reopen"):
         return f"run {run} has been retried and has {state} again"
     return f"run {run} is {state}; only failed and canceled runs are retried"
 
 
 def held(connection: Redis) -> list[str]:
     """Return the ids of the runs that wait for others, the oldest first."""
-    return [cast(str, text_of(run)) for run in cast(list[Any], connection.zrange(HELD, 0, -1))]
+    return texts_of(connection.zrange(HELD, 0, -1))
 
 
 def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | None:
@@ -174,9 +139,7 @@ def reopen(
 
 def begin(connection: Redis, run: str) -> dict[str, str]:
     """Mark a queued run as running and return its hash; empty where Redis has forgotten it."""
-    flat = [
-        cast(str, text_of(part)) for part in cast(list[Any], scripts.begin(connection, run_key(run), repr(time.time())))
-    ]
+    flat = texts_of(scripts.begin(connection, run_key(run), repr(time.time()), ",".join(sources("begin"))))
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -201,23 +164,15 @@ def close(
     Returns:
         True where this call ended it.
     """
-    record = read(connection, run)
-    if record is None:
-        return False
     history = int(settings.history())
     fields: dict[str, str] = {"state": state, "ended": repr(time.time()), "error": error or "", "exit": str(exit)}
     fields["failures"] = json.dumps(list(failures))
-    if rows is not None:
-        fields["rows"] = json.dumps(dict(rows))
-    if partitions is not None:
-        fields["done"] = json.dumps(dict(partitions))
-    if warnings is not None:
-        fields["warnings"] = json.dumps(list(warnings))
-    place = holder_key(record["client"], record["pipeline"], record.get("start"))
-    keys = [run_key(run), ACTIVE, place, stages_key(run), jobs_key(run), HELD, LAST]
+    for name, value in (("rows", rows), ("done", partitions), ("warnings", warnings)):
+        if value is not None:
+            fields[name] = json.dumps(value)
     flat = [part for pair in fields.items() for part in pair]
-    args: list[str | int] = [run, "held,queued,running", history, min(history, STAGES_KEPT), attempt or "", *flat]
-    answer = text_of(scripts.close(connection, *keys, *args))
+    states = ",".join(sources("close"))
+    answer = text_of(scripts.close(connection, run, states, history, min(history, STAGES_KEPT), attempt or "", *flat))
     connection.zremrangebyscore(INDEX, 0, time.time() - history)
     return answer == "closed"
 
@@ -250,8 +205,7 @@ def stage_records(connection: Redis, run: str) -> dict[tuple[int, str], StageRec
 
 def read(connection: Redis, run: str) -> dict[str, str] | None:
     """Return a run's hash, or None where Redis has no such run."""
-    raw = cast(dict[Any, Any], connection.hgetall(run_key(run)))
-    return {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in raw.items()} or None
+    return read_many(connection, [run]).get(run)
 
 
 def read_many(connection: Redis, runs: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -259,11 +213,7 @@ def read_many(connection: Redis, runs: Iterable[str]) -> dict[str, dict[str, str
     ids, pipe = list(runs), connection.pipeline(transaction=False)
     for run in ids:
         pipe.hgetall(run_key(run))
-    return {
-        run: {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in raw.items()}
-        for run, raw in zip(ids, pipe.execute(), strict=True)
-        if raw
-    }
+    return {run: hash_of(raw) for run, raw in zip(ids, pipe.execute(), strict=True) if raw}
 
 
 def holder(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
@@ -273,7 +223,7 @@ def holder(connection: Redis, client: str, pipeline: str, start: str | None = No
 
 def active(connection: Redis) -> list[str]:
     """Return the ids of the runs that have not ended."""
-    return sorted(cast(str, text_of(run)) for run in cast(set[Any], connection.smembers(ACTIVE)))
+    return sorted(texts_of(connection.smembers(ACTIVE)))
 
 
 def snapshot(connection: Redis, runs: Sequence[str]) -> list[dict[str, Any]]:
@@ -283,12 +233,11 @@ def snapshot(connection: Redis, runs: Sequence[str]) -> list[dict[str, Any]]:
         pipe.hgetall(run_key(run))
         pipe.hgetall(stages_key(run))
     answers = pipe.execute()
-    shaped = []
-    for index, run in enumerate(runs):
-        record = {cast(str, text_of(k)): cast(str, text_of(v)) for k, v in answers[2 * index].items()}
-        if record:
-            shaped.append(shape(run, record, records_of(answers[2 * index + 1])))
-    return shaped
+    return [
+        of_record(run, hash_of(record), records_of(stages))
+        for run, record, stages in zip(runs, answers[::2], answers[1::2], strict=True)
+        if record
+    ]
 
 
 def recent(
@@ -306,7 +255,7 @@ def recent(
         limit: How many runs of the index are looked at, at most.
     """
     ids = connection.zrevrangebyscore(INDEX, "+inf", since if since is not None else "-inf", start=0, num=limit)
-    found = snapshot(connection, [cast(str, text_of(run)) for run in cast(list[Any], ids)])
+    found = snapshot(connection, texts_of(ids))
     return [run for run in found if (not client or run["client"] == client) and (not state or run["state"] == state)]
 
 
@@ -318,7 +267,7 @@ def newest(connection: Redis) -> Iterator[dict[str, Any]]:
 
 
 def _ids(connection: Redis) -> list[str]:
-    return [cast(str, text_of(run)) for run in cast(list[Any], connection.zrevrange(INDEX, 0, -1))]
+    return texts_of(connection.zrevrange(INDEX, 0, -1))
 
 
 def find(connection: Redis, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Clients as an operator sees them while they run: who waits, who works, and how fairly; and steering them."""
+"""Clients as an operator sees them while they run: who waits, who works, and how fairly."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What people see in a terminal: tables, and what is told of runs."""
+"""What people see in a terminal: tables, and reports of runs."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,35 +19,37 @@ def out() -> Console:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, spare: Sequence[str] = ()
+    columns: Sequence[str],
+    found: Iterable[Mapping[str, Any]],
+    *,
+    title: str | None = None,
+    spare: Sequence[str] = (),
 ) -> None:
-    """Print rows under column heads; numbers stand right.
+    """Print dictionaries, a line each, under those of their keys that are columns; numbers are at the right.
 
     Args:
         spare: Columns that are left out, one after the other, where the terminal is too narrow for all.
     """
-    console, body = out(), [list(row) for row in rows]
-    left = list(columns)
-    shown = _table(columns, body, left)
+    console, lines, left = out(), list(found), list(columns)
+    shown = _table(left, lines)
     for name in spare:
         if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
             left.remove(name)
-            shown = _table(columns, body, left)
+            shown = _table(left, lines)
     if title:
         print(title)
     console.print(shown)
 
 
-def _table(columns: Sequence[str], body: Sequence[Sequence[object]], left: Sequence[str]) -> Table:
+def _table(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    kept = [columns.index(name) for name in left]
-    for index in kept:
-        values = [row[index] for row in body]
-        numeric = bool(body) and all(isinstance(value, int | float | None) for value in values)
+    for name in columns:
+        values = [line.get(name) for line in lines]
+        numeric = bool(lines) and all(isinstance(value, int | float | None) for value in values)
         narrow = numeric or all(len(str(value)) <= NARROW for value in values)
-        shown.add_column(columns[index], justify="right" if numeric else "left", overflow="fold", no_wrap=narrow)
-    for row in body:
-        shown.add_row(*[cell(row[index]) for index in kept])
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=narrow)
+    for line in lines:
+        shown.add_row(*[cell(line.get(name)) for name in columns])
     return shown
 
 
@@ -79,26 +81,19 @@ def cell(value: object) -> str:
 def results(found: Sequence[Mapping[str, Any]]) -> None:
     """Print one line a run: rows by kind, seconds, rows a second; then what failed and what was noticed."""
     kinds = ["read", "rejected", *kinds_of(found, "dropped", "added", "superseded"), "loaded", "unchanged"]
-    table(
-        ("client", "pipeline", "state", *kinds, "seconds", "rows/s", "run"),
-        [
-            (
-                run["client"],
-                run["pipeline"],
-                run["state"],
-                *(run["rows"][kind] for kind in kinds),
-                run["seconds"],
-                pace(run),
-                run["run"],
-            )
-            for run in found
-        ],
-        spare=("rows/s", "seconds", "pipeline")
-        if len({run["pipeline"] for run in found}) == 1
-        else ("rows/s", "seconds"),
-    )
+    columns = ("client", "pipeline", "state", *kinds, "seconds", "rows/s", "run")
+    has_one = len({run["pipeline"] for run in found}) == 1
+    table(columns, with_rows(found), spare=("rows/s", "seconds", *(["pipeline"] if has_one else [])))
     for run in found:
         notes(run)
+
+
+def with_rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return runs with their rows by kind, and rows read in a second, beside their other fields."""
+    return [
+        {**run, **run["rows"], "rows/s": int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None}
+        for run in found
+    ]
 
 
 def kinds_of(found: Iterable[Mapping[str, Any]], *kinds: str) -> list[str]:
@@ -107,26 +102,21 @@ def kinds_of(found: Iterable[Mapping[str, Any]], *kinds: str) -> list[str]:
     return [kind for kind in kinds if any(run["rows"].get(kind) for run in found)]
 
 
-def pace(run: Mapping[str, Any]) -> int | None:
-    """Return how many rows a run read in a second."""
-    return int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None
-
-
 def status(lines: Sequence[Mapping[str, Any]]) -> None:
     """Print each client's pipelines: the last run, how old the last success is, what is due and what is late."""
     scheduled = ["due", "late"] if any(line.get("due") or line.get("late") for line in lines) else []
-    told = {
-        "last success": lambda line: moment(line["last_success"]),
-        "age": lambda line: span(line["age"]),
-        "due": lambda line: _clock(line["due"]),
-        "late": lambda line: span(line["late"]),
-    }
     columns = ("client", "pipeline", "state", "last success", "age", *scheduled, "rows", "run")
-    table(
-        columns,
-        [[told[name](line) if name in told else line[name] for name in columns] for line in lines],
-        spare=("run", "rows", "last success"),
-    )
+    shown = [
+        {
+            **line,
+            "last success": moment(line["last_success"]),
+            "age": span(line["age"]),
+            "due": _clock(line["due"]),
+            "late": span(line["late"]),
+        }
+        for line in lines
+    ]
+    table(columns, shown, spare=("run", "rows", "last success"))
 
 
 def _clock(text: str | None) -> str | None:
@@ -142,23 +132,22 @@ def moment(text: str | None) -> str | None:
 def show(run: Mapping[str, Any]) -> None:
     """Print one run with its partitions' stages."""
     results([run])
-    rows = ", ".join(f"{kind} {count:,}" for kind, count in run["rows"].items())
-    print(f"rows: {rows}")
-    print("partitions: " + ", ".join(f"{kind} {count:,}" for kind, count in run["partitions"].items()))
-    columns = ("partition", "stage", "state", "seconds", "counts")
-    lines = [[*(line[name] for name in columns[:-1]), _counts(line["counts"])] for line in run["stages"][:150]]
-    table(columns, lines, title="\nstages")
+    print(f"rows: {counts(run['rows'])}")
+    print(f"partitions: {counts(run['partitions'])}")
+    lines = [{**line, "counts": counts(line["counts"])} for line in run["stages"][:150]]
+    table(("partition", "stage", "state", "seconds", "counts"), lines, title="\nstages")
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{kind} {count:,}" for kind, count in counts.items())
+def counts(by_kind: Mapping[str, int]) -> str:
+    """Return numbers by kind in a line: `read 1,000, rejected 20`."""
+    return ", ".join(f"{kind} {count:,}" for kind, count in by_kind.items())
 
 
 def notes(run: Mapping[str, Any]) -> None:
     """Print why a run failed, by partition, and its warnings."""
     name = f"{run['client']}/{run['pipeline']}"
-    said = {failure["error"] for failure in run["failures"]}
-    if run["error"] and run["error"] not in said:
+    errors = {failure["error"] for failure in run["failures"]}
+    if run["error"] and run["error"] not in errors:
         _note("red", name, run["error"])
     for failure in run["failures"][:10]:
         where = f"partition {failure['partition']}, {failure['stage']}"
@@ -180,14 +169,20 @@ def clients(found: Sequence[Mapping[str, Any]], fairness: float | None) -> None:
     """Print a line a client, the busiest first, and how fairly workers were shared over the last hour."""
     heads = ("client", "state", "limit", "waiting", "running", "held", "last run", "wait", "a job takes", "share")
     busy = sorted(found, key=lambda line: (-line["running"], -line["waiting"], -line["held"], line["client"]))
-    lines = []
-    for line in busy:
-        wait, takes = (
-            f"{line[key]:.2f} s" if line[key] is not None else None for key in ("wait_seconds", "service_seconds")
-        )
-        share = f"{line['share']:.1%}" if line["share"] is not None else None
-        counts = [line[key] for key in ("client", "state", "limit", "waiting", "running", "held", "last_state")]
-        lines.append([*counts, wait, takes, share])
+    lines = [
+        {
+            **line,
+            "last run": line["last_state"],
+            "wait": _with_unit(line["wait_seconds"], "{:.2f} s"),
+            "a job takes": _with_unit(line["service_seconds"], "{:.2f} s"),
+            "share": _with_unit(line["share"], "{:.1%}"),
+        }
+        for line in busy
+    ]
     table(heads, lines)
     if fairness is not None:
         out().print(f"worker time was shared with a fairness of {fairness:.2f} over the last hour (1 is even)")
+
+
+def _with_unit(value: float | None, text: str) -> str | None:
+    return None if value is None else text.format(value)

@@ -17,7 +17,8 @@ from rq.utils import utcparse
 from etl.config.pipeline import Config
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
-from jobs.store import redis_errors, runs
+from jobs.store import dial, redis_errors, runs
+from jobs.views import console
 
 Finding = dict[str, Any]
 
@@ -26,7 +27,7 @@ SILENCE = 60.0  # seconds without a heartbeat after which a worker counts as dea
 CRON = "rq:scheduler_instance:"  # rq-scheduler's keys; each lives as long as its process
 # What our processes import by a name that a file beside etl.toml may have, too.
 IMPORTED = (
-    "cli", "click", "etl", "fakeredis", "fsspec", "honcho", "jobs", "numpy", "pandas", "pandera", "psycopg", "pyarrow",
+    "cli", "click", "etl", "fakeredis", "fsspec", "honcho", "jobs", "numpy", "pandas", "psycopg", "pyarrow",
     "pydantic", "redis", "rich", "rq", "rq_dashboard", "rq_etl", "rq_scheduler", "sqlalchemy",
 )  # fmt: skip
 
@@ -47,13 +48,13 @@ def examine(config: str | None, redis: str | None) -> list[Finding]:
 
 
 def fix(config: str | None, redis: str | None) -> list[Finding]:
-    """Make the pass and the sweep once, at once, as workers do every few seconds and every hour.
+    """Run maintenance and cleanup at once, as workers do every few seconds and every hour.
 
     Args:
         config, redis: See `examine`.
 
     Returns:
-        Findings that say what was mended, and what could not be.
+        Findings that say what was fixed, and what could not be.
     """
     from jobs.process import cleanup
     from jobs.process.maintenance import maintain
@@ -64,34 +65,33 @@ def fix(config: str | None, redis: str | None) -> list[Finding]:
         found = broker.connect(url, settings.path().parent, start=False)
     except EtlError as exc:
         if url:
-            return [_error("pass", exc)]
+            return [_error("maintenance", exc)]
         found = None  # no Redis runs here, so nothing is active
     findings = []
     try:
         if found is not None:
             keys = found.connection.smembers("rq:queues")
             names = [key.decode().removeprefix("rq:queue:") for key in keys]  # type: ignore[union-attr]
-            found.connection.delete("etl:sweep")  # look for what is in no list, too, however lately that was done
-            mended = maintain(found.connection, names)
+            fixed = maintain(found.connection, names, all_tasks=True)
             counts = {
-                "jobs taken back from lost workers": len(mended.lost),
-                "due retries released": mended.due,
-                "jobs released that nothing else had queued": mended.released,
-                "runs closed that nothing would have ended": len(mended.closed),
+                "jobs rescued from lost workers": len(fixed.lost),
+                "due retries enqueued": fixed.due,
+                "jobs enqueued that nothing else had enqueued": fixed.released,
+                "runs closed that nothing would have ended": len(fixed.closed),
             }
-            findings.append(_fine("pass", _counted(counts)))
-        swept = cleanup.clean(found.connection if found is not None else None, settings.config())
+            findings.append(_fine("maintenance", _counted(counts)))
+        cleaned = cleanup.clean(found.connection if found is not None else None, settings.config())
         counts = {
-            "folders removed from staging": swept.folders,
-            "shadow tables dropped": swept.shadows,
-            "runs told to their targets": swept.remembered,
+            "folders removed from staging": cleaned.folders,
+            "shadow tables dropped": cleaned.shadows,
+            "runs recorded in their targets": cleaned.remembered,
         }
-        findings.append(_fine("sweep", _counted(counts)))
-        findings += [_warning("sweep", trouble, "mend it and try again") for trouble in swept.troubles]
+        findings.append(_fine("cleanup", _counted(counts)))
+        findings += [_warning("cleanup", trouble, "fix it and try again") for trouble in cleaned.troubles]
     except EtlError as exc:
-        findings.append(_error("sweep", exc))
+        findings.append(_error("cleanup", exc))
     except RedisError as exc:
-        findings.append(_refused("pass", "Redis", exc))
+        findings.append(_refused("maintenance", "Redis", exc))
     finally:
         if found is not None:
             found.close()
@@ -99,7 +99,7 @@ def fix(config: str | None, redis: str | None) -> list[Finding]:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing to mend"
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing to fix"
 
 
 def exit_code(found: Sequence[Finding]) -> int:
@@ -109,27 +109,25 @@ def exit_code(found: Sequence[Finding]) -> int:
 
 def show(found: Sequence[Finding]) -> None:
     """Print a line for each finding, and beneath it the remedy where one is needed."""
-    from jobs.views.console import out
-
-    console = out()
+    out = console.out()
     for finding in found:
         mark = "[green]ok[/]  " if finding["ok"] else "[red]FAIL[/]" if finding["exit"] else "[yellow]warn[/]"
-        console.print(f"{mark}  {finding['check']:<9} ", end="")
-        console.print(finding["what"], markup=False, soft_wrap=True)
+        out.print(f"{mark}  {finding['check']:<11} ", end="")
+        out.print(finding["what"], markup=False, soft_wrap=True)
         if finding["cure"]:
-            console.print(f"{'':16}{finding['cure']}", markup=False, soft_wrap=True, style="dim")
+            out.print(f"{'':18}{finding['cure']}", markup=False, soft_wrap=True, style="dim")
 
 
 def _fine(check: str, what: str) -> Finding:
     return {"check": check, "ok": True, "what": what, "cure": "", "exit": 0}
 
 
-def _warning(check: str, what: str, cure: str) -> Finding:
-    return {"check": check, "ok": False, "what": what, "cure": cure, "exit": 0}
-
-
 def _failure(check: str, what: str, cure: str, exit: int = 1) -> Finding:
     return {"check": check, "ok": False, "what": what, "cure": cure, "exit": exit}
+
+
+def _warning(check: str, what: str, cure: str) -> Finding:
+    return _failure(check, what, cure, exit=0)
 
 
 def _error(check: str, exc: EtlError) -> Finding:
@@ -155,7 +153,6 @@ def _findings(redis: str | None) -> Iterator[Finding]:
 
 def _config() -> Iterator[Finding]:
     from etl.config.signatures import check_functions
-    from jobs.views.console import plural
 
     try:
         config = settings.config()
@@ -164,7 +161,7 @@ def _config() -> Iterator[Finding]:
             yield _failure("config", mistake, exc.cure, 2)
         return
     counts = {"pipeline": len(config.pipelines), "client": len(config.clients), "target": len(config.targets)}
-    names = ", ".join(plural(number, noun) for noun, number in counts.items())
+    names = ", ".join(console.plural(number, noun) for noun, number in counts.items())
     mistakes = check_functions(config)
     for wrong in mistakes:
         yield _failure("functions", str(wrong), "correct etl.toml or the function", 2)
@@ -175,7 +172,7 @@ def _config() -> Iterator[Finding]:
 def _names() -> Iterator[Finding]:
     """A file of the user's own called `redis.py` is imported in place of the library: workers start beside etl.toml."""
     root = settings.path().parent
-    if root == Path(__file__).resolve().parents[1]:
+    if root == Path(__file__).resolve().parents[2]:
         return
     for name in IMPORTED:
         for own in (root / f"{name}.py", root / name / "__init__.py"):
@@ -243,11 +240,11 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
         yield _error("redis", exc) if url else _private()
         return
     try:
-        yield from _facts(broker.examine(found.connection), broker.shown(found.url))
+        yield from _facts(broker.examine(found.connection), dial.shown(found.url))
         yield _workers(found.connection)
         yield from _schedules(found.connection, config)
     except RedisError as exc:
-        yield _refused("redis", f"Redis at {broker.shown(found.url)}", exc)
+        yield _refused("redis", f"Redis at {dial.shown(found.url)}", exc)
     finally:
         found.close()
 

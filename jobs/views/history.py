@@ -1,24 +1,25 @@
 """Runs that Redis has forgotten, as the targets remember them; where both know a run, Redis is right."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from etl.config.pipeline import Config, Pair, pairs_of
+from etl.config.pipeline import Config, Pair, pairs_of, resolve
 from etl.config.urls import target_places
 from etl.errors import EtlError, UnknownName
-from jobs.session import Session
+from etl.staging import Staging
 from jobs.store import runs
-from jobs.store.run_json import ROWS
+from jobs.store.run_json import run_json
 
 if TYPE_CHECKING:
     from etl.load.history import Record
+    from jobs.session import Session
 
 
 def recent(
-    session: Session, *, client: str | None = None, state: str | None = None, since: float | None = None
+    session: "Session", *, client: str | None = None, state: str | None = None, since: float | None = None
 ) -> list[dict[str, Any]]:
     """Return runs in the public JSON shape, newest first, from Redis and, where it may have forgotten some, targets.
 
@@ -38,12 +39,12 @@ def recent(
     return _newest([*found, *_forgotten(session, older)])
 
 
-def latest(session: Session, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+def latest(session: "Session", pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     """Return, of clients' pipelines, the last run and the last success as targets remember them, newest first."""
     return _newest(_forgotten(session, remembered(session.config, pairs, latest=True)))
 
 
-def find(session: Session, text: str) -> dict[str, Any]:
+def find(session: "Session", text: str) -> dict[str, Any]:
     """Return a run in the public JSON shape, by an id, a unique beginning of one, or `client/pipeline` (the latest).
 
     Raises:
@@ -70,8 +71,13 @@ def find(session: Session, text: str) -> dict[str, Any]:
     return found[0]
 
 
+def staging_of(session: "Session", run: Mapping[str, Any]) -> Staging:
+    """Return the staging of a run that is given in the public JSON shape."""
+    return Staging(resolve(session.config, run["pipeline"], run["client"]).staging, run["client"], run["run"])
+
+
 def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: Any) -> Iterator[dict[str, Any]]:
-    """Yield the runs that targets remember; a target that can't be asked is told of on stderr and passed over.
+    """Yield the runs that targets remember; a target that can't be asked is named on stderr and passed over.
 
     Args:
         pairs: Clients and their pipelines whose targets are asked; None means all.
@@ -96,10 +102,10 @@ def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: An
                 continue
             for record in answer:
                 if chosen is None or (record.client, record.pipeline) in chosen:
-                    yield _shape(record)
+                    yield _run_json(record)
 
 
-def _forgotten(session: Session, found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _forgotten(session: "Session", found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return those runs that Redis does not know."""
     unique = {run["run"]: run for run in found}
     known = {run["run"] for run in runs.snapshot(session.connection, list(unique))}
@@ -114,31 +120,20 @@ def _seconds(moment: str | None) -> float:
     return datetime.fromisoformat(moment).timestamp() if moment else 0.0
 
 
-def _shape(record: "Record") -> dict[str, Any]:
-    submitted, started, finished = (
-        moment and moment.astimezone(UTC).isoformat(timespec="milliseconds")
-        for moment in (record.submitted, record.started, record.finished)
+def _run_json(record: "Record") -> dict[str, Any]:
+    finished = record.finished.timestamp()
+    same = ("pipeline", "client", "state", "rows", "partitions", "error", "attempt")
+    return run_json(
+        record.run,
+        **{name: getattr(record, name) for name in same},
+        submitted=record.submitted.timestamp() if record.submitted else finished,
+        started=record.started.timestamp() if record.started else None,
+        finished=finished,
+        start=record.window_start,
+        end=record.window_end,
+        params=dict(record.params),
+        exit=int(record.state != "succeeded"),
     )
-    return {
-        "run": record.run,
-        "pipeline": record.pipeline,
-        "client": record.client,
-        "state": record.state,
-        "submitted": submitted or finished,
-        "started": started,
-        "finished": finished,
-        "seconds": round((record.finished - record.started).total_seconds(), 3) if record.started else None,
-        "rows": {**dict.fromkeys(ROWS, 0), **record.rows},
-        "partitions": {"total": 0, "done": 0, "failed": 0, "blocked": 0, **record.partitions},
-        "failures": [],
-        "warnings": [],
-        "error": record.error,
-        "start": record.window_start,
-        "end": record.window_end,
-        "params": dict(record.params),
-        "attempt": record.attempt,
-        "exit": int(record.state != "succeeded"),
-    }
 
 
 def _warn(exc: EtlError) -> None:

@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
-from jobs.session import Session
 from jobs.store import runs
 from jobs.views import clients, status, workers
+
+if TYPE_CHECKING:
+    from jobs.session import Session
 
 HELP = {
     "rq_etl_workers": "Workers that are alive, by what they do.",
@@ -40,7 +42,7 @@ class Sample(NamedTuple):
     value: float
 
 
-def collect(session: Session) -> list[Sample]:
+def collect(session: "Session") -> list[Sample]:
     """Return all numbers as they are now."""
     found = clients.overview(session.connection, list(session.config.clients))
     states = Counter(str(worker["state"]) for worker in workers.workers(session))

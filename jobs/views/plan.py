@@ -46,14 +46,14 @@ def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
         "warnings": list(planned.warnings),
     }
     if rows and planned.partitions:
-        from etl.sources import extract
+        from etl.sources import extract, read_all
         from etl.transform import Transformer
         from etl.transform.lookups import read_lookups
         from etl.types.infer import candidates, decide, named_candidates
 
         partition = planned.partitions[0]
         context = Context(client=pipeline.client, run="preview", params=pipeline.params)
-        context = replace(context, lookups=read_lookups(pipeline, context))
+        context = replace(context, lookups=read_lookups(pipeline, context, read_all))
         for chunk in islice(extract(pipeline, partition, context), 1):
             types = None if pipeline.columns else decide(named_candidates([candidates(chunk.rows)], pipeline))
             files = [piece.file for piece in partition.pieces]
@@ -78,9 +78,8 @@ def plans(pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
 
 def show_plans(lines: Sequence[dict[str, Any]]) -> None:
     """Print plans of many clients, those that can't be planned first."""
-    columns = ("client", "partitions", "lanes", "bytes", "error")
     ordered = sorted(lines, key=lambda line: (line["error"] is None, -line["bytes"]))
-    console.table(columns, [[line[name] for name in columns] for line in ordered])
+    console.table(("client", "partitions", "lanes", "bytes", "error"), ordered)
     print(
         f"{console.plural(len(lines), 'client')}, {sum(line['bytes'] for line in lines):,} bytes; nothing was enqueued"
     )
@@ -89,8 +88,7 @@ def show_plans(lines: Sequence[dict[str, Any]]) -> None:
 def show(found: dict[str, Any]) -> None:
     """Print a plan for people."""
     partitions = found["partitions"]
-    columns = ("partition", "file", "files", "start", "bytes")
-    console.table(columns, [[line[name] for name in columns] for line in partitions[:50]])
+    console.table(("partition", "file", "files", "start", "bytes"), partitions[:50])
     if len(partitions) > 50:
         print(f"… and {len(partitions) - 50} more")
     print(
@@ -101,15 +99,10 @@ def show(found: dict[str, Any]) -> None:
     for warning in found["warnings"]:
         print(f"warning: {warning}")
     if found.get("rows"):
-        names = list(found["rows"][0])
-        console.table(
-            names,
-            [[_shown(row[name]) for name in names] for row in found["rows"]],
-            title="\nrows as they would be loaded",
-        )
+        rows = [{name: _shown(value) for name, value in row.items()} for row in found["rows"]]
+        console.table(list(rows[0]), rows, title="\nrows as they would be loaded")
     if found.get("rejects"):
-        keys = ("file", "row", "column", "value", "reason")
-        console.table(keys, [[line[key] for key in keys] for line in found["rejects"]], title="\nrejects")
+        console.table(("file", "row", "column", "value", "reason"), found["rejects"], title="\nrejects")
 
 
 def _shown(value: object) -> str | None:

@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from etl.config import cron
 from etl.config.pipeline import Config, pairs_of
 from jobs.run import schedules
-from jobs.session import Session
 from jobs.store import runs
 from jobs.views import history
+
+if TYPE_CHECKING:
+    from jobs.session import Session
 
 GRACE = 600  # seconds that a due run may take before it is called late
 
 
-def status(session: Session, client: str | None = None, now: datetime | None = None) -> list[dict[str, Any]]:
+def status(session: "Session", client: str | None = None, now: datetime | None = None) -> list[dict[str, Any]]:
     """Return a line for each client's pipelines, those that are late first.
 
     A pipeline is late where its schedule has named a moment since its last success, or where its last success

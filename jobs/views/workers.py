@@ -1,12 +1,13 @@
 """The workers that are alive."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobs.session import Session
+if TYPE_CHECKING:
+    from jobs.session import Session
 
 
-def workers(session: Session) -> list[dict[str, Any]]:
+def workers(session: "Session") -> list[dict[str, Any]]:
     """Return the workers that are alive, as RQ knows them."""
     from jobs.worker import Worker
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commanding import CLAIMS, ETL_TOML, Project, is_short
-from tests.commanding import etl as etl
+from tests.helpers.project import CLAIMS, ETL_TOML, Project, is_short
 
 ROOT = Path(__file__).resolve().parents[2]
 INLINE = "run claims --client acme --inline"
@@ -231,6 +230,7 @@ def test_a_column_that_may_be_missing_is_loaded_as_empty(etl: Project) -> None:
     assert etl.rows("select amount from claims where claim_id = 'B1'") == [(None,)]
 
 
+@pytest.mark.slow
 def test_a_line_of_200_mb_is_a_reject_and_takes_no_memory(etl: Project) -> None:
     """The line is measured in a process of its own: memory of this one says nothing."""
     path = etl.write("inbox/acme/claims-1.csv", "claim_id,amount\nA1,1\n")

@@ -16,9 +16,10 @@ import pytest
 from redis import Redis
 
 from jobs.settings import WORKER_CLASSES
-from tests.commanding import ETL_TOML, Project, is_short
-from tests.commanding import etl as etl
-from tests.conftest import RedisServer, StartWorkers, die_with_parent, give_up, wait_until
+from tests.helpers.processes import die_with_parent, give_up, wait_until
+from tests.helpers.project import ETL_TOML, Project, is_short
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 ROOT = Path(__file__).resolve().parents[2]
 INLINE = "run claims --client acme --inline"

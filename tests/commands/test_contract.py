@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.commanding import Project, is_short
-from tests.commanding import etl as etl
-from tests.commanding import work as work
-from tests.conftest import RedisServer, StartWorkers
+from tests.helpers.project import Project, is_short
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 # Word for word: who reads the design and writes this must get what it says.
 CONTRACT = """
@@ -220,7 +219,7 @@ def test_runs_that_are_not_there(house: Project, url: str) -> None:
     assert house("runs --json").json == []
 
 
-def test_rejects_are_listed_exported_mended_and_loaded(house: Project, url: str, work: Callable[[], bool]) -> None:
+def test_rejects_are_listed_exported_fixed_and_loaded(house: Project, url: str, work: Callable[[], bool]) -> None:
     id = house("run claims --client acme --json").json[0]["run"]
     work()
     [count] = house("rejects acme/claims --json").json
@@ -238,7 +237,7 @@ def test_rejects_are_listed_exported_mended_and_loaded(house: Project, url: str,
 
 
 @pytest.mark.parametrize("delimiter", [",", ";"])
-def test_mended_rejects_are_loaded(
+def test_fixed_rejects_are_loaded(
     house: Project, url: str, work: Callable[[], bool], workers: StartWorkers, delimiter: str
 ) -> None:
     """Also from a spreadsheet that writes semicolons."""

@@ -6,8 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.commanding import CLAIMS, ETL_TOML, Project
-from tests.commanding import etl as etl
+from tests.helpers.project import CLAIMS, ETL_TOML, Project
 
 MERGE = 'mode = "merge", key = ["claim_id"]'
 BARE = ETL_TOML[: ETL_TOML.index("[pipelines.claims.columns]")] + "[clients.acme]\n[clients.globex]\n"

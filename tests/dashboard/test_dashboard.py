@@ -18,7 +18,7 @@ from jobs.dashboard import create_app, serve
 from jobs.queue import FairQueue
 from jobs.store import runs
 from jobs.store.run_json import ROWS
-from tests.dashing import EVIL, LOGIN, PASSWORD, Pages, fail, pages, queue, stage, start_run
+from tests.helpers.dashboard_pages import EVIL, LOGIN, PASSWORD, Pages, fail, pages, queue, stage, start_run
 
 # --- the server ---
 

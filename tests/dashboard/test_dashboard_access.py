@@ -15,7 +15,7 @@ from jobs.dashboard import create_app
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
 from jobs.store import runs
-from tests.dashing import EVIL, HERE, LOGIN, PASSWORD, Pages, fail, pages, queue, stage, start_run
+from tests.helpers.dashboard_pages import EVIL, HERE, LOGIN, PASSWORD, Pages, fail, pages, queue, stage, start_run
 
 # --- who may ask what ---
 
@@ -199,7 +199,7 @@ def test_requeueing_a_stage_retries_its_run(
     fail(stage(queue, run))
     runs.close(connection, run, "failed", error="broken")
     retried: list[str] = []
-    monkeypatch.setattr("jobs.run.retry.retry_run", lambda config, connection, run: retried.append(run))
+    monkeypatch.setattr("jobs.dashboard.rqpages.retry_run", lambda config, connection, run: retried.append(run))
     monkeypatch.setattr(settings, "config", lambda: None)
     pages.post(f"/rq/job/{run}-1-load-1/requeue")
     assert retried == [run]

@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from redis import Redis
 
 from etl.errors import BrokerUnreachable, ConfigError
 from jobs import broker
-from tests.conftest import ROOT, RedisServer
+from jobs.store import dial
+from tests.helpers.processes import ROOT, until
+from tests.helpers.redis_server import RedisServer
 
 
 @pytest.fixture
@@ -50,10 +51,7 @@ def answers(url: str) -> bool:
 
 
 def wait_until_gone(url: str) -> None:
-    give_up = time.monotonic() + 20
-    while answers(url):
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    until(lambda: not answers(url))
 
 
 # --- the one that is named ---
@@ -85,7 +83,7 @@ def test_what_is_not_a_redis_url_is_said_to_be_wrong(url: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("login", ["", "nobody:pa55word@"])
-def test_a_wrong_password_is_told_without_telling_it(login: str, folder: Path, private: broker.Broker) -> None:
+def test_a_wrong_password_is_an_error_that_does_not_show_it(login: str, folder: Path, private: broker.Broker) -> None:
     private.connection.config_set("requirepass", "right")
     url = private.url.replace("unix://", f"unix://{login}")
     with pytest.raises(BrokerUnreachable) as caught:
@@ -128,7 +126,7 @@ def test_an_old_redis_is_refused(tmp_path: Path) -> None:
         broker.connect(url, tmp_path)
 
 
-def test_a_redis_that_still_reads_its_data_is_not_taken_for_ready(tmp_path: Path) -> None:
+def test_a_redis_that_still_reads_its_data_is_not_ready(tmp_path: Path) -> None:
     """It answers INFO by then, and nothing that a run needs; a private one is waited for."""
     with (
         pretended_redis(b"7.0.15", b"-LOADING Redis is loading the dataset in memory\r\n") as url,
@@ -146,7 +144,7 @@ def test_a_redis_that_still_reads_its_data_is_not_taken_for_ready(tmp_path: Path
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert broker.shown(url) == shown
+    assert dial.shown(url) == shown
 
 
 # --- the private one ---
@@ -256,7 +254,7 @@ def test_without_a_server_it_is_inside_this_process(folder: Path, monkeypatch: p
     found.close()
 
 
-def test_a_connection_at_hand_is_taken_as_it_is(redis_server: RedisServer, real_redis: Redis) -> None:
+def test_a_given_connection_is_used_as_it_is(redis_server: RedisServer, real_redis: Redis) -> None:
     assert broker.given(fakeredis.FakeRedis()).kind == "in-process"
     found = broker.given(real_redis)
     assert (found.kind, found.url) == ("set", f"{redis_server.url}?db=0")

@@ -12,7 +12,7 @@ from jobs import settings
 from jobs.enqueue import enqueue, enqueue_on
 from jobs.job import JobRefused
 from jobs.process.inprocess import InProcessWorker
-from tests.conftest import RedisServer
+from tests.helpers.redis_server import RedisServer
 
 
 def add(a: int, b: int = 0, **more: int) -> int:
@@ -82,7 +82,7 @@ def test_tuples_become_lists(fake_redis: Redis) -> None:
     assert enqueue_on(fake_redis, "acme", add, ((1, 2), {"a": (3,)})).func_name
 
 
-def test_mistakes_are_told_at_once(fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_errors_at_once(fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(JobRefused, match='add "os" to modules'):
         enqueue_on(fake_redis, "acme", "os:getcwd")
     with pytest.raises(ConfigError, match="not a client's name"):

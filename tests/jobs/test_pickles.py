@@ -19,8 +19,8 @@ from jobs.process.maintenance import maintain
 from jobs.queue import FairQueue
 from jobs.run.cancel import cancel_run
 from jobs.store import keys, runs, scripts
-from tests.dashing import Pages, pages
-from tests.keeping import GOOD, House, built
+from tests.helpers.dashboard_pages import Pages, pages
+from tests.helpers.queued_project import GOOD, QueuedProject
 
 __all__ = ["pages"]
 pytestmark = pytest.mark.filterwarnings("ignore:CLIENT LIST command not supported")  # by fakeredis
@@ -28,10 +28,9 @@ REGISTRIES = ("wip", "failed", "deferred", "finished", "scheduled", "canceled")
 
 
 @pytest.fixture
-def house(tmp_path: Path, connection: Redis) -> Iterator[House]:
-    for house in built(tmp_path, connection):
-        house.files("acme", GOOD)
-        yield house
+def house(house: QueuedProject) -> QueuedProject:
+    house.files("acme", GOOD)
+    return house
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def ids(connection: Redis, run: str) -> list[str]:
     return sorted(raw.decode() for raw in cast(set[bytes], connection.smembers(keys.jobs_key(run))))
 
 
-def test_finish_loads_no_pickle_of_a_stage_that_could_not_speak(house: House, boom: Path) -> None:
+def test_finish_loads_no_pickle_of_a_stage_that_could_not_speak(house: QueuedProject, boom: Path) -> None:
     run = house.submit()
     worker = InProcessWorker(house.connection, inline=True)
     plant(house.connection, f"{run}-1-transform-1", boom)
@@ -78,7 +77,7 @@ def test_finish_loads_no_pickle_of_a_stage_that_could_not_speak(house: House, bo
     assert (found["state"], [failure["stage"] for failure in found["failures"]]) == ("failed", ["transform"])
 
 
-def test_cancel_stops_what_runs_without_loading_a_pickle(house: House, boom: Path) -> None:
+def test_cancel_stops_what_runs_without_loading_a_pickle(house: QueuedProject, boom: Path) -> None:
     run = house.submit()
     heard = house.connection.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     heard.subscribe("rq:pubsub:w1")
@@ -94,7 +93,7 @@ def test_cancel_stops_what_runs_without_loading_a_pickle(house: House, boom: Pat
     heard.close()
 
 
-def test_no_clean_up_loads_a_pickle(house: House, boom: Path) -> None:
+def test_no_clean_up_loads_a_pickle(house: QueuedProject, boom: Path) -> None:
     """Neither RQ's over our queues, nor the pass, nor the sweep, nor rq-scheduler as the Procfile starts it."""
     connection, queue = house.connection, FairQueue("etl-acme", connection=house.connection)
     connection.sadd("rq:queues", "rq:queue:etl-acme")
@@ -114,7 +113,7 @@ def test_no_clean_up_loads_a_pickle(house: House, boom: Path) -> None:
     InProcessWorker(connection, inline=True).work()
 
 
-def test_the_dashboard_loads_no_pickle_by_looking_or_by_writing(house: House, pages: Pages, boom: Path) -> None:
+def test_the_dashboard_loads_no_pickle_by_looking_or_by_writing(house: QueuedProject, pages: Pages, boom: Path) -> None:
     connection = house.connection
     connection.sadd("rq:queues", "rq:queue:etl-acme")
     for registry in REGISTRIES:
@@ -138,7 +137,7 @@ def test_a_result_that_is_no_json_is_no_result(connection: Redis, boom: Path) ->
     assert EtlJob.fetch("odd", connection=connection).latest_result() is None
 
 
-def test_a_worker_refuses_a_job_that_is_a_pickle(house: House, boom: Path) -> None:
+def test_a_worker_refuses_a_job_that_is_a_pickle(house: QueuedProject, boom: Path) -> None:
     queue = FairQueue("etl-acme", connection=house.connection)
     id = queue.enqueue("steps.same").id
     plant(house.connection, id, boom)

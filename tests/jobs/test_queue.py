@@ -12,7 +12,7 @@ from rq.suspension import resume, suspend
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
 from jobs.process.maintenance import rescue
-from jobs.queue import FairQueue, Line, dequeue
+from jobs.queue import FairQueue, ServedQueues, dequeue
 from jobs.store.limits import pause
 from jobs.store.limits import resume as resume_clients
 
@@ -23,12 +23,12 @@ def put(connection: Redis, client: str, count: int = 1) -> list[EtlJob]:
 
 
 def drain(connection: Redis, *names: str) -> list[str]:
-    taken = []
+    dequeued = []
     while found := dequeue(connection, names, "w"):
         job, queue = found
-        taken.append(queue.name.removeprefix("etl-"))
+        dequeued.append(queue.name.removeprefix("etl-"))
         complete(connection, job, queue, Outcome("done"))
-    return taken
+    return dequeued
 
 
 def test_a_client_with_ten_times_the_work_does_not_delay_the_others(connection: Redis) -> None:
@@ -47,7 +47,7 @@ def test_workers_share_one_turn(connection: Redis) -> None:
     assert order == ["etl-ant", "etl-bee", "etl-cat"] * 2
 
 
-def test_a_job_taken_is_started_and_leased_to_its_worker(connection: Redis) -> None:
+def test_a_dequeued_job_is_started_and_leased_to_its_worker(connection: Redis) -> None:
     [put_job] = put(connection, "acme")
     found = dequeue(connection, worker="w")
     assert found is not None
@@ -81,7 +81,7 @@ def test_a_paused_client_waits(connection: Redis, paused: str, served: bool) -> 
     assert bool(dequeue(connection, worker="w")) == served
 
 
-def test_suspended_workers_take_nothing(connection: Redis) -> None:
+def test_suspended_workers_dequeue_nothing(connection: Redis) -> None:
     put(connection, "acme")
     suspend(connection)
     assert dequeue(connection, worker="w") is None
@@ -94,11 +94,11 @@ def test_ids_without_a_waiting_job_are_passed_over(connection: Redis) -> None:
     connection.delete(gone.key)
     connection.lpush("rq:queue:etl-acme", twice.id)
     connection.hset(canceled.key, "status", "canceled")
-    taken = [found[0].id for found in iter(lambda: dequeue(connection), None) if found]
-    assert taken == [twice.id, last.id]
+    dequeued = [found[0].id for found in iter(lambda: dequeue(connection), None) if found]
+    assert dequeued == [twice.id, last.id]
 
 
-def test_a_job_that_cannot_be_read_is_given_out_to_fail(connection: Redis) -> None:
+def test_a_job_that_cannot_be_read_is_dequeued_to_fail(connection: Redis) -> None:
     [job] = put(connection, "acme")
     connection.hset(job.key, mapping={"data": b"\x80\x05pickle", "retry_intervals": "not json"})
     found = dequeue(connection, worker="w")
@@ -115,7 +115,7 @@ def test_a_new_clients_queue_is_served_at_the_next_look(connection: Redis) -> No
     assert dequeue(connection, ["default"]) is None
 
 
-def test_queues_that_are_no_clients_are_served_in_turn_by_workers_that_were_told(connection: Redis) -> None:
+def test_queues_that_are_no_clients_are_served_in_turn_by_workers_that_name_them(connection: Redis) -> None:
     put(connection, "ant", 2)
     put(connection, "zoo", 2)
     Queue("mail", connection=connection, serializer=JSONSerializer).enqueue("tasks.nothing")
@@ -146,7 +146,7 @@ def test_every_way_of_enqueueing_gives_a_queue_its_turn(connection: Redis) -> No
     assert drain(connection) == ["acme"] * 4
 
 
-def test_a_queue_filled_past_us_gets_its_turn_from_the_pass(connection: Redis) -> None:
+def test_a_queue_filled_past_us_gets_its_turn_from_maintenance(connection: Redis) -> None:
     Queue("etl-acme", connection=connection, serializer=JSONSerializer).enqueue("tasks.nothing")
     assert dequeue(connection) is None
     rescue(connection, ["etl-acme"])
@@ -165,17 +165,17 @@ def test_the_ring_of_turns_holds_queues_that_have_jobs_to_give_and_no_others(con
 
 
 def test_an_idle_look_sees_what_there_is_to_do(connection: Redis) -> None:
-    line = Line(connection, ["mail"])
-    assert not line.stirs()
+    served = ServedQueues(connection, ["mail"])
+    assert not served.has_jobs()
     put(connection, "newcomer")
-    assert line.stirs()
+    assert served.has_jobs()
     drain(connection)
-    assert not line.stirs()
+    assert not served.has_jobs()
     Queue("mail", connection=connection, serializer=JSONSerializer).enqueue("tasks.nothing")
-    assert line.stirs()
+    assert served.has_jobs()
 
 
-def test_what_a_job_costs_to_take_does_not_grow_with_the_number_of_clients(real_redis: Redis) -> None:
+def test_what_a_dequeue_costs_does_not_grow_with_the_number_of_clients(real_redis: Redis) -> None:
     def commands(clients: int) -> tuple[int, int]:
         real_redis.flushall()
         real_redis.sadd("rq:queues", *[f"rq:queue:etl-c{i:04}" for i in range(clients)])
@@ -212,7 +212,7 @@ def test_jobs_are_json_whatever_is_asked_for(connection: Redis) -> None:
 
 
 def test_turns_go_on_where_a_queue_has_gone(connection: Redis) -> None:
-    connection.hset("etl:turn", mapping={"name": "etl-gone", "left": 1})
+    connection.hset("etl:served", mapping={"name": "etl-gone", "left": 1})
     put(connection, "ant")
     put(connection, "bee")
     assert list(islice(drain(connection), 2)) == ["ant", "bee"]

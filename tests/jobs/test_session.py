@@ -6,7 +6,7 @@ import pytest
 
 from etl.errors import BrokerUnreachable
 from jobs.session import Session
-from tests.conftest import RedisServer
+from tests.helpers.redis_server import RedisServer
 
 
 def test_the_redis_of_the_environment_is_used(

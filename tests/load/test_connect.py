@@ -14,7 +14,7 @@ from etl.config.models import Target
 from etl.errors import ConfigError, TargetBusy, TargetRefused, TargetUnreachable
 from etl.load import check_target, resolve_url
 from etl.load.targets.connect import transaction
-from tests.loading import chunk, connected, deliver, pipeline, query
+from tests.helpers.deliveries import chunk, connected, deliver, pipeline, query
 
 
 def resolved(url: str, **environ: str) -> str:

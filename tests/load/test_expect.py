@@ -1,58 +1,42 @@
 """Guards: an empty, odd or stale delivery, or none at all, is reported or refused."""
 
 import os
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 
-from etl.config.pipeline import resolve
-from etl.config.read import load_config
 from etl.errors import ConfigError
-from jobs import settings
-from jobs.process.inprocess import InProcessWorker
-from jobs.run.submit import submit_now
-from jobs.store import runs
+from tests.helpers.project import Folder, etl_toml
+from tests.helpers.queued_project import QueuedProject
 
-TOML = """
-[settings]
-staging = "staging"
-[targets.warehouse]
-url = "sqlite:///warehouse.db"
-[pipelines.claims]
-extract = { type = "csv", path = "claims*.csv", settle = 0, missing = "ok" }
-load = { target = "warehouse", table = "claims" }
-expect = EXPECT
-columns = { id = { required = true } }
-[clients.acme]
-"""
+
+def text(expect: str) -> str:
+    """Return an etl.toml that expects so."""
+    pipeline = {"extract": {"path": "claims*.csv", "missing": "ok"}, "columns": {"id": {"required": True}}}
+    return etl_toml({"claims": {"expect": "EXPECT", **pipeline}}).replace('"EXPECT"', expect)
 
 
 @pytest.fixture
-def run(tmp_path: Path, fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(tmp_path: Path, fake_redis: Redis) -> Any:
+    project = QueuedProject(tmp_path, fake_redis, "")
+
     def execute(expect: str, *files: tuple[int, float]) -> dict[str, Any]:
-        (tmp_path / "etl.toml").write_text(TOML.replace("EXPECT", expect))
+        project.config(text(expect))
         for number, (rows, age) in enumerate(files):
             path = tmp_path / f"claims-{number}.csv"
             path.write_text("id\n" + "".join(f"{number}-{row}\n" for row in range(rows)))
             os.utime(path, (time.time() - age, time.time() - age))
-        monkeypatch.setattr(settings, "_chosen", tmp_path / "etl.toml")
-        id = submit_now(fake_redis, resolve(load_config(tmp_path / "etl.toml"), "claims", "acme"))
-        InProcessWorker(fake_redis, inline=True).work(burst=True)
-        return runs.snapshot(fake_redis, [id])[0]
+        return project.record(project.run())
 
     return execute
 
 
 def loaded(folder: Path) -> int:
-    with closing(sqlite3.connect(folder / "warehouse.db")) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'claims'").fetchone():
-            return 0
-        return int(connection.execute("SELECT count(*) FROM claims").fetchone()[0])
+    project = Folder(folder)
+    return int(project.rows("SELECT count(*) FROM claims")[0][0]) if "claims" in project.tables() else 0
 
 
 @pytest.mark.parametrize("files", [((3, 0),), ((2, 0), (1, 0))])
@@ -95,6 +79,5 @@ def test_no_delivery_at_all_is_reported(run: Any) -> None:
     "expect", ["{ rows = [5, 1] }", "{}", "{ rows = [1] }", '{ fresh = "soon" }', "{ row = [1, 2] }"]
 )
 def test_an_expectation_without_sense_is_a_mistake(tmp_path: Path, expect: str) -> None:
-    (tmp_path / "etl.toml").write_text(TOML.replace("EXPECT", expect))
     with pytest.raises(ConfigError, match=r"pipelines\.claims\.expect"):
-        load_config(tmp_path / "etl.toml")
+        Folder(tmp_path, text(expect)).loaded()

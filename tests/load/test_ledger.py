@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from etl.errors import ChangedFile
-from tests.loading import chunk, deliver, finished, partition, pipeline, query, values
+from tests.helpers.deliveries import chunk, deliver, finished, partition, pipeline, query, values
 
 ROWS = chunk([{"id": 1}, {"id": 2}])
 

@@ -17,7 +17,7 @@ from etl.errors import BadSource, MissingColumn, ReceiptMismatch, TooManyRejects
 from etl.load import column_types, drop_shadow
 from etl.load.targets.postgres import decimal_text
 from etl.load.targets.sqlite import _values
-from tests.loading import chunk, deliver, finished, partition, pipeline, query, table, values
+from tests.helpers.deliveries import chunk, deliver, finished, partition, pipeline, query, table, values
 
 EVERY = {
     "string": (pa.string(), "Jürgen \"J\", 066\n\\.\n'x'"),

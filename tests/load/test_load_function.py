@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from etl.errors import FunctionFailed
-from tests.loading import chunk, deliver, finished, partition, pipeline, query, values
+from tests.helpers.deliveries import chunk, deliver, finished, partition, pipeline, query, values
 
 LEGACY = """
 import pandas as pd

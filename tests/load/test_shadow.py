@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from etl.errors import ReceiptMismatch, TooManyRejects
 from etl.load import FinishCounts
-from tests.loading import chunk, connected, deliver, finished, partition, pipeline, query, table, values
+from tests.helpers.deliveries import chunk, connected, deliver, finished, partition, pipeline, query, table, values
+from tests.helpers.examples import examples
 
 
 def counts(final: FinishCounts) -> tuple[int, int, int]:
@@ -150,7 +151,7 @@ def _winners(rows: list[dict[str, Any]], there: dict[int, dict[str, Any]], newes
 
 
 @pytest.mark.parametrize("newest", [False, True], ids=["by file", "by newest"])
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_split_and_any_order_merge_as_pandas_does(target_url: str, newest: bool, data: st.DataObject) -> None:
     client = f"c{next(_clients)}"

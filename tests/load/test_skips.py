@@ -1,46 +1,41 @@
 """Files that have not changed since they were loaded are left as they are."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from etl.load import skips
 from etl.staging import Marker
-from jobs import stages
-from jobs.run.context import StageContext
-from tests.commanding import Project
-from tests.loading import query
+from jobs.run import partitions
+from jobs.run.stage import StageContext
+from tests.helpers.deliveries import query
+from tests.helpers.project import Project, etl_toml
 
-TOML = """
-[settings]
-staging = "staging"
-[targets.warehouse]
-url = "{target}"
-[pipelines.claims]
-extract = {{ type = "csv", path = "inbox/*.csv" }}
-load = {{ target = "warehouse", table = "claims", {mode} }}
-retries = 0
-[pipelines.claims.columns]
-id = {{ type = "integer" }}
-name = {{ type = "string" }}
-[clients.acme]
-"""
-MODES = ['mode = "append"', 'mode = "merge", key = ["id"]', 'mode = "replace", by = ["_file"]']
+MODES: list[dict[str, Any]] = [
+    {"mode": "append"},
+    {"mode": "merge", "key": ["id"]},
+    {"mode": "replace", "by": ["_file"]},
+]
+
+
+def text(url: str, mode: dict[str, Any], **name: Any) -> str:
+    """Return an etl.toml that loads two columns so."""
+    pipeline = {
+        "extract": {"path": "inbox/*.csv"},
+        "load": mode,
+        "retries": 0,
+        "columns": {"id": "integer", "name": {"type": "string", **name}},
+    }
+    return etl_toml({"claims": pipeline}, url=url)
 
 
 @pytest.fixture
-def etl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def etl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project of two files."""
-    from jobs import settings
-
     monkeypatch.chdir(tmp_path)
-    made = Project(tmp_path)
-    made.write("inbox/a.csv", "id,name\n1,one\n2,two\n")
-    made.write("inbox/b.csv", "id,name\n3,three\n")
-    yield made
-    settings.use(None)
+    return Project(tmp_path, "", {"inbox/a.csv": "id,name\n1,one\n2,two\n", "inbox/b.csv": "id,name\n3,three\n"})
 
 
 @pytest.fixture
@@ -48,19 +43,21 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were read, where every file is worth asking for."""
     monkeypatch.setattr(skips, "WORTH_ASKING", 0)
     files: list[str] = []
-    real = stages._read
+    real = partitions._read
 
     def noted(work: StageContext, connection: Redis) -> Marker:
         files.append(work.partition.pieces[0].file)
         return real(work, connection)
 
-    monkeypatch.setattr(stages, "_read", noted)
+    monkeypatch.setattr(partitions, "_read", noted)
     return files
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_unchanged_file_is_not_read_again(etl: Project, target_url: str, read: list[str], mode: str) -> None:
-    etl.config(TOML.format(target=target_url, mode=mode))
+def test_an_unchanged_file_is_not_read_again(
+    etl: Project, target_url: str, read: list[str], mode: dict[str, Any]
+) -> None:
+    etl.config(text(target_url, mode))
     assert etl.run()["rows"]["loaded"] == 3
     for _ in range(2):
         read.clear()
@@ -71,9 +68,9 @@ def test_an_unchanged_file_is_not_read_again(etl: Project, target_url: str, read
 
 @pytest.mark.parametrize("mode", MODES[1:])
 def test_a_changed_file_is_loaded_by_its_mode_and_the_other_stays(
-    etl: Project, target_url: str, read: list[str], mode: str
+    etl: Project, target_url: str, read: list[str], mode: dict[str, Any]
 ) -> None:
-    etl.config(TOML.format(target=target_url, mode=mode))
+    etl.config(text(target_url, mode))
     etl.run()
     for content, name in (("id,name\n3,drei\n", "drei"), ("id,name\n3,three\n", "three")):  # and back again
         read.clear()
@@ -84,8 +81,8 @@ def test_a_changed_file_is_loaded_by_its_mode_and_the_other_stays(
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
-def test_full_refresh_reads_everything(etl: Project, target_url: str, read: list[str], mode: str) -> None:
-    etl.config(TOML.format(target=target_url, mode=mode))
+def test_full_refresh_reads_everything(etl: Project, target_url: str, read: list[str], mode: dict[str, Any]) -> None:
+    etl.config(text(target_url, mode))
     etl.run()
     read.clear()
     etl.run("--full-refresh")
@@ -94,7 +91,7 @@ def test_full_refresh_reads_everything(etl: Project, target_url: str, read: list
 
 
 def test_a_file_with_rejects_is_read_again_to_tell_them(etl: Project, target_url: str, read: list[str]) -> None:
-    etl.config(TOML.format(target=target_url, mode=MODES[1]))
+    etl.config(text(target_url, MODES[1]))
     etl.write("inbox/b.csv", "id,name\n3,three\nx,wrong\n")
     etl.run()
     read.clear()
@@ -104,17 +101,16 @@ def test_a_file_with_rejects_is_read_again_to_tell_them(etl: Project, target_url
 
 
 def test_a_changed_pipeline_reads_its_files_again(etl: Project, target_url: str, read: list[str]) -> None:
-    etl.config(TOML.format(target=target_url, mode=MODES[1]))
+    etl.config(text(target_url, MODES[1]))
     etl.run()
     read.clear()
-    changed = 'name = {{ type = "string", allowed = ["one", "three"] }}'
-    etl.config(TOML.replace('name = {{ type = "string" }}', changed).format(target=target_url, mode=MODES[1]))
+    etl.config(text(target_url, MODES[1], allowed=["one", "three"]))
     assert etl.run()["rows"]["rejected"] == 1
     assert len(read) == 2
 
 
 def test_a_small_file_that_replaces_itself_is_unchanged(etl: Project, target_url: str) -> None:
-    etl.config(TOML.format(target=target_url, mode=MODES[2]))
+    etl.config(text(target_url, MODES[2]))
     etl.run()
     etl.write("inbox/c.csv", "id,name\n4,four\n")
     again = etl.run()["rows"]
@@ -123,7 +119,7 @@ def test_a_small_file_that_replaces_itself_is_unchanged(etl: Project, target_url
 
 
 def test_rows_that_are_gone_from_the_table_are_loaded_again(etl: Project, target_url: str, read: list[str]) -> None:
-    etl.config(TOML.format(target=target_url, mode=MODES[1]))
+    etl.config(text(target_url, MODES[1]))
     etl.run()
     query(target_url, "DELETE FROM claims")
     assert etl.run()["rows"]["loaded"] == 3

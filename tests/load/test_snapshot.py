@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from cli import cli
 from etl.load import history, leftovers
-from tests.loading import query, values
+from tests.helpers.deliveries import query, values
 
 SNAPSHOT = Path(__file__).parent / "snapshot"
 
@@ -59,7 +59,7 @@ def rows(runs: list[Any]) -> dict[str, tuple[int, ...]]:
 def test_the_next_night_goes_on_where_the_last_ended(target_url: str, run: Callable[..., list[Any]]) -> None:
     counts = rows(run("run", "--all-clients", "--inline"))
     for client, first in (("acme", 0), ("zenith", 100)):
-        assert counts[f"{client}/claims"] == (7, 0, 2, 2, 3)  # C1 and C4 are newer; the first file and C2 are there
+        assert counts[f"{client}/claims"] == (7, 0, 3, 2, 2)  # C1 and C4 are new, C2 and C3 are there
         assert counts[f"{client}/visits"] == (5, 1, 0, 1, 3)  # the first file is appended once
         assert counts[f"{client}/prices"] == (2, 0, 0, 2, 0)
         assert counts[f"{client}/payments"] == (2, 0, 0, 2, 0)  # from the cursor on

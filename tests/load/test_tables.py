@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from etl.errors import BadSource, ConfigError, TableMismatch, TargetRefused
-from tests.loading import chunk, deliver, finished, partition, pipeline, query, table, values
+from tests.helpers.deliveries import chunk, deliver, finished, partition, pipeline, query, table, values
 
 
 def columns(url: str) -> set[str]:

@@ -5,38 +5,20 @@ import os
 import resource
 import sqlite3
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fakeredis
 import psycopg
 import pytest
-from redis import Redis
 
-from etl.config.pipeline import resolve
 from jobs import settings
 from jobs.process.inprocess import InProcessWorker
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
-from jobs.store import runs
-from tests.conftest import as_postgres
+from tests.helpers.postgres import as_postgres
+from tests.helpers.project import etl_toml
+from tests.helpers.queued_project import QueuedProject
 
-TOML = """
-[settings]
-staging = "staging"
-[targets.warehouse]
-url = "{url}"
-[pipelines.visits]
-extract = {{ type = "csv", path = "*.csv", settle = 0 }}
-load = {{ target = "warehouse", table = "visits", mode = "append" }}
-retries = 2
-retry_delays = [{delay}]
-[pipelines.visits.columns]
-id = {{ type = "string", required = true }}
-note = {{ type = "string" }}
-[clients.acme]
-"""
 TROUBLE = """
 create sequence tries;
 create table visits (id text, note text, _client text, _run text, _file text);
@@ -48,17 +30,24 @@ create trigger trouble after insert on visits for each statement execute functio
 """
 
 
-class Bench:
+class Bench(QueuedProject):
     """A project with one file, worked on in this process."""
 
     def __init__(self, root: Path, url: str) -> None:
-        self.root, self.url = root, url
-        self.connection: Redis = fakeredis.FakeRedis(server=fakeredis.FakeServer())
-        self.config()
-        self.rows(3)
+        self.url = url
+        super().__init__(root, fakeredis.FakeRedis(server=fakeredis.FakeServer()), self.text())
+        self.fill(3)
 
-    def config(self, delay: int = 0) -> None:
-        (self.root / "etl.toml").write_text(TOML.format(url=self.url, delay=delay))
+    def text(self, delay: int = 0) -> str:
+        """Return an etl.toml whose retries come after so many seconds."""
+        pipeline = {
+            "extract": {"path": "*.csv"},
+            "load": {"mode": "append"},
+            "retries": 2,
+            "retry_delays": [delay],
+            "columns": {"id": {"type": "string", "required": True}, "note": "string"},
+        }
+        return etl_toml({"visits": pipeline}, url=self.url)
 
     def trouble(self, statement: str, times: int) -> None:
         """Have so many inserts end in a statement, after the rows were written."""
@@ -68,18 +57,15 @@ class Bench:
             )
             database.execute(TROUBLE.format(statement=statement, times=times).encode())
 
-    def rows(self, count: int, width: int = 1) -> None:
+    def fill(self, count: int, width: int = 1) -> None:
         lines = [f"r{number},{'x' * width}" for number in range(count)]
-        (self.root / "a.csv").write_text("\n".join(["id,note", *lines]) + "\n")
+        self.write("a.csv", "\n".join(["id,note", *lines]) + "\n")
 
-    def submit(self) -> str:
-        return submit_now(self.connection, resolve(settings.config(), "visits", "acme"))
+    def submit(self, client: str = "acme", pipeline: str = "visits", **options: Any) -> str:
+        return super().submit(client, pipeline, **options)
 
     def work(self) -> None:
         InProcessWorker(self.connection, inline=True).work()
-
-    def run(self, id: str) -> dict[str, Any]:
-        return runs.snapshot(self.connection, [id])[0]
 
     @property
     def tries(self) -> int:
@@ -89,21 +75,15 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, pg_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def bench(tmp_path: Path, pg_url: str) -> Bench:
     """A project whose target is a PostgreSQL database."""
-    monkeypatch.setenv("ETL_CONFIG", str(tmp_path / "etl.toml"))
-    settings.use(None)
-    yield Bench(tmp_path, pg_url)
-    settings.use(None)
+    return Bench(tmp_path, pg_url)
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def file(tmp_path: Path) -> Bench:
     """A project whose target is an SQLite file."""
-    monkeypatch.setenv("ETL_CONFIG", str(tmp_path / "etl.toml"))
-    settings.use(None)
-    yield Bench(tmp_path, "sqlite:///warehouse.db")
-    settings.use(None)
+    return Bench(tmp_path, "sqlite:///warehouse.db")
 
 
 def raised(code: str) -> str:
@@ -132,21 +112,21 @@ def test_what_another_try_cures_is_tried_again_and_loaded_once(bench: Bench, sta
     bench.trouble(statement, times=2)
     run = bench.submit()
     bench.work()
-    assert (bench.run(run)["state"], bench.tries, count(bench.url)) == ("succeeded", 3, 3)
+    assert (bench.record(run)["state"], bench.tries, count(bench.url)) == ("succeeded", 3, 3)
 
 
 def test_trouble_that_lasts_fails_the_run_and_says_what_it_was(bench: Bench) -> None:
     bench.trouble(raised("40001"), times=9)
     run = bench.submit()
     bench.work()
-    found = bench.run(run)
+    found = bench.record(run)
     assert (found["state"], bench.tries) == ("failed", 3)
     assert "another transaction changed the same rows" in found["error"]
     with psycopg.connect(bench.url) as database:
         database.execute("drop trigger trouble on visits")
     retry_run(settings.config(), bench.connection, run)
     bench.work()
-    assert (bench.run(run)["state"], count(bench.url)) == ("succeeded", 3)
+    assert (bench.record(run)["state"], count(bench.url)) == ("succeeded", 3)
 
 
 @pytest.mark.parametrize(
@@ -157,17 +137,17 @@ def test_what_no_try_cures_fails_at_once_with_its_reason(bench: Bench, code: str
     bench.trouble(raised(code), times=9)
     run = bench.submit()
     bench.work()
-    found = bench.run(run)
+    found = bench.record(run)
     assert (found["state"], bench.tries) == ("failed", 1)
     assert why in found["error"]
     assert "Jane" not in str(found)
 
 
 def test_a_lock_that_is_held_is_waited_for_and_then_tried_again(bench: Bench) -> None:
-    bench.config(delay=1)
+    bench.config(bench.text(delay=1))
     run = bench.submit()
     bench.work()
-    assert bench.run(run)["state"] == "succeeded"
+    assert bench.record(run)["state"] == "succeeded"
     name = bench.url.split("@/")[1].split("?")[0]
     with psycopg.connect(bench.url, autocommit=True) as admin:
         admin.execute(f"alter database {name} set lock_timeout = '100ms'".encode())
@@ -179,7 +159,7 @@ def test_a_lock_that_is_held_is_waited_for_and_then_tried_again(bench: Bench) ->
         while not bench.connection.zcard("rq:scheduled:etl-acme"):
             assert worker.step()
     worker.work()
-    assert (bench.run(run)["state"], count(bench.url)) == ("succeeded", 4)
+    assert (bench.record(run)["state"], count(bench.url)) == ("succeeded", 4)
 
 
 def test_a_full_disk_of_postgresql_fails_the_run_and_a_retry_loads_when_there_is_room(bench: Bench) -> None:
@@ -203,15 +183,15 @@ def test_a_full_disk_of_postgresql_fails_the_run_and_a_retry_loads_when_there_is
         with psycopg.connect(bench.url, autocommit=True) as admin:
             admin.execute(f"create tablespace small_{name} location '{space}'".encode())
             admin.execute(f"alter role postgres in database {name} set default_tablespace = small_{name}".encode())
-        bench.rows(20_000, width=80)
+        bench.fill(20_000, width=80)
         run = bench.submit()
         bench.work()
-        found = bench.run(run)
+        found = bench.record(run)
         assert (found["state"], "full disk" in str(found["error"])) == ("failed", True), found["error"]
         subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
         retry_run(settings.config(), bench.connection, run)
         bench.work()
-        assert (bench.run(run)["state"], count(bench.url)) == ("succeeded", 20_000)
+        assert (bench.record(run)["state"], count(bench.url)) == ("succeeded", 20_000)
     finally:
         with contextlib.suppress(psycopg.Error), psycopg.connect(bench.url, autocommit=True) as admin:
             admin.execute(f"alter role postgres in database {name} reset default_tablespace".encode())
@@ -222,12 +202,12 @@ def test_a_full_disk_of_postgresql_fails_the_run_and_a_retry_loads_when_there_is
 
 
 def test_a_full_disk_of_sqlite_fails_the_run_and_a_retry_loads_when_there_is_room(file: Bench) -> None:
-    file.rows(3)
+    file.fill(3)
     run = file.submit()
     file.work()
-    file.rows(20_000, width=80)
+    file.fill(20_000, width=80)
     (file.root / "a.csv").rename(file.root / "b.csv")
-    file.rows(3)
+    file.fill(3)
     run = file.submit()
     worker = InProcessWorker(file.connection, inline=True)
     while "00001.transform.json" not in os.listdir(file.root / "staging" / "acme" / run):
@@ -238,10 +218,10 @@ def test_a_full_disk_of_sqlite_fails_the_run_and_a_retry_loads_when_there_is_roo
         worker.work()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    found = file.run(run)
+    found = file.record(run)
     assert (found["state"], "disk" in str(found["error"])) == ("failed", True), found["error"]
     retry_run(settings.config(), file.connection, run)
     file.work()
-    assert file.run(run)["state"] == "succeeded"
+    assert file.record(run)["state"] == "succeeded"
     with contextlib.closing(sqlite3.connect(file.root / "warehouse.db")) as database:
         assert database.execute("select count(*), count(distinct id) from visits").fetchone() == (20_003, 20_000)

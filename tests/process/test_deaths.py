@@ -13,16 +13,15 @@ import pytest
 
 from jobs import settings
 from jobs.process.complete import Outcome, complete
-from jobs.process.horse import perform
 from jobs.process.inprocess import InProcessWorker
+from jobs.process.perform import perform
 from jobs.queue import dequeue
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.settings import WORKER_CLASSES
 from jobs.store import runs
-from tests.conftest import ROOT
-from tests.labouring import children
-from tests.shop import LEASE, Shop, is_alive, processes_of, shop, start, until
+from tests.helpers.processes import ROOT, children, is_alive, until
+from tests.helpers.worker_project import LEASE, WorkerProject, processes_of, shop, start
 
 Start = Callable[[int], list[subprocess.Popen[bytes]]]
 __all__ = ["shop", "start"]
@@ -32,7 +31,9 @@ __all__ = ["shop", "start"]
 
 
 @pytest.mark.parametrize("poison", ["die", "kill"])
-def test_a_poison_partition_fails_alone_and_no_worker_dies_of_it(shop: Shop, start: Start, poison: str) -> None:
+def test_a_poison_partition_fails_alone_and_no_worker_dies_of_it(
+    shop: WorkerProject, start: Start, poison: str
+) -> None:
     for name in ("a", "b", "c"):
         shop.file(name, *([poison] if name == "b" else []))
     processes = start(3)
@@ -47,7 +48,7 @@ def test_a_poison_partition_fails_alone_and_no_worker_dies_of_it(shop: Shop, sta
 
 
 @pytest.mark.parametrize("stage", ["extract", "transform", "load", "finish"])
-def test_a_stage_that_is_given_back_after_it_published_redoes_nothing(shop: Shop, stage: str) -> None:
+def test_a_stage_that_is_given_back_after_it_published_redoes_nothing(shop: WorkerProject, stage: str) -> None:
     shop.file("a")
     run = shop.submit()
     while True:
@@ -75,8 +76,8 @@ def test_a_stage_that_is_given_back_after_it_published_redoes_nothing(shop: Shop
 
 
 @pytest.mark.parametrize("how", ["deaf", "regex", "numpy"])
-def test_a_timeout_is_enforced_from_outside(shop: Shop, start: Start, how: str) -> None:
-    shop.config("retries = 0", 'retries = 0\ntimeout = "1s"')
+def test_a_timeout_is_enforced_from_outside(shop: WorkerProject, start: Start, how: str) -> None:
+    shop.change(("retries = 0", 'retries = 0\ntimeout = "1s"'))
     shop.file("a", how)
     start(1)
     run = shop.ended(shop.submit())
@@ -87,7 +88,9 @@ def test_a_timeout_is_enforced_from_outside(shop: Shop, start: Start, how: str) 
 # --- cancel and retry ---
 
 
-def test_cancel_kills_horse_and_subprocesses_and_retry_redoes_nothing_that_is_there(shop: Shop, start: Start) -> None:
+def test_cancel_kills_horse_and_subprocesses_and_retry_redoes_nothing_that_is_there(
+    shop: WorkerProject, start: Start
+) -> None:
     shop.file("a", "child")
     shop.file("b")
     start(2)
@@ -110,7 +113,7 @@ def test_cancel_kills_horse_and_subprocesses_and_retry_redoes_nothing_that_is_th
 
 @pytest.mark.parametrize("how", ["cancel", "kill the worker", "kill the keeper, then the worker"])
 def test_no_process_that_a_job_has_started_outlives_it_though_it_leads_a_session(
-    shop: Shop, start: Start, how: str
+    shop: WorkerProject, start: Start, how: str
 ) -> None:
     shop.file("a", "stray")
     [worker] = start(1)
@@ -129,7 +132,7 @@ def test_no_process_that_a_job_has_started_outlives_it_though_it_leads_a_session
     until(lambda: not any(map(is_alive, pids)))
 
 
-def test_a_canceled_runs_place_is_free_at_once(shop: Shop, start: Start) -> None:
+def test_a_canceled_runs_place_is_free_at_once(shop: WorkerProject, start: Start) -> None:
     shop.file("a", "hold")
     start(1)
     run = shop.submit()
@@ -145,7 +148,7 @@ def test_a_canceled_runs_place_is_free_at_once(shop: Shop, start: Start) -> None
 # --- signals ---
 
 
-def test_a_hangup_puts_the_job_back_at_once_and_leaves_no_process(shop: Shop, start: Start) -> None:
+def test_a_hangup_puts_the_job_back_at_once_and_leaves_no_process(shop: WorkerProject, start: Start) -> None:
     shop.file("a", "child")
     [worker] = start(1)
     run = shop.submit()
@@ -162,7 +165,7 @@ def test_a_hangup_puts_the_job_back_at_once_and_leaves_no_process(shop: Shop, st
     assert shop.ended(run)["state"] == "succeeded"
 
 
-def test_a_closed_terminal_loses_no_job_and_leaves_no_process(shop: Shop) -> None:
+def test_a_closed_terminal_loses_no_job_and_leaves_no_process(shop: WorkerProject) -> None:
     shop.file("a", "child")
     ours, theirs = pty.openpty()
     environment = {**os.environ, **WORKER_CLASSES, "RQ_REDIS_URL": shop.url, "PYTHONPATH": str(ROOT)}
@@ -185,7 +188,9 @@ def test_a_closed_terminal_loses_no_job_and_leaves_no_process(shop: Shop) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_no_worker_outlives_the_command_that_started_it(shop: Shop, start: Start, number: signal.Signals) -> None:
+def test_no_worker_outlives_the_command_that_started_it(
+    shop: WorkerProject, start: Start, number: signal.Signals
+) -> None:
     shop.file("a", "child")
     command = shop.cli("run", "visits", "--client", "acme", "--workers", "1")
     try:
@@ -200,7 +205,7 @@ def test_no_worker_outlives_the_command_that_started_it(shop: Shop, start: Start
     assert shop.ended(runs.active(shop.connection)[0])["state"] == "succeeded"
 
 
-def test_a_pool_of_workers_ends_with_its_parent(shop: Shop) -> None:
+def test_a_pool_of_workers_ends_with_its_parent(shop: WorkerProject) -> None:
     pool = shop.cli("worker", "-n", "2")
     try:
         until(lambda: shop.connection.scard("rq:workers") == 2)
@@ -212,7 +217,7 @@ def test_a_pool_of_workers_ends_with_its_parent(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("command", [["worker", "-n", "2"], ["up", "-n", "2", "--port", "0"]], ids=["worker", "up"])
-def test_a_worker_that_is_killed_is_started_again(shop: Shop, command: list[str]) -> None:
+def test_a_worker_that_is_killed_is_started_again(shop: WorkerProject, command: list[str]) -> None:
     running = shop.cli(*command, start_new_session=True)
     try:
         until(lambda: shop.connection.scard("rq:workers") == 2)
@@ -228,7 +233,7 @@ def test_a_worker_that_is_killed_is_started_again(shop: Shop, command: list[str]
         running.kill()
 
 
-def test_up_ends_with_its_terminal(shop: Shop, tmp_path: Path) -> None:
+def test_up_ends_with_its_terminal(shop: WorkerProject, tmp_path: Path) -> None:
     up = shop.cli("up", "-n", "1", "--port", "0", start_new_session=True)
     try:
         until(lambda: shop.connection.scard("rq:workers") == 1)

@@ -73,7 +73,7 @@ def test_it_works_until_nothing_is_left(queue: FairQueue) -> None:
     assert not worker.work()
 
 
-def test_it_stops_where_it_is_told_to(queue: FairQueue) -> None:
+def test_it_stops_where_it_should(queue: FairQueue) -> None:
     jobs = [queue.enqueue(add, 2, i) for i in range(5)]
     InProcessWorker(queue.connection).work(until=lambda: jobs[1].is_finished)
     assert [job.get_status() for job in jobs] == ["finished", "finished", "queued", "queued", "queued"]
@@ -94,13 +94,13 @@ def test_retries_are_waited_for(queue: FairQueue, monkeypatch: pytest.MonkeyPatc
     assert [round(seconds) for seconds in slept] == [5, 30]
 
 
-def test_a_failure_is_told_without_its_words(queue: FairQueue) -> None:
+def test_a_failure_is_reported_without_its_words(queue: FairQueue) -> None:
     job = queue.enqueue(fail_until, 9)
     InProcessWorker(queue.connection).work()
     assert str(why(job)).startswith("ValueError at test_inprocess:fail_until:")
 
 
-def test_our_own_errors_are_told_whole_and_only_some_are_tried_again(queue: FairQueue) -> None:
+def test_our_own_errors_are_reported_whole_and_only_some_are_tried_again(queue: FairQueue) -> None:
     curable, incurable = (queue.enqueue(body, retry=Retry(max=1, interval=60)) for body in (busy, missing))
     InProcessWorker(queue.connection).work_for(0.5)
     assert (curable.get_status(), why(curable)) == ("scheduled", "the warehouse is locked")

@@ -11,7 +11,8 @@ from rq.job import Retry
 
 from jobs.job import EtlJob, JobFailed
 from jobs.queue import FairQueue
-from tests.labouring import PATIENCE, Start, is_alive, notes, put, queue, start, tasks, until
+from tests.helpers.processes import is_alive, until
+from tests.helpers.worker_tasks import PATIENCE, Start, notes, put, queue, start, tasks
 
 # --- jobs ---
 
@@ -36,7 +37,7 @@ def test_random_numbers_differ_between_horses(start: Start, queue: FairQueue) ->
     assert len(set(values)) == 30
 
 
-def test_what_is_raised_is_told_by_type_and_place_only(start: Start, queue: FairQueue, tasks: Path) -> None:
+def test_what_is_raised_is_reported_by_type_and_place_only(start: Start, queue: FairQueue, tasks: Path) -> None:
     start(1)
     job = put(queue, "secret")
     with pytest.raises(JobFailed, match=r"ValueError at tasks:secret:\d+$"):

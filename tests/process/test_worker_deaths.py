@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 - fixtures are asked for by name
-"""Workers that are killed, put to sleep, told to stop, or lose sight of Redis."""
+"""Workers that are killed, put to sleep, asked to stop, or lose sight of Redis."""
 
 import contextlib
 import os
@@ -14,23 +14,10 @@ from rq.job import Retry
 
 from jobs.job import EtlJob, JobFailed
 from jobs.queue import FairQueue
-from tests.conftest import RedisServer, StartWorkers, kill_session
-from tests.labouring import (
-    PATIENCE,
-    Start,
-    after,
-    children,
-    is_alive,
-    notes,
-    put,
-    queue,
-    run,
-    serve,
-    start,
-    tasks,
-    until,
-    worker_of,
-)
+from tests.helpers.processes import children, is_alive, kill_session, until
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.worker_tasks import PATIENCE, Start, after, notes, put, queue, run, serve, start, tasks, worker_of
+from tests.helpers.workers import StartWorkers
 
 # --- deaths ---
 

@@ -11,43 +11,31 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from etl.config.pipeline import Config, Pipeline, resolve
-from etl.config.read import load_config
 from etl.errors import ConfigError
-from jobs import settings
 from jobs.process.inprocess import InProcessWorker
 from jobs.run import backfill, schedules
 from jobs.run.backfill import Window
 from jobs.run.cancel import cancel_run
 from jobs.run.submit import submit_run
 from jobs.store import runs
+from tests.helpers.project import Folder, etl_toml
 
-TOML = """
-[settings]
-staging = "staging"
-[targets.warehouse]
-url = "sqlite:///warehouse.db"
-[defaults]
-timezone = "Europe/Berlin"
-[pipelines.claims]
-extract = { type = "csv", path = "inbox/{client}-{date}.csv", settle = 0 }
-load = { target = "warehouse", table = "claims", mode = "merge", key = ["id"] }
-columns = { id = { required = true } }
-[pipelines.other]
-extract = { type = "csv", path = "inbox/other.csv", settle = 0 }
-load = { target = "warehouse", table = "other" }
-columns = { id = {} }
-[clients.acme]
-"""
+TOML = etl_toml(
+    {
+        "claims": {
+            "extract": {"path": "inbox/{client}-{date}.csv"},
+            "load": {"mode": "merge", "key": ["id"]},
+            "columns": {"id": {"required": True}},
+        },
+        "other": {"extract": {"path": "inbox/other.csv"}, "columns": {"id": {}}},
+    },
+    defaults={"timezone": "Europe/Berlin"},
+)
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    (tmp_path / "etl.toml").write_text(TOML)
-    (tmp_path / "inbox").mkdir()
-    for day in range(1, 5):
-        (tmp_path / f"inbox/acme-2026-01-0{day}.csv").write_text(f"id\n{day}\n")
-    monkeypatch.setattr(settings, "_chosen", tmp_path / "etl.toml")
-    return load_config(tmp_path / "etl.toml")
+def config(tmp_path: Path) -> Config:
+    return Folder(tmp_path, TOML, {f"inbox/acme-2026-01-0{day}.csv": f"id\n{day}\n" for day in range(1, 5)}).loaded()
 
 
 @pytest.fixture
@@ -68,7 +56,7 @@ def submit(connection: Redis, config: Config, claims: Pipeline, **options: Any) 
 
 
 def work(connection: Redis) -> None:
-    InProcessWorker(connection, inline=True).work(burst=True)
+    InProcessWorker(connection, inline=True).work()
 
 
 def states(connection: Redis, ids: list[str]) -> list[str]:

@@ -1,8 +1,6 @@
 """A run's graph: lanes, nodes, one transaction, one run at a time, cancel, and a retry that does what is missing."""
 
-import contextlib
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
@@ -24,38 +22,37 @@ from jobs.process.inprocess import InProcessWorker
 from jobs.run import graph
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.session import Session
 from jobs.store import keys as store_keys
 from jobs.store import runs
-from tests.conftest import RedisServer, StartWorkers
+from tests.helpers.processes import is_alive, until
+from tests.helpers.project import Folder, etl_toml
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 PATIENCE = 60.0
 
-CONFIG = """
-[settings]
-staging = "staging"
-modules = ["steps"]
-[targets.warehouse]
-url = "sqlite:///target.db"
-[pipelines.claims]
-extract = { type = "csv", path = "inbox/{client}/*.csv", settle = 0 }
-transform = ["steps:look"]
-load = { target = "warehouse", table = "claims", mode = "merge", key = ["id"] }
-retries = 0
-[pipelines.claims.columns]
-id = { type = "string" }
-[pipelines.feed]
-extract = { type = "function", function = "steps:feed" }
-transform = ["steps:fragile"]
-load = { target = "warehouse", table = "feed", mode = "append" }
-retries = 0
-[pipelines.feed.columns]
-id = { type = "string" }
-[clients.acme]
-pipelines = ["claims", "feed"]
-max_active = 2
-"""
+ID = {"id": "string"}
+CONFIG = etl_toml(
+    {
+        "claims": {
+            "transform": ["steps:look"],
+            "load": {"mode": "merge", "key": ["id"]},
+            "retries": 0,
+            "columns": ID,
+        },
+        "feed": {
+            "extract": {"type": "function", "function": "steps:feed"},
+            "transform": ["steps:fragile"],
+            "load": {"mode": "append"},
+            "retries": 0,
+            "columns": ID,
+        },
+    },
+    {"acme": {"pipelines": ["claims", "feed"], "max_active": 2}},
+    url="sqlite:///target.db",
+)
 STEPS = """
 import os, pathlib, subprocess, sys, time
 HERE = pathlib.Path(__file__).parent
@@ -89,13 +86,8 @@ def partitions(sizes: list[int]) -> list[Partition]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "etl.toml").write_text(CONFIG)
-    (tmp_path / "steps.py").write_text(STEPS)
-    inbox = tmp_path / "inbox" / "acme"
-    inbox.mkdir(parents=True)
-    for number in range(5):
-        (inbox / f"{number}.csv").write_text(f"id\n{number}\n")
-    return tmp_path
+    files = {f"inbox/acme/{number}.csv": f"id\n{number}\n" for number in range(5)}
+    return Folder(tmp_path, CONFIG, {"steps.py": STEPS, **files}).root
 
 
 @pytest.fixture
@@ -175,16 +167,16 @@ def test_a_submission_that_fails_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(RedisPipeline, "sadd", die)  # the last of the commands, all others are queued
         with pytest.raises(KeyboardInterrupt):
-            submit_now(connection, claims(folder))
+            submit_run(connection, claims(folder))
     assert set(connection.keys()) == before
     assert runs.holder(connection, "acme", "claims") is None
-    submit_now(connection, claims(folder))
+    submit_run(connection, claims(folder))
 
 
 def test_its_jobs_are_all_there_at_once_with_heads_queued_and_the_rest_deferred(
     folder: Path, connection: Redis
 ) -> None:
-    run = submit_now(connection, claims(folder))
+    run = submit_run(connection, claims(folder))
     ids = {raw.decode() for raw in cast(set[bytes], connection.smembers(store_keys.jobs_key(run)))}
     states = Counter(EtlJob.fetch(id, connection=connection).get_status().value for id in ids)
     assert states == {"queued": 2, "deferred": 14}
@@ -194,9 +186,9 @@ def test_its_jobs_are_all_there_at_once_with_heads_queued_and_the_rest_deferred(
 
 
 def test_a_second_run_is_refused_while_the_first_is_active(folder: Path, connection: Redis) -> None:
-    run = submit_now(connection, claims(folder))
+    run = submit_run(connection, claims(folder))
     with pytest.raises(AlreadyRunning) as caught:
-        submit_now(connection, claims(folder))
+        submit_run(connection, claims(folder))
     assert caught.value.run == run
     assert len(list((folder / "staging" / "acme").iterdir())) == 1
 
@@ -208,7 +200,7 @@ def test_of_submissions_that_race_one_wins(folder: Path, real_redis: Redis) -> N
     def submit() -> None:
         start.wait()
         try:
-            won.append(submit_now(real_redis, pipeline))
+            won.append(submit_run(real_redis, pipeline))
         except AlreadyRunning as exc:
             lost.append(exc.run)
 
@@ -227,7 +219,7 @@ def test_of_submissions_that_race_one_wins(folder: Path, real_redis: Redis) -> N
 def test_a_run_that_cannot_be_planned_has_failed_and_says_why(folder: Path, connection: Redis) -> None:
     for file in (folder / "inbox" / "acme").iterdir():
         file.unlink()
-    run = submit_now(connection, claims(folder))
+    run = submit_run(connection, claims(folder))
     [found] = runs.snapshot(connection, [run])
     assert (found["state"], found["error"].splitlines()[0][:14]) == ("failed", "no file matche")
     assert runs.active(connection) == []
@@ -239,7 +231,7 @@ def test_a_run_that_cannot_be_planned_has_failed_and_says_why(folder: Path, conn
 
 def test_a_canceled_run_leaves_no_job_and_frees_its_place(folder: Path, session: Session) -> None:
     connection = session.connection
-    run = submit_now(connection, claims(folder))
+    run = submit_run(connection, claims(folder))
     InProcessWorker(connection).step()
     assert cancel_run(connection, run)
     assert not cancel_run(connection, run)
@@ -249,7 +241,7 @@ def test_a_canceled_run_leaves_no_job_and_frees_its_place(folder: Path, session:
     assert {job.get_status().value for job in left} <= {"finished"}
     assert Run(session, run).state == "canceled"
     assert connection.zcard("rq:deferred:etl-acme") == connection.llen("rq:queue:etl-acme") == 0
-    second = submit_now(connection, claims(folder))
+    second = submit_run(connection, claims(folder))
     assert work(session, second)["state"] == "succeeded"
 
 
@@ -259,7 +251,7 @@ def test_cancel_stops_a_stage_that_runs_and_what_it_has_started(
     (folder / "hold").touch()
     session = Session(folder / "etl.toml", redis_server.url, workers=0)
     workers(1, env={"ETL_CONFIG": str(folder / "etl.toml")})
-    run = submit_now(session.connection, claims(folder))
+    run = submit_run(session.connection, claims(folder))
     until((folder / "held").exists)
     child = int((folder / "held").read_text() or 0)
     assert cancel_run(session.connection, run)
@@ -271,25 +263,12 @@ def test_cancel_stops_a_stage_that_runs_and_what_it_has_started(
     session.close()
 
 
-def until(what: Any) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
 # --- retry ---
 
 
 def test_a_retry_resumes_where_the_run_broke_off(folder: Path, session: Session) -> None:
     (folder / "broken").touch()
-    run = submit_now(session.connection, claims(folder, "feed"))
+    run = submit_run(session.connection, claims(folder, "feed"))
     assert work(session, run)["state"] == "failed"
     (folder / "broken").unlink()
     again, changes = retry_run(session.config, session.connection, run)
@@ -301,7 +280,7 @@ def test_a_retry_resumes_where_the_run_broke_off(folder: Path, session: Session)
 
 def test_a_retry_with_another_configuration_says_what_changed_and_reads_anew(folder: Path, session: Session) -> None:
     (folder / "broken").touch()
-    run = submit_now(session.connection, claims(folder, "feed"))
+    run = submit_run(session.connection, claims(folder, "feed"))
     work(session, run)
     config = folder / "etl.toml"
     config.write_text(config.read_text().replace('transform = ["steps:fragile"]', "transform = []"))
@@ -313,7 +292,7 @@ def test_a_retry_with_another_configuration_says_what_changed_and_reads_anew(fol
 
 
 def test_only_runs_that_have_failed_or_were_canceled_are_retried(folder: Path, session: Session) -> None:
-    run = submit_now(session.connection, claims(folder))
+    run = submit_run(session.connection, claims(folder))
     with pytest.raises(EtlError, match="is queued; only failed and canceled runs"):
         retry_run(session.config, session.connection, run)
     work(session, run)
@@ -325,7 +304,7 @@ def test_only_runs_that_have_failed_or_were_canceled_are_retried(folder: Path, s
 
 def test_a_run_without_staging_is_not_retried(folder: Path, session: Session) -> None:
     (folder / "broken").touch()
-    run = submit_now(session.connection, claims(folder, "feed"))
+    run = submit_run(session.connection, claims(folder, "feed"))
     work(session, run)
     (folder / "staging" / "acme" / run / "run.json").unlink()
     with pytest.raises(EtlError, match="no staging left"):

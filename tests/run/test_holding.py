@@ -6,43 +6,36 @@ import pytest
 from redis import Redis
 
 from etl.config.pipeline import Config, needed_first, resolve
-from etl.config.read import load_config
 from etl.errors import AlreadyRunning, ConfigError, EtlError, StagingFailed
-from jobs import settings
 from jobs.process.inprocess import InProcessWorker
-from jobs.run import graph, held
+from jobs.queue import FairQueue
+from jobs.run import held
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
 from jobs.store import runs
+from tests.helpers.project import Folder, etl_toml
 
-TOML = """
-[settings]
-staging = "staging"
-[targets.warehouse]
-url = "sqlite:///warehouse.db"
-[pipelines.claims]
-needs = ["patients"]
-extract = { type = "csv", path = "{client}-claims.csv", settle = 0 }
-load = { target = "warehouse", table = "claims" }
-columns = { id = { required = true } }
-[pipelines.patients]
-extract = { type = "csv", path = "{client}-patients.csv", settle = 0 }
-load = { target = "warehouse", table = "patients", mode = "merge", key = ["id"] }
-columns = { id = { required = true } }
-[clients.acme]
-[clients.north]
-"""
+CLAIMS, PATIENTS = (
+    {
+        "extract": {"path": f"{{client}}-{name}.csv"},
+        "columns": {"id": {"required": True}},
+    }
+    for name in ("claims", "patients")
+)
+TOML = etl_toml(
+    {
+        "claims": {"needs": ["patients"], **CLAIMS},
+        "patients": {"load": {"mode": "merge", "key": ["id"]}, **PATIENTS},
+    },
+    ["acme", "north"],
+)
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    (tmp_path / "etl.toml").write_text(TOML)
-    for client in ("acme", "north"):
-        (tmp_path / f"{client}-claims.csv").write_text("id\n1\n")
-        (tmp_path / f"{client}-patients.csv").write_text("id\n1\n")
-    monkeypatch.setattr(settings, "_chosen", tmp_path / "etl.toml")
-    return load_config(tmp_path / "etl.toml")
+def config(tmp_path: Path) -> Config:
+    files = {f"{client}-{name}.csv": "id\n1\n" for client in ("acme", "north") for name in ("claims", "patients")}
+    return Folder(tmp_path, TOML, files).loaded()
 
 
 def state(connection: Redis, run: str) -> tuple[str, str | None]:
@@ -55,7 +48,7 @@ def submit(connection: Redis, config: Config, pipeline: str, client: str = "acme
 
 
 def work(connection: Redis) -> None:
-    InProcessWorker(connection, inline=True).work(burst=True)
+    InProcessWorker(connection, inline=True).work()
 
 
 def test_a_run_is_held_until_the_pipeline_it_needs_has_succeeded(connection: Redis, config: Config) -> None:
@@ -116,10 +109,26 @@ def test_a_held_run_whose_start_fails_is_tried_again_and_then_fails(
     claims = submit(connection, config, "claims")
     monkeypatch.setattr(held, "DELAYS", (0, 0))
     with monkeypatch.context() as broken:
-        broken.setattr(graph, "submit", refuse)
+        broken.setattr("jobs.run.submit._start", refuse)
         work(connection)
         held.promote(connection)
     assert state(connection, claims) == ("failed", "start: staging is full")
+    retry_run(config, connection, claims)
+    work(connection)
+    assert state(connection, claims) == ("succeeded", None)
+
+
+def test_a_held_run_whose_start_is_of_an_older_version_fails_with_the_sentence_and_can_be_retried(
+    connection: Redis, config: Config
+) -> None:
+    submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    queue = FairQueue("etl-acme", connection=connection)
+    queue.enqueue_call("jobs.holding.start", args=(claims,), job_id=f"{claims}-0-start-1", failure_ttl=3600)
+    work(connection)
+    held.promote(connection)
+    assert state(connection, claims)[0] == "failed"
+    assert "jobs.holding.start is a function of an older rq-etl" in str(state(connection, claims)[1])
     retry_run(config, connection, claims)
     work(connection)
     assert state(connection, claims) == ("succeeded", None)
@@ -181,9 +190,8 @@ def test_pipelines_are_run_behind_those_they_need(config: Config) -> None:
 
 def test_needs_that_lead_back_or_nowhere_are_mistakes(tmp_path: Path) -> None:
     text = TOML.replace("[pipelines.patients]", '[pipelines.patients]\nneeds = ["claims", "patience"]')
-    (tmp_path / "etl.toml").write_text(text + 'pipelines = ["claims"]\n')
     with pytest.raises(ConfigError) as caught:
-        load_config(tmp_path / "etl.toml")
+        Folder(tmp_path, text + 'pipelines = ["claims"]\n').loaded()
     told = str(caught.value)
     assert "pipelines.claims.needs: leads back to itself" in told
     assert "pipelines.patients.needs: there is no pipeline patience" in told

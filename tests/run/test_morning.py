@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 
 from jobs import settings
-from tests.commanding import Project
-from tests.commanding import etl as etl
-from tests.commanding import work as work
 from tests.commands.test_contract import CONTRACT, check_run
 from tests.commands.test_contract import house as house
 from tests.commands.test_contract import url as url
+from tests.helpers.project import Project
 
 
 def test_a_file_that_was_mended_is_read_again_by_retry(house: Project, url: str, work: Callable[[], bool]) -> None:

@@ -1,37 +1,28 @@
 """`rate`: a client's source is asked so often and no oftener, whoever asks, and nobody stands still for it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from redis import Redis
 
-from etl.config.pipeline import resolve
-from etl.config.read import load_config
 from etl.config.values import rate
 from etl.errors import ConfigError
-from jobs import settings
 from jobs.job import EtlJob, Snooze
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import dequeue
 from jobs.run.rate_limit import FOREVER, RateLimit
 from jobs.store import runs, scripts
-from tests.keeping import House, built
-from tests.shop import Shop, shop, start
+from tests.helpers.project import Folder
+from tests.helpers.queued_project import QueuedProject
+from tests.helpers.worker_project import WorkerProject, shop, start
 
 __all__ = ["shop", "start"]
 FILES = 8
 
 
-@pytest.fixture
-def house(tmp_path: Path, connection: Redis) -> Iterator[House]:
-    yield from built(tmp_path, connection)
-
-
-def limited(root: Path, rate: str) -> None:
-    path = root / "etl.toml"
-    path.write_text(path.read_text().replace("settle = 0", f'settle = 0, rate = "{rate}"'))
+def limited(project: Folder, rate: str) -> None:
+    project.change(("settle = 0", f'settle = 0, rate = "{rate}"'))
 
 
 def extracts(connection: Redis, run: str, count: int) -> list[EtlJob]:
@@ -52,10 +43,10 @@ def test_a_rate_without_sense_is_a_mistake(text: object) -> None:
         rate(text)
 
 
-def test_a_wrong_rate_is_told_with_its_key(house: House) -> None:
-    limited(house.root, "often")
+def test_a_wrong_rate_is_told_with_its_key(house: QueuedProject) -> None:
+    limited(house, "often")
     with pytest.raises(ConfigError, match=r"pipelines\.claims\.extract\.rate: must be a number of times"):
-        load_config(house.root / "etl.toml")
+        house.loaded()
 
 
 def test_requests_get_moments_of_their_own_evenly_spaced(connection: Redis) -> None:
@@ -80,8 +71,8 @@ def test_who_has_begun_waits_and_who_has_not_is_told_to_come_later(connection: R
     RateLimit(connection, "north", "claims", 1 / 3600)()  # another client's source is another
 
 
-def test_a_partition_whose_time_has_not_come_waits_without_a_worker_or_a_retry(house: House) -> None:
-    limited(house.root, "1/h")
+def test_a_partition_whose_time_has_not_come_waits_without_a_worker_or_a_retry(house: QueuedProject) -> None:
+    limited(house, "1/h")
     house.files("acme", GOOD_1, GOOD_2)
     run = house.submit()
     worker = InProcessWorker(house.connection)
@@ -91,7 +82,7 @@ def test_a_partition_whose_time_has_not_come_waits_without_a_worker_or_a_retry(h
     states = {str(job.get_status().value): job for job in extracts(house.connection, run, 2)}
     assert set(states) == {"finished", "scheduled"}
     assert states["scheduled"].retries_left == 1
-    assert 3500 < (worker._line.due() or 0) <= 3600
+    assert 3500 < (worker._served.due() or 0) <= 3600
     assert dequeue(house.connection) is None
     for key in ("etl:rate:acme:claims", "rq:scheduled:etl-acme"):  # an hour later
         if key == "etl:rate:acme:claims":
@@ -102,7 +93,7 @@ def test_a_partition_whose_time_has_not_come_waits_without_a_worker_or_a_retry(h
     assert house.state(run) == "succeeded"
 
 
-def test_a_function_paces_the_requests_it_makes_itself(house: House) -> None:
+def test_a_function_paces_the_requests_it_makes_itself(house: QueuedProject) -> None:
     (house.root / "steps.py").write_text(
         "def pages(pace, client):\n"
         "    for page in range(3):\n"
@@ -111,9 +102,8 @@ def test_a_function_paces_the_requests_it_makes_itself(house: House) -> None:
         "        yield [{'claim_id': f'{client}{page}', 'amount': '1'}]\n\n"
         "def same(df):\n    return df\n"
     )
-    path = house.root / "etl.toml"
     source = 'type = "function", function = "steps:pages", rate = "40/s"'
-    path.write_text(path.read_text().replace('type = "csv", path = "inbox/{client}/claims-*.csv", settle = 0', source))
+    house.change(('type = "csv", path = "inbox/{client}/claims-*.csv", settle = 0', source))
     run = house.run()
     [found] = runs.snapshot(house.connection, [run])
     assert (found["state"], found["rows"]["loaded"]) == ("succeeded", 3)
@@ -123,24 +113,23 @@ def test_a_function_paces_the_requests_it_makes_itself(house: House) -> None:
     assert (job.ended_at - job.started_at).total_seconds() >= 2 / 40  # the third page is two gaps after the first
 
 
-def test_a_rate_shapes_no_row(house: House) -> None:
-    before = resolve(settings.config(), "claims", "acme").fingerprint
-    limited(house.root, "10/s")
-    assert resolve(load_config(house.root / "etl.toml"), "claims", "acme").fingerprint == before
+def test_a_rate_shapes_no_row(house: QueuedProject) -> None:
+    before = house.pipeline().fingerprint
+    limited(house, "10/s")
+    assert house.pipeline().fingerprint == before
 
 
-def test_a_lookup_has_no_rate(house: House) -> None:
-    path = house.root / "etl.toml"
+def test_a_lookup_has_no_rate(house: QueuedProject) -> None:
     lookup = '\n[pipelines.claims.lookups]\ncodes = { type = "csv", path = "codes.csv", rate = "1/s" }\n[defaults]'
-    path.write_text(path.read_text().replace("\n[defaults]", lookup))
+    house.change(("\n[defaults]", lookup))
     with pytest.raises(ConfigError, match=r"lookups\.codes\.rate: a lookup is read once for all; drop rate"):
-        load_config(path)
+        house.loaded()
 
 
 def test_three_workers_keep_a_clients_rate_and_other_clients_go_on(
-    shop: Shop, start: Callable[[int], list[object]]
+    shop: WorkerProject, start: Callable[[int], list[object]]
 ) -> None:
-    limited(shop.root, "4/s")
+    limited(shop, "4/s")
     for number in range(FILES):
         shop.file(f"v{number}")
     shop.file("n1", client="north")

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,28 +14,21 @@ from rq_scheduler import Scheduler
 
 from etl.config import cron
 from etl.config.pipeline import Config, resolve
-from etl.config.read import load_config
-from jobs import settings, stages
+from jobs import stages
 from jobs.job import EtlJob
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.run import schedules
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now, submit_run
+from jobs.run.submit import submit_run
 from jobs.store import keys, runs
+from tests.helpers.project import Folder, etl_toml
 
 assert stages  # imported before the clock is frozen: pandas does not survive a frozen one
 
-HEAD = """
-[settings]
-staging = "staging"
-[targets.warehouse]
-url = "sqlite:///warehouse.db"
-[pipelines.claims]
-extract = { type = "csv", path = "{client}.csv", settle = 0, missing = "ok" }
-load = { target = "warehouse", table = "claims" }
-columns = { id = { required = true } }
-"""
+HEAD = etl_toml(
+    {"claims": {"extract": {"path": "{client}.csv", "missing": "ok"}, "columns": {"id": {"required": True}}}}, []
+)
 ACME = """
 [clients.acme]
 timezone = "Europe/Berlin"
@@ -43,12 +37,12 @@ schedule = { claims = { cron = "30 2 * * *", catchup = "CATCHUP" } }
 
 
 @pytest.fixture
-def project_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def project_of(tmp_path: Path) -> Callable[[str], Config]:
+    folder = Folder(tmp_path)
+
     def write(clients: str) -> Config:
-        (tmp_path / "etl.toml").write_text(HEAD + clients)
-        monkeypatch.setattr(settings, "_chosen", tmp_path / "etl.toml")
-        monkeypatch.setattr(settings, "_read", None)
-        return load_config(tmp_path / "etl.toml")
+        folder.config(HEAD + clients)
+        return folder.loaded()
 
     return write
 
@@ -58,7 +52,7 @@ def scheduler(connection: Redis) -> Scheduler:
 
 
 def work(connection: Redis) -> None:
-    InProcessWorker(connection, inline=True).work(burst=True)
+    InProcessWorker(connection, inline=True).work()
 
 
 def acme(catchup: str = "last") -> str:
@@ -75,6 +69,28 @@ def test_sync_adds_changes_and_removes_until_redis_equals_the_config(connection:
     assert actions(project_of("[clients.acme]\n")) == ["removed"]
     assert actions(project_of("[clients.acme]\n")) == []
     assert connection.zcard(schedules.ENTRIES) == 0
+
+
+def test_sync_rewrites_an_entry_of_an_older_version_which_fails_with_a_sentence_until_then(
+    fake_redis: Redis, project_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = project_of(acme())
+    with freeze_time("2026-06-01 12:00:00") as clock:
+        with monkeypatch.context() as older:
+            older.setattr(schedules, "FUNCTION", "jobs.schedules.start")
+            schedules.sync(config, fake_redis)
+        assert schedules.listing(config, fake_redis)[0]["synced"] is False
+        clock.move_to("2026-06-02 00:30:02")
+        scheduler(fake_redis).enqueue_jobs()
+        work(fake_redis)
+        result = EtlJob(schedules.entry_id("acme", "claims"), connection=fake_redis).latest_result()
+        assert result is not None
+        assert "jobs.schedules.start is a function of an older rq-etl" in str(result.exc_string)
+        assert runs.recent(fake_redis) == []
+        assert [line["action"] for line in schedules.sync(config, fake_redis)] == ["changed"]
+        assert schedules.listing(config, fake_redis)[0]["synced"] is True
+        # The moment that the older entry has missed is started now.
+        assert len(schedules.start_due(config, fake_redis, "acme", "claims", datetime.now(UTC))) == 1
 
 
 def test_the_list_shows_the_next_three_times_in_the_clients_zone(connection: Redis, project_of: Any) -> None:
@@ -118,18 +134,17 @@ def test_what_was_missed_while_down_is_caught_up_as_the_schedule_says(
     assert schedules.start_due(config, connection, "acme", "claims", now) == []
 
 
-def test_a_retry_looks_for_the_file_of_the_day_that_was_due(connection: Redis, project_of: Any, tmp_path: Path) -> None:
+def test_a_retry_looks_for_the_file_of_the_day_that_was_due(connection: Redis, tmp_path: Path) -> None:
     """And gives functions the lookup of that day, whenever it is retried."""
-    (tmp_path / "dated.py").write_text(
+    (tmp_path / "steps.py").write_text(
         "def named(df, names):\n    return df.merge(names, on='id').set_index(df.index)\n"
     )
-    project_of(acme())
-    toml = (tmp_path / "etl.toml").read_text().replace('"{client}.csv"', '"{client}-{date}.csv"')
-    toml = toml.replace('missing = "ok"', 'missing = "fail"').replace("[settings]", '[settings]\nmodules = ["dated"]')
-    toml = toml.replace("columns = {", 'transform = ["dated:named"]\ncolumns = {', 1)
-    toml += '\n[pipelines.claims.lookups]\nnames = { type = "csv", path = "names-{date}.csv", settle = 0 }\n'
-    (tmp_path / "etl.toml").write_text(toml)
-    config = load_config(tmp_path / "etl.toml")
+    text = (
+        (HEAD + acme()).replace('"{client}.csv"', '"{client}-{date}.csv"').replace('missing = "ok"', 'missing = "fail"')
+    )
+    text = text.replace("[pipelines.claims.columns]", 'transform = ["steps:named"]\n[pipelines.claims.columns]')
+    text += '[pipelines.claims.lookups]\nnames = { type = "csv", path = "names-{date}.csv", settle = 0 }\n'
+    config = Folder(tmp_path, text).loaded()
     due = datetime(2026, 6, 2, 0, 30, tzinfo=UTC)
     schedules.see(connection, "acme", "claims", due.timestamp() - 60)
     [run] = schedules.start_due(config, connection, "acme", "claims", due)
@@ -215,14 +230,15 @@ ZONES = (
 )  # fmt: skip
 
 
-def test_a_week_of_200_clients_in_12_zones_over_a_clock_change_starts_every_moment_once(
-    fake_redis: Redis, project_of: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("clients", [24, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_week_of_clients_in_12_zones_over_a_clock_change_starts_every_moment_once(
+    fake_redis: Redis, project_of: Any, monkeypatch: pytest.MonkeyPatch, clients: int
 ) -> None:
     luck = random.Random(7)
     lines = [
         f'[clients.c{i:03}]\ntimezone = "{ZONES[i % len(ZONES)]}"\n'
         f'schedule.claims = {{ cron = "{luck.randrange(60)} {luck.choice((0, 1, 2, 3, 13))} * * *", catchup = "all" }}'
-        for i in range(200)
+        for i in range(clients)
     ]
     config = project_of("\n".join(lines))
     submitted: Counter[str] = Counter()
@@ -232,7 +248,7 @@ def test_a_week_of_200_clients_in_12_zones_over_a_clock_change_starts_every_mome
         connection.hset(keys.run_key(run), "state", "queued")
         return run
 
-    monkeypatch.setattr("jobs.run.submit.submit_run", submit)
+    monkeypatch.setattr("jobs.run.schedules.submit_run", submit)
     start, end = datetime(2026, 3, 26, tzinfo=UTC), datetime(2026, 4, 2, tzinfo=UTC)  # Europe's change is on the 29th
     with freeze_time(start) as clock:
         schedules.sync(config, fake_redis)
@@ -300,6 +316,6 @@ def test_a_moment_that_two_workers_start_at_once_is_one_run(connection: Redis, p
     run = schedules.run_id("acme", "claims", moment)
     resolved = resolve(config, "claims", "acme")
     assert [submit_run(connection, resolved, queue=True, run=run, due=moment) for _ in range(2)] == [run, run]
-    assert submit_now(connection, resolved, run=run, due=moment) == run
+    assert submit_run(connection, resolved, run=run, due=moment) == run
     work(connection)
     assert [each["state"] for each in runs.recent(connection)] == ["succeeded"]

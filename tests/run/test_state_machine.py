@@ -20,42 +20,38 @@ from etl.config.pipeline import resolve
 from etl.errors import AlreadyRunning, EtlError
 from jobs import settings as project
 from jobs.process.complete import Outcome, complete
-from jobs.process.horse import perform
 from jobs.process.inprocess import InProcessWorker
 from jobs.process.maintenance import maintain
+from jobs.process.perform import perform
 from jobs.queue import dequeue
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
 from jobs.store import runs, scripts
+from tests.helpers.project import Folder, etl_toml
 
 PIPELINES = ("visits", "claims", "stock")
 QUEUE = "etl-acme"
-TOML = """
-[settings]
-staging = "staging"
-modules = ["steps"]
-[targets.warehouse]
-url = "sqlite:///warehouse.db"
-[defaults]
-max_active = 2
-"""
-PIPELINE = """
-[pipelines.{name}]
-extract = {{ type = "csv", path = "inbox/{name}/*.csv", settle = 0 }}
-transform = ["steps:work"]
-load = {{ target = "warehouse", table = "{name}", {how} }}
-retries = 1
-retry_delays = [0]
-[pipelines.{name}.columns]
-id = {{ type = "string", required = true }}
-n = {{ type = "integer" }}
-"""
-HOW = {
-    "visits": 'mode = "append"',
-    "claims": 'mode = "merge", key = ["id"]',
-    "stock": 'mode = "replace"',
+HOW: dict[str, dict[str, Any]] = {
+    "visits": {"mode": "append"},
+    "claims": {"mode": "merge", "key": ["id"]},
+    "stock": {"mode": "replace"},
 }
+TOML = etl_toml(
+    {
+        name: {
+            "extract": {"path": f"inbox/{name}/*.csv"},
+            "transform": ["steps:work"],
+            "load": how,
+            "retries": 1,
+            "retry_delays": [0],
+            "columns": {"id": {"type": "string", "required": True}, "n": "integer"},
+        }
+        for name, how in HOW.items()
+    },
+    {"acme": {"pipelines": PIPELINES}},
+    defaults={"max_active": 2},
+)
 STEPS = """
 import pathlib
 
@@ -73,15 +69,11 @@ class Runs(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="machine-"))
-        toml = TOML + "".join(PIPELINE.format(name=name, how=how) for name, how in HOW.items())
-        (self.root / "etl.toml").write_text(toml + f"[clients.acme]\npipelines = {list(PIPELINES)}\n")
-        (self.root / "steps.py").write_text(STEPS)
+        self.folder = Folder(self.root, TOML, {"steps.py": STEPS})
         self.want: dict[str, Counter[tuple[str, int]]] = {name: Counter() for name in PIPELINES}
         for name in PIPELINES:
-            (self.root / "inbox" / name).mkdir(parents=True)
             for file in range(3):
                 self.deliver(name, file)
-        project.use(self.root / "etl.toml")
         self.connection = fakeredis.FakeRedis(server=fakeredis.FakeServer())
         self.known: dict[str, str] = {}
         self.endings: dict[tuple[str, str], str] = {}
@@ -89,7 +81,7 @@ class Runs(RuleBasedStateMachine):
     def deliver(self, name: str, file: int) -> None:
         rows = [(f"{name}{file}{row}", row) for row in range(3)]
         lines = [f"{id},{n}" for id, n in rows]
-        (self.root / "inbox" / name / f"{file}.csv").write_text("\n".join(["id,n", *lines, f",{file}"]) + "\n")
+        self.folder.write(f"inbox/{name}/{file}.csv", "\n".join(["id,n", *lines, f",{file}"]) + "\n")
         self.want[name].update(rows)
 
     def teardown(self) -> None:
@@ -174,8 +166,7 @@ class Runs(RuleBasedStateMachine):
 
     @rule()
     def make_the_pass(self) -> None:
-        self.connection.delete("etl:sweep")
-        maintain(self.connection, [QUEUE])
+        maintain(self.connection, [QUEUE], all_tasks=True)
 
     # --- what always holds ---
 

@@ -1,9 +1,8 @@
 """Whoever can write to Redis decides neither which code workers run nor which files and databases they touch."""
 
 import json
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,7 +13,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from redis import Redis
 
-from etl.config.pipeline import resolve
 from etl.errors import EtlError
 from etl.staging import Marker, Staging
 from etl.staging.folders import folders
@@ -24,32 +22,27 @@ from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.run.cancel import cancel_run
-from jobs.run.context import CHANGED
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
-from jobs.store import keys, runs
+from jobs.run.stage import CHANGED
+from jobs.store import keys, runs, waiting
+from tests.helpers.project import etl_toml
+from tests.helpers.queued_project import QueuedProject
 
 TRICKS = ("", ".", "..", "../x", "a/b", "/etc", "a\\b", "..\\x", "a/../../b", "a\0b", "a\n", "x/", "./x")
 NO_NAMES = (*TRICKS, "-", "Acme", "a.b", "é", "~", "*", "a b")
-CONFIG = """
-[settings]
-staging = "staging"
-modules = ["steps"]
-[targets.warehouse]
-url = "sqlite:///warehouse.db"
-[targets.other]
-url = "sqlite:///other.db"
-[pipelines.claims]
-extract = { type = "csv", path = "inbox/{client}/claims.csv", settle = 0 }
-transform = ["steps:same"]
-load = { target = "warehouse", table = "claims", mode = "append" }
-retries = 3
-retry_delays = [0]
-[pipelines.claims.columns]
-claim_id = { type = "string" }
-[clients.acme]
-[clients.globex]
-"""
+CONFIG = etl_toml(
+    {
+        "claims": {
+            "extract": {"path": "inbox/{client}/claims.csv"},
+            "transform": ["steps:same"],
+            "load": {"mode": "append"},
+            "retries": 3,
+            "retry_delays": [0],
+            "columns": {"claim_id": "string"},
+        }
+    },
+    ["acme", "globex"],
+).replace("[pipelines.claims]", '[targets.other]\nurl = "sqlite:///other.db"\n[pipelines.claims]', 1)
 STEPS = """
 import pathlib
 
@@ -59,37 +52,20 @@ def same(df):
 """
 
 
-class Site:
+class Site(QueuedProject):
     """A project that a worker works for, and all that somebody may do to it from outside."""
 
     def __init__(self, root: Path, connection: Redis) -> None:
-        self.root, self.connection = root, connection
+        super().__init__(root, connection, CONFIG, {"inbox/acme/claims.csv": "claim_id\nA1\n", "steps.py": STEPS})
         self.inbox = root / "inbox" / "acme"
-        self.inbox.mkdir(parents=True)
-        (self.inbox / "claims.csv").write_text("claim_id\nA1\n")
-        (root / "steps.py").write_text(STEPS)
-        (root / "etl.toml").write_text(CONFIG)
         # What a path that leads out of staging would reach.
-        (root / "precious").mkdir()
-        (root / "precious" / "00001.extract.rows.0.parquet").write_text("precious")
-
-    def submit(self) -> str:
-        """Submit a run, of which nothing has been done."""
-        return submit_now(self.connection, resolve(settings.config(), "claims", "acme"))
+        self.write("precious/00001.extract.rows.0.parquet", "precious")
 
     def spec(self, run: str) -> Path:
         """Return the file of a run's spec."""
         return self.root / "staging" / "acme" / run / "run.json"
 
-    def work(self) -> None:
-        """Do all that is queued."""
-        InProcessWorker(self.connection).work()
-
-    def run(self, run: str) -> dict[str, Any]:
-        """Return a run as it is."""
-        return runs.snapshot(self.connection, [run])[0]
-
-    def files(self) -> dict[str, bytes]:
+    def contents(self) -> dict[str, bytes]:
         """Return all files that are not in staging, compiled code left out."""
         found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
         outside = [path for path in found if path.parts[0] != "staging" and "__pycache__" not in path.parts]
@@ -97,11 +73,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, fake_redis: Redis) -> Iterator[Site]:
-    made = Site(tmp_path / "site", fake_redis)
-    settings.use(made.root / "etl.toml")
-    yield made
-    settings.use(None)
+def site(tmp_path: Path, fake_redis: Redis) -> Site:
+    return Site(tmp_path / "site", fake_redis)
 
 
 def forge(site: Site, run: str, **changes: str) -> None:
@@ -132,21 +105,21 @@ def evil(site: Site) -> Path:
 def test_a_forged_client_in_a_run_record_leads_nowhere(site: Site, client: str) -> None:
     run = site.submit()
     forge(site, run, client=client)
-    before = site.files()
+    before = site.contents()
     site.work()
-    assert site.files() == before
-    assert site.run(run)["state"] == "failed"
-    assert "is not the name of a client" in site.run(run)["error"]
+    assert site.contents() == before
+    assert site.record(run)["state"] == "failed"
+    assert "is not the name of a client" in site.record(run)["error"]
 
 
 def test_a_forged_client_finds_no_spec_in_an_inbox(site: Site) -> None:
     run, folder = site.submit(), evil(site)
     rewrite(site.spec(run), folder / run / "run.json", lambda pipeline: pipeline.update(root=str(folder)))
     forge(site, run, client="../inbox/acme/evil")
-    before = site.files()
+    before = site.contents()
     site.work()
-    assert site.files() == before
-    assert site.run(run)["state"] == "failed"
+    assert site.contents() == before
+    assert site.record(run)["state"] == "failed"
 
 
 @pytest.mark.parametrize("forged", ["../../precious", "..", "../../inbox/acme/evil", "/etc", "a/b"])
@@ -161,11 +134,11 @@ def test_a_forged_run_id_in_a_job_leads_nowhere(site: Site, forged: str) -> None
     for stage, args in (("extract", (forged, "1")), ("transform", (forged, "1")), ("load", (forged, "1"))):
         queue.enqueue_call(f"jobs.stages.{stage}", args=args, job_id=f"x-1-{stage}-1")
     queue.enqueue_call("jobs.stages.finish", args=(forged,), job_id="x-0-finish-1")
-    before = site.files()
+    before = site.contents()
     site.work()
-    assert site.files() == before
-    assert site.run(forged)["state"] == "failed"
-    assert "is not the id of a run" in site.run(forged)["error"]
+    assert site.contents() == before
+    assert site.record(forged)["state"] == "failed"
+    assert "is not the id of a run" in site.record(forged)["error"]
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "2"])
@@ -183,9 +156,9 @@ def test_a_forged_function_name_writes_no_error_outside_staging(site: Site) -> N
     run = site.submit()
     queue = FairQueue("etl-acme", connection=site.connection)
     queue.enqueue_call("jobs.stages./../../../../precious/x", args=(run, "1"), at_front=True)
-    before = site.files()
+    before = site.contents()
     InProcessWorker(site.connection).step()
-    assert site.files() == before
+    assert site.contents() == before
 
 
 def test_folders_that_only_redis_names_are_not_looked_at(site: Site) -> None:
@@ -193,7 +166,7 @@ def test_folders_that_only_redis_names_are_not_looked_at(site: Site) -> None:
     names = ("folder", "root", "config", "staging", "path")
     forge(site, run, **dict.fromkeys(names, str(folder)))
     site.work()
-    assert site.run(run)["state"] == "succeeded"
+    assert site.record(run)["state"] == "succeeded"
     assert (site.root / "ran").exists()
     assert not (folder / "ran").exists()
 
@@ -215,10 +188,10 @@ FORGED: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_a_spec_that_is_not_of_the_workers_configuration_fails_the_run(site: Site, what: str) -> None:
     run = site.submit()
     rewrite(site.spec(run), site.spec(run), FORGED[what])
-    before = site.files()
+    before = site.contents()
     site.work()
-    assert site.files() == before  # so that no code ran and no database was made
-    failed = site.run(run)
+    assert site.contents() == before  # so that no code ran and no database was made
+    failed = site.record(run)
     assert (failed["state"], failed["error"]) == ("failed", CHANGED)
     assert CHANGED == "configuration changed since submit; retry"
     job = EtlJob.fetch(f"{run}-1-extract-1", connection=site.connection)
@@ -229,23 +202,23 @@ def test_a_spec_that_is_not_of_the_workers_configuration_fails_the_run(site: Sit
 @pytest.mark.parametrize(("old", "new"), [('["steps"]', '["steps", "json"]'), ("warehouse.db", "moved.db")])
 def test_so_does_a_configuration_that_has_changed_and_a_retry_cures_it(site: Site, old: str, new: str) -> None:
     run = site.submit()
-    (site.root / "etl.toml").write_text(CONFIG.replace(old, new))
+    site.change((old, new))
     site.work()
-    assert (site.run(run)["state"], site.run(run)["error"]) == ("failed", CHANGED)
+    assert (site.record(run)["state"], site.record(run)["error"]) == ("failed", CHANGED)
     assert not (site.root / "ran").exists()
     retry_run(settings.config(), site.connection, run)
     site.work()
-    assert site.run(run)["state"] == "succeeded"
+    assert site.record(run)["state"] == "succeeded"
 
 
 def test_code_and_databases_are_those_of_the_workers_folder_whatever_folder_a_spec_names(site: Site) -> None:
     run, folder = site.submit(), evil(site)
     rewrite(site.spec(run), site.spec(run), lambda pipeline: pipeline.update(root=str(folder)))
     site.work()
-    assert site.run(run)["state"] == "succeeded"
+    assert site.record(run)["state"] == "succeeded"
     assert sorted(path.name for path in folder.iterdir()) == ["steps.py"]
-    with closing(sqlite3.connect(site.root / "warehouse.db")) as database:
-        assert database.execute("select claim_id from claims").fetchall() == [("A1",)]
+    if True:
+        assert site.rows("select claim_id from claims") == [("A1",)]
 
 
 # --- what starts and removes ---
@@ -256,23 +229,23 @@ def test_a_held_run_with_a_forged_id_or_client_is_not_planned(site: Site) -> Non
     for run, client in (("../../precious", "acme"), ("held", "../acme")):
         about = runs.about(client, "claims", {}, None, None)
         waits = {"options": options, "after": "[]", "needs": "[]"}
-        runs.hold(site.connection, run, {**about, **waits}, was=None)
+        waiting.hold(site.connection, run, {**about, **waits}, was=None)
         # As RQ takes no id with a / for a job, whoever forges one names it otherwise.
-        FairQueue("etl-acme", connection=site.connection).enqueue_call("jobs.run.submit.start", args=(run,))
+        FairQueue("etl-acme", connection=site.connection).enqueue_call("jobs.stages.start", args=(run,))
         site.connection.zrem(keys.HELD, run)
-    before = site.files()
+    before = site.contents()
     site.work()
-    assert site.files() == before
-    assert [site.run(run)["state"] for run in ("../../precious", "held")] == ["failed", "failed"]
+    assert site.contents() == before
+    assert [site.record(run)["state"] for run in ("../../precious", "held")] == ["failed", "failed"]
     assert not (site.root / "staging").exists()
 
 
 def test_a_schedule_entry_with_a_forged_client_starts_nothing(site: Site) -> None:
     queue = FairQueue("etl-acme", connection=site.connection)
-    queue.enqueue_call("jobs.run.schedules.start", args=("../../precious", "claims"))
-    before = site.files()
+    queue.enqueue_call("jobs.stages.start_due", args=("../../precious", "claims"))
+    before = site.contents()
     site.work()
-    assert site.files() == before
+    assert site.contents() == before
     assert not (site.root / "staging").exists()
 
 
@@ -287,9 +260,9 @@ def test_cleaning_removes_nothing_that_only_redis_or_a_stray_folder_names(site: 
         site.connection.sadd(keys.ACTIVE, forged)
     site.connection.delete(keys.run_key(run))
     site.connection.srem(keys.ACTIVE, run)
-    before = site.files()
+    before = site.contents()
     cleanup.clean(site.connection, settings.config(), site.spec(run).stat().st_mtime + 400 * 86400)
-    assert site.files() == before
+    assert site.contents() == before
     assert not site.spec(run).exists()
     assert (stray / "kept").exists()
 

@@ -2,9 +2,8 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +15,13 @@ from etl.errors import AlreadyRunning, EtlError
 from etl.staging import Staging
 from jobs import settings
 from jobs.process.inprocess import InProcessWorker
-from jobs.run import graph
 from jobs.run import retry as resume
 from jobs.run.cancel import cancel_run
 from jobs.run.claims import LASTS
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now, submit_run
+from jobs.run.submit import submit_run
 from jobs.store import keys, runs
-from tests.keeping import BAD, GOOD, House, built
+from tests.helpers.queued_project import BAD, GOOD, QueuedProject
 
 STEPS = (
     (Redis, "execute_command"),
@@ -86,12 +84,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     return Steps(monkeypatch)
 
 
-@pytest.fixture
-def house(tmp_path: Path, connection: Redis) -> Iterator[House]:
-    yield from built(tmp_path, connection)
-
-
-def failed_run(house: House) -> str:
+def failed_run(house: QueuedProject) -> str:
     """Return a run of two files one of which was wrong, and has been mended since."""
     house.connection.flushall()
     (house.root / "warehouse.db").unlink(missing_ok=True)
@@ -103,7 +96,7 @@ def failed_run(house: House) -> str:
     return run
 
 
-def trace(house: House) -> dict[str, Any]:
+def trace(house: QueuedProject) -> dict[str, Any]:
     """Return all that stands in Redis and in staging, but for claims, which end by themselves."""
     found: dict[str, Any] = {}
     for path in (house.root / "staging").rglob("*"):
@@ -120,7 +113,7 @@ def trace(house: House) -> dict[str, Any]:
     return found
 
 
-def attempt(house: House, body: Callable[[], Any], won: list[bool]) -> None:
+def attempt(house: QueuedProject, body: Callable[[], Any], won: list[bool]) -> None:
     """Do something that may be refused; what is refused leaves no trace."""
     before = trace(house)
     try:
@@ -137,15 +130,15 @@ def refused_as_usual(exc: EtlError) -> None:
     assert re.search(REFUSED, str(exc)), exc
 
 
-def work(house: House) -> None:
+def work(house: QueuedProject) -> None:
     InProcessWorker(house.connection, inline=True).work()
 
 
-def retry(house: House, run: str) -> Any:
+def retry(house: QueuedProject, run: str) -> Any:
     return retry_run(settings.config(), house.connection, run)
 
 
-def ends_well(house: House, run: str) -> None:
+def ends_well(house: QueuedProject, run: str) -> None:
     work(house)
     [found] = runs.snapshot(house.connection, [run])
     assert (found["state"], found["attempt"], found["error"]) == ("succeeded", 2, None)
@@ -156,7 +149,7 @@ def ends_well(house: House, run: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("goes_on", [False, True], ids=["retried", "retried and run"])
-def test_of_two_retries_one_wins_at_whatever_step_they_meet(house: House, steps: Steps, goes_on: bool) -> None:
+def test_of_two_retries_one_wins_at_whatever_step_they_meet(house: QueuedProject, steps: Steps, goes_on: bool) -> None:
     at, outcomes, there = 0, set(), True
     while there:
         at += 1
@@ -183,7 +176,7 @@ def test_of_two_retries_one_wins_at_whatever_step_they_meet(house: House, steps:
 
 
 @pytest.mark.slow
-def test_a_retry_that_dies_at_any_step_can_be_retried_or_has_been_submitted(house: House, steps: Steps) -> None:
+def test_a_retry_that_dies_at_any_step_can_be_retried_or_has_been_submitted(house: QueuedProject, steps: Steps) -> None:
     at, there, claims_left = 0, True, 0
     while there:
         at += 1
@@ -206,14 +199,16 @@ def test_a_retry_that_dies_at_any_step_can_be_retried_or_has_been_submitted(hous
     assert claims_left > 5
 
 
-def test_a_retry_whose_submission_fails_gives_its_claim_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_whose_submission_fails_gives_its_claim_back(
+    house: QueuedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = failed_run(house)
     with monkeypatch.context() as broken:
 
         def fail(*_: Any, **__: Any) -> None:
             raise EtlError("no luck")
 
-        broken.setattr(graph, "_enqueue", fail)
+        broken.setattr(resume, "enqueue_graph", fail)
         with pytest.raises(EtlError, match="no luck"):
             retry(house, run)
     assert house.state(run) == "failed"
@@ -221,16 +216,18 @@ def test_a_retry_whose_submission_fails_gives_its_claim_back(house: House, monke
     ends_well(house, run)
 
 
-def test_a_retry_that_slept_through_its_claim_changes_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, real = failed_run(house), resume.missing
+def test_a_retry_that_slept_through_its_claim_changes_nothing(
+    house: QueuedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real = failed_run(house), resume.to_redo
 
     def slow(*args: Any, **options: Any) -> Any:
         house.connection.delete(keys.claim_key(run), keys.holder_key("acme", "claims"))
-        monkeypatch.setattr(resume, "missing", real)
+        monkeypatch.setattr(resume, "to_redo", real)
         retry(house, run)
         return real(*args, **options)
 
-    monkeypatch.setattr(resume, "missing", slow)
+    monkeypatch.setattr(resume, "to_redo", slow)
     with pytest.raises(EtlError, match=f"run {run} is queued; only failed"):
         retry(house, run)
     ends_well(house, run)
@@ -239,7 +236,7 @@ def test_a_retry_that_slept_through_its_claim_changes_nothing(house: House, monk
 @pytest.mark.slow
 @pytest.mark.parametrize("submitted_first", [False, True])
 def test_a_retry_and_a_submission_of_the_same_pipeline_exclude_each_other(
-    house: House, steps: Steps, submitted_first: bool
+    house: QueuedProject, steps: Steps, submitted_first: bool
 ) -> None:
     at, outcomes, there = 0, set(), True
     while there:
@@ -265,7 +262,9 @@ def test_a_retry_and_a_submission_of_the_same_pipeline_exclude_each_other(
     assert outcomes == ({False} if submitted_first else {True, False})  # what comes last in a submission decides
 
 
-def test_of_two_submissions_under_one_id_the_second_leaves_the_firsts_staging(house: House, steps: Steps) -> None:
+def test_of_two_submissions_under_one_id_the_second_leaves_the_firsts_staging(
+    house: QueuedProject, steps: Steps
+) -> None:
     """As of a schedule's moment that two workers see to."""
     at, there = 0, True
     while there:
@@ -279,7 +278,7 @@ def test_of_two_submissions_under_one_id_the_second_leaves_the_firsts_staging(ho
 
         def submit(pipeline: Any = pipeline) -> str:
             with suppress(AlreadyRunning):
-                assert submit_now(house.connection, pipeline, run="abcdefghjk") == "abcdefghjk"
+                assert submit_run(house.connection, pipeline, run="abcdefghjk") == "abcdefghjk"
             return "abcdefghjk"
 
         there = steps.run(submit, at, submit)
@@ -288,7 +287,7 @@ def test_of_two_submissions_under_one_id_the_second_leaves_the_firsts_staging(ho
         assert (found["state"], found["rows"]["loaded"]) == ("succeeded", 1)
 
 
-def test_of_two_retries_of_a_run_that_was_only_held_one_wins(house: House, steps: Steps) -> None:
+def test_of_two_retries_of_a_run_that_was_only_held_one_wins(house: QueuedProject, steps: Steps) -> None:
     at, outcomes, there = 0, set(), True
     while there:
         at += 1

@@ -13,15 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import etl.sources.feed
-import etl.sources.formats.csv
+import etl.sources.formats.blocks
 import etl.sources.formats.records
 import etl.sources.formats.strict
-from etl.config.models import CsvExtract, Load, Target
+from etl.config.kinds import source
+from etl.config.models import Load, Target
 from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import BadSource, SourceMissing
 from etl.partition import CHUNK_ROWS, ROW_BITS, Partition, Piece
 from etl.sources import extract, plan
+from tests.helpers.examples import examples
 
 CONTEXT = Context(client="acme", run="r1")
 
@@ -34,7 +36,7 @@ def csv_pipeline(folder: Path, **options: Any) -> Pipeline:
         root=str(folder),
         staging=str(folder / "staging"),
         modules=(),
-        extract=CsvExtract(**options),
+        extract=source({"type": "csv", **options}),
         load=Load(target="warehouse", table="claims"),
         target=Target(name="warehouse", url="sqlite:///warehouse.db"),
     )
@@ -108,7 +110,7 @@ def quoted(value: str, always: bool) -> str:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read 16 bytes at once, so that small texts have many blocks."""
-    for module in (etl.sources.feed, etl.sources.formats.csv, etl.sources.formats.records):
+    for module in (etl.sources.feed, etl.sources.formats.blocks, etl.sources.formats.records):
         monkeypatch.setattr(module, "BLOCK", 16)
 
 
@@ -124,7 +126,7 @@ FIELD = st.one_of(
 
 
 @pytest.mark.parametrize("small", [True, False])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     rows=st.lists(st.lists(FIELD, min_size=3, max_size=3), max_size=30),
     size=st.integers(1, 400),
@@ -139,27 +141,27 @@ def test_a_file_split_anywhere_gives_the_rows_and_lines_of_the_whole(
     whole += ending if final else ""
     with pytest.MonkeyPatch.context() as patch:
         if small:
-            for module in (etl.sources.feed, etl.sources.formats.csv, etl.sources.formats.records):
+            for module in (etl.sources.feed, etl.sources.formats.blocks, etl.sources.formats.records):
                 patch.setattr(module, "BLOCK", 16)
         found, rejects = read_all(folder, whole, size=size)
     assert (found, rejects) == (expected(whole)[0], [])
     assert [row[:-1] for row in found] == [tuple(value or None for value in row) for row in rows]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(body=st.text('ab",\n\r\0é', max_size=80), size=st.integers(1, 60), block=st.sampled_from([4, 16, 1 << 20]))
 def test_every_record_of_any_text_is_a_row_or_a_reject_on_its_line(
     folder: Path, body: str, size: int, block: int
 ) -> None:
     text = f"x,y\n{body}"
     with pytest.MonkeyPatch.context() as patch:
-        for module in (etl.sources.feed, etl.sources.formats.csv, etl.sources.formats.records):
+        for module in (etl.sources.feed, etl.sources.formats.blocks, etl.sources.formats.records):
             patch.setattr(module, "BLOCK", block)
         rows, rejects = read_all(folder, text, size=size)
     assert (rows, [line for line, _ in rejects]) == expected(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(
     content=st.binary(max_size=120),
     encoding=st.sampled_from(["utf-8", "cp1252", "latin-1", "utf-16", "shift_jis", "utf-7"]),
@@ -173,7 +175,7 @@ def test_garbage_is_read_or_refused_but_never_crashes(
         read_all(folder, content, size=16, encoding=encoding, delimiter=delimiter, header=header)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(rows=st.lists(st.lists(st.text('aé€",\n', max_size=6), min_size=2, max_size=2), max_size=20))
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252"])
 def test_an_encoding_changes_no_row(folder: Path, encoding: str, rows: list[list[str]]) -> None:
@@ -227,7 +229,12 @@ def test_many_quotes_that_never_close_are_read_in_one_go(tmp_path: Path) -> None
 def test_a_line_that_is_too_long_is_rejected_and_the_next_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_blocks: None
 ) -> None:
-    for module in (etl.sources.feed, etl.sources.formats.csv, etl.sources.formats.strict, etl.sources.formats.records):
+    for module in (
+        etl.sources.feed,
+        etl.sources.formats.blocks,
+        etl.sources.formats.strict,
+        etl.sources.formats.records,
+    ):
         monkeypatch.setattr(module, "LIMIT", 100)
     for ending in ("\n", "\r\n", "\r"):
         lines = ["x,y", "1,1", "2," + "b" * 1000, "3,3", '4,"' + "c" * 500 + '"', '5,"open', *["6,6"] * 60]

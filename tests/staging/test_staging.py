@@ -14,7 +14,8 @@ import pytest
 
 from etl.errors import StagingFailed
 from etl.staging import Marker, Staging, check
-from tests.conftest import ROOT
+from tests.helpers.examples import examples
+from tests.helpers.processes import ROOT
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -167,7 +168,7 @@ def test_of_two_processes_that_publish_at_once_both_see_one_winner(tmp_path: Pat
 
 
 def test_whatever_is_killed_all_that_is_published_is_whole(tmp_path: Path) -> None:
-    for kill in range(6):
+    for kill in range(examples(6)):
         folder = tmp_path / str(kill)
         process = start(WRITE, str(folder))
         assert process.stdout is not None

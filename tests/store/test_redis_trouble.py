@@ -19,9 +19,10 @@ from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.store import runs
 from jobs.store.redis_errors import CannotWriteError
-from tests.conftest import StartWorkers, kill_session
-from tests.labouring import serve
-from tests.shop import LEASE, Shop, shop, start, until
+from tests.helpers.processes import kill_session, until
+from tests.helpers.worker_project import LEASE, WorkerProject, shop, start
+from tests.helpers.worker_tasks import serve
+from tests.helpers.workers import StartWorkers
 
 __all__ = ["shop", "start"]
 
@@ -29,7 +30,7 @@ __all__ = ["shop", "start"]
 class Own:
     """A Redis that may be stopped and started, a shop on it, and workers."""
 
-    def __init__(self, home: Path, shop: Shop) -> None:
+    def __init__(self, home: Path, shop: WorkerProject) -> None:
         self.home, self.shop = home, shop
         self.server = serve(home, "everysec")
         shop.url = f"unix://{home}/r.sock"
@@ -60,7 +61,7 @@ class Own:
 
 
 @pytest.fixture
-def own(shop: Shop, server_folder: Path) -> Iterator[Own]:
+def own(shop: WorkerProject, server_folder: Path) -> Iterator[Own]:
     home = server_folder / f"own-{os.urandom(3).hex()}"
     home.mkdir()
     made = Own(home, shop)
@@ -69,7 +70,7 @@ def own(shop: Shop, server_folder: Path) -> Iterator[Own]:
         kill_session(process)
 
 
-def work_some(shop: Shop, steps: int) -> None:
+def work_some(shop: WorkerProject, steps: int) -> None:
     worker = InProcessWorker(shop.connection, inline=True)
     for _ in range(steps):
         worker.step()
@@ -113,7 +114,7 @@ def test_a_stage_waits_for_redis_and_uses_up_no_try(own: Own) -> None:
     assert len(shop.ids()) == 24
 
 
-def test_waiting_for_redis_ends_after_a_minute(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_redis_ends_after_a_minute(shop: WorkerProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "PATIENCE", 0.3)
 
     def away() -> Any:
@@ -125,7 +126,7 @@ def test_waiting_for_redis_ends_after_a_minute(shop: Shop, monkeypatch: pytest.M
     opened.close()
 
 
-def test_waiting_in_python_survives_redis_being_away(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_waiting_in_python_survives_redis_being_away(shop: WorkerProject, capsys: pytest.CaptureFixture[str]) -> None:
     shop.file("a")
     opened = session.Session(shop.root / "etl.toml", shop.connection, workers=0)
     run = shop.submit()
@@ -147,7 +148,7 @@ def test_waiting_in_python_survives_redis_being_away(shop: Shop, capsys: pytest.
 
 
 def test_a_submission_whose_answer_was_lost_is_not_taken_for_a_failed_one(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: WorkerProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The transaction is done, the connection is cut before Redis can say so."""
     from redis.client import Pipeline
@@ -174,7 +175,7 @@ def test_a_submission_whose_answer_was_lost_is_not_taken_for_a_failed_one(
 # --- flushed ---
 
 
-def test_a_flush_in_the_middle_loses_and_doubles_nothing(shop: Shop) -> None:
+def test_a_flush_in_the_middle_loses_and_doubles_nothing(shop: WorkerProject) -> None:
     for i in range(6):
         shop.file(f"f{i}")
     shop.submit()
@@ -286,7 +287,7 @@ def test_doctor_sees_that_the_disk_of_redis_is_full(own: Own) -> None:
 # --- attempts ---
 
 
-def test_what_an_older_attempt_left_in_the_queue_does_nothing(shop: Shop) -> None:
+def test_what_an_older_attempt_left_in_the_queue_does_nothing(shop: WorkerProject) -> None:
     shop.file("a")
     run = shop.submit()
     work_some(shop, 1)

@@ -2,11 +2,9 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 from redis import Redis
 from rq.job import JobStatus
 
@@ -19,14 +17,8 @@ from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.store import keys as runs
 from jobs.store import runs as store_runs
-from tests.conftest import ROOT
-from tests.keeping import BAD, DAY, GOOD, House, built, let_pass, queues
-
-
-@pytest.fixture
-def house(tmp_path: Path, connection: Redis) -> Iterator[House]:
-    yield from built(tmp_path, connection)
-
+from tests.helpers.processes import ROOT
+from tests.helpers.queued_project import BAD, DAY, GOOD, QueuedProject, let_pass, queues
 
 # --- Redis: every key has an owner and a life ---
 
@@ -49,7 +41,7 @@ def unknown(connection: Redis, patterns: list[str]) -> set[str]:
     return {key for key in keys(connection) if not any(re.fullmatch(pattern, key) for pattern in patterns)}
 
 
-def busy_day(house: House) -> Callable[[], None]:
+def busy_day(house: QueuedProject) -> Callable[[], None]:
     """Have runs succeed, fail, be canceled at every moment and be retried, and functions be called; answers a check."""
     seen: set[str] = set()
 
@@ -95,7 +87,7 @@ def let_pass_retries(connection: Any) -> None:
         connection.zadd("rq:scheduled:etl-acme", {id: 1})
 
 
-def test_after_the_retention_nothing_is_left_in_redis(house: House) -> None:
+def test_after_the_retention_nothing_is_left_in_redis(house: QueuedProject) -> None:
     look = busy_day(house)
     assert store_runs.active(house.connection) == []
     house.sweep()
@@ -112,7 +104,7 @@ def test_after_the_retention_nothing_is_left_in_redis(house: House) -> None:
     assert unknown(house.connection, STAYING) == set()
 
 
-def test_runs_are_remembered_as_long_as_history_says(house: House) -> None:
+def test_runs_are_remembered_as_long_as_history_says(house: QueuedProject) -> None:
     house.configure('history = "2d"')
     house.files("acme", GOOD)
     run = house.run()
@@ -127,13 +119,13 @@ def test_runs_are_remembered_as_long_as_history_says(house: House) -> None:
     assert house.connection.zcard(runs.INDEX) == 0
 
 
-def test_the_index_is_trimmed_though_no_run_comes_any_more(house: House) -> None:
+def test_the_index_is_trimmed_though_no_run_comes_any_more(house: QueuedProject) -> None:
     house.connection.zadd(runs.INDEX, {"old": time.time() - 91 * DAY, "new": time.time()})
     maintain(house.connection, [])
     assert house.connection.zrange(runs.INDEX, 0, -1) == [b"new"]
 
 
-def test_a_stage_that_comes_after_its_run_has_ended_leaves_nothing_for_ever(house: House) -> None:
+def test_a_stage_that_comes_after_its_run_has_ended_leaves_nothing_for_ever(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     run = house.submit()
     cancel_run(house.connection, run)
@@ -144,7 +136,7 @@ def test_a_stage_that_comes_after_its_run_has_ended_leaves_nothing_for_ever(hous
     assert not house.connection.exists(runs.stages_key(run))
 
 
-def test_a_stages_counts_stand_in_its_job_and_need_no_stream(house: House) -> None:
+def test_a_stages_counts_stand_in_its_job_and_need_no_stream(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     run = house.run()
     queue = FairQueue("etl-acme", connection=house.connection)
@@ -154,7 +146,7 @@ def test_a_stages_counts_stand_in_its_job_and_need_no_stream(house: House) -> No
     assert house.connection.keys("rq:results:*") == []
 
 
-def test_a_job_takes_at_most_6_kb(real_redis: Redis, house: House) -> None:
+def test_a_job_takes_at_most_6_kb(real_redis: Redis, house: QueuedProject) -> None:
     house.connection = real_redis
     house.files("acme", *[GOOD.replace("A", f"{number}-") for number in range(20)])
     house.run()

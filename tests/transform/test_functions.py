@@ -12,7 +12,8 @@ import pytest
 import etl
 from etl.context import Context
 from etl.errors import ConfigError, FunctionFailed
-from etl.functions import blame, call_by_name, collecting, load_function, reject
+from etl.functions import blame, call_by_name, load_function
+from etl.transform.reject import collecting, reject
 
 CONTEXT = Context(client="acme", run="r1", params={"region": "north"}, lookups={"codes": pd.DataFrame({"code": [1]})})
 

@@ -1,32 +1,28 @@
 """Lookups: reference tables that functions are given by name."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.commanding import Project
+from tests.helpers.project import Project, etl_toml
 
-TOML = """
-[settings]
-staging = "staging"
-modules = ["steps"]
-[targets.warehouse]
-url = "sqlite:///warehouse.db"
-[pipelines.claims]
-extract = { type = "csv", path = "inbox/*.csv" }
-transform = ["steps:first", "steps:second"]
-load = { target = "warehouse", table = "claims", mode = "merge", key = ["id"] }
-retries = 0
-[pipelines.claims.lookups]
-codes = { type = "csv", path = "ref/{client}.csv", settle = 0 }
-[pipelines.claims.columns]
-id = { type = "integer" }
-code = { type = "string" }
-name = { type = "string", computed = true }
-price = { type = "number", computed = true }
-[clients.acme]
-"""
+TOML = etl_toml(
+    {
+        "claims": {
+            "extract": {"path": "inbox/*.csv"},
+            "transform": ["steps:first", "steps:second"],
+            "load": {"mode": "merge", "key": ["id"]},
+            "retries": 0,
+            "lookups": {"codes": {"type": "csv", "path": "ref/{client}.csv", "settle": 0}},
+            "columns": {
+                "id": "integer",
+                "code": "string",
+                "name": {"type": "string", "computed": True},
+                "price": {"type": "number", "computed": True},
+            },
+        }
+    }
+)
 STEPS = """
 def first(df, codes):
     assert codes.price.dtype == "float64" and codes.code.dtype == "str", codes.dtypes
@@ -41,19 +37,16 @@ def second(df, codes, client):
 
 
 @pytest.fixture
-def etl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def etl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with a lookup."""
-    from jobs import settings
-
     monkeypatch.chdir(tmp_path)
-    made = Project(tmp_path)
-    made.config(TOML)
-    made.write("steps.py", STEPS)
-    made.write("ref/acme.csv", "code,name,price\n1,one,10\n2,two,20\n")
-    made.write("inbox/a.csv", "id,code\n1,1\n2,2\n3,\n")
-    made.write("inbox/b.csv", "id,code\n4,1\n")
-    yield made
-    settings.use(None)
+    files = {
+        "steps.py": STEPS,
+        "ref/acme.csv": "code,name,price\n1,one,10\n2,two,20\n",
+        "inbox/a.csv": "id,code\n1,1\n2,2\n3,\n",
+        "inbox/b.csv": "id,code\n4,1\n",
+    }
+    return Project(tmp_path, TOML, files)
 
 
 def test_functions_are_given_a_lookup_by_name(etl: Project) -> None:

@@ -14,8 +14,8 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import ConfigError, FunctionFailed
 from etl.transform import Transformer
-from etl.types.casts import ARROW_TYPES
-from tests.transforming import apply, pipeline, raw, rejected, with_steps
+from tests.helpers.examples import examples
+from tests.helpers.raw_rows import ARROW_TYPES, apply, pipeline, raw, rejected, with_steps
 
 
 def test_functions_see_types_they_can_work_with(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def f(df):
     assert (entry["row"], entry["raw"], entry["reason"]) == (None, None, "made up")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(40))
 @given(
     st.lists(st.sampled_from(["1", "2", "3", "x", "-1"]), min_size=0, max_size=8),
     st.lists(st.integers(0, 12), max_size=12),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from etl.errors import BadSource, MissingColumn
 from etl.partition import ROW_BITS
 from etl.transform import Transformer
-from etl.types.casts import ARROW_TYPES
-from tests.transforming import CONTEXT, apply, pipeline, raw, rejected, with_steps
+from tests.helpers.examples import examples
+from tests.helpers.raw_rows import ARROW_TYPES, CONTEXT, apply, pipeline, raw, rejected, with_steps
 
 
 def test_declared_columns_come_first_and_typed() -> None:
@@ -158,7 +158,7 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=examples(25))
 @given(ROWS, st.lists(st.integers(0, 12), max_size=3))
 def test_any_cut_into_chunks_gives_the_same_rows_and_rejects(rows: list[Any], cuts: list[int]) -> None:
     columns = {

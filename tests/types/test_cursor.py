@@ -16,7 +16,8 @@ import etl.load
 from etl.errors import ConfigError, TargetBusy
 from etl.types.cursor import Cursor, back, below, cursor_of, guess, later
 from jobs.api import Run
-from tests.commanding import Project
+from tests.helpers.examples import examples
+from tests.helpers.project import Folder, Project
 
 pytest_plugins: list[str] = []
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -35,13 +36,10 @@ retries = 0
 
 
 @pytest.fixture
-def etl_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def etl_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project in the working directory."""
-    from jobs import settings as project
-
     monkeypatch.chdir(tmp_path)
-    yield Project(tmp_path)
-    project.use(None)
+    return Project(tmp_path)
 
 
 @contextmanager
@@ -109,12 +107,7 @@ def test_an_overlap_finds_rows_that_come_late(etl_: Project, target_url: str) ->
 def test_an_append_takes_each_row_once(etl_: Project, target_url: str) -> None:
     columns = '\n[pipelines.claims.columns]\nid = { type = "integer", unique = true }\n[clients.acme]'
     prepared(etl_, target_url, mode="append", load="", more=', partition = "id", rows = 2')
-    etl_.config(
-        (etl_.root / "etl.toml")
-        .read_text()
-        .replace('cursor = "updated_at"', 'cursor = "id"')
-        .replace("\n[clients.acme]", columns)
-    )
+    etl_.change(('cursor = "updated_at"', 'cursor = "id"'), ("\n[clients.acme]", columns))
     assert etl_.run()["rows"]["loaded"] == 5
     tell(target_url, "INSERT INTO claims VALUES (6, 'six', '2024-01-01 00:00:00')")
     assert etl_.run()["rows"] == {
@@ -296,14 +289,13 @@ EDITS = st.lists(
 )
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(EDITS, st.booleans())
 def test_incremental_runs_equal_a_full_load(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[Any, ...]], cut: bool
 ) -> None:
     """Whatever is edited between runs, and wherever runs are killed and retried."""
-    from jobs import settings as project
-    from jobs.run.submit import submit_now
+    from jobs.run.submit import submit_run
     from jobs.session import Session
 
     root = tmp_path_factory.mktemp("incremental")
@@ -314,9 +306,7 @@ def test_incremental_runs_equal_a_full_load(
             source=f"sqlite:///{root}/source.db", target=f"sqlite:///{root}/w.db", mode="merge", load=', key = ["id"]',
             more=', partition = "id", rows = 3' if cut else "",
         )  # fmt: skip
-        (root / "etl.toml").write_text(text)
-        project.use(root / "etl.toml")
-        session = Session(root / "etl.toml", inline=True)
+        session = Session(Folder(root, text).path, inline=True)
         try:
             clock = 0
             from etl.config.pipeline import resolve
@@ -328,7 +318,7 @@ def test_incremental_runs_equal_a_full_load(
                     source.commit()
                     continue
                 with failing(edit[1], after=edit[2]):
-                    run = Run(session, submit_now(session.connection, resolve(session.config, "claims", "acme"))).wait(
+                    run = Run(session, submit_run(session.connection, resolve(session.config, "claims", "acme"))).wait(
                         60
                     )
                 if run.state == "failed" and edit[1] % 2:
@@ -336,7 +326,6 @@ def test_incremental_runs_equal_a_full_load(
             assert run.state == "succeeded", run.error
         finally:
             session.close()
-            project.use(None)
         expected = source.execute("SELECT id, name FROM claims ORDER BY id").fetchall()
     if expected:
         assert ask(f"sqlite:///{root}/w.db", COPIED) == expected

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from etl.config.models import Column
 from etl.types.casts import cast
-from etl.types.infer import KINDS, candidates, decide, merge_candidates, named_candidates
-from tests.transforming import pipeline
+from etl.types.infer import candidates, decide, merge_candidates, named_candidates
+from etl.types.words import WORDS
+from tests.helpers.raw_rows import pipeline
 
 
 def table(values: Iterable[Any], kind: pa.DataType = None) -> pa.Table:
@@ -98,7 +99,7 @@ def test_any_cut_and_order_gives_the_same_types(values: list[str | None], cuts: 
 
 SETS = st.dictionaries(
     st.sampled_from("ab"),
-    st.sets(st.sampled_from(KINDS)).map(lambda kinds: [k for k in KINDS if k in kinds or k == "string"]),
+    st.sets(st.sampled_from(WORDS)).map(lambda kinds: [k for k in WORDS if k in kinds or k == "string"]),
 )
 
 

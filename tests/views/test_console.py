@@ -93,7 +93,7 @@ def test_an_error_that_is_a_partitions_is_told_once(terminal: Callable[[int], io
 def test_what_looks_like_markup_is_text(terminal: Callable[[int], io.StringIO]) -> None:
     """Names of columns may have brackets."""
     file = terminal(80)
-    console.table(["column"], [["[red]"], ["a[0]"]])
+    console.table(["column"], [{"column": "[red]"}, {"column": "a[0]"}])
     assert lines(file)[1:] == ["[red]", "a[0]"]
 
 

@@ -17,7 +17,7 @@ from jobs.demo import init
 from jobs.queue import FairQueue
 from jobs.store import keys
 from jobs.views import doctor
-from tests.conftest import RedisServer
+from tests.helpers.redis_server import RedisServer
 
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -107,6 +107,13 @@ def test_a_file_that_hides_a_package_is_told(folder: Path, own: str) -> None:
     assert own in finding["what"]
     assert "rename" in finding["cure"]
     assert finding["exit"] == 1
+
+
+def test_our_own_files_hide_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever works on rq-etl may have an etl.toml in the checkout."""
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.setattr(settings, "path", lambda: root / "etl.toml")
+    assert "names" not in {each["check"] for each in doctor.examine(None, None)}
 
 
 def test_a_windows_drive_is_a_warning_under_wsl(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

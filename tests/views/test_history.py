@@ -1,6 +1,6 @@
 """History that outlives Redis: every run that its workers have ended stands in the target's `_etl_runs`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,31 +17,13 @@ from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
 from jobs.store import keys, runs
 from jobs.store.run_json import iso
 from jobs.views import history as forgotten
-from tests.commanding import Project, etl  # noqa: F401
-from tests.loading import pipeline, query
+from tests.helpers.deliveries import pipeline, query
+from tests.helpers.project import Project, etl_toml
+from tests.helpers.queued_project import QueuedProject
 
-CONFIG = """
-[settings]
-staging = "staging"
-modules = ["steps"]
-[targets.warehouse]
-url = "TARGET"
-[pipelines.claims]
-extract = { type = "csv", path = "inbox/{client}/claims-*.csv", settle = 0 }
-transform = ["steps:same"]
-load = { target = "warehouse", table = "claims", mode = "MODE", key = ["claim_id"] }
-retries = 0
-[pipelines.claims.columns]
-claim_id = { type = "string", required = true }
-amount = { type = "decimal", min = 0 }
-[clients.acme]
-params = { region = "north" }
-pipelines = ["claims"]
-"""
 STEPS = "def same(df):\n    return df\n"
 GOOD, BAD = "claim_id,amount\nA1,1\nA2,2\n,3\n", "number,amount\nA9,1\n"
 ONE = Record(
@@ -58,43 +40,29 @@ def told(url: str, **wanted: Any) -> list[Record]:
     return history.read(url, "warehouse", **wanted)
 
 
-class House:
-    """A project in a folder, on a Redis, into a target."""
+class House(QueuedProject):
+    """A project on a Redis, into a target."""
 
     def __init__(self, root: Path, url: str, connection: Redis) -> None:
-        self.root, self.url, self.connection = root, url, connection
-        (root / "inbox" / "acme").mkdir(parents=True)
-        (root / "steps.py").write_text(STEPS)
+        self.url = url
+        super().__init__(root, connection, self.text(), {"steps.py": STEPS})
 
-    def configure(self, mode: str = "merge", extra: str = "") -> None:
-        text = CONFIG.replace("TARGET", self.url).replace("MODE", mode)
-        if mode != "merge":
-            text = text.replace(', key = ["claim_id"]', "")
-        (self.root / "etl.toml").write_text(text + extra)
-        settings.use(self.root / "etl.toml")
-
-    def files(self, *contents: str) -> None:
-        for number, content in enumerate(contents, 1):
-            (self.root / "inbox" / "acme" / f"claims-{number}.csv").write_text(content)
-
-    def submit(self, **options: Any) -> str:
-        return submit_now(self.connection, resolve(settings.config(), "claims", "acme"), **options)
-
-    def work(self) -> None:
-        InProcessWorker(self.connection).work()
-
-    def run(self, **options: Any) -> str:
-        run = self.submit(**options)
-        self.work()
-        return run
+    def text(self, mode: str = "merge") -> str:
+        """Return an etl.toml that loads so."""
+        pipeline = {
+            "extract": {"path": "inbox/{client}/claims-*.csv"},
+            "transform": ["steps:same"],
+            "load": {"mode": mode} | ({"key": ["claim_id"]} if mode == "merge" else {}),
+            "retries": 0,
+            "columns": {"claim_id": {"type": "string", "required": True}, "amount": {"type": "decimal", "min": 0}},
+        }
+        acme = {"params": {"region": "north"}, "pipelines": ["claims"]}
+        return etl_toml({"claims": pipeline}, {"acme": acme}, url=self.url)
 
 
 @pytest.fixture
-def house(tmp_path: Path, target_url: str, connection: Redis) -> Iterator[House]:
-    made = House(tmp_path, target_url, connection)
-    made.configure()
-    yield made
-    settings.use(None)
+def house(tmp_path: Path, target_url: str, connection: Redis) -> House:
+    return House(tmp_path, target_url, connection)
 
 
 # --- what is written, and when ---
@@ -103,8 +71,8 @@ def house(tmp_path: Path, target_url: str, connection: Redis) -> Iterator[House]
 @pytest.mark.parametrize("mode", ["merge", "append", "replace"])
 @pytest.mark.parametrize("files", [1, 3])
 def test_a_run_is_remembered_by_its_target(house: House, mode: str, files: int) -> None:
-    house.configure(mode)
-    house.files(*[GOOD.replace("A", f"{'ABC'[number]}") for number in range(files)])
+    house.config(house.text(mode))
+    house.files("acme", *[GOOD.replace("A", f"{'ABC'[number]}") for number in range(files)])
     start = datetime(2026, 11, 1, tzinfo=UTC)
     run = house.run(start=start, end=start + timedelta(days=1))
     [record] = told(house.url)
@@ -125,7 +93,7 @@ def test_a_run_is_remembered_by_its_target(house: House, mode: str, files: int) 
 
 
 def test_a_failed_run_that_loaded_some_partitions_is_remembered_as_failed(house: House) -> None:
-    house.files(GOOD, BAD)
+    house.files("acme", GOOD, BAD)
     house.run()
     [record] = told(house.url)
     assert (record.state, record.rows["loaded"]) == ("failed", 2)
@@ -134,15 +102,15 @@ def test_a_failed_run_that_loaded_some_partitions_is_remembered_as_failed(house:
 
 
 def test_a_run_that_its_target_refused_is_remembered(house: House) -> None:
-    house.configure("append", "\n[clients.acme.override.claims]\nmax_rejects = 0\n")
-    house.files(GOOD)
+    house.config(house.text("append") + "\n[clients.acme.override.claims]\nmax_rejects = 0\n")
+    house.files("acme", GOOD)
     house.run()
     [record] = told(house.url)
     assert (record.state, record.rows["loaded"], record.rows["read"]) == ("failed", 0, 3)
 
 
 def test_a_run_that_failed_before_it_reached_its_target_is_remembered(house: House) -> None:
-    house.files(BAD)
+    house.files("acme", BAD)
     house.run()
     [record] = told(house.url)
     assert (record.state, record.rows["loaded"], record.partitions["failed"]) == ("failed", 0, 1)
@@ -150,9 +118,9 @@ def test_a_run_that_failed_before_it_reached_its_target_is_remembered(house: Hou
 
 
 def test_a_retried_run_keeps_its_row(house: House) -> None:
-    house.files(GOOD, BAD)
+    house.files("acme", GOOD, BAD)
     run = house.run()
-    house.configure(extra='[clients.acme.rename.claims]\nnumber = "claim_id"\n')
+    house.config(house.text() + '[clients.acme.rename.claims]\nnumber = "claim_id"\n')
     retry_run(settings.config(), house.connection, run)
     house.work()
     [record] = told(house.url)
@@ -240,7 +208,7 @@ def test_all_files_of_a_package_are_its_code(tmp_path: Path) -> None:
 
 
 def test_a_canceled_run_that_loaded_something_is_told_by_the_sweep(house: House) -> None:
-    house.files(GOOD, GOOD.replace("A", "B"))
+    house.files("acme", GOOD, GOOD.replace("A", "B"))
     run = house.submit()
     worker = InProcessWorker(house.connection)
     while ("load", "done") not in {
@@ -254,7 +222,7 @@ def test_a_canceled_run_that_loaded_something_is_told_by_the_sweep(house: House)
 
 
 def test_so_is_a_run_that_redis_forgot_half_way(house: House) -> None:
-    house.files(GOOD, GOOD.replace("A", "B"))
+    house.files("acme", GOOD, GOOD.replace("A", "B"))
     run = house.submit()
     worker = InProcessWorker(house.connection)
     while not any(stage == "load" for _, stage in runs.stage_records(house.connection, run)):
@@ -270,7 +238,7 @@ def test_so_is_a_run_that_redis_forgot_half_way(house: House) -> None:
 
 
 @pytest.fixture
-def flushed(etl: Project, connection: Redis, monkeypatch: pytest.MonkeyPatch) -> Project:  # noqa: F811
+def flushed(etl: Project, connection: Redis, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project whose runs Redis has forgotten; commands ask that Redis."""
     from jobs import broker
 
@@ -337,7 +305,7 @@ def test_a_span_that_redis_knows_whole_asks_no_target(
     from jobs.session import Session
 
     began = time.time()
-    house.files(GOOD)
+    house.files("acme", GOOD)
     run = house.run()
     session = Session(house.root / "etl.toml", house.connection)
     asked: list[int] = []

@@ -1,34 +1,25 @@
 """What Prometheus is told is what the other commands say."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from redis import Redis
 
 from jobs import broker
 from jobs.queue import FairQueue, dequeue
 from jobs.session import Session
 from jobs.store import limits
 from jobs.views import metrics
-from tests.commanding import Project
-from tests.keeping import BAD, GOOD, House, built
+from tests.helpers.project import Project
+from tests.helpers.queued_project import BAD, GOOD, QueuedProject
 
 
-@pytest.fixture
-def house(tmp_path: Path, connection: Redis) -> Iterator[House]:
-    yield from built(tmp_path, connection)
-
-
-def gauges(house: House) -> dict[tuple[str, ...], float]:
+def gauges(house: QueuedProject) -> dict[tuple[str, ...], float]:
     """Return the numbers as Prometheus reads them, by name and labels."""
     session = Session(house.root / "etl.toml", house.connection, workers=0)
     families = text_string_to_metric_families(metrics.text(metrics.collect(session)))
     return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
 
-def test_runs_are_told_by_client_and_pipeline(house: House) -> None:
+def test_runs_are_told_by_client_and_pipeline(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     house.files("globex", BAD)
     house.run("acme")
@@ -45,7 +36,7 @@ def test_runs_are_told_by_client_and_pipeline(house: House) -> None:
     assert 0.5 <= found["rq_etl_fairness",] <= 1
 
 
-def test_what_waits_runs_and_is_held_is_told_by_client(house: House) -> None:
+def test_what_waits_runs_and_is_held_is_told_by_client(house: QueuedProject) -> None:
     for client, count in (("acme", 3), ("globex", 2)):
         for _ in range(count):
             FairQueue(f"etl-{client}", connection=house.connection).enqueue("steps.same")
@@ -60,7 +51,7 @@ def test_what_waits_runs_and_is_held_is_told_by_client(house: House) -> None:
     assert [found["rq_etl_workers", state] for state in ("busy", "idle")] == [0, 0]
 
 
-def test_each_number_has_its_help(house: House) -> None:
+def test_each_number_has_its_help(house: QueuedProject) -> None:
     session = Session(house.root / "etl.toml", house.connection, workers=0)
     text = metrics.text(metrics.collect(session))
     families = list(text_string_to_metric_families(text))
@@ -68,7 +59,7 @@ def test_each_number_has_its_help(house: House) -> None:
     assert all(family.documentation and family.type == "gauge" for family in families)
 
 
-def test_the_command_prints_text_or_one_json_document(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_text_or_one_json_document(house: QueuedProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(house.root)
     monkeypatch.setattr(broker, "connect", lambda *_, **__: broker.given(house.connection))
     command = Project(house.root)

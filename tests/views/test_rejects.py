@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.rejects import fields, raw_json
-from tests.commanding import ETL_TOML, Project
-from tests.commanding import etl as etl
+from tests.helpers.project import ETL_TOML, Project
 
 NAMES = st.lists(st.sampled_from("abcdef"), min_size=1, unique=True)
 ODD = b'claim_id,amount,note\nA1,1,good\nA2\nA3,3,note,more\nA4,4,"un"quoted\nA5,x,"two\nlines"\n'
@@ -67,7 +66,7 @@ def test_rejects_are_told_by_file_and_line_whichever_stage_found_them(appended: 
     assert places == [("1", 3), ("1", 4), ("1", 5), ("1", 6), ("2", 2), ("2", 3), ("2", 5)]
 
 
-def test_rejects_that_nobody_mended_are_rejected_again(appended: Project) -> None:
+def test_rejects_that_nobody_fixed_are_rejected_again(appended: Project) -> None:
     """No field is filled up, none is left out, unless somebody says so."""
     mend(appended, "A5,x", "A5,5")
     [run] = appended("rejects acme/claims --load mend.csv --json").json
@@ -79,7 +78,7 @@ def test_rejects_that_nobody_mended_are_rejected_again(appended: Project) -> Non
     assert appended("rejects acme/claims --load mend.csv").code == 0
 
 
-def test_mended_rows_are_appended_once_however_often_they_are_loaded(appended: Project) -> None:
+def test_fixed_rows_are_appended_once_however_often_they_are_loaded(appended: Project) -> None:
     mend(appended, "A5,x", "A5,5")
     first = appended.run("--full-refresh")["run"]
     for name, loaded in ((first, 1), ("acme/claims", 0), (first, 0)):

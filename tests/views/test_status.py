@@ -9,39 +9,25 @@ import pytest
 from redis import Redis
 
 from etl.config import cron
-from jobs import settings
 from jobs.run import schedules
 from jobs.session import Session
 from jobs.store import keys, runs
 from jobs.views import status
+from tests.helpers.project import Folder, etl_toml
 
-TOML = """
-[settings]
-staging = "staging"
-[targets.warehouse]
-url = "sqlite:///warehouse.db"
-[pipelines.claims]
-extract = { type = "csv", path = "{client}.csv" }
-load = { target = "warehouse", table = "claims" }
-[pipelines.fresh]
-extract = { type = "csv", path = "{client}.csv" }
-load = { target = "warehouse", table = "claims" }
-expect = { fresh = "2h" }
-[defaults]
-timezone = "Europe/Berlin"
-[clients.acme]
-schedule = { claims = "0 2 * * *" }
-[clients.north]
-schedule = { claims = "0 2 * * *" }
-"""
+READS = {"extract": {"path": "{client}.csv", "settle": 120}, "load": {"table": "claims"}}
+SCHEDULED = {"schedule": {"claims": "0 2 * * *"}}
+TOML = etl_toml(
+    {"claims": READS, "fresh": {**READS, "expect": {"fresh": "2h"}}},
+    {"acme": SCHEDULED, "north": SCHEDULED},
+    defaults={"timezone": "Europe/Berlin"},
+)
 NOW = datetime(2026, 6, 10, 9, tzinfo=UTC)
 
 
 @pytest.fixture
-def session(fake_redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    (tmp_path / "etl.toml").write_text(TOML)
-    monkeypatch.setattr(settings, "_read", None)
-    return Session(tmp_path / "etl.toml", fake_redis)
+def session(fake_redis: Redis, tmp_path: Path) -> Session:
+    return Session(Folder(tmp_path, TOML).path, fake_redis)
 
 
 def succeeded(connection: Redis, client: str, pipeline: str, at: datetime, start: str = "") -> None:

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, RedisServer
+from tests.helpers.processes import ROOT
+from tests.helpers.redis_server import RedisServer
 
 SHORT = (
     "--minutes 0.35 --kills 14 --seed 7 --clients 2 --rounds 1 --rows 40 --drag 0.3 --lease 3 --sleep 5 --patience 60"

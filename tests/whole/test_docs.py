@@ -12,18 +12,18 @@ import pytest
 from pydantic import TypeAdapter
 
 import cli
-from etl.config.models import Column, CsvExtract, Expect, FunctionExtract, Load, Model, SqlExtract, Step, Target
+from etl.config.base import Model
+from etl.config.kinds import KINDS, config_of
+from etl.config.models import Column, Expect, Load, Step, Target
 from etl.config.pipeline import Client, Config, Definition, Pipeline, Schedule, Settings
-from tests.conftest import ROOT
-from tests.documents import DOCS, README, anchors, blocks, links, prose, rows, section
+from tests.helpers.markdown import DOCS, README, REFERENCE, anchors, blocks, links, prose, rows, section
+from tests.helpers.processes import ROOT
 
-TABLES: dict[str, type[Model]] = {  # headings of the README, and the model whose keys stand there
+TABLES: dict[str, type[Model]] = {  # headings of docs/reference/etl-toml.md, and the model whose keys stand there
     "`[settings]`": Settings,
     "`[targets.<name>]`": Target,
     "`[pipelines.<name>]`": Definition,
-    "extract, type = csv": CsvExtract,
-    "extract, type = function": FunctionExtract,
-    "extract, type = sql": SqlExtract,
+    **{f"extract, type = {kind}": config_of(kind) for kind in KINDS},
     "transform": Step,
     "expect": Expect,
     "load": Load,
@@ -98,11 +98,11 @@ def commands(group: click.Group, before: str = "rq-etl") -> Iterator[tuple[str, 
 
 
 def test_every_command_and_option_is_in_the_reference_and_nothing_else() -> None:
-    """What the command line has is what the README says."""
+    """What the command line has is what the reference says."""
     written: dict[str, set[str]] = {}
     arguments: dict[str, int] = {}
     name = ""
-    text = section(README, "## Reference: commands")
+    text = section(REFERENCE / "commands.md", "# Reference: commands")
     for command, option, what in rows(text[text.index("| command |") :]):
         if command:
             words = command.strip("`").split(" ")
@@ -137,7 +137,7 @@ def models(model: type[Model] = Model) -> set[type[Model]]:
 
 
 def test_every_table_of_the_configuration_has_its_place() -> None:
-    """A new model needs a heading in the README, and a line in TABLES above."""
+    """A new model needs a heading in the reference, and a line in TABLES above."""
     assert set(TABLES.values()) == models()
 
 
@@ -146,7 +146,7 @@ def test_every_key_is_in_the_reference_with_its_default_and_an_example_that_is_v
     heading: str, model: type[Model]
 ) -> None:
     """And no key that is not there."""
-    table = {row[0].strip("`"): row[1:] for row in rows(section(README, f"### {heading}"))}
+    table = {row[0].strip("`"): row[1:] for row in rows(section(REFERENCE / "etl-toml.md", f"## {heading}"))}
     fields = {
         field.alias or name: field for name, field in model.model_fields.items() if name not in OURSELVES.get(model, ())
     }
@@ -176,14 +176,23 @@ def value(cell: str) -> Any:
 def test_every_variable_that_is_read_is_in_the_reference() -> None:
     """The environment has one reader: jobs/settings.py."""
     read = set(re.findall(r'"((?:ETL|REDIS|RQ)_[A-Z_]+)"', (ROOT / "jobs" / "settings.py").read_text()))
-    written = {name for row in rows(section(README, "### Environment")) for name in re.findall(r"`([A-Z_]+)`", row[0])}
+    written = {
+        name
+        for row in rows(section(REFERENCE / "output.md", "## Environment"))
+        for name in re.findall(r"`([A-Z_]+)`", row[0])
+    }
     assert written == read | {"RQ_REDIS_URL"}
 
 
-def test_the_contents_name_every_section() -> None:
-    """In their order."""
-    heads = [head for head in re.findall(r"^## (.+)$", prose(README), flags=re.M) if head != "Contents"]
-    assert re.findall(r"^- \[(.+)\]\(#", section(README, "## Contents"), flags=re.M) == heads
+def test_the_readme_leads_to_every_document() -> None:
+    """A page that nothing links to is read by nobody."""
+    linked = {(README.parent / link.partition("#")[0]).resolve() for link in links(README) if "://" not in link}
+    assert {document.name for document in DOCS if document not in linked} == {"README.md"}
+
+
+def test_the_readme_is_short() -> None:
+    """What it is, two commands, a picture, the first own file, where to read on."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 130
 
 
 def test_the_changelog_keeps_its_form() -> None:
@@ -199,3 +208,21 @@ def test_the_picture_loads_nothing_from_anywhere() -> None:
     picture = (ROOT / "docs" / "demo.svg").read_text(encoding="utf-8")
     assert "rejected" in picture
     assert not re.search(r"(?:src|href)=|url\((?!#)|@font-face", picture)
+
+
+def test_every_invariant_names_what_enforces_it_and_the_test_that_holds_it() -> None:
+    """A promise without a test is a hope."""
+    text = prose(ROOT / "docs" / "invariants.md")
+    numbers = []
+    for heading in re.findall(r"^## .+$", text, flags=re.M):
+        for number, promise, enforced, held, without in rows(section(ROOT / "docs" / "invariants.md", heading)):
+            numbers.append(int(number))
+            assert promise, number
+            assert without, number
+            for cell, prefix in ((enforced, "(etl|jobs)/"), (held, "tests/")):
+                path, name = re.findall(r"`([^`]+)`", cell)
+                assert re.match(prefix, path), (number, path)
+                assert re.search(
+                    rf"^\s*(async def|def|class) {name}\b|^{name}\b.*=", (ROOT / path).read_text(), re.M
+                ), (number, path, name)
+    assert numbers == list(range(1, len(numbers) + 1))

@@ -20,8 +20,9 @@ import pytest
 from etl.config.read import load_config
 from etl.config.values import deep_merge
 from jobs.demo.init import CONFIG
-from tests.conftest import ROOT, RedisServer, kill_session
-from tests.documents import DOCS, README, Block, blocks, section
+from tests.helpers.markdown import DOCS, README, REFERENCE, Block, blocks, section
+from tests.helpers.processes import ROOT, kill_session
+from tests.helpers.redis_server import RedisServer
 
 NOT_RUN = {
     "it stands with its output below",
@@ -181,11 +182,12 @@ def test_what_does_not_run_is_listed() -> None:
 
 @pytest.mark.slow
 def test_the_readme_is_true_from_top_to_bottom(tmp_path: Path, redis_server: RedisServer, real_redis: object) -> None:
-    """Demo, tutorial, fleet, scripts and tests, as a reader would do them."""
+    """The demo and the first own file, then what the reference says of a run and its tables."""
     reader = Reader(tmp_path, redis_server.url)
-    for block in blocks(README):
-        reader.follow(block)
-    text = section(README, "### Tables")
+    for document in (README, REFERENCE / "output.md"):
+        for block in blocks(document):
+            reader.follow(block)
+    text = section(REFERENCE / "output.md", "## Tables")
     with closing(sqlite3.connect(reader.folder / "warehouse.db")) as warehouse:
         for table in ("_etl_loads", "_etl_runs"):
             there = [row[1] for row in warehouse.execute(f"PRAGMA table_info({table})")]
@@ -194,9 +196,13 @@ def test_the_readme_is_true_from_top_to_bottom(tmp_path: Path, redis_server: Red
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", DOCS[1:], ids=lambda path: path.name)
-def test_the_other_documents_are_true(document: Path, tmp_path: Path) -> None:
-    """Their commands and blocks, in order."""
-    reader = Reader(tmp_path, URL)
+@pytest.mark.parametrize(
+    "document", [each for each in DOCS if each.name not in ("README.md", "output.md")], ids=lambda path: path.name
+)
+def test_the_other_documents_are_true(
+    document: Path, tmp_path: Path, redis_server: RedisServer, real_redis: object
+) -> None:
+    """Their commands and blocks, in order, each in a folder of its own."""
+    reader = Reader(tmp_path, redis_server.url)
     for block in blocks(document):
         reader.follow(block)

@@ -16,29 +16,31 @@ from jobs import settings
 from jobs.api import Run
 from jobs.demo.generate import generate
 from jobs.process.inprocess import InProcessWorker
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.session import Session
 from jobs.store import keys
 from jobs.store import runs as store_runs
-from tests.conftest import RedisServer, StartWorkers
+from tests.helpers.project import Folder, etl_toml
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 PATIENCE = 120.0
 MOMENTS = ("loaded_at", "submitted", "started", "finished")  # what no two runs have in common
 PLACES = ("inline", "fakeredis", "workers")
 
-MODES = {
-    "appended": 'mode = "append"',
-    "merged": 'mode = "merge", key = ["id"]',
-    "newest": 'mode = "merge", key = ["id"], newest = "at"',
-    "replaced": 'mode = "replace"',
-    "months": 'mode = "replace", by = ["month"]',
+MODES: dict[str, dict[str, Any]] = {
+    "appended": {"mode": "append"},
+    "merged": {"mode": "merge", "key": ["id"]},
+    "newest": {"mode": "merge", "key": ["id"], "newest": "at"},
+    "replaced": {"mode": "replace"},
+    "months": {"mode": "replace", "by": ["month"]},
 }
-COLUMNS = """
-id = { type = "string", required = true }
-month = { type = "string" }
-amount = { type = "decimal", min = 0 }
-at = { type = "timestamp" }
-"""
+COLUMNS = {
+    "id": {"type": "string", "required": True},
+    "month": "string",
+    "amount": {"type": "decimal", "min": 0},
+    "at": "timestamp",
+}
 FILES = {
     "1.csv": "id,month,amount,at\na,01,1.5,2026-01-01\nb,01,2,2026-01-02\na,01,3,2025-12-31\n,01,4,2026-01-01\n",
     "2.csv": "id,month,amount,at\nb,02,5,2026-01-01\nc,02,-6,2026-01-01\nd,02,x,2026-01-01\ne,02,007,2026-01-01\n",
@@ -72,7 +74,7 @@ class Bench:
     def run(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Run pipelines for clients, all at once, to their end."""
         config = self.session.config
-        started = [Run(self.session, submit_now(self.session.connection, resolve(config, *pair))) for pair in pairs]
+        started = [Run(self.session, submit_run(self.session.connection, resolve(config, *pair))) for pair in pairs]
         for run in started:
             found = run.wait(PATIENCE).json()
             kept = ("pipeline", "client", "state", "rows", "partitions", "failures", "warnings", "error", "exit")
@@ -159,18 +161,12 @@ def assert_same(one: Seen, other: Seen) -> None:
 
 def write_modes(folder: Path, url: str) -> None:
     """Write one pipeline for each way of loading, with and without declared columns, for two clients."""
-    text = f'[settings]\nstaging = "staging"\n[targets.warehouse]\nurl = "{url}"\n'
-    for name, load in MODES.items():
-        for suffix, columns in (("", COLUMNS), ("_plain", "")):
-            text += (
-                f"[pipelines.{name}{suffix}]\ntransform = []\nretries = 0\n"
-                f'extract = {{ type = "csv", path = "inbox/{{client}}/*.csv", settle = 0 }}\n'
-                f'load = {{ target = "warehouse", table = "{name}{suffix}", {load} }}\n'
-            )
-            text += f"[pipelines.{name}{suffix}.columns]\n{columns}" if columns else ""
-    names = [f'"{name}{suffix}"' for name in MODES for suffix in ("", "_plain")]
-    text += f"[defaults]\npipelines = [{', '.join(names)}]\nmax_active = 2\n[clients.acme]\n[clients.globex]\n"
-    (folder / "etl.toml").write_text(text)
+    made = {
+        f"{name}{suffix}": {"load": load, "transform": [], "retries": 0, "columns": columns}
+        for name, load in MODES.items()
+        for suffix, columns in (("", COLUMNS), ("_plain", {}))
+    }
+    Folder(folder, etl_toml(made, ["acme", "globex"], url=url, defaults={"pipelines": [*made], "max_active": 2}))
 
 
 def two_nights(bench: Bench) -> None:
@@ -234,17 +230,14 @@ def test_the_demo(everywhere: Any) -> None:
 def test_types_of_another_clients_rows_are_met_when_they_came_first(tmp_path: Path, fake_redis: Redis) -> None:
     """A client without a value takes its column for text; before it loads, another makes the table with numbers."""
     url = f"sqlite:///{tmp_path}/target.db"
-    (tmp_path / "etl.toml").write_text(
-        f'[settings]\nstaging = "staging"\n[targets.warehouse]\nurl = "{url}"\n[pipelines.visits]\ntransform = []\n'
-        'extract = { type = "csv", path = "inbox/{client}/*.csv", settle = 0 }\n'
-        'load = { target = "warehouse", table = "visits", mode = "merge", key = ["id"] }\n'
-        '[defaults]\npipelines = ["visits"]\n[clients.acme]\n[clients.globex]\n'
-    )
+    pipeline = {"transform": [], "load": {"mode": "merge", "key": ["id"]}}
+    text = etl_toml({"visits": pipeline}, ["acme", "globex"], url=url, defaults={"pipelines": ["visits"]})
+    Folder(tmp_path, text)
     session = Session(tmp_path / "etl.toml", fake_redis)
     bench = Bench(tmp_path, url, session)
     bench.deliver("acme", {"1.csv": "id,code\na1,\na2,\n"})
     bench.deliver("globex", {"1.csv": "id,code\ng1,7\ng2,8\n"})
-    first = submit_now(fake_redis, resolve(session.config, "visits", "acme"))
+    first = submit_run(fake_redis, resolve(session.config, "visits", "acme"))
     worker = InProcessWorker(fake_redis)
     worker.work(until=lambda: (1, "transform") in store_runs.stage_records(fake_redis, first))
     fake_redis.hset(keys.client_key("acme"), "paused", "1")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from jobs.broker import SERVERS
-from tests.conftest import ROOT, give_up
+from tests.helpers.processes import ROOT, give_up
 
 
 @pytest.mark.slow

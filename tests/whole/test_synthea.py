@@ -14,7 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from jobs.api import Run, submit, wait
-from tests.conftest import ROOT, RedisServer, StartWorkers
+from tests.helpers.processes import ROOT
+from tests.helpers.project import Folder, etl_toml
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
 DATA = ROOT.parent / "shared" / "data" / "synthea"
 KEYS = {"claims": "Id", "claims_transactions": "ID", "encounters": "Id", "patients": "Id"}
@@ -67,22 +70,18 @@ def write_project(folder: Path, url: str, *, declared: bool) -> list[tuple[str, 
         deliver(folder, client, "encounters", "\n".join([header, *mine, ""]))
     for name in KEYS.keys() - {"encounters"}:
         deliver(folder, "synthea", name, (DATA / f"{name}.csv").read_text())
-    toml = (
-        f'[settings]\nstaging = "staging"\n[targets.warehouse]\nurl = "{url}"\n[defaults]\npipelines = ["encounters"]\n'
-    )
+    pipelines: dict[str, dict[str, Any]] = {}
     for name, key in KEYS.items():
-        toml += (
-            f"[pipelines.{name}]\n"
-            f'extract = {{ type = "csv", path = "inbox/{{client}}/{name}.csv", settle = 0 }}\ntransform = []\n'
-            f'load = {{ target = "warehouse", table = "{name}", mode = "merge", key = ["{key}"] }}\n'
-        )
+        pipelines[name] = {
+            "extract": {"path": f"inbox/{{client}}/{name}.csv"},
+            "transform": [],
+            "load": {"mode": "merge", "key": [key]},
+        }
         if declared:
-            columns = source(name).columns
-            toml += f"[pipelines.{name}.columns]\n"
-            toml += "".join(f'{column} = {{ type = "{type_of(name, column)}" }}\n' for column in columns)
-    toml += '[clients.synthea]\npipelines = ["claims", "claims_transactions", "patients"]\n'
-    toml += "".join(f"[clients.{client}]\n" for client in by_organization)
-    (folder / "etl.toml").write_text(toml)
+            pipelines[name]["columns"] = {column: type_of(name, column) for column in source(name).columns}
+    own = {"synthea": {"pipelines": ["claims", "claims_transactions", "patients"]}}
+    clients = own | {client: {} for client in by_organization}
+    Folder(folder, etl_toml(pipelines, clients, url=url, defaults={"pipelines": ["encounters"]}))
     return [(name, "synthea") for name in KEYS if name != "encounters"] + [
         ("encounters", org) for org in by_organization
     ]

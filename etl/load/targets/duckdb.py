@@ -24,25 +24,14 @@ from sqlalchemy.types import TypeEngine
 from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
 from etl.load.targets import driver_errors as why
 from etl.load.targets.kind import TargetFacts
+from etl.types import sql
 
 insert = postgresql.insert
 
 WAIT = 60  # seconds to wait for another program that has the file open
 
-TYPES: dict[str, TypeEngine[Any]] = {
-    "string": sa.TEXT(),
-    "integer": sa.BIGINT(),
-    "number": postgresql.DOUBLE_PRECISION(),
-    "decimal": sa.NUMERIC(38, 9),
-    "boolean": sa.BOOLEAN(),
-    "date": sa.DATE(),
-    "timestamp": sa.TIMESTAMP(timezone=True),
-}
-# A float is no decimal here: DuckDB would round it to the column's digits.
-FITS: dict[str, frozenset[str]] = {
-    **{word: frozenset({word}) for word in TYPES},
-    "integer": frozenset({"integer", "number", "decimal"}),
-}
+TYPES = {**sql.TYPES, "decimal": sa.NUMERIC(38, 9)}
+FITS = {**sql.FITS, "number": frozenset({"number"})}  # DuckDB would round a float to the digits of a decimal
 FACTS = TargetFacts(
     schemas=True,
     folds_case=True,

@@ -16,7 +16,7 @@ def queue(connection: Redis) -> FairQueue:
 
 
 def ended(queue: FairQueue, outcome: Outcome, **options: object) -> EtlJob:
-    """Enqueue a job, take it, settle it and read it again."""
+    """Enqueue a job, dequeue it, complete it and read it again."""
     queue.enqueue("tasks.nothing", job_id="j", **options)
     found = dequeue(queue.connection, worker="w")
     assert found is not None

@@ -1,4 +1,4 @@
-"""The pass: a job whose worker is gone, whose retry is due or whose parents are over is queued again, once."""
+"""Maintenance: a job whose worker is gone, whose retry is due or whose parents are over is queued again, once."""
 
 import time
 from collections.abc import Sequence
@@ -12,11 +12,12 @@ from rq.registry import clean_registries
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
-from jobs.process.maintenance import maintain, take_turn
+from jobs.process.maintenance import is_time, maintain
 from jobs.queue import FairQueue, dequeue
 from jobs.store import keys, runs, scripts
 
 NAMES = ["etl-acme"]
+RESCUED = "etl:rescued"
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def expire(connection: Redis, job: EtlJob) -> None:
     connection.zadd(f"rq:wip:{job.origin}", {job.execution.composite_key: time.time() + scripts.SHIFT - 1})
 
 
-def taken(connection: Redis, worker: str = "w") -> EtlJob:
+def dequeued(connection: Redis, worker: str = "w") -> EtlJob:
     found = dequeue(connection, worker=worker)
     assert found is not None
     return found[0]
@@ -47,12 +48,12 @@ def activate(connection: Redis, jobs: Sequence[EtlJob]) -> None:
     connection.sadd(keys.jobs_key("r1"), *[job.id for job in jobs])
 
 
-# --- reap ---
+# --- rescue ---
 
 
 def test_an_expired_job_goes_back_to_the_front_at_once(connection: Redis, queue: FairQueue) -> None:
     first, second = put(queue), put(queue)
-    expire(connection, taken(connection))
+    expire(connection, dequeued(connection))
     assert maintain(connection, NAMES).lost == (first.id,)
     assert queue.job_ids == [first.id, second.id]
     assert first.get_status() == "queued"
@@ -62,7 +63,7 @@ def test_an_expired_job_goes_back_to_the_front_at_once(connection: Redis, queue:
 
 def test_a_lease_that_stands_is_left_alone(connection: Redis, queue: FairQueue) -> None:
     put(queue)
-    job = taken(connection)
+    job = dequeued(connection)
     assert maintain(connection, NAMES).lost == ()
     assert job.get_status() == "started"
 
@@ -71,19 +72,19 @@ def test_after_redis_was_away_leases_get_time_to_be_renewed_once(connection: Red
     """Nobody could renew them meanwhile; but a cluster too slow to make passes must not keep the dead alive."""
     job = put(queue)
     maintain(connection, NAMES)
-    expire(connection, taken(connection))
+    expire(connection, dequeued(connection))
     long_ago = time.time() - settings.lease()
-    connection.set("etl:passed", long_ago)
+    connection.set(RESCUED, long_ago)
     assert maintain(connection, NAMES).lost == ()
     assert maintain(connection, NAMES).lost == ()
-    connection.set("etl:grace", time.time() - 1, keepttl=True)
-    connection.set("etl:passed", long_ago)
+    connection.pexpire(keys.once_key("grace"), int(settings.lease() * 2000))
+    connection.set(RESCUED, long_ago)
     assert maintain(connection, NAMES).lost == (job.id,)
 
 
 def test_jobs_lost_together_keep_their_order(connection: Redis, queue: FairQueue) -> None:
     put_jobs = [put(queue) for _ in range(3)]
-    for moment, job in enumerate([taken(connection) for _ in range(3)]):
+    for moment, job in enumerate([dequeued(connection) for _ in range(3)]):
         assert job.execution is not None
         connection.zadd("rq:wip:etl-acme", {job.execution.composite_key: time.time() + scripts.SHIFT - 10 + moment})
     maintain(connection, NAMES)
@@ -92,9 +93,9 @@ def test_jobs_lost_together_keep_their_order(connection: Redis, queue: FairQueue
 
 def test_being_lost_uses_up_no_retry(connection: Redis, queue: FairQueue) -> None:
     put(queue, retry=Retry(max=2, interval=60))
-    expire(connection, taken(connection))
+    expire(connection, dequeued(connection))
     maintain(connection, NAMES)
-    assert taken(connection).retries_left == 2
+    assert dequeued(connection).retries_left == 2
 
 
 def test_a_job_that_loses_its_worker_three_times_fails_and_releases_its_children(
@@ -104,7 +105,7 @@ def test_a_job_that_loses_its_worker_three_times_fails_and_releases_its_children
     child = put(queue, job.id)
     for _ in range(settings.MAX_LOSSES):
         assert job.get_status() != "failed"
-        expire(connection, taken(connection))
+        expire(connection, dequeued(connection))
         maintain(connection, NAMES)
     assert job.get_status() == "failed"
     assert queue.failed_job_registry.get_job_ids() == [job.id]
@@ -118,10 +119,10 @@ def test_a_job_that_loses_its_worker_three_times_fails_and_releases_its_children
 def test_a_failed_job_that_is_requeued_by_hand_may_be_lost_again(connection: Redis, queue: FairQueue) -> None:
     job = put(queue)
     for _ in range(settings.MAX_LOSSES):
-        expire(connection, taken(connection))
+        expire(connection, dequeued(connection))
         maintain(connection, NAMES)
     EtlJob.fetch(job.id, connection=connection).requeue()
-    expire(connection, taken(connection))
+    expire(connection, dequeued(connection))
     maintain(connection, NAMES)
     assert job.get_status() == "queued"
 
@@ -129,7 +130,7 @@ def test_a_failed_job_that_is_requeued_by_hand_may_be_lost_again(connection: Red
 def test_a_job_deleted_or_canceled_while_it_runs_does_not_come_back(connection: Redis, queue: FairQueue) -> None:
     deleted, canceled = put(queue), put(queue)
     for _ in range(2):
-        expire(connection, taken(connection))
+        expire(connection, dequeued(connection))
     EtlJob.fetch(deleted.id, connection=connection).delete()
     EtlJob.fetch(canceled.id, connection=connection).cancel()
     assert maintain(connection, NAMES).lost == ()
@@ -139,7 +140,7 @@ def test_a_job_deleted_or_canceled_while_it_runs_does_not_come_back(connection: 
 
 def test_rqs_own_cleaning_never_touches_an_expired_lease(connection: Redis, queue: FairQueue) -> None:
     job = put(queue)
-    expire(connection, taken(connection))
+    expire(connection, dequeued(connection))
     for _ in range(2):
         clean_registries(queue)
         assert queue.started_job_registry.count == 1
@@ -156,16 +157,16 @@ def test_a_stock_workers_lease_is_its_own_affair(connection: Redis, queue: FairQ
     assert maintain(connection, NAMES).lost == ()
 
 
-# --- fence ---
+# --- a lease that is gone ---
 
 
 @pytest.mark.parametrize("kind", ["done", "failed", "stopped", "lost", "returned"])
 def test_a_worker_that_has_slept_too_long_changes_nothing(connection: Redis, queue: FairQueue, kind: str) -> None:
     job = put(queue, retry=Retry(max=2))
-    slept = taken(connection, "sleeper")
+    slept = dequeued(connection, "sleeper")
     expire(connection, slept)
     maintain(connection, NAMES)
-    current = taken(connection, "other")
+    current = dequeued(connection, "other")
     before = connection.hgetall(job.key)
     assert complete(connection, slept, queue, Outcome(kind, value='"stale"', error="stale")) is None  # type: ignore[arg-type]
     assert connection.hgetall(job.key) == before
@@ -176,7 +177,7 @@ def test_a_worker_that_has_slept_too_long_changes_nothing(connection: Redis, que
 
 def test_a_lease_that_is_gone_is_not_renewed(connection: Redis, queue: FairQueue) -> None:
     put(queue)
-    job = taken(connection)
+    job = dequeued(connection)
     assert job.execution is not None
     arguments = ("etl-acme", job.execution.composite_key, 12, "w", "2026-01-01T00:00:00.000000Z", 0.0, "1.0")
     expire(connection, job)
@@ -187,13 +188,13 @@ def test_a_lease_that_is_gone_is_not_renewed(connection: Redis, queue: FairQueue
     assert connection.zcard("rq:wip:etl-acme") == 0
 
 
-# --- release ---
+# --- promote ---
 
 
 def test_a_due_retry_is_queued_and_a_later_one_waits(connection: Redis, queue: FairQueue) -> None:
     due, later = put(queue, retry=Retry(1, 60)), put(queue, retry=Retry(1, 60))
     for _ in range(2):
-        complete(connection, taken(connection), queue, Outcome("failed", error="ValueError"))
+        complete(connection, dequeued(connection), queue, Outcome("failed", error="ValueError"))
     assert (due.get_status(), later.get_status()) == ("scheduled", "scheduled")
     assert maintain(connection, NAMES).due == 0
     connection.zadd("rq:scheduled:etl-acme", {due.id: time.time() - 1})
@@ -205,7 +206,7 @@ def test_a_due_retry_is_queued_and_a_later_one_waits(connection: Redis, queue: F
 
 def test_a_retry_that_is_canceled_meanwhile_does_not_come_back(connection: Redis, queue: FairQueue) -> None:
     job = put(queue, retry=Retry(1, 60))
-    complete(connection, taken(connection), queue, Outcome("failed"))
+    complete(connection, dequeued(connection), queue, Outcome("failed"))
     connection.zadd("rq:scheduled:etl-acme", {job.id: time.time() - 1})
     connection.hset(job.key, "status", "canceled")
     assert maintain(connection, NAMES).due == 0
@@ -233,10 +234,10 @@ def test_a_child_waits_for_all_its_parents(connection: Redis, queue: FairQueue) 
     one, two = put(queue), put(queue)
     child = put(queue, one.id, two.id)
     activate(connection, [one, two, child])
-    complete(connection, taken(connection), queue, Outcome("done"))
+    complete(connection, dequeued(connection), queue, Outcome("done"))
     maintain(connection, NAMES)
     assert child.get_status() == "deferred"
-    complete(connection, taken(connection), queue, Outcome("failed"))
+    complete(connection, dequeued(connection), queue, Outcome("failed"))
     assert child.get_status() == "queued"
     assert maintain(connection, NAMES).released == 0
     assert queue.job_ids == [child.id]
@@ -246,7 +247,7 @@ def test_a_child_that_allows_no_failure_is_not_released_by_one(connection: Redis
     parent = put(queue)
     child = put(queue, parent.id, tolerant=False)
     activate(connection, [parent, child])
-    complete(connection, taken(connection), queue, Outcome("failed"))
+    complete(connection, dequeued(connection), queue, Outcome("failed"))
     maintain(connection, NAMES)
     assert child.get_status() == "deferred"
 
@@ -268,14 +269,11 @@ def test_an_active_runs_job_that_is_in_no_list_is_queued(connection: Redis, queu
     connection.hset(job.key, "status", status)
     assert maintain(connection, NAMES).released == 1
     assert queue.job_ids == [job.id]
-    connection.delete("etl:sweep")
-    assert maintain(connection, NAMES).released == 0
-    job = taken(connection)
-    connection.delete("etl:sweep")
-    assert maintain(connection, NAMES).released == 0
+    assert maintain(connection, NAMES, all_tasks=True).released == 0
+    job = dequeued(connection)
+    assert maintain(connection, NAMES, all_tasks=True).released == 0
     complete(connection, job, queue, Outcome("done"))
-    connection.delete("etl:sweep")
-    assert maintain(connection, NAMES).released == 0
+    assert maintain(connection, NAMES, all_tasks=True).released == 0
 
 
 def test_registries_forget_what_redis_has_deleted(connection: Redis, queue: FairQueue) -> None:
@@ -303,9 +301,8 @@ def test_a_run_whose_finish_could_not_end_it_is_closed(
     job = queue.enqueue("tasks.nothing", job_id="r1-0-finish-1")
     connection.sadd(keys.jobs_key("r1"), job.id)
     assert maintain(connection, NAMES).closed == ()
-    complete(connection, taken(connection), queue, outcome)
-    connection.delete("etl:sweep")
-    assert maintain(connection, NAMES).closed == ("r1",)
+    complete(connection, dequeued(connection), queue, outcome)
+    assert maintain(connection, NAMES, all_tasks=True).closed == ("r1",)
     record = runs.read(connection, "r1")
     assert record is not None
     assert (record["state"], record["error"]) == ("failed", error)
@@ -327,5 +324,5 @@ def test_workers_that_are_dead_are_not_listed_for_ever(connection: Redis) -> Non
     assert connection.smembers("rq:workers:etl-acme") == {b"rq:worker:alive"}
 
 
-def test_one_worker_at_a_time_makes_the_pass(connection: Redis) -> None:
-    assert [take_turn(connection, worker) for worker in ("v", "w", "v")] == [True, False, False]
+def test_one_worker_at_a_time_does_maintenance(connection: Redis) -> None:
+    assert [is_time(connection) for _ in range(3)] == [True, False, False]

@@ -2,44 +2,35 @@
 
 import contextlib
 import os
-import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 
-from etl.config.pipeline import resolve
-from jobs import settings
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import runs
-from tests.conftest import ROOT, RedisServer, StartWorkers
+from tests.helpers.processes import ROOT, is_alive, until
+from tests.helpers.project import Folder, etl_toml
+from tests.helpers.redis_server import RedisServer
+from tests.helpers.workers import StartWorkers
 
-PATIENCE = 30.0
 LEASE = "1.2"  # seconds, so that lost leases are found soon
 
-TOML = """
-[settings]
-staging = "staging"
-modules = ["steps"]
-[targets.warehouse]
-url = "sqlite:///warehouse.db"
-[pipelines.visits]
-extract = { type = "csv", path = "inbox/{client}/*.csv", settle = 0 }
-transform = ["steps:work"]
-load = { target = "warehouse", table = "visits", mode = "append" }
-retries = 0
-[pipelines.visits.columns]
-id = { type = "string", required = true }
-does = { type = "string" }
-[clients.acme]
-[clients.north]
-"""
+TOML = etl_toml(
+    {
+        "visits": {
+            "transform": ["steps:work"],
+            "load": {"mode": "append"},
+            "retries": 0,
+            "columns": {"id": {"type": "string", "required": True}, "does": "string"},
+        }
+    },
+    ["acme", "north"],
+)
 
 STEPS = """
 import os, pathlib, re, signal, subprocess, sys, time
@@ -99,31 +90,21 @@ def work(df):
 """
 
 
-class Shop:
-    """A folder with a project, and runs of it."""
+class WorkerProject(Folder):
+    """A project, and runs of it that workers do."""
 
     def __init__(self, root: Path, connection: Redis, url: str) -> None:
-        self.root, self.connection, self.url = root, connection, url
-        (root / "etl.toml").write_text(TOML)
-        (root / "steps.py").write_text(STEPS)
-
-    def config(self, old: str, new: str) -> None:
-        """Change etl.toml."""
-        path = self.root / "etl.toml"
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
+        super().__init__(root, TOML, {"steps.py": STEPS})
+        self.connection, self.url = connection, url
 
     def file(self, name: str, *does: str, client: str = "acme") -> None:
         """Write a file of three rows; its transform does what is named."""
-        path = self.root / "inbox" / client / f"{name}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
         rows = [f"{name}{i},{does[0] if does and i == 0 else ''}" for i in range(3)]
-        path.write_text("\n".join(["id,does", *rows]) + "\n")
+        self.write(f"inbox/{client}/{name}.csv", "\n".join(["id,does", *rows]) + "\n")
 
     def submit(self, client: str = "acme") -> str:
         """Enqueue a run."""
-        return submit_now(self.connection, resolve(settings.config(), "visits", client))
+        return submit_run(self.connection, self.pipeline("visits", client))
 
     def run(self, id: str) -> dict[str, Any]:
         """Return a run as it is."""
@@ -136,8 +117,7 @@ class Shop:
 
     def ids(self) -> list[str]:
         """Return the ids in the table."""
-        with closing(sqlite3.connect(self.root / "warehouse.db")) as database:
-            return [id for (id,) in database.execute("select id from visits order by id")]
+        return [id for (id,) in self.rows("select id from visits order by id")]
 
     def notes(self, what: str) -> list[int]:
         """Return the process ids that a function was run by."""
@@ -154,22 +134,6 @@ class Shop:
         )  # fmt: skip
 
 
-def until(what: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    """Wait until something is true, and return it."""
-    give_up = time.monotonic() + patience
-    while not (answer := what()):
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.01)
-    return answer
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    with contextlib.suppress(OSError):
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
 def processes_of(folder: Path) -> list[int]:
     """Return the processes whose working directory a folder is."""
     found = []
@@ -183,13 +147,10 @@ def processes_of(folder: Path) -> list[int]:
 @pytest.fixture
 def shop(
     tmp_path: Path, real_redis: Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Shop]:
+) -> WorkerProject:
     """A project on the private Redis."""
-    made = Shop(tmp_path, real_redis, redis_server.url)
     monkeypatch.setenv("ETL_CONFIG", str(tmp_path / "etl.toml"))
-    settings.use(None)
-    yield made
-    settings.use(None)
+    return WorkerProject(tmp_path, real_redis, redis_server.url)
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.rejects import SCHEMA
 from etl.transform import Transformed, Transformer
+from etl.types.words import TYPES
+
+ARROW_TYPES = {word: type.arrow for word, type in TYPES.items()}
 
 CONTEXT = Context(client="acme", run="r1", params={"factor": 3})
 
@@ -56,6 +59,6 @@ def rejected(done: Transformed) -> list[tuple[int, str, str, str]]:
 
 def with_steps(root: Path, code: str, *names: str, columns: dict[str, Any] | None = None, **keys: Any) -> Pipeline:
     (root / "steps.py").write_text(
-        f"import pandas as pd\nfrom decimal import Decimal\nfrom etl.functions import reject\n{code}"
+        f"import pandas as pd\nfrom decimal import Decimal\nfrom etl.transform.reject import reject\n{code}"
     )
     return pipeline(columns, root=str(root), transform=[f"steps:{name}" for name in names or ("f",)], **keys)

@@ -1,11 +1,10 @@
-"""The sweep, damage and full disks: staging and targets hold what is wanted, and no longer than it is wanted."""
+"""Cleanup, damage and full disks: staging and targets hold what is wanted, and no longer than it is wanted."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,20 +24,14 @@ from jobs.queue import FairQueue
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.store import runs, scripts
-from tests.conftest import ROOT
-from tests.keeping import BAD, DAY, GOOD, House, built, let_pass
-from tests.loading import deliver, partition, pipeline, query
+from tests.helpers.deliveries import deliver, partition, pipeline, query
+from tests.helpers.processes import ROOT
+from tests.helpers.queued_project import BAD, DAY, GOOD, QueuedProject, let_pass
+
+# --- the cleanup is asked for ---
 
 
-@pytest.fixture
-def house(tmp_path: Path, connection: Redis) -> Iterator[House]:
-    yield from built(tmp_path, connection)
-
-
-# --- the sweep is asked for ---
-
-
-def test_the_sweep_is_asked_for_once_an_hour_whoever_asks(house: House) -> None:
+def test_the_cleanup_is_asked_for_once_an_hour_whoever_asks(house: QueuedProject) -> None:
     queue = FairQueue(UPKEEP, connection=house.connection)
     request_cleanup(house.connection)
     request_cleanup(house.connection)
@@ -56,7 +49,7 @@ def test_the_sweep_is_asked_for_once_an_hour_whoever_asks(house: House) -> None:
 # --- staging ---
 
 
-def test_of_a_run_that_succeeded_only_rejects_are_kept_and_for_as_long_as_history_says(house: House) -> None:
+def test_of_a_run_that_succeeded_only_rejects_are_kept_and_for_as_long_as_history_says(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     run = house.run()
     [rejects] = [name for name in house.names(run) if name.endswith(".parquet")]
@@ -66,7 +59,7 @@ def test_of_a_run_that_succeeded_only_rejects_are_kept_and_for_as_long_as_histor
     assert house.names(run) == []
 
 
-def test_a_failed_run_is_kept_for_retry_and_then_swept(house: House) -> None:
+def test_a_failed_run_is_kept_for_retry_and_then_swept(house: QueuedProject) -> None:
     house.configure('keep_failed = "3d"')
     house.files("acme", GOOD, BAD)
     run = house.run()
@@ -78,7 +71,7 @@ def test_a_failed_run_is_kept_for_retry_and_then_swept(house: House) -> None:
     assert house.names(run) == []
 
 
-def test_so_is_a_canceled_run(house: House) -> None:
+def test_so_is_a_canceled_run(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     run = house.submit()
     InProcessWorker(house.connection).step()
@@ -86,7 +79,7 @@ def test_so_is_a_canceled_run(house: House) -> None:
     assert (house.sweep(6 * DAY).folders, house.sweep(8 * DAY).folders) == (0, 1)
 
 
-def test_an_active_run_is_never_touched(house: House) -> None:
+def test_an_active_run_is_never_touched(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     run = house.submit()
     InProcessWorker(house.connection).step()
@@ -98,14 +91,14 @@ def test_an_active_run_is_never_touched(house: House) -> None:
     assert house.state(run) == "succeeded"
 
 
-def test_a_run_that_redis_has_forgotten_is_swept_like_a_failed_one(house: House) -> None:
+def test_a_run_that_redis_has_forgotten_is_swept_like_a_failed_one(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     house.submit()
     house.connection.flushall()
     assert (house.sweep(6 * DAY).folders, house.sweep(8 * DAY).folders) == (0, 1)
 
 
-def test_so_are_a_folder_with_nothing_in_it_and_one_whose_submit_died(house: House) -> None:
+def test_so_are_a_folder_with_nothing_in_it_and_one_whose_submit_died(house: QueuedProject) -> None:
     (house.root / "staging" / "acme" / "empty").mkdir(parents=True)
     Staging(str(house.root / "staging"), "acme", "died").write_json("run.json", {})
     assert {folder.run for folder in folders(settings.config().staging)} == {"empty", "died"}
@@ -128,7 +121,7 @@ def test_folders_are_found_in_a_store_of_objects_too() -> None:
     assert list(folders("memory://bucket/staging")) == []
 
 
-def test_a_finish_that_died_before_it_cleaned_up_is_cleaned_up_for(house: House) -> None:
+def test_a_finish_that_died_before_it_cleaned_up_is_cleaned_up_for(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     run = house.run()
     kept = house.names(run)
@@ -139,7 +132,7 @@ def test_a_finish_that_died_before_it_cleaned_up_is_cleaned_up_for(house: House)
     assert house.names(run) == kept
 
 
-def test_what_killed_writers_leave_is_removed_at_the_end(house: House) -> None:
+def test_what_killed_writers_leave_is_removed_at_the_end(house: QueuedProject) -> None:
     house.files("acme", GOOD, BAD)
     run = house.submit()
     place = Staging(str(house.root / "staging"), "acme", run)
@@ -155,7 +148,7 @@ def test_what_killed_writers_leave_is_removed_at_the_end(house: House) -> None:
             assert list(place.chunks([name]))
 
 
-def test_of_a_canceled_run_they_are_swept_an_hour_later(house: House) -> None:
+def test_of_a_canceled_run_they_are_swept_an_hour_later(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     run = house.submit()
     InProcessWorker(house.connection).step()
@@ -175,7 +168,7 @@ CLAIM = pa.table({"claim_id": ["A1"], "amount": [1], "_row": pa.array([2], pa.in
 
 
 def shadows(url: str) -> list[str]:
-    from tests.loading import connected
+    from tests.helpers.deliveries import connected
 
     with connected(url) as connection:
         import sqlalchemy as sa
@@ -195,7 +188,7 @@ def test_a_shadow_table_that_no_run_will_apply_is_dropped(target_url: str) -> No
     assert query(target_url, "SELECT run FROM _etl_loads") == [("active",)]
 
 
-def test_a_canceled_runs_shadow_goes_with_its_staging(house: House) -> None:
+def test_a_canceled_runs_shadow_goes_with_its_staging(house: QueuedProject) -> None:
     house.files("acme", GOOD, GOOD.replace("A", "B"))
     run = house.submit()
     url = f"sqlite:///{house.root}/warehouse.db"
@@ -205,26 +198,26 @@ def test_a_canceled_runs_shadow_goes_with_its_staging(house: House) -> None:
     cancel_run(house.connection, run)
     assert house.sweep(6 * DAY).shadows == 0
     assert shadows(url) == [f"_etl_shadow_{run}"]
-    swept = house.sweep(8 * DAY)
-    assert (swept.folders, swept.shadows, swept.troubles) == (1, 1, [])
+    found = house.sweep(8 * DAY)
+    assert (found.folders, found.shadows, found.troubles) == (1, 1, [])
     assert shadows(url) == []
 
 
-def test_a_target_that_cant_be_asked_holds_up_nothing(house: House) -> None:
+def test_a_target_that_cant_be_asked_holds_up_nothing(house: QueuedProject) -> None:
     text = (house.root / "etl.toml").read_text()
     house.files("acme", GOOD)
     house.run()
     (house.root / "etl.toml").write_text(text.replace("sqlite:///warehouse.db", "sqlite:///${NOT_SET}.db"))
-    swept = house.sweep(91 * DAY)
-    assert swept.folders == 1
-    assert swept.troubles == ["targets.warehouse.url: NOT_SET is not in the environment"]
+    found = house.sweep(91 * DAY)
+    assert found.folders == 1
+    assert found.troubles == ["targets.warehouse.url: NOT_SET is not in the environment"]
 
 
 # --- a damaged artifact ---
 
 
 @pytest.mark.parametrize("harm", ["cut", "changed", "gone"])
-def test_a_damaged_artifact_is_noticed_and_a_retry_makes_it_again(house: House, harm: str) -> None:
+def test_a_damaged_artifact_is_noticed_and_a_retry_makes_it_again(house: QueuedProject, harm: str) -> None:
     house.files("acme", "claim_id,amount\n" + "".join(f"A{number},{number}\n" for number in range(500)))
     run = house.submit()
     InProcessWorker(house.connection).step()
@@ -268,20 +261,24 @@ def test_a_disk_that_cant_be_read_is_not_taken_for_damage(tmp_path: Path, monkey
 
 FULL = """
 import json, resource, sys
-from etl.pipeline import resolve
-from jobs import graph, project, runs
-from jobs.inprocess import InProcessWorker
+from etl.config.pipeline import resolve
+from etl.staging import Staging
+from jobs import settings
+from jobs.process.inprocess import InProcessWorker
+from jobs.run.retry import retry_run
+from jobs.run.submit import submit_run
+from jobs.store import runs
 import fakeredis
 import jobs.stages
-project.use("etl.toml")
+settings.use("etl.toml")
 connection = fakeredis.FakeRedis()
-run = graph.submit(connection, resolve(project.config(), "claims", "acme"))
+run = submit_run(connection, resolve(settings.config(), "claims", "acme"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 InProcessWorker(connection).work()
-full, names = runs.snapshot(connection, [run])[0], jobs.stages.Staging("staging", "acme", run).names()
+full, names = runs.snapshot(connection, [run])[0], Staging("staging", "acme", run).names()
 tries = runs.stage_records(connection, run)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
-graph.retry(project.config(), connection, run)
+retry_run(settings.config(), connection, run)
 InProcessWorker(connection).work()
 print(json.dumps([full, names, runs.snapshot(connection, [run])[0]]))
 """
@@ -290,7 +287,7 @@ print(json.dumps([full, names, runs.snapshot(connection, [run])[0]]))
 def test_a_full_disk_fails_the_run_with_its_cure_and_a_retry_succeeds_when_there_is_room(
     tmp_path: Path, fake_redis: Redis
 ) -> None:
-    house = next(built(tmp_path, fake_redis))
+    house = QueuedProject(tmp_path, fake_redis)
     house.files(
         "acme", "claim_id,amount\n" + "".join(f"{number * 7919 % 100_003},{number}\n" for number in range(9000))
     )
@@ -310,7 +307,7 @@ def test_a_full_disk_fails_the_run_with_its_cure_and_a_retry_succeeds_when_there
 
 
 def test_doctor_fix_takes_back_lost_jobs_closes_lost_runs_and_sweeps(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: QueuedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from jobs import broker
     from jobs.views import doctor
@@ -331,9 +328,9 @@ def test_doctor_fix_takes_back_lost_jobs_closes_lost_runs_and_sweeps(
     old.write_json("run.json", {})
     os.utime(old.path("run.json"), (1, 1))
     said = {finding["check"]: finding["what"] for finding in doctor.fix(str(house.root / "etl.toml"), None)}
-    assert said["pass"] == "1 jobs taken back from lost workers, 1 runs closed that nothing would have ended"
-    assert said["sweep"] == "1 folders removed from staging"
+    assert said["maintenance"] == "1 jobs rescued from lost workers, 1 runs closed that nothing would have ended"
+    assert said["cleanup"] == "1 folders removed from staging"
     house.work()
     assert (house.state(lost), house.state(closed)) == ("succeeded", "failed")
     again = {finding["check"]: finding["what"] for finding in doctor.fix(str(house.root / "etl.toml"), None)}
-    assert again == {"pass": "nothing to mend", "sweep": "nothing to mend"}
+    assert again == {"maintenance": "nothing to fix", "cleanup": "nothing to fix"}

@@ -1,23 +1,20 @@
 """Which configuration a process works for, and when it is read again."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jobs import settings
+from tests.helpers.project import Folder
 
 TEXT = '[settings]\nstaging = "{}"\n[targets.db]\nurl = "sqlite:///a.db"\n'
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    (tmp_path / "etl.toml").write_text(TEXT.format("one"))
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "clients").mkdir()
-    settings.use(tmp_path / "etl.toml")
-    yield tmp_path
-    settings.use(None)
+    return Folder(tmp_path, TEXT.format("one")).root
 
 
 def write(path: Path, text: str) -> None:

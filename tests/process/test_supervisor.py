@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.shop import Shop, is_alive, processes_of, shop, until
+from tests.helpers.processes import ROOT, is_alive, until
+from tests.helpers.worker_project import WorkerProject, processes_of, shop
 
 __all__ = ["shop"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
@@ -24,7 +24,7 @@ def children(pid: int, word: str) -> list[int]:
 
 
 @pytest.fixture
-def alone(shop: Shop) -> Iterator[Shop]:
+def alone(shop: WorkerProject) -> Iterator[WorkerProject]:
     """A project without a Redis of its own: its commands start a private one. No process is left in its folder."""
     shop.url = ""
     yield shop
@@ -45,7 +45,9 @@ def _cwd(pid: str) -> str:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_up_leaves_no_process_however_it_ends_and_no_job_counts_as_lost(shop: Shop, number: signal.Signals) -> None:
+def test_up_leaves_no_process_however_it_ends_and_no_job_counts_as_lost(
+    shop: WorkerProject, number: signal.Signals
+) -> None:
     shop.file("a", "child")
     up = shop.cli("up", "-n", "2", "--port", "0", start_new_session=True)
     try:
@@ -62,7 +64,7 @@ def test_up_leaves_no_process_however_it_ends_and_no_job_counts_as_lost(shop: Sh
     assert shop.connection.hmget(job, "status", "etl_losses") == [b"queued", None]
 
 
-def test_up_takes_its_private_redis_along(alone: Shop) -> None:
+def test_up_ends_its_private_redis(alone: WorkerProject) -> None:
     up = alone.cli("up", "-n", "1", "--port", "0")
     until(lambda: children(up.pid, "redis-server") and children(up.pid, "dashboard"))
     up.kill()
@@ -70,7 +72,7 @@ def test_up_takes_its_private_redis_along(alone: Shop) -> None:
     until(lambda: is_empty(alone.root))
 
 
-def test_up_ends_when_its_dashboard_does(shop: Shop) -> None:
+def test_up_ends_when_its_dashboard_does(shop: WorkerProject) -> None:
     up = shop.cli("up", "-n", "1", "--port", "0")
     [dashboard] = until(lambda: children(up.pid, "dashboard"))
     os.kill(dashboard, signal.SIGKILL)
@@ -79,7 +81,7 @@ def test_up_ends_when_its_dashboard_does(shop: Shop) -> None:
     until(lambda: is_empty(shop.root))
 
 
-def test_a_pool_that_is_killed_leaves_no_process_and_its_jobs_are_queued(shop: Shop) -> None:
+def test_a_pool_that_is_killed_leaves_no_process_and_its_jobs_are_queued(shop: WorkerProject) -> None:
     shop.file("a", "child")
     pool = shop.cli("worker", "-n", "2")
     until(lambda: shop.connection.scard("rq:workers") == 2)
@@ -92,7 +94,7 @@ def test_a_pool_that_is_killed_leaves_no_process_and_its_jobs_are_queued(shop: S
     assert shop.connection.hmget(job, "status", "etl_losses") == [b"queued", None]
 
 
-def test_a_run_goes_on_when_its_private_redis_and_all_its_workers_are_killed(alone: Shop) -> None:
+def test_a_run_goes_on_when_its_private_redis_and_all_its_workers_are_killed(alone: WorkerProject) -> None:
     alone.file("a", "hold")
     alone.file("b")
     command = alone.cli("run", "visits", "--client", "acme", "--workers", "2")
@@ -108,7 +110,7 @@ def test_a_run_goes_on_when_its_private_redis_and_all_its_workers_are_killed(alo
     until(lambda: is_empty(alone.root))
 
 
-def test_wait_finishes_what_a_killed_command_has_left_in_the_private_redis(alone: Shop) -> None:
+def test_wait_finishes_what_a_killed_command_has_left_in_the_private_redis(alone: WorkerProject) -> None:
     alone.file("a", "hold")
     command = alone.cli("run", "visits", "--client", "acme")
     until(lambda: alone.notes("hold"))
@@ -133,7 +135,7 @@ print(runs[0].wait(60).state)
 """
 
 
-def test_a_run_that_a_thread_has_submitted_outlives_the_thread(alone: Shop) -> None:
+def test_a_run_that_a_thread_has_submitted_outlives_the_thread(alone: WorkerProject) -> None:
     alone.file("a")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", THREAD]

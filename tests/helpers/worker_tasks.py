@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from rq.job import Dependency
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
 from jobs.settings import WORKER_CLASSES
-from tests.conftest import ROOT, StartWorkers, die_with_parent, wait_until
+from tests.helpers.processes import ROOT, die_with_parent, wait_until
+from tests.helpers.workers import StartWorkers
 
 Start = Callable[[int], list[subprocess.Popen[bytes]]]
 PATIENCE = 20.0
@@ -102,26 +102,11 @@ def put(queue: FairQueue, name: str, *args: Any, **options: Any) -> EtlJob:
     return queue.enqueue(f"tasks.{name}", args=args, **options)  # type: ignore[return-value]
 
 
-def until(what: Callable[[], Any]) -> Any:
-    """Wait until something is true, and return it."""
-    give_up = time.monotonic() + PATIENCE
-    while not (answer := what()):
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.01)
-    return answer
-
-
 def notes(folder: Path, name: str) -> list[int]:
     """Return the process ids that a job's body was run by."""
     with contextlib.suppress(OSError):
         return [int(line) for line in (folder / f"{name}.notes").read_text().split()]
     return []
-
-
-def is_alive(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def worker_of(job: EtlJob, processes: list[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
@@ -134,14 +119,6 @@ def worker_of(job: EtlJob, processes: list[subprocess.Popen[bytes]]) -> subproce
 def after(job: EtlJob) -> Dependency:
     """Depend on a job's end, whatever it is."""
     return Dependency([job], allow_failure=True, enqueue_at_front=True)
-
-
-def children(pid: int) -> list[int]:
-    """Return the process ids of a process's children: a worker's horse and keeper."""
-    tasks = Path(f"/proc/{pid}/task/{pid}/children")
-    with contextlib.suppress(OSError):
-        return [int(child) for child in tasks.read_text().split()]
-    return []
 
 
 def run(folder: Path, queue: FairQueue, *command: str) -> subprocess.Popen[bytes]:

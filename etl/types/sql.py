@@ -1,0 +1,41 @@
+"""The table of types for databases: what a column is made with, which columns hold its values, and its word."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
+
+from etl.types.words import TYPES as WORDS
+
+# The type that a column is made with in a database that has the standard's types; a target's module has its exceptions.
+TYPES: dict[str, TypeEngine[Any]] = {
+    "string": sa.TEXT(),
+    "integer": sa.BIGINT(),
+    "number": sa.DOUBLE_PRECISION(),
+    "decimal": sa.NUMERIC(),
+    "boolean": sa.BOOLEAN(),
+    "date": sa.DATE(),
+    "timestamp": sa.TIMESTAMP(timezone=True),
+}
+# Column's word in the pipeline → words of a table's column that holds each of its values unchanged.
+FITS: dict[str, frozenset[str]] = {word: type.stored | {word} for word, type in WORDS.items()}
+
+# In this order, since SQLAlchemy's Float is a Numeric.
+_CLASSES: tuple[tuple[type[TypeEngine[Any]], str], ...] = (
+    (sa.Boolean, "boolean"),
+    (sa.Integer, "integer"),
+    (sa.Float, "number"),
+    (sa.Numeric, "decimal"),
+    (sa.DateTime, "timestamp"),
+    (sa.Date, "date"),
+    (sa.String, "string"),
+)
+
+
+def word_of_column(type: TypeEngine[Any]) -> str:
+    """Return the word for a table's column: "any" where the column holds anything, "" where it has no word."""
+    if isinstance(type, sa.types.NullType):
+        return "any"
+    if isinstance(type, sa.Enum):  # it holds the texts of a list only
+        return ""
+    return next((word for sql, word in _CLASSES if isinstance(type, sql)), "")

@@ -1,0 +1,88 @@
+"""What the arguments of commands mean: parameters, clients and their pipelines, spans of time."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from etl.config.pipeline import Config
+
+
+def parameters(params: Sequence[str]) -> dict[str, str]:
+    """Return `K=V` options as a dictionary."""
+    found = dict(param.partition("=")[::2] for param in params if "=" in param)
+    if len(found) != len(params):
+        raise click.UsageError("--param takes NAME=VALUE, each name once")
+    return found
+
+
+def client_pipelines(
+    config: "Config", pipelines: Sequence[str], clients: Sequence[str], params: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Return the (client, pipeline) pairs meant; no clients means all, no pipelines all that a client has.
+
+    Args:
+        params: The run's own; they are checked here so that a mistake stops every run and not some.
+
+    Raises:
+        UnknownName: A client or a pipeline isn't configured.
+        ConfigError: A parameter is wrong or missing.
+    """
+    from etl.config.pipeline import needed_first, pipelines_of, resolve
+    from etl.errors import ConfigError
+
+    pairs = []
+    for client in clients or list(config.clients):
+        for name in pipelines or needed_first(config, pipelines_of(config, client)):
+            if clients or name in pipelines_of(config, client):
+                resolve(config, name, client, params=params)
+                pairs.append((client, name))
+    if not pairs:
+        raise ConfigError("no client has the pipeline" if pipelines else "no client is configured", "see etl.toml")
+    return list(dict.fromkeys(pairs))
+
+
+def check_functions(config: "Config", pipelines: Collection[str]) -> None:
+    """Import the functions of pipelines and compare their parameters with what they will be given.
+
+    Raises:
+        ConfigError: One isn't there or can't be called; it has a line for each.
+    """
+    from etl.config import signatures
+    from etl.errors import ConfigError
+
+    mistakes = [each for each in signatures.check_functions(config) if {*pipelines} & {*map(str, each.key[:4])}]
+    if mistakes:
+        raise ConfigError(f"{len(mistakes)} mistakes", mistakes=tuple(map(str, mistakes)))
+
+
+def moment_before(span: str | None) -> float | None:
+    """Return the moment a span such as `24h`, `90m` or `7d` ago, in seconds since the epoch; None for no span.
+
+    Raises:
+        ConfigError: It isn't a span.
+    """
+    from etl.config.values import duration
+    from etl.errors import ConfigError
+
+    if not span:
+        return None
+    try:
+        return time.time() - float(duration(span))
+    except ValueError:
+        raise ConfigError(f"{span} is not a span of time", "write 30m, 24h or 7d") from None
+
+
+def check_state(state: str | None) -> None:
+    """Refuse what is no state of a run.
+
+    Raises:
+        ConfigError: It isn't one.
+    """
+    from etl.errors import ConfigError
+    from jobs.store.runs import STATES
+
+    if state and state not in STATES:
+        raise ConfigError(f"{state} is not a state of a run", f"states are {', '.join(STATES)}")

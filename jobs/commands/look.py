@@ -1,0 +1,78 @@
+"""Commands that look at runs and change nothing: plan, status, runs, show, logs."""
+
+import click
+
+from jobs.commands.arguments import check_state, client_pipelines, moment_before, parameters
+from jobs.commands.options import common, shared
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--client", help="Whose files to look at.")
+@click.option("--all-clients", is_flag=True, help="Look at every client that has the pipeline, a line each.")
+@click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the run.")
+@click.option("--rows", type=click.IntRange(1), help="Show so many rows as they would be loaded.")
+@common
+def plan(pipeline: str, client: str | None, all_clients: bool, params: tuple[str, ...], rows: int | None) -> None:
+    """Show the partitions a run would have; nothing is enqueued."""
+    from etl.config.pipeline import resolve
+    from jobs.views import plan
+
+    if bool(client) == all_clients:
+        raise click.UsageError("give --client NAME or --all-clients")
+    config, given = shared.configuration(), parameters(params)
+    if client:
+        found = plan.plan(resolve(config, pipeline, client, params=given), rows)
+        shared.print(found, lambda: plan.show(found))
+        return
+    pairs = client_pipelines(config, [pipeline], [], given)
+    lines = plan.plans([resolve(config, name, owner, params=given) for owner, name in pairs])
+    shared.print(lines, lambda: plan.show_plans(lines))
+
+
+@click.command()
+@click.option("--client", help="Only this client.")
+@common
+def status(client: str | None) -> None:
+    """Show each client's pipelines: the last run, the last success, its age."""
+    from jobs.views import console, status
+
+    found = status.status(shared.session(workers=0), client)
+    shared.print(found, lambda: console.status(found))
+
+
+@click.command()
+@click.option("--client", help="Only this client.")
+@click.option("--state", help="Only runs in this state.")
+@click.option("--since", metavar="24h", help="Only runs submitted within this span.")
+@common
+def runs(client: str | None, state: str | None, since: str | None) -> None:
+    """List runs, newest first."""
+    from jobs.views import console, history
+
+    session = shared.session(workers=0)
+    check_state(state)
+    found = history.recent(session, client=client, state=state, since=moment_before(since))
+    shared.print(found, lambda: console.results(found))
+
+
+@click.command()
+@click.argument("run")
+@common
+def show(run: str) -> None:
+    """Show one run: its counts, partitions, failures and warnings."""
+    from jobs.views import console, details
+
+    found = details.run_with_stages(shared.session(workers=0), run)
+    shared.print(found, lambda: console.show(found))
+
+
+@click.command()
+@click.argument("run")
+@common
+def logs(run: str) -> None:
+    """Print what a run's stages said and, from staging, what they raised."""
+    from jobs.views import details
+
+    lines = details.logs(shared.session(workers=0), run)
+    shared.print(lines, lambda: click.echo("\n".join(line["text"] for line in lines)))

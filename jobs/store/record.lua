@@ -1,0 +1,5 @@
+-- ARGV: run's key, stages, field, value, how long stages are kept in s. A stage may end after its run has.
+local left = redis.call('TTL', ARGV[1])
+if left == -2 then return end
+redis.call('HSET', ARGV[2], ARGV[3], ARGV[4])
+if left >= 0 then redis.call('EXPIRE', ARGV[2], math.min(left, tonumber(ARGV[5]))) end

@@ -1,0 +1,54 @@
+"""One run in detail: the records of its stages, and what they raised."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from redis import Redis
+
+from etl.staging import STAGES
+from jobs.store import runs
+from jobs.views import console, history
+
+if TYPE_CHECKING:
+    from jobs.session import Session
+
+
+def run_with_stages(session: "Session", text: str) -> dict[str, Any]:
+    """Return one run with the records of its stages.
+
+    Args:
+        text: An id, a unique beginning of one, or `client/pipeline` (the latest).
+
+    Raises:
+        UnknownName: No run, or several, are meant.
+    """
+    found = history.find(session, text)
+    found["stages"] = stages(session.connection, found["run"])
+    return found
+
+
+def stages(connection: Redis, run: str) -> list[dict[str, Any]]:
+    """Return the records of a run's stages, by partition and in the order they run in; `finish` has no partition."""
+    records = runs.stage_records(connection, run)
+    ordered = sorted(records, key=lambda key: (key[0] or math.inf, (*STAGES, "finish").index(key[1])))
+    return [{"partition": number, "stage": stage, **records[number, stage].__dict__} for number, stage in ordered]
+
+
+def logs(session: "Session", text: str) -> list[dict[str, Any]]:
+    """Return what a run's stages said, and what they raised as staging keeps it.
+
+    Args:
+        text: See `run_with_stages`.
+    """
+    found = run_with_stages(session, text)
+    lines = []
+    for stage in found["stages"]:
+        said = f"{stage['stage']} {stage['partition'] or ''}".strip()
+        result = stage["error"] or console.counts(stage["counts"])
+        lines.append({**stage, "text": f"{said}: {stage['state']} in {stage['seconds']} s; {result}"})
+    staging = history.staging_of(session, found)
+    for name in staging.names():
+        if name.endswith(".error.txt"):
+            content = (staging.read_bytes(name) or b"").decode("utf-8", "replace")
+            lines.append({"file": name, "text": f"--- {name}\n{content.rstrip()}"})
+    return lines

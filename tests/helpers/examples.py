@@ -1,0 +1,8 @@
+"""How many examples hypothesis takes."""
+
+from hypothesis import settings
+
+
+def examples(number: int) -> int:
+    """Return how many examples a test takes: the number given with --all, a fifth of it without, at least three."""
+    return max(3, number * settings().max_examples // 100)
