@@ -15,9 +15,9 @@ import psycopg
 import pytest
 
 from etl.load import history, leftovers
-from tests.conftest import ROOT
 from tests.helpers.deliveries import query, values
 
+ROOT = Path(__file__).resolve().parents[2]
 SNAPSHOT = Path(__file__).parent / "snapshot"
 
 
