@@ -14,7 +14,6 @@ from etl.config.kinds import source
 from etl.config.pipeline import resolve
 from etl.errors import ConfigError, StagingFailed
 from etl.rejects import REASONS, fields
-from etl.sources.files import FileConfig
 from etl.staging import Staging
 from jobs.run.balance import gather
 from jobs.run.graph import read_spec
@@ -111,23 +110,18 @@ def load(session: Session, run: str, file: Path) -> str:
     # The fixed rows are few: replacing a client's table by them would empty it.
     mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
     given = (*pipeline.given, "extract", "load")
-    changed = {
-        "expect": None,
-        "needs": (),
-        "extract": extract,
-        "load": pipeline.load.model_copy(update=mode),
-        "given": given,
-    }
+    changed = {"expect": None, "needs": (), "extract": extract, "given": given}
+    changed["load"] = pipeline.load.model_copy(update=mode)
     return submit_run(session.connection, pipeline.model_copy(update=changed))
 
 
 def _first(staging: Staging, client: str) -> Staging:
     """Return the staging of the run that rejected rows at first, where a run of fixed rows rejected some again."""
     spec = read_spec(staging)
-    extract = spec.pipeline.extract if spec is not None and "extract" in spec.pipeline.given else None
-    return (
-        Staging(staging.url, client, PurePath(extract.path).parent.name) if isinstance(extract, FileConfig) else staging
-    )
+    if spec is None or "extract" not in spec.pipeline.given:
+        return staging
+    path = spec.pipeline.extract.model_dump()["path"]  # a file of rejects, as `load` has written it
+    return Staging(staging.url, client, PurePath(path).parent.name)
 
 
 def _without_reasons(file: Path) -> str:
