@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from benchmarks import house
+from etl.config.databases import DATABASES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("etl", "jobs", "tests", "docs", "examples", "benchmarks", ".ci")
@@ -217,6 +218,15 @@ def test_one_table_tells_types_apart() -> None:
     assert testers == {"etl/types/words.py"}
 
 
+def test_only_the_kinds_modules_know_their_databases_by_name() -> None:
+    """The rest asks facts; what `extract.type = "sql"` reads is a source's own."""
+    names = "|".join(DATABASES)
+    asked = re.compile(rf"""dialect\.name ==|get_backend_name\(\) ==|== ["']({names})["']|with\(["']({names})""")
+    files = [path for path in python_files("etl", "jobs", "cli.py") if "targets" not in path.parts]
+    offenders = {path.relative_to(ROOT).as_posix() for path in files if asked.search(path.read_text())}
+    assert offenders - {"etl/sources/database.py"} == set()
+
+
 # Of rq: they read jobs through its own Job.
 UNPICKLERS = {"send_stop_job_command", "requeue_job", "cancel_job", "clean_registries", "Group", "RQScheduler"}
 UNPICKLERS |= {"CronScheduler", "SimpleWorker", "SpawnWorker", "DefaultSerializer", "PickleSerializer"}
@@ -378,7 +388,8 @@ def test_rq_stays_at_the_minor_version_whose_inside_we_know() -> None:
 def test_every_library_that_is_imported_is_declared() -> None:
     """Another's dependency may go with its next version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {Requirement(line).name.lower().replace("-", "_") for line in project["dependencies"]}
+    extras = [line for extra in ("duckdb",) for line in project["optional-dependencies"][extra]]
+    declared = {Requirement(line).name.lower().replace("-", "_") for line in project["dependencies"] + extras}
     along = {"pydantic_core": "pydantic", "werkzeug": "flask", "markupsafe": "flask"}
     files = python_files("etl", "jobs", "cli.py", "rq_etl.py")
     modules = {module.partition(".")[0] for path in files for module in imported(path)}

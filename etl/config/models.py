@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool
 
 from etl.config.base import Model, Problem
+from etl.config.databases import DATABASES, wrong_url
 from etl.config.values import (
     Plain,
     Reference,
@@ -157,11 +158,10 @@ class Target(Model):
         yield from database_problems(self.url)
 
 
-def database_problems(url: str) -> Iterable[Problem]:
+def database_problems(url: str, kinds: Iterable[str] = DATABASES) -> Iterable[Problem]:
     """What is wrong with a database's URL, which may hold a password and is never quoted."""
-    accepted = "sqlite:///file.db, sqlite:////absolute/file.db, postgresql://…, postgres://… or ${NAME}"
-    if not re.match(r"sqlite:///.|postgres(ql)?://.|\$\{\w+\}", url) or ":memory:" in url:
-        yield ("url",), f"must be {accepted}"
+    if wrong := wrong_url(url, kinds):
+        yield ("url",), wrong
     try:
         if set(placeholders(url)) - {"client"}:
             yield ("url",), "may hold {client}, ${NAME} and no other {name}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from etl.config.databases import DATABASES, spelled
 from etl.config.models import Target
 from etl.config.pipeline import Config, Pair, Pipeline, pairs_of
 from etl.config.values import fill
@@ -25,7 +26,7 @@ def resolve_url(target: Target, client: str, root: str | Path, environ: Mapping[
 
 
 def database_url(url: str, key: str, client: str, root: str | Path, environ: Mapping[str, str] | None = None) -> str:
-    """Return a URL with `${NAME}` and `{client}` filled, and an SQLite file's path made absolute.
+    """Return a URL with `${NAME}` and `{client}` filled, and a database file's path made absolute.
 
     A value that stands for user or password is quoted, so that it may hold any character.
 
@@ -50,7 +51,7 @@ def database_url(url: str, key: str, client: str, root: str | Path, environ: Map
     url = _NAME.sub(lambda found: quote(values[found[1]], safe=""), template[:login])
     url += _NAME.sub(lambda found: values[found[1]], template[login:])
     parsed = parse_url(url, key=key)
-    if parsed.get_backend_name() == "sqlite":
+    if DATABASES[parsed.get_backend_name()].file:
         parsed = parsed.set(database=str(Path(root, Path(parsed.database or "").expanduser())))
     return parsed.render_as_string(hide_password=False)
 
@@ -65,18 +66,28 @@ def url_of(pipeline: Pipeline) -> str:
 
 
 def parse_url(url: str, name: str = "", *, key: str = "") -> "sa.URL":
+    """Return a URL taken apart.
+
+    Args:
+        name: The target's, for errors.
+        key: Where in etl.toml the URL stands, for errors; by default the target's.
+
+    Raises:
+        ConfigError: It is no URL, or of no kind of database that there is.
+    """
     import sqlalchemy as sa
 
     where = key or (f"targets.{name}.url" if name else "the target's url")
-    cure = "use postgresql://user:password@host/database or sqlite:///file.db"
+    cure = "use postgresql://user:password@host/database, sqlite:///file.db or duckdb:///file.duckdb"
     try:
-        parsed = sa.make_url(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
+        parsed = sa.make_url(spelled(url))
     except (sa.exc.ArgumentError, ValueError):
         raise ConfigError(f"{where} is no URL", cure) from None
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+    kind = DATABASES.get(parsed.get_backend_name())
+    if kind is None:
         raise ConfigError(f"{where}: no database of kind {parsed.get_backend_name()}", cure)
-    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise ConfigError(f"{where}: an SQLite database is a file", cure)
+    if kind.file and parsed.database in (None, "", ":memory:"):
+        raise ConfigError(f"{where}: a database of {kind.title} is a file", cure)
     return parsed
 
 

@@ -17,6 +17,7 @@ from etl.load.history import Record, remember, write
 from etl.load.ledger import Delivery, Entry
 from etl.load.skips import is_there, may_skip
 from etl.load.staged import Duplicate, Shadow, of_run
+from etl.load.targets import kind
 from etl.load.targets.connect import check_target, transaction
 from etl.partition import Partition
 from etl.types.sql import word_of_column
@@ -141,7 +142,7 @@ def finish(
         book = ledger.table(connection, pipeline)
         shadow = of_run(connection, pipeline, run)
         # Two executions of one finish meet here; the second finds everything final.
-        tables.kind(connection).lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
+        kind(connection).lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
         entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
         if lost := sorted(set(done) - set(entries)):
             raise ReceiptMismatch(
@@ -189,7 +190,7 @@ def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
         there = tables.existing(connection, pipeline.table) or {}
         found = {name: word_of_column(type) for name, type in there.items() if name not in ("_client", "_run", "_file")}
         last = ledger.last_types(connection, ledger.table(connection, pipeline), pipeline)
-        fits = tables.kind(connection).FITS
+        fits = kind(connection).FITS
         # SQLite keeps dates as text: what was last loaded says which they are.
         found |= {name: type for name, type in last.items() if name in found and found[name] in fits[type]}
         return {name: type for name, type in found.items() if type in fits}

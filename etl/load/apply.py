@@ -17,7 +17,8 @@ from etl.config.pipeline import Pipeline
 from etl.errors import ReceiptMismatch, TableMismatch
 from etl.load import tables
 from etl.load.rows import ID, LINE, ORDER
-from etl.load.staged import SETTLED, Shadow, id_key, partition_of
+from etl.load.staged import SETTLED, Shadow, partition_of
+from etl.load.targets import kind
 from etl.partition import Partition
 from etl.types.sql import word_of_column
 
@@ -54,7 +55,7 @@ def apply(
         ReceiptMismatch: The target wrote another number of rows than it was told to.
     """
     connection, pipeline = shadow.connection, shadow.pipeline
-    database = tables.kind(connection)
+    database = kind(connection)
     _lock(connection, pipeline)
     outcomes = {number: Outcome(staged=count) for number, count in (staged or shadow.counts()).items()}
     key = (*(["_client"] if pipeline.shared else []), *pipeline.load.key) if pipeline.load.mode == "merge" else ()
@@ -62,12 +63,11 @@ def apply(
     text = database.TYPES["string"]
     wanted = {**shadow.types, **dict.fromkeys(own, text)}
     # An index over rows that are there takes half the time of one that is kept up row by row.
-    late = bool(key) and database.ADDS_KEYS
+    late = bool(key) and database.FACTS.late_keys
     new = tables.ensure(connection, pipeline.table, wanted, key, late=late)
     if not new and not shadow.temporary:
         _check_types(shadow)
-    tables.drop(connection, shadow.names[1])
-    tables.ensure(connection, shadow.names[1], SETTLED, id_key(connection), temporary=shadow.temporary)
+    shadow.make_settled()
     database.prepare(connection, shadow.rows)
     step = _Step(shadow, {p.number for p in partitions}, set(applied), set(outcomes), key)
     if len(partitions) > 1:
@@ -98,12 +98,12 @@ def apply(
 def lock_table(connection: sa.Connection, pipeline: Pipeline) -> None:
     """Wait until no other load makes or widens the table, and let none until the transaction ends."""
     _lock(connection, pipeline)
-    tables.kind(connection).lock(connection, "table", pipeline.table)
+    kind(connection).lock(connection, "table", pipeline.table)
 
 
 def _lock(connection: sa.Connection, pipeline: Pipeline) -> None:
     # The order of locks is the same everywhere: ledger row, this, tables. So no two loads wait for each other.
-    tables.kind(connection).lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
+    kind(connection).lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
 
 
 def _check_types(shadow: Shadow) -> None:
@@ -112,10 +112,10 @@ def _check_types(shadow: Shadow) -> None:
     Raises:
         TableMismatch: It has.
     """
-    if shadow.connection.dialect.name == "sqlite":
-        return  # any column takes any value
+    if not kind(shadow.connection).FACTS.typed:
+        return
     there = tables.existing(shadow.connection, shadow.pipeline.table) or {}
-    fits = tables.kind(shadow.connection).FITS
+    fits = kind(shadow.connection).FITS
     for name, type in shadow.types.items():
         staged, found = word_of_column(type), word_of_column(there[name]) if name in there else ""
         if found and staged in fits and found not in fits[staged]:
@@ -157,7 +157,7 @@ class _Step:
         statement = sa.insert(self.settled).from_select(list(SETTLED), query)
         if self.connection.execute(statement).rowcount:
             self.any_settled = True
-            tables.kind(self.connection).prepare(self.connection, self.settled)
+            kind(self.connection).prepare(self.connection, self.settled)
 
     def reject_duplicates(self) -> None:
         """Of rows with the same value of a unique column the first stays, or the one that was applied before."""
@@ -194,8 +194,8 @@ class _Step:
     def _plain(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Compare text by its code points, whatever the database's language."""
         type = self.shadow.types[self.newest or ""]
-        sqlite = self.connection.dialect.name == "sqlite"
-        return sa.collate(column, "C") if isinstance(type, sa.String) and not sqlite else column
+        plain = kind(self.connection).FACTS.plain_text
+        return sa.collate(column, "C") if isinstance(type, sa.String) and not plain else column
 
     def settle_against_table(self) -> None:
         """Rows that the table has already, or has newer, are not written."""
@@ -259,8 +259,18 @@ class _Step:
             alike = sa.and_(*(column.is_not_distinct_from(some_null.c[column.name]) for column in there))
             self.connection.execute(sa.delete(table).where(mine, sa.exists().where(alike)))
 
+    def clear_keys(self) -> None:
+        """Delete the rows that are about to be written anew, where no unique key finds them."""
+        same = sa.and_(*(self.table.c[name] == self.rows.c[name] for name in self.pipeline.load.key))
+        mine = self.table.c._client == self.pipeline.client if self.pipeline.shared else sa.true()
+        anew = sa.exists().where(same, self.live(but=self.applied)).correlate(self.table)
+        self.connection.execute(sa.delete(self.table).where(mine, anew))
+
     def write(self, *, over: bool) -> int:
         """Insert the rows that are left, `over` those of their keys; return how many the target says it wrote."""
+        keys = kind(self.connection).FACTS.keys
+        if over and self.key and not keys:
+            self.clear_keys()
         rows, table = self.rows, self.table
         values: dict[str, Any] = {name: rows.c[name] for name in self.shadow.types}
         if self.pipeline.shared:
@@ -269,8 +279,8 @@ class _Step:
         # SQLite takes ON CONFLICT for a join's ON unless there is a WHERE.
         chosen = sa.select(*(value.label(name) for name, value in values.items()))
         chosen = chosen.where(sa.literal_column("1") == sa.literal_column("1"), self.live(but=self.applied))
-        insert = tables.kind(self.connection).insert(table).from_select(list(values), chosen)
-        if over and self.pipeline.load.mode == "merge":
+        insert = kind(self.connection).insert(table).from_select(list(values), chosen)
+        if over and self.key and keys:
             kept = {name: insert.excluded[name] for name in values if name not in self.key}
             insert = insert.on_conflict_do_update(index_elements=list(self.key), set_=kept)
         return int(self.connection.execute(insert).rowcount)

@@ -13,6 +13,7 @@ from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.errors import ConfigError, CursorMoved
 from etl.load import tables
+from etl.load.targets import kind
 from etl.load.targets.connect import transaction
 from etl.types.cursor import Cursor, is_strict, later
 
@@ -44,7 +45,7 @@ def read(pipeline: Pipeline, url: str | None = None) -> Standing | None:
     """Return where the pipeline's cursor stands, or None where it has not been moved yet."""
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         book = _table(tables.split(connection, pipeline.table)[0])
-        if not sa.inspect(connection).has_table(NAME, schema=book.schema):
+        if not tables.there(connection, book):
             return None
         return _standing(connection, book, pipeline)
 
@@ -58,7 +59,7 @@ def advance(connection: sa.Connection, pipeline: Pipeline, run: str, move: Move)
     if move.latest is None:
         return
     book = _made(connection, pipeline)
-    tables.kind(connection).lock(connection, "cursor", pipeline.client, pipeline.name, pipeline.table)
+    kind(connection).lock(connection, "cursor", pipeline.client, pipeline.name, pipeline.table)
     there = _standing(connection, book, pipeline)
     now = there.cursor if there else None
     if is_strict(pipeline) and now != move.since and not (there and there.run == run):
@@ -81,7 +82,7 @@ def clear(pipeline: Pipeline, url: str | None = None) -> bool:
     """Forget the cursor, so that the next run reads everything; says whether there was one."""
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         book = _table(tables.split(connection, pipeline.table)[0])
-        if not sa.inspect(connection).has_table(NAME, schema=book.schema):
+        if not tables.there(connection, book):
             return False
         return connection.execute(sa.delete(book).where(_mine(book, pipeline))).rowcount > 0
 
@@ -104,11 +105,7 @@ def _table(schema: str | None) -> sa.Table:
 
 
 def _made(connection: sa.Connection, pipeline: Pipeline) -> sa.Table:
-    book = _table(tables.split(connection, pipeline.table)[0])
-    if not sa.inspect(connection).has_table(NAME, schema=book.schema):
-        tables.kind(connection).lock(connection, "table", NAME)
-        book.create(connection, checkfirst=True)
-    return book
+    return tables.own(connection, _table(tables.split(connection, pipeline.table)[0]))
 
 
 def _identity(pipeline: Pipeline) -> dict[str, Any]:
@@ -140,5 +137,5 @@ def _standing(connection: sa.Connection, book: sa.Table, pipeline: Pipeline) -> 
 def _write(connection: sa.Connection, book: sa.Table, pipeline: Pipeline, cursor: Cursor, run: str) -> None:
     identity = _identity(pipeline)
     values = {"type": cursor.kind, "value": cursor.value, "updated_at": datetime.now(UTC), "run": run}
-    insert = tables.kind(connection).insert(book).values(**identity, **values)
+    insert = kind(connection).insert(book).values(**identity, **values)
     connection.execute(insert.on_conflict_do_update(index_elements=list(identity), set_=values))

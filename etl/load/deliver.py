@@ -14,6 +14,7 @@ from etl.load.apply import apply, lock_table
 from etl.load.ledger import Delivery
 from etl.load.rows import Writer, grouped, kind_of
 from etl.load.staged import TEMPORARY, Shadow
+from etl.load.targets import kind
 from etl.types.cursor import is_strict
 from etl.types.sql import word_of_column
 
@@ -62,7 +63,7 @@ class Way:
     def append(self, chunks: Iterable[pa.Table]) -> int:
         """Write rows straight into the table; return how many."""
         writer = Writer(self.pipeline, self.delivery.run, self.delivery.partition, staged=False)
-        own = dict.fromkeys(writer.extra, tables.kind(self.connection).TYPES["string"])
+        own = dict.fromkeys(writer.extra, kind(self.connection).TYPES["string"])
         for schema, group in grouped(self.pipeline, chunks):
             fit = self._fit(schema, alone=True)
             tables.ensure(self.connection, self.pipeline.table, {**fit.types, **own}, known=fit.there)
@@ -132,7 +133,7 @@ class Way:
         columns = [*fit.types, *writer.extra]
         into = tables.table(self.connection, table, columns)
         ready = writer.ready(chunks, fit.types, fit.casts)
-        written = tables.kind(self.connection).write(self.connection, into, columns, ready)
+        written = kind(self.connection).write(self.connection, into, columns, ready)
         if written != writer.written - before:
             raise ReceiptMismatch(
                 f"table {table} took {written:,} rows of {writer.written - before:,}",

@@ -1,9 +1,8 @@
 """A user's own load function, called inside the ledger's transaction, which it may not end."""
 
 import re
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from etl.errors import FunctionFailed
 from etl.functions import call_by_name, load_function
 from etl.load.ledger import Delivery
 from etl.load.rows import ROW
+from etl.load.targets import kind
 
 _CURE = "leave the transaction to rq-etl: it commits the rows together with the ledger"
 _ENDS = re.compile(r"\s*(commit|rollback(?!\s+to)|end|abort|begin|start\s+transaction)\b", re.IGNORECASE)
@@ -71,72 +71,18 @@ def _unbroken(connection: sa.Connection, name: str) -> Iterator[None]:
         ("rollback", refuse),
         ("before_cursor_execute", look),
     ]
-    guard = _SqliteGuard(connection) if connection.dialect.name == "sqlite" else _PostgresGuard(connection)
-    guard.raise_()
+    guard = kind(connection).Guard(connection)
+    guard.start()
     for event, handler in events:
         sa.event.listen(connection, event, handler)
     try:
         yield
     except FunctionFailed as error:
-        if guard.broke(error):
+        if guard.caused(getattr(error.__cause__, "orig", None) or error.__cause__):
             raise FunctionFailed(f"{name} ends the transaction of its load", _CURE) from error
         raise
     finally:
         for event, handler in events:
             sa.event.remove(connection, event, handler)
-    if not connection.in_transaction() or not guard.lower():
+    if not connection.in_transaction() or not guard.stop():
         raise FunctionFailed(f"{name} ends the transaction of its load", _CURE)
-
-
-class _SqliteGuard:
-    """SQLite asks before it prepares a COMMIT or a ROLLBACK."""
-
-    def __init__(self, connection: sa.Connection) -> None:
-        self.driver: Any = connection.connection.driver_connection
-
-    def raise_(self) -> None:
-        def judge(action: int, *_: object) -> int:
-            return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
-
-        self.driver.set_authorizer(judge)
-
-    def broke(self, error: FunctionFailed) -> bool:
-        self._stop()
-        cause = error.__cause__
-        original = getattr(cause, "orig", None) or cause
-        return getattr(original, "sqlite_errorname", "") == "SQLITE_AUTH"
-
-    def lower(self) -> bool:
-        self._stop()
-        return bool(self.driver.in_transaction)
-
-    def _stop(self) -> None:
-        with suppress(sqlite3.Error):  # the function may have closed the connection
-            self.driver.set_authorizer(None)
-
-
-class _PostgresGuard:
-    """A deferred constraint that is broken for the while: PostgreSQL itself then refuses to commit."""
-
-    NAME = "_etl_guard"
-
-    def __init__(self, connection: sa.Connection) -> None:
-        self.connection = connection
-
-    def raise_(self) -> None:
-        columns = "one int UNIQUE DEFERRABLE INITIALLY DEFERRED"
-        create = f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.NAME} ({columns}) ON COMMIT DROP"
-        self.connection.exec_driver_sql(create)
-        self.connection.exec_driver_sql(f"INSERT INTO {self.NAME} VALUES (1), (1)")
-
-    def broke(self, error: FunctionFailed) -> bool:
-        cause = error.__cause__
-        original: Any = getattr(cause, "orig", None) or cause
-        return getattr(getattr(original, "diag", None), "table_name", None) == self.NAME
-
-    def lower(self) -> bool:
-        try:
-            self.connection.exec_driver_sql(f"DELETE FROM {self.NAME}")
-        except sa.exc.DBAPIError:
-            return False
-        return True

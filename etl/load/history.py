@@ -31,6 +31,7 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.load import tables
+from etl.load.targets import kind
 from etl.load.targets.connect import reading, transaction
 
 NAME = "_etl_runs"
@@ -63,13 +64,10 @@ class Record:
 
 def write(connection: sa.Connection, pipeline: Pipeline, record: Record) -> None:
     """Write a run's row, or bring it up to date, in the connection's transaction; a later attempt's row stays."""
-    book = _table(tables.split(connection, pipeline.table)[0])
-    if not sa.inspect(connection).has_table(NAME, schema=book.schema):
-        tables.kind(connection).lock(connection, "table", NAME)
-        book.create(connection, checkfirst=True)
+    book = tables.own(connection, _table(tables.split(connection, pipeline.table)[0]))
     values: dict[str, Any] = {name: getattr(record, name) for name in Record.__dataclass_fields__}
     values |= {name: json.dumps(dict(values[name]), default=str) for name in _JSON}
-    connection.execute(_upsert(tables.kind(connection).insert, book), values)
+    connection.execute(_upsert(kind(connection).insert, book), values)
 
 
 @lru_cache  # made and compiled once: it is part of every run's last transaction
@@ -124,8 +122,8 @@ def read(
             return []
         found: list[Record] = []
         for schema in schemas:
-            book = _table(None if connection.dialect.name == "sqlite" else schema)
-            if not sa.inspect(connection).has_table(NAME, schema=book.schema):
+            book = _table(tables.schema_of(connection, schema))
+            if not tables.there(connection, book):
                 continue
             rows = connection.execute(
                 _query(book, run, runs, {"client": client, "pipeline": pipeline}, since, latest, limit)
@@ -154,15 +152,15 @@ def _query(
         wanted.append(book.c.finished >= since.astimezone(UTC))
     if not latest:
         return sa.select(*columns).where(*wanted).order_by(book.c.finished.desc()).limit(limit)
-    kind = (book.c.client, book.c.pipeline, book.c.state == "succeeded")
-    place = sa.func.row_number().over(partition_by=kind, order_by=book.c.finished.desc()).label("place")
+    group = (book.c.client, book.c.pipeline, book.c.state == "succeeded")
+    place = sa.func.row_number().over(partition_by=group, order_by=book.c.finished.desc()).label("place")
     ranked = sa.select(*columns, place).where(*wanted).subquery()
     return sa.select(*(ranked.c[column.name] for column in columns)).where(ranked.c.place == 1)
 
 
 def _record(values: dict[str, Any]) -> Record:
     values |= {name: json.loads(values[name]) for name in _JSON}
-    # SQLite keeps no zone.
+    # Not every database keeps a zone.
     values |= {name: values[name].replace(tzinfo=UTC) for name in _MOMENTS if values[name] and not values[name].tzinfo}
     return Record(**values)
 

@@ -13,6 +13,7 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import ChangedFile
 from etl.load import tables
+from etl.load.targets import kind
 from etl.partition import Partition
 
 NAME = "_etl_loads"
@@ -66,11 +67,7 @@ class Entry:
 
 def table(connection: sa.Connection, pipeline: Pipeline) -> sa.Table:
     """Return the ledger, made if it is missing. It stands in the schema of the pipeline's table."""
-    made = named(tables.split(connection, pipeline.table)[0])
-    if not sa.inspect(connection).has_table(NAME, schema=made.schema):
-        tables.kind(connection).lock(connection, "table", NAME)
-        made.create(connection, checkfirst=True)
-    return made
+    return tables.own(connection, named(tables.split(connection, pipeline.table)[0]))
 
 
 @lru_cache  # statements are compiled anew for a new table
@@ -131,7 +128,7 @@ def claim(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> En
         "final": False,
         "loaded_at": datetime.now(UTC),
     }
-    insert = tables.kind(connection).insert(ledger).values(values).on_conflict_do_nothing()
+    insert = kind(connection).insert(ledger).values(values).on_conflict_do_nothing()
     if connection.execute(insert).rowcount == 1:
         return None
     return entries(connection, ledger, delivery.run, delivery.partition.number)[0]
@@ -177,7 +174,7 @@ def loaded_before(connection: sa.Connection, ledger: sa.Table, delivery: Deliver
     pipeline, piece = delivery.pipeline, delivery.partition.pieces[0]
     if not pipeline.extract.FACTS.repeatable or pipeline.extract.cursor is not None:
         return False  # no file that could be the same; or the cursor says what is loaded
-    tables.kind(connection).lock(connection, "file", pipeline.client, pipeline.name, pipeline.table, delivery.file)
+    kind(connection).lock(connection, "file", pipeline.client, pipeline.name, pipeline.table, delivery.file)
     earlier = _earlier(connection, ledger, delivery)
     if not earlier:
         return False

@@ -40,25 +40,21 @@ def drop(url: str, name: str, schemas: Iterable[str | None], *, spare: Collectio
 
 
 def _runs(connection: sa.Connection, schema: str | None) -> set[str]:
-    names = sa.inspect(connection).get_table_names(schema=_schema(connection, schema))
+    names = sa.inspect(connection).get_table_names(schema=tables.schema_of(connection, schema))
     return {name.removeprefix(PREFIXES[0]) for name in names if name.startswith(PREFIXES[0])}
 
 
 def _last_load(connection: sa.Connection, schema: str | None, run: str) -> datetime:
-    book = ledger.named(_schema(connection, schema))
-    if not sa.inspect(connection).has_table(book.name, schema=book.schema):
+    book = ledger.named(tables.schema_of(connection, schema))
+    if not tables.there(connection, book):
         return datetime.min.replace(tzinfo=UTC)
     found = connection.execute(sa.select(sa.func.max(book.c.loaded_at)).where(book.c.run == run)).scalar()
     return found.replace(tzinfo=found.tzinfo or UTC) if found else datetime.min.replace(tzinfo=UTC)
 
 
 def _forget(connection: sa.Connection, schema: str | None, run: str) -> None:
-    book = ledger.named(_schema(connection, schema))
-    if sa.inspect(connection).has_table(book.name, schema=book.schema):
+    book = ledger.named(tables.schema_of(connection, schema))
+    if tables.there(connection, book):
         ledger.forget(connection, book, run)
     for prefix in PREFIXES:
-        tables.drop(connection, ".".join(filter(None, (_schema(connection, schema), f"{prefix}{run}"))))
-
-
-def _schema(connection: sa.Connection, schema: str | None) -> str | None:
-    return None if connection.dialect.name == "sqlite" else schema
+        tables.drop(connection, ".".join(filter(None, (tables.schema_of(connection, schema), f"{prefix}{run}"))))

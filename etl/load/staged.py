@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.load import tables
 from etl.load.rows import ID, LINE, ORDER, PARTITION_BITS
+from etl.load.targets import kind
 
 TEMPORARY = "_etl_staged", "_etl_settled"
-_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # there an INTEGER key is the rowid itself
-STAGED: Mapping[str, Any] = {ID: _ID, ORDER: sa.BigInteger(), LINE: sa.BigInteger(), "_file": sa.Text()}
-SETTLED: Mapping[str, Any] = {ID: _ID, "why": sa.Text(), "column_name": sa.Text()}
+STAGED = {ID: "integer", ORDER: "integer", LINE: "integer", "_file": "string"}
+SETTLED = {ID: "integer", "why": "string", "column_name": "string"}
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,18 @@ class Shadow:
 
     def widen(self, types: Mapping[str, Any]) -> None:
         """Make the table of rows, or give it the columns it lacks."""
-        tables.ensure(
-            self.connection, self.names[0], {**STAGED, **types}, id_key(self.connection), temporary=self.temporary
-        )
+        self._make(self.names[0], {**_typed(self.connection, STAGED), **types})
         self.types.update(types)
+
+    def make_settled(self) -> None:
+        """Make the table of rows that are not to be written, empty."""
+        tables.drop(self.connection, self.names[1])
+        self._make(self.names[1], _typed(self.connection, SETTLED))
+
+    def _make(self, name: str, types: Mapping[str, Any]) -> None:
+        # Where it costs nothing, the number of the row is the key.
+        key = (ID,) if kind(self.connection).FACTS.row_keys else ()
+        tables.ensure(self.connection, name, types, key, temporary=self.temporary)
 
     def exists(self) -> bool:
         """Whether there are staged rows; reads their columns."""
@@ -113,6 +121,5 @@ def partition_of(rows: sa.TableClause) -> sa.ColumnElement[int]:
     return rows.c[ID].op(">>")(sa.literal_column(str(PARTITION_BITS)))
 
 
-def id_key(connection: sa.Connection) -> tuple[str, ...]:
-    """Return the key that tables of staged rows are made with."""
-    return (ID,) if connection.dialect.name == "sqlite" else ()  # there it costs nothing: it is the rowid
+def _typed(connection: sa.Connection, words: Mapping[str, str]) -> dict[str, Any]:
+    return {name: kind(connection).TYPES[word] for name, word in words.items()}

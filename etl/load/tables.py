@@ -1,10 +1,9 @@
 """The target's tables: what is there, whether the rows fit it, and making or widening what is missing."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -13,47 +12,44 @@ from sqlalchemy.types import TypeEngine
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, MissingColumn, TableMismatch
 from etl.load.rows import OWN, ROW, kind_of
-from etl.load.targets import postgres, sqlite
+from etl.load.targets import Target, kind
 from etl.types.sql import word_of_column
 
 Types = Mapping[str, TypeEngine[Any]]
 BESIDE = 4  # columns that rows are staged with, beside their own; the table itself has up to three
 
 
-class Kind(Protocol):
-    """What a module of a kind of database has."""
-
-    TYPES: dict[str, TypeEngine[Any]]
-    FITS: dict[str, frozenset[str]]
-    NAME_BYTES: int
-    COLUMNS: int
-    ADDS_KEYS: bool
-
-    def engine(self, url: sa.URL) -> sa.Engine: ...
-    def insert(self, table: Any) -> Any: ...
-    def lock(self, connection: sa.Connection, *names: str) -> None: ...
-    def prepare(self, connection: sa.Connection, *staged: sa.TableClause) -> None: ...
-    def write(
-        self, connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]
-    ) -> int: ...
-
-
-def kind(connection: sa.Connection) -> Kind:
-    """Return the module of the connection's kind of database."""
-    found: ModuleType = sqlite if connection.dialect.name == "sqlite" else postgres
-    return cast(Kind, found)
-
-
 def table(connection: sa.Connection, name: str, columns: Iterable[str]) -> sa.TableClause:
-    """Return a table, "name" or PostgreSQL's "schema.name", with columns of any type to build statements from."""
+    """Return a table, "name" or "schema.name", with columns of any type to build statements from."""
     schema, name = split(connection, name)
     return sa.table(name, *(sa.column(column) for column in columns), schema=schema)
 
 
 def split(connection: sa.Connection, name: str) -> tuple[str | None, str]:
-    """Return schema and name; SQLite has no schemas."""
+    """Return schema and name; where there are no schemas, the name may have a dot."""
     schema, dot, rest = name.partition(".")
-    return (schema, rest) if dot and connection.dialect.name != "sqlite" else (None, name)
+    return (schema, rest) if dot and kind(connection).FACTS.schemas else (None, name)
+
+
+def own(connection: sa.Connection, table: sa.Table) -> sa.Table:
+    """Return one of rq-etl's own tables, made if it is missing."""
+    if not there(connection, table):
+        kind(connection).lock(connection, "table", table.name)
+        if not there(connection, table):  # another load may have made it while this one waited
+            connection.execute(sa.schema.CreateTable(table))
+            for index in table.indexes if kind(connection).FACTS.keys else ():
+                index.create(connection)
+    return table
+
+
+def there(connection: sa.Connection, table: sa.Table) -> bool:
+    """Whether a table is in the database."""
+    return sa.inspect(connection).has_table(table.name, schema=table.schema)
+
+
+def schema_of(connection: sa.Connection, schema: str | None) -> str | None:
+    """Return a schema, or None where there are none."""
+    return schema if kind(connection).FACTS.schemas else None
 
 
 def existing(connection: sa.Connection, name: str) -> dict[str, TypeEngine[Any]] | None:
@@ -95,14 +91,15 @@ def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit
         MissingColumn: A column that decides which row wins is not among the rows'.
     """
     database = kind(connection)
-    if len(split(connection, pipeline.table)[1].encode()) > database.NAME_BYTES:
-        what = f"the name of table {pipeline.table} is longer than {database.NAME_BYTES} bytes"
+    facts = database.FACTS
+    if len(split(connection, pipeline.table)[1].encode()) > facts.name_bytes:
+        what = f"the name of table {pipeline.table} is longer than {facts.name_bytes} bytes"
         raise ConfigError(what, "give load.table a shorter one")
     there = existing(connection, pipeline.table)
-    fold = str.lower if connection.dialect.name == "sqlite" else str
+    fold = _folding(connection)
     known = {fold(name): type for name, type in (there or {}).items()}
     names = [name for name in schema.names if name != ROW]
-    _check_names(names, fold, database.NAME_BYTES)
+    _check_names(names, fold, facts.name_bytes)
     needed = {*pipeline.load.key, *pipeline.load.by, *filter(None, [pipeline.load.newest])} - {"_file"}
     if missing := sorted(needed - set(names)):
         raise MissingColumn(f"the rows have no column {missing[0]}, which load needs", f"they have {', '.join(names)}")
@@ -112,7 +109,7 @@ def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit
     for name in names:
         wanted = kind_of(name, schema.field(name).type)
         if fold(name) in known:
-            types[name], to = _met(pipeline, name, wanted, known[fold(name)], database)
+            types[name], to = _met(pipeline, name, schema.field(name).type, known[fold(name)], database)
             if to is not None:
                 casts[name] = to
             continue
@@ -127,18 +124,20 @@ def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit
                 warnings.append(f"table {pipeline.table} has no column {name}: not loaded (new_columns is ignore)")
         elif wanted != "null":  # a column without values is made once there is a value, since only that has a type
             types[name] = database.TYPES[wanted]
+            if (to := _fewer_digits(schema.field(name).type, types[name])) is not None:
+                casts[name] = to
         elif name in pipeline.load.by:
             types[name] = database.TYPES["string"]
     made = [name for name in types if fold(name) not in known]
-    if made and (count := len({*known, *made} - set(OWN)) + BESIDE) > database.COLUMNS:
+    if made and (count := len({*known, *made} - set(OWN)) + BESIDE) > facts.columns:
         raise BadSource(
-            f"table {pipeline.table} would have {count:,} columns with rq-etl's own, and takes {database.COLUMNS:,}",
+            f"table {pipeline.table} would have {count:,} columns with rq-etl's own, and takes {facts.columns:,}",
             'declare those that you need in [columns], and say new_columns = "ignore"; or look at the delimiter',
         )
     return Fit(types, casts, tuple(warnings), bool(made), there)
 
 
-def _check_names(names: Sequence[str], fold: Any, limit: int) -> None:
+def _check_names(names: Sequence[str], fold: Callable[[str], str], limit: int) -> None:
     seen: set[str] = set()
     for name in names:
         if not name or len(name.encode()) > limit:
@@ -153,10 +152,10 @@ def _check_names(names: Sequence[str], fold: Any, limit: int) -> None:
 
 
 def _met(
-    pipeline: Pipeline, name: str, wanted: str, there: TypeEngine[Any], database: Kind
+    pipeline: Pipeline, name: str, type: pa.DataType, there: TypeEngine[Any], database: Target
 ) -> tuple[TypeEngine[Any], pa.DataType | None]:
     """Return the type to stage a column with that the table has, and the Arrow type to cast it to."""
-    found = word_of_column(there)
+    wanted, found = kind_of(name, type), word_of_column(there)
     if wanted == "null":
         return there, None
     if wanted == "integer" and found == "string" and not pipeline.columns:
@@ -167,12 +166,17 @@ def _met(
             f"table {pipeline.table}, column {name}: the table has {there}, the pipeline {wanted}",
             f"{declared}, or alter the table",
         )
-    to: pa.DataType | None = None
     if wanted == "integer" and found == "number":
-        to = pa.float64()  # refuses what a float can't hold
-    if wanted == "decimal" and isinstance(there, sa.Numeric) and there.scale is not None and 0 <= there.scale < 9:
-        to = pa.decimal128(38, there.scale)  # refuses what the server would round
-    return database.TYPES[wanted if to != pa.float64() else "number"], to
+        return database.TYPES["number"], pa.float64()  # refuses what a float can't hold
+    return database.TYPES[wanted], _fewer_digits(type, there)
+
+
+def _fewer_digits(type: pa.DataType, there: TypeEngine[Any]) -> pa.DataType | None:
+    """Return the decimals to cast to where a column keeps fewer: the cast refuses what the database would round."""
+    scale = there.scale if isinstance(there, sa.Numeric) and not isinstance(there, sa.Float) else None
+    if kind_of("", type) == "decimal" and scale is not None and 0 <= scale < type.scale:
+        return pa.decimal128(38, scale)
+    return None
 
 
 def ensure(
@@ -199,6 +203,7 @@ def ensure(
     Raises:
         TableMismatch: Rows that are there have the same key.
     """
+    key = key if temporary or kind(connection).FACTS.keys else ()
     there = existing(connection, name) if known is None else known
     if there is not None and not _lacking(connection, there, types) and _has_key(connection, name, key):
         return False
@@ -219,10 +224,14 @@ def ensure(
 
 
 def _lacking(connection: sa.Connection, there: Types, types: Types) -> list[str]:
-    if connection.dialect.name == "sqlite":
-        known = {name.lower() for name in there}
-        return [name for name in types if name.lower() not in known]
-    return [name for name in types if name not in there]
+    fold = _folding(connection)
+    known = {fold(name) for name in there}
+    return [name for name in types if fold(name) not in known]
+
+
+def _folding(connection: sa.Connection) -> Callable[[str], str]:
+    """Return what makes names of one column equal."""
+    return str.lower if kind(connection).FACTS.folds_case else str
 
 
 def _has_key(connection: sa.Connection, name: str, key: Sequence[str]) -> bool:

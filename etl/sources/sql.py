@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from etl.config.base import Problem
+from etl.config.databases import SOURCES
 from etl.config.kinds import SourceConfig, SourceFacts
 from etl.config.models import database_problems
 from etl.config.pipeline import SPAN, Pipeline
@@ -31,7 +32,7 @@ class Config(SourceConfig):
     def problems(self) -> Iterable[Problem]:
         """What is wrong with these keys taken together. The URL may hold a password, so it is never quoted."""
         yield from super().problems()
-        yield from database_problems(self.url)
+        yield from database_problems(self.url, SOURCES)
         if bool(self.table.strip()) == bool(self.query.strip()):
             yield ("table",), 'give either table = "claims" or query = "select …", and not both'
         try:

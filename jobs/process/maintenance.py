@@ -95,9 +95,9 @@ def rescue_all(connection: Redis, names: Sequence[str], found: Maintained) -> No
 
 def promote(connection: Redis, names: Sequence[str], found: Maintained) -> None:
     """Queue jobs of active runs whose parents are over, and start held runs whose wait is over."""
-    found.released += sum(_promote_run(connection, run)[0] for run in runs.active(connection)) + held.promote(
-        connection
-    )
+    for run in runs.active(connection):
+        found.released += _promote_run(connection, run)[0]
+    found.released += held.promote(connection)
 
 
 def find_lost(connection: Redis, names: Sequence[str], found: Maintained) -> None:

@@ -103,7 +103,7 @@ KEYS = (
         "what each stage counted, or its error",
     ),
     Key("etl:run:<id>:jobs", "set", "jobs.run.graph", RUN, "ids of the run's jobs"),
-    Key("etl:run:<id>:waiters", "set", "jobs.store.waiting", RUN, "held runs that wait for this one"),
+    Key("etl:run:<id>:waiters", "set", "jobs.store.waiting", f"{RUN}, or as its record", "held runs that wait for it"),
     Key("etl:runs", "sorted set", "jobs.store.runs", "a member: as its run", "runs by the moment of their submission"),
     Key("etl:since", "string", "jobs.store.runs", "twice `settings.history`", "since when this Redis knows all runs"),
     Key("etl:active", "set", "jobs.store.runs", "a member: until the run ends", "runs that are queued or running"),

@@ -8,7 +8,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
+from etl.config.urls import parse_url
 from etl.load import Delivery, FinishCounts, LoadCounts, finish, load
+from etl.load.targets import kind_named
 from etl.partition import Partition, Piece
 
 
@@ -66,7 +68,11 @@ def finished(
 
 def connected(url: str) -> sa.Connection:
     """Open a connection of the test's own."""
-    return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool).connect()
+    drivers = {"postgresql:": "postgresql+psycopg:", "duckdb:": "duckdb+rq_etl:"}
+    kind_named(parse_url(url).get_backend_name())
+    for scheme, driver in drivers.items():
+        url = url.replace(scheme, driver)
+    return sa.create_engine(url, poolclass=sa.NullPool).connect()
 
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:

@@ -52,6 +52,10 @@ def test_no_key_is_spelled_outside_the_table() -> None:
     assert spelled == []
 
 
+def test_lua_is_in_its_own_files() -> None:
+    assert [path for path in (ROOT / "jobs").rglob("*.py") if "redis.call(" in path.read_text()] == []
+
+
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.pattern)
 def test_the_owner_of_a_key_is_there(key: keys.Key) -> None:
     is_script = key.owner.endswith(".lua")

@@ -1,6 +1,7 @@
 """PostgreSQL: types, locks, and COPY of CSV bytes made by pyarrow."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -14,6 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
+from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
+from etl.load.targets import driver_errors as why
+from etl.load.targets.kind import TargetFacts
 from etl.prefetch import prefetch
 from etl.types.words import word_of
 
@@ -38,9 +42,45 @@ FITS: dict[str, frozenset[str]] = {
     "date": frozenset({"date"}),
     "timestamp": frozenset({"timestamp"}),
 }
-NAME_BYTES = 63  # longer names are cut by the server, silently
-COLUMNS = 1600
-ADDS_KEYS = True  # a table that is there can be given a primary key
+FACTS = TargetFacts(
+    schemas=True,
+    folds_case=False,
+    typed=True,
+    keys=True,
+    late_keys=True,
+    row_keys=False,
+    plain_text=False,
+    writers="many",
+    name_bytes=63,  # longer names are cut by the server, silently
+    columns=1600,
+)
+ERRORS = (psycopg.Error,)
+# SQLSTATE, or the class that its first two characters are. https://www.postgresql.org/docs/current/errcodes-appendix.html
+_BUSY = {
+    "40001": "another transaction changed the same rows",
+    "40P01": "deadlock with another transaction",
+    "55P03": "a lock was not to be had in time",
+    "57014": "the statement took longer than the server allows",
+    "53300": "the server has too many connections",
+    "57P01": "the server closed the connection",
+    "57P02": "the server closed the connection",
+    "08": "the connection was cut",
+}
+_REFUSED = {
+    "25006": why.READ_ONLY,
+    "42501": (
+        "does not permit it",
+        "grant the target's user CREATE on the schema and INSERT, UPDATE, DELETE on tables",
+    ),
+    "53100": why.FULL,
+    "53200": why.NO_MEMORY,
+    "3F000": why.NO_SCHEMA,
+    "22021": ("does not take a character of the text (a NUL)", "remove it in a transform function"),
+    "23502": why.NO_VALUE,
+    "23503": why.NO_PARENT,
+    "23505": why.DOUBLED,
+    "23514": why.CHECKED,
+}
 
 
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
@@ -65,6 +105,16 @@ def engine(url: sa.URL) -> sa.Engine:
     return made
 
 
+def reader(url: sa.URL, patience: float) -> sa.Engine:
+    """Return an engine that gives up connecting after `patience` seconds."""
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        poolclass=sa.NullPool,
+        hide_parameters=True,
+        connect_args={"application_name": "rq-etl", "connect_timeout": str(patience)},
+    )
+
+
 def lock(connection: sa.Connection, *names: str) -> None:
     """Wait for a lock that is held until the transaction ends; `names` say what is locked."""
     number = int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:8], "big", signed=True)
@@ -72,16 +122,7 @@ def lock(connection: sa.Connection, *names: str) -> None:
 
 
 def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]) -> int:
-    """Add rows to a table.
-
-    Args:
-        table: Its name and schema.
-        columns: Names, in the order of the chunks' columns.
-        chunks: Rows of storable types.
-
-    Returns:
-        How many rows the server says it took.
-    """
+    """Add rows by COPY of CSV bytes."""
     driver: Any = connection.connection.driver_connection
     where = ".".join(_quoted(part) for part in (getattr(table, "schema", None), table.name) if part)
     statement = f"COPY {where} ({', '.join(map(_quoted, columns))}) FROM STDIN (FORMAT csv)"
@@ -137,3 +178,77 @@ def decimal_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return text
     tiny = pc.fill_null(tiny, False).combine_chunks()
     return pa.chunked_array([pc.replace_with_mask(text.combine_chunks(), tiny, pa.array(plain, pa.string()))])
+
+
+def translate(error: BaseException, where: str, *, connecting: bool = False) -> EtlError:
+    """Return the error of `etl.errors` that the server's SQLSTATE means."""
+    state = getattr(error, "sqlstate", None) or ""
+    if not state and connecting:
+        return _unreachable(error, where)
+    state = state or ("08000" if isinstance(error, psycopg.OperationalError) else "")
+    known = next((key for key in (state, state[:2]) if key in _BUSY), None)
+    if known:
+        return TargetBusy(f"{where}: {_BUSY[known]}", why.BUSY_CURE)
+    diag: Any = getattr(error, "diag", None)
+    place = f"{where}{_place(diag.table_name, diag.column_name or _copy_column(diag.context), diag.constraint_name)}"
+    if state in _REFUSED:
+        what, cure = _REFUSED[state]
+        return TargetRefused(f"{place} {what}", cure)
+    if state == "22001":
+        return TableMismatch(f"{place}: text longer than the column takes", why.MISMATCH_CURE)
+    if state == "22003":
+        return TableMismatch(f"{place}: a number larger than the column takes", why.MISMATCH_CURE)
+    if state[:2] == "22" or state == "42804":
+        return TableMismatch(f"{place}: a value that does not fit the column's type", why.MISMATCH_CURE)
+    name = type(error).__name__
+    return TargetRefused(f"{place} refused: {name} ({state})" if state else f"{place} refused: {name}")
+
+
+def _unreachable(error: BaseException, where: str) -> EtlError:
+    # libpq's text about a connection names host and user, never a row or a password.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = re.sub(r"^connection (to server )?(at|on) .*? failed: ", "", lines[0]) if lines else type(error).__name__
+    if "too many clients" in text or "remaining connection slots" in text:
+        return TargetBusy(f"{where}: {_BUSY['53300']}", "lower max_active, or raise max_connections of the server")
+    return TargetUnreachable(
+        f"{where} can't be reached: {text}", "check the url under [targets] and that the server runs"
+    )
+
+
+def _place(table: str | None, column: str | None, constraint: str | None) -> str:
+    parts = (("table", table), ("column", column), ("constraint", constraint))
+    return "".join(f", {kind} {name}" for kind, name in parts if name)
+
+
+def _copy_column(context: str | None) -> str | None:
+    """Return the column out of "COPY claims, line 3, column amount: "…"" (what follows is a value)."""
+    found = re.match(r'COPY [^,]+, line \d+, column ([^:"]+)', context or "")
+    return found[1] if found else None
+
+
+class Guard:
+    """A deferred constraint that is broken for the while: PostgreSQL itself then refuses to commit."""
+
+    NAME = "_etl_guard"
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+
+    def start(self) -> None:
+        """Refuse commits from now on."""
+        columns = "one int UNIQUE DEFERRABLE INITIALLY DEFERRED"
+        create = f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.NAME} ({columns}) ON COMMIT DROP"
+        self.connection.exec_driver_sql(create)
+        self.connection.exec_driver_sql(f"INSERT INTO {self.NAME} VALUES (1), (1)")
+
+    def caused(self, error: BaseException | None) -> bool:
+        """Say whether the broken constraint raised this error of the driver."""
+        return getattr(getattr(error, "diag", None), "table_name", None) == self.NAME
+
+    def stop(self) -> bool:
+        """End the guard; say whether the transaction is still the one that it was."""
+        try:
+            self.connection.exec_driver_sql(f"DELETE FROM {self.NAME}")
+        except sa.exc.DBAPIError:
+            return False
+        return True

@@ -1,10 +1,10 @@
 """SQLite: types, one writer at a time, and executemany over lists of columns."""
 
+import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TypeEngine
 
+from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
+from etl.load.targets import driver_errors as why
+from etl.load.targets.kind import TargetFacts
 from etl.types.words import word_of
 
 insert = sqlite.insert
@@ -38,20 +41,24 @@ FITS: dict[str, frozenset[str]] = {
     "date": frozenset({"date", "string", "any"}),
     "timestamp": frozenset({"timestamp", "string", "any"}),
 }
-NAME_BYTES = 1000
-COLUMNS = 2000
-ADDS_KEYS = False
-
-
-def engine(url: sa.URL) -> sa.Engine:
-    """Return an engine whose transactions take the write lock at once: several writers then never collide."""
-    if url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    return _engine(url)
+FACTS = TargetFacts(
+    schemas=False,
+    folds_case=True,
+    typed=False,
+    keys=True,
+    late_keys=False,
+    row_keys=True,
+    plain_text=True,
+    writers="one",
+    name_bytes=1000,
+    columns=2000,
+)
+ERRORS = (sqlite3.Error,)
 
 
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
-def _engine(url: sa.URL) -> sa.Engine:
+def engine(url: sa.URL) -> sa.Engine:
+    """Return an engine whose transactions take the write lock at once: several writers then never collide."""
     made = sa.create_engine(
         url,
         poolclass=sa.NullPool,
@@ -64,7 +71,7 @@ def _engine(url: sa.URL) -> sa.Engine:
     def connect(driver: Any, _record: object) -> None:
         driver.isolation_level = None  # the driver opens no transactions of its own
         if driver.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            # Another writer is at it, or the file is read-only: both are told when rows are written.
+            # Another writer is at it, or the file is read-only: writing rows then says so.
             with suppress(sqlite3.Error):
                 driver.execute("PRAGMA journal_mode = WAL")
 
@@ -75,21 +82,17 @@ def _engine(url: sa.URL) -> sa.Engine:
     return made
 
 
+def reader(url: sa.URL, patience: float) -> sa.Engine:
+    """Return an engine that only reads; in WAL mode it waits for no writer."""
+    return sa.create_engine(url, poolclass=sa.NullPool, hide_parameters=True, connect_args={"timeout": patience})
+
+
 def lock(connection: sa.Connection, *names: str) -> None:
     """Do nothing: a transaction that writes is alone."""
 
 
 def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]) -> int:
-    """Add rows to a table.
-
-    Args:
-        table: Its name.
-        columns: Names, in the order of the chunks' columns.
-        chunks: Rows of storable types.
-
-    Returns:
-        How many rows SQLite says it took.
-    """
+    """Add rows by executemany over lists of columns."""
     driver: Any = connection.connection.driver_connection
     marks = ", ".join("?" * len(columns))
     statement = f"INSERT INTO {_quoted(table.name)} ({', '.join(map(_quoted, columns))}) VALUES ({marks})"
@@ -125,3 +128,59 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if column.null_count == 0 and word_of(column.type) in ("integer", "number"):
         return column.to_numpy().tolist()  # type: ignore[no-any-return]
     return column.to_pylist()  # type: ignore[no-any-return]
+
+
+def translate(error: BaseException, where: str, *, connecting: bool = False) -> EtlError:
+    """Return the error of `etl.errors` that SQLite's own means, by the name of its code."""
+    name, text = getattr(error, "sqlite_errorname", ""), str(error)
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return TargetBusy(f"{where}: database is locked by another program", why.BUSY_CURE)
+    if name.startswith("SQLITE_CANTOPEN"):
+        return TargetUnreachable(
+            f"{where} can't be opened", "check the path of the url under [targets], and its rights"
+        )
+    if name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
+        return TargetRefused(f"{where} {why.READ_ONLY[0]}", why.READ_ONLY[1])
+    if name.startswith("SQLITE_FULL"):
+        return TargetRefused(f"{where} {why.FULL[0]}", why.FULL[1])
+    if name.startswith("SQLITE_IOERR"):
+        return TargetRefused(f"{where}: its disk can't be read or written", "look at the disk, then retry the run")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return TargetRefused(f"{where} is no sound SQLite database", "restore it, or name another file")
+    if name.startswith("SQLITE_CONSTRAINT"):
+        kinds = {"NOTNULL": why.NO_VALUE, "FOREIGNKEY": why.NO_PARENT, "CHECK": why.CHECKED}
+        what, cure = kinds.get(name.split("_")[-1], why.DOUBLED)
+        columns = re.search(r"constraint failed: (.*)", text)  # names of columns, or of a check; never values
+        return TargetRefused(f"{where}{f', {columns[1]},' if columns else ''} {what}", cure)
+    if name == "SQLITE_MISMATCH":
+        return TableMismatch(f"{where}: a value that does not fit the column's type", why.MISMATCH_CURE)
+    return TargetRefused(f"{where} refused: {name or type(error).__name__}")
+
+
+class Guard:
+    """SQLite asks before it prepares a COMMIT or a ROLLBACK."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.driver: Any = connection.connection.driver_connection
+
+    def start(self) -> None:
+        """Refuse commits and rollbacks from now on."""
+
+        def judge(action: int, *_: object) -> int:
+            return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+        self.driver.set_authorizer(judge)
+
+    def caused(self, error: BaseException | None) -> bool:
+        """End the guard; say whether it raised this error of the driver."""
+        self._end()
+        return getattr(error, "sqlite_errorname", "") == "SQLITE_AUTH"
+
+    def stop(self) -> bool:
+        """End the guard; say whether there still is a transaction."""
+        self._end()
+        return bool(self.driver.in_transaction)
+
+    def _end(self) -> None:
+        with suppress(sqlite3.Error):  # the function may have closed the connection
+            self.driver.set_authorizer(None)

@@ -1,0 +1,337 @@
+"""DuckDB: types, one program at a time, and Arrow tables taken as they are.
+
+SQLAlchemy's statements are compiled as for PostgreSQL, whose SQL DuckDB speaks; the driver is DuckDB's own.
+"""
+
+import random
+import re
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, registry
+from sqlalchemy.dialects.postgresql.base import PGCompiler, PGDDLCompiler, PGIdentifierPreparer, PGTypeCompiler
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.types import TypeEngine
+
+from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
+from etl.load.targets import driver_errors as why
+from etl.load.targets.kind import TargetFacts
+from etl.types import sql
+
+insert = postgresql.insert
+
+WAIT = 60  # seconds to wait for another program that has the file open
+
+TYPES = {**sql.TYPES, "decimal": sa.NUMERIC(38, 9)}
+FITS = {**sql.FITS, "number": frozenset({"number"})}  # DuckDB would round a float to the digits of a decimal
+FACTS = TargetFacts(
+    schemas=True,
+    folds_case=True,
+    typed=True,
+    keys=False,  # a unique index slows every load, and ALTER TABLE can't pass it
+    late_keys=False,
+    row_keys=False,
+    plain_text=True,
+    writers="one",
+    name_bytes=1000,
+    columns=2000,
+)
+ERRORS = (duckdb.Error,)
+
+_gates: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by path: threads take turns as programs do
+_SAME_FILE: dict[str, Any] = {"autoinstall_known_extensions": "false"}  # a load reaches for nothing outside
+
+
+class _Busy(duckdb.OperationalError):
+    """The file was not to be had in time."""
+
+
+class _Ended(duckdb.OperationalError):
+    """The user's own code would have ended the transaction."""
+
+
+class _Connection:
+    """A connection as SQLAlchemy expects it, alone in its file until it is closed."""
+
+    def __init__(self, path: str, patience: float, *, read_only: bool = False) -> None:
+        self.guarded = False
+        self._gate = _gates[path]
+        give_up = time.monotonic() + patience
+        if not self._gate.acquire(timeout=patience):
+            raise _Busy
+        try:
+            self._driver = _open(path, read_only, give_up)
+        except BaseException:
+            self._gate.release()
+            raise
+
+    def cursor(self) -> "_Cursor":
+        return _Cursor(self)
+
+    def begin(self) -> None:
+        self._driver.begin()
+
+    def commit(self) -> None:
+        self.check(duckdb.StatementType.TRANSACTION)
+        self._driver.commit()
+
+    def rollback(self) -> None:
+        self.check(duckdb.StatementType.TRANSACTION)
+        with suppress(duckdb.TransactionException):  # there is none
+            self._driver.rollback()
+
+    def close(self) -> None:
+        self._driver.close()
+        if self._gate.locked():
+            self._gate.release()
+
+    def check(self, kind: object) -> None:
+        """Refuse to end the transaction while a guard is up."""
+        if self.guarded and kind == duckdb.StatementType.TRANSACTION:
+            raise _Ended
+
+    def execute(self, statement: str, parameters: Sequence[Any]) -> tuple[object, Any, list[tuple[Any, ...]]]:
+        """Return what kind of statement it was, its result's description and rows."""
+        kinds = [each.type for each in self._driver.extract_statements(statement)]
+        for kind in kinds:
+            self.check(kind)
+        result = self._driver.execute(statement, list(parameters))
+        return kinds[-1] if kinds else None, result.description, result.fetchall()
+
+    def add(self, statement: str, chunk: pa.Table) -> int:
+        """Run an INSERT from `_etl_chunk`; return how many rows it wrote."""
+        self._driver.register("_etl_chunk", chunk)
+        try:
+            return int(self._driver.execute(statement).fetchall()[0][0])
+        finally:
+            self._driver.unregister("_etl_chunk")
+
+
+class _Cursor:
+    """A cursor as SQLAlchemy expects it; what DuckDB calls so is another connection, with its own transaction."""
+
+    _CHANGES = (duckdb.StatementType.INSERT, duckdb.StatementType.UPDATE, duckdb.StatementType.DELETE)
+
+    def __init__(self, connection: _Connection) -> None:
+        self.connection, self.arraysize, self.rowcount = connection, 1, -1
+        self.description: Any = None
+        self._rows: Iterator[tuple[Any, ...]] = iter(())
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+        kind, self.description, rows = self.connection.execute(statement, parameters)
+        self.rowcount = -1
+        if kind in self._CHANGES and self.description and self.description[0][0] == "Count":
+            self.rowcount, self.description, rows = rows[0][0], None, []
+        self._rows = iter(rows)
+
+    def executemany(self, statement: str, many: Iterable[Sequence[Any]]) -> None:
+        count = 0
+        for parameters in many:
+            self.execute(statement, parameters)
+            count += max(self.rowcount, 0)
+        self.rowcount = count
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        return next(self._rows, None)
+
+    def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
+        return [row for _, row in zip(range(size or self.arraysize), self._rows, strict=False)]
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        return list(self._rows)
+
+    def close(self) -> None:
+        self._rows = iter(())
+
+
+def _open(path: str, read_only: bool, give_up: float) -> duckdb.DuckDBPyConnection:
+    while True:
+        try:
+            driver = duckdb.connect(path, read_only=read_only, config=_SAME_FILE)
+        except duckdb.IOException as error:
+            if "Could not set lock" not in str(error):
+                raise
+            if time.monotonic() > give_up:
+                raise _Busy from error
+        else:
+            driver.execute("SET TimeZone = 'UTC'")
+            return driver
+        time.sleep(random.uniform(0.02, 0.1))  # DuckDB itself does not wait
+
+
+class _Ddl(PGDDLCompiler):
+    def post_create_table(self, table: sa.Table) -> str:
+        return ""  # temporary tables go with their connection: there is no ON COMMIT DROP
+
+
+class _Names(PGIdentifierPreparer):
+    def _requires_quotes(self, value: str) -> bool:
+        return True  # DuckDB reserves other words than PostgreSQL, and more with each version
+
+
+class Dialect(DefaultDialect):
+    """What SQLAlchemy has to know of DuckDB."""
+
+    name, driver = "duckdb", "rq_etl"
+    default_paramstyle = "qmark"
+    supports_statement_cache = True
+    supports_native_boolean = supports_native_decimal = supports_multivalues_insert = True
+    max_identifier_length = FACTS.name_bytes
+    statement_compiler, ddl_compiler, type_compiler_cls = PGCompiler, _Ddl, PGTypeCompiler
+    preparer = _Names
+    _backslash_escapes = False
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        return duckdb
+
+    def create_connect_args(self, url: sa.URL) -> Any:
+        return [url.database], {}
+
+    def connect(self, *path: Any, **options: Any) -> Any:
+        return _Connection(*path, **{"patience": WAIT, **options})
+
+    def do_begin(self, dbapi_connection: Any) -> None:
+        dbapi_connection.begin()
+
+    def _get_server_version_info(self, connection: Any) -> tuple[int, ...]:
+        return tuple(int(number) for number in re.findall(r"\d+", duckdb.__version__)[:3])
+
+    def _get_default_schema_name(self, connection: Any) -> str:
+        return "main"
+
+    def has_table(self, connection: Any, table_name: str, schema: str | None = None, **_: Any) -> bool:
+        return bool(_columns(connection, table_name, schema))
+
+    def get_columns(self, connection: Any, table_name: str, schema: str | None = None, **_: Any) -> Any:
+        found = _columns(connection, table_name, schema)
+        if not found:
+            raise sa.exc.NoSuchTableError(table_name)
+        return [{"name": name, "type": _type(type), "nullable": null, "default": None} for name, type, null in found]
+
+    def get_table_names(self, connection: Any, schema: str | None = None, **_: Any) -> Any:
+        query = "SELECT table_name FROM duckdb_tables() WHERE schema_name = ? AND NOT temporary"
+        return [name for (name,) in connection.exec_driver_sql(query, (schema or "main",))]
+
+
+registry.register("duckdb.rq_etl", __name__, "Dialect")  # "duckdb" alone may be the user's own
+
+
+def _columns(connection: sa.Connection, table: str, schema: str | None) -> list[tuple[str, str, bool]]:
+    query = (
+        "SELECT column_name, data_type, is_nullable FROM duckdb_columns() WHERE table_name = ? AND schema_name = ?"
+        " AND database_name IN (current_database(), 'temp') ORDER BY column_index"
+    )
+    return [tuple(row) for row in connection.exec_driver_sql(query, (table, schema or "main"))]
+
+
+def _type(text: str) -> TypeEngine[Any]:
+    if found := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", text):
+        return sa.NUMERIC(int(found[1]), int(found[2]))
+    words = {"VARCHAR": "string", "DOUBLE": "number", "BOOLEAN": "boolean", "DATE": "date"}
+    words |= dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"), "integer")
+    words |= dict.fromkeys(("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"), "timestamp")
+    return TYPES[words[text]] if text in words else sa.types.NullType()
+
+
+@lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
+def engine(url: sa.URL) -> sa.Engine:
+    """Return an engine that opens the file for each use, as soon as nobody else has it open."""
+    return _engine(url)
+
+
+def reader(url: sa.URL, patience: float) -> sa.Engine:
+    """Return an engine that only reads, as soon as nobody writes."""
+    return _engine(url, patience=patience, read_only=True)
+
+
+def _engine(url: sa.URL, **options: Any) -> sa.Engine:
+    return sa.create_engine(
+        url.set(drivername="duckdb+rq_etl"),
+        poolclass=sa.NullPool,
+        hide_parameters=True,
+        execution_options={"preserve_rowcount": True},
+        connect_args=options,
+    )
+
+
+def lock(connection: sa.Connection, *names: str) -> None:
+    """Do nothing: a transaction is alone in its file."""
+
+
+def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]) -> int:
+    """Add rows by giving DuckDB the Arrow tables."""
+    driver: Any = connection.connection.driver_connection
+    prepare = connection.dialect.identifier_preparer
+    names = ", ".join(prepare.quote_identifier(name) for name in columns)
+    statement = f"INSERT INTO {prepare.format_table(table)} ({names}) SELECT * FROM _etl_chunk"
+    unique = [str(number) for number in range(len(columns))]  # names that differ in case only would be changed
+    return sum(driver.add(statement, chunk.rename_columns(unique)) for chunk in chunks)
+
+
+def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
+    """Do nothing: DuckDB counts rows as it writes them."""
+
+
+def translate(error: BaseException, where: str, *, connecting: bool = False) -> EtlError:
+    """Return the error of `etl.errors` that DuckDB's own means, by its class and by words that hold no values."""
+    text = str(error)
+    if isinstance(error, _Busy) or "Could not set lock" in text:
+        return TargetBusy(f"{where}: the file is open in another program", why.BUSY_CURE)
+    if isinstance(error, duckdb.IOException):
+        if "not a valid DuckDB" in text:
+            return TargetRefused(f"{where} is no sound DuckDB database", "restore it, or name another file")
+        if "Permission denied" in text or "read-only" in text.lower():
+            return TargetRefused(f"{where} {why.READ_ONLY[0]}", why.READ_ONLY[1])
+        if "No space left" in text:
+            return TargetRefused(f"{where} {why.FULL[0]}", why.FULL[1])
+        return TargetUnreachable(
+            f"{where} can't be opened", "check the path of the url under [targets], and its rights"
+        )
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return TargetRefused(f"{where} {why.NO_MEMORY[0]}", why.NO_MEMORY[1])
+    if isinstance(error, duckdb.CatalogException) and "Schema with name" in text:
+        return TargetRefused(f"{where} {why.NO_SCHEMA[0]}", why.NO_SCHEMA[1])
+    if isinstance(error, duckdb.ConstraintException):
+        kinds = {"NOT NULL": why.NO_VALUE, "CHECK": why.CHECKED, "foreign key": why.NO_PARENT}
+        what, cure = next((kind for word, kind in kinds.items() if word in text), why.DOUBLED)
+        return TargetRefused(f"{where} {what}", cure)
+    if isinstance(error, (duckdb.ConversionException, duckdb.OutOfRangeException)):
+        return TableMismatch(f"{where}: a value that does not fit the column's type", why.MISMATCH_CURE)
+    return TargetRefused(f"{where} refused: {type(error).__name__}")
+
+
+class Guard:
+    """The connection refuses every statement that would end the transaction."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+        self.driver: Any = connection.connection.driver_connection
+        self.number = self._transaction()
+
+    def start(self) -> None:
+        """Refuse commits and rollbacks from now on."""
+        self.driver.guarded = True
+
+    def caused(self, error: BaseException | None) -> bool:
+        """End the guard; say whether it raised this error."""
+        self.driver.guarded = False
+        return isinstance(error, _Ended)
+
+    def stop(self) -> bool:
+        """End the guard; say whether the transaction is still the one that it was."""
+        self.driver.guarded = False
+        with suppress(sa.exc.DBAPIError, duckdb.Error):
+            return bool(self._transaction() == self.number)
+        return False
+
+    def _transaction(self) -> Any:
+        return self.connection.exec_driver_sql("SELECT txid_current()").scalar()
