@@ -9,7 +9,7 @@ from redis import Redis
 from rq import get_current_job
 
 from jobs import settings
-from jobs.process import cleanup as hourly
+from jobs.process.cleanup import clean
 from jobs.run import partitions, schedules, submit
 from jobs.run.finish import finish_run, give_up
 from jobs.run.stage import execute
@@ -46,8 +46,9 @@ def start_due(client: str, pipeline: str) -> list[str]:
 
 
 def cleanup() -> dict[str, int]:
-    """Remove what staging and targets need no more."""
-    return hourly.cleanup()
+    """Remove what staging and targets need no more; returns how much that was."""
+    found = clean(_connection(), settings.config())
+    return {"folders": found.folders, "shadows": found.shadows, "remembered": found.remembered}
 
 
 def _connection() -> Redis:

@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from typing import cast
 
 from redis import Redis
-from rq import get_current_job
 
 from etl.config.pipeline import Config
 from etl.config.urls import target_places
@@ -28,7 +27,6 @@ from etl.load import history, leftovers, remember, resolve_url
 from etl.staging import Staging
 from etl.staging import folders as staging
 from etl.staging.folders import Folder
-from jobs import settings
 from jobs.job import EtlJob
 from jobs.run import balance, finish
 from jobs.run.stage import stage_context
@@ -52,14 +50,6 @@ class Cleaned:
     shadows: int = 0
     remembered: int = 0
     troubles: list[str] = field(default_factory=list)
-
-
-def cleanup() -> dict[str, int]:
-    """Clean up, as a job."""
-    job = get_current_job()
-    assert job is not None
-    found = clean(job.connection, settings.config())
-    return {"folders": found.folders, "shadows": found.shadows, "remembered": found.remembered}
 
 
 def clean(connection: Redis | None, config: Config, now: float | None = None) -> Cleaned:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from redis import Redis
@@ -29,7 +28,7 @@ def needed_runs(connection: Redis, pipeline: "Pipeline") -> tuple[list[str], str
     """Return the runs that must succeed before this pipeline's, and what is wrong where they can't any more."""
     needs, failed = [], ""
     for name in pipeline.needs:
-        pending = pending_run(connection, pipeline.client, name)
+        pending = waiting.pending_run(connection, pipeline.client, name)
         ended = None if pending else runs.last(connection, pipeline.client, name)
         if pending:
             needs.append(pending)
@@ -128,12 +127,6 @@ def _end_where_start_failed(connection: Redis, run: str, id: str) -> None:
     job.delete()  # so that a retry of the run can enqueue it
     error = f"start: {(result and result.exc_string) or 'did not run'}"
     runs.close(connection, run, "failed", error=error, exit=1)
-
-
-def pending_run(connection: Redis, client: str, pipeline: str, start: datetime | None = None) -> str | None:
-    """Return the run of a client and pipeline that will end last: the newest that is held, else the active one."""
-    window = start.isoformat() if start else ""
-    return waiting.newest(connection, client, pipeline, window) or runs.holder(connection, client, pipeline, window)
 
 
 def how_it_ended(state: str) -> str:

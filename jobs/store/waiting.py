@@ -54,14 +54,14 @@ def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: Mapping
     connection.transaction(write, run_key(run))
 
 
-def newest(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
-    """Return the id of the newest held run of a client, pipeline and window, or None."""
+def pending_run(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
+    """Return the run of a client, pipeline and window that will end last: the newest held one, else the active one."""
     key = held_key(client, pipeline, start)
     for run in texts_of(connection.zrevrange(key, 0, -1)):
         if connection.zscore(HELD, run) is not None:
             return run
         connection.zrem(key, run)  # its record was lost, and nothing has ended it
-    return None
+    return runs.holder(connection, client, pipeline, start)
 
 
 def pop_ready(connection: Redis) -> list[str]:

@@ -110,13 +110,8 @@ def load(session: Session, run: str, file: Path) -> str:
     # The fixed rows are few: replacing a client's table by them would empty it.
     mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
     given = (*pipeline.given, "extract", "load")
-    changed = {
-        "expect": None,
-        "needs": (),
-        "extract": extract,
-        "load": pipeline.load.model_copy(update=mode),
-        "given": given,
-    }
+    load = pipeline.load.model_copy(update=mode)
+    changed = {"expect": None, "needs": (), "extract": extract, "load": load, "given": given}
     return submit_run(session.connection, pipeline.model_copy(update=changed))
 
 
