@@ -40,7 +40,7 @@ from etl.errors import EtlError
 from jobs import settings
 from jobs.run import schedules
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import keys, runs
 
 PATIENCE = 240.0  # seconds after the storm in which all must end
@@ -123,7 +123,7 @@ class Storm:
             return
         resolved = resolve(settings.config(), lane.pipeline, lane.client, params={"round": str(lane.round)})
         try:
-            lane.run = submit_now(self.world.connection, resolved)
+            lane.run = submit_run(self.world.connection, resolved)
         except EtlError as error:  # such as Redis being away
             self.errors[f"submit: {error.what}"[:100]] += 1
 

@@ -100,7 +100,7 @@ def with_us(config: Path, clients: list[str], url: str, *servers_: int) -> tuple
     """Return seconds and processor seconds for all clients as runs of rq-etl, two workers."""
     from etl.config.pipeline import resolve
     from jobs import api
-    from jobs.run.submit import submit_now
+    from jobs.run.submit import submit_run
     from jobs.session import Session
 
     with servers.workers(url, 2, config.parent) as workers:
@@ -108,7 +108,7 @@ def with_us(config: Path, clients: list[str], url: str, *servers_: int) -> tuple
         clock = Clock(*servers_, *(worker.pid for worker in workers))
         loaded = session.config
         runs = [
-            api.Run(session, submit_now(session.connection, resolve(loaded, "claims", client))) for client in clients
+            api.Run(session, submit_run(session.connection, resolve(loaded, "claims", client))) for client in clients
         ]
         ended = list(api.wait(runs, 300))
         seconds = clock.read()

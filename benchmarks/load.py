@@ -48,7 +48,7 @@ def with_us(config: Path, url: str, clients: list[str], *sessions: int) -> list[
     """Return what one worker takes for each client's run, one after the other, with the servers' processor time."""
     from etl.config.pipeline import resolve
     from jobs import api
-    from jobs.run.submit import submit_now
+    from jobs.run.submit import submit_run
     from jobs.session import Session
 
     session = Session(config, url, workers=0)
@@ -57,7 +57,7 @@ def with_us(config: Path, url: str, clients: list[str], *sessions: int) -> list[
         pipeline = resolve(session.config, "claims", client)
         before = servers.processor_seconds(*sessions)
         began = time.monotonic()
-        run = api.Run(session, submit_now(session.connection, pipeline)).wait(600)
+        run = api.Run(session, submit_run(session.connection, pipeline)).wait(600)
         seconds = time.monotonic() - began
         assert run.state == "succeeded", run.json()
         time.sleep(2)

@@ -32,14 +32,14 @@ def measure(where: Path, redis: str, target: str, mode: str) -> tuple[float, dic
     """Return seconds, the run's rows, and the peaks of worker and horse in MB."""
     from etl.config.pipeline import resolve
     from jobs import api
-    from jobs.run.submit import submit_now
+    from jobs.run.submit import submit_run
     from jobs.session import Session
 
     config = claims.project(where, target, 1, mode=mode)
     with servers.workers(redis, 1, where) as [worker]:
         session = Session(config, redis, workers=0)
         began = time.monotonic()
-        run = api.Run(session, submit_now(session.connection, resolve(session.config, "claims", "c000")))
+        run = api.Run(session, submit_run(session.connection, resolve(session.config, "claims", "c000")))
         highest: dict[int, int] = {}
         while run.id in session.active():
             for pid, memory in peaks(worker.pid).items():

@@ -20,7 +20,7 @@ from redis import Redis
 from etl.config.pipeline import resolve
 from jobs import broker, settings
 from jobs.process.inprocess import InProcessWorker
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 
 CONFIG = """
 [settings]
@@ -84,7 +84,7 @@ def main() -> int:
             connection = private.connection
             connection.flushall()
             jobs = 3 * options.partitions + 1
-            submit_now(connection, resolve(settings.config(), "claims", "a_client_with_a_long_name"))
+            submit_run(connection, resolve(settings.config(), "claims", "a_client_with_a_long_name"))
             most = show("submitted", measure(connection), jobs)
             InProcessWorker(connection).work()
             most = max(most, show("ended", measure(connection), jobs))

@@ -28,7 +28,7 @@ from jobs.process import cleanup
 from jobs.process.maintenance import UPKEEP, maintain
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import runs
 from jobs.store.keys import PREFIX
 
@@ -114,7 +114,7 @@ def make(connection: Redis, folder: Path, names: list[str], count: int) -> Count
             file.parent.mkdir(parents=True, exist_ok=True)
             head = "number" if number % 20 == 7 else "claim_id"
             file.write_text(f"{head},amount\nA1,{number}.50\nA2,x\n")
-            batch.append(submit_now(connection, resolve(settings.config(), "claims", name)))
+            batch.append(submit_run(connection, resolve(settings.config(), "claims", name)))
             if number % 20 == 13:
                 cancel_run(connection, batch[-1])
         wait(connection, batch)

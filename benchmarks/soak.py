@@ -28,7 +28,7 @@ from rq import Worker
 
 from etl.config.pipeline import resolve
 from jobs.queue import FairQueue
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.session import Session
 from jobs.store import runs
 from jobs.store.keys import PREFIX
@@ -90,7 +90,7 @@ def soak(folder: Path, clients: int, rounds: int, workers: int, rows: int) -> It
         for number in range(1, rounds + 1):
             _deliver(folder, names, number, rows)
             began = time.monotonic()
-            ids = [submit_now(session.connection, resolve(session.config, "claims", name)) for name in names]
+            ids = [submit_run(session.connection, resolve(session.config, "claims", name)) for name in names]
             submitting = time.monotonic() - began
             while session.active().intersection(ids):
                 session.advance(0.1)

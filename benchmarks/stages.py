@@ -9,8 +9,8 @@ from etl.context import Context
 from etl.sources import plan
 from etl.staging import Staging
 from etl.types.cursor import Span
-from jobs import stages
-from jobs.run.context import StageContext
+from jobs.run import partitions
+from jobs.run.stage import StageContext
 
 
 @lru_cache
@@ -28,5 +28,6 @@ def _work(path: str, client: str) -> StageContext:
 
 def perform(config: str, client: str, stage: str) -> None:
     """Do one stage of a client's only partition."""
-    body = {"extract": stages._extract, "transform": stages._transform, "load": stages._load}[stage]
-    body(_work(config, client), None)  # type: ignore[arg-type]  # no Redis
+    body = {"extract": partitions.extract, "transform": partitions.transform, "load": partitions.load}[stage]
+    work = _work(config, client)
+    work.staging.publish(stage, work.number, body(work, None))  # type: ignore[arg-type]  # no Redis

@@ -1,4 +1,4 @@
-"""The user's own functions: found by name, called by parameter names, and blamed without quoting a row."""
+"""The user's own functions: found by name, called by parameter names, and their errors placed without quoting a row."""
 
 import importlib
 import importlib.util
@@ -14,7 +14,7 @@ from typing import Any
 
 from etl.context import GIVEN, Context
 from etl.errors import ConfigError, EtlError, FunctionFailed
-from etl.safe_message import place
+from etl.safe_message import raised_at
 
 OURS = ("etl", "jobs", "cli", "rq_etl")
 NOT_UNICODE = 'read its source in the right encoding, or with errors="replace"'  # the cure for half a surrogate pair
@@ -152,10 +152,10 @@ def _keywords(
                 f"give it in `args`; {', '.join(GIVEN)} and lookups are given by name",
             )
     names = {p.name for p in parameters} - taken
-    strange = {key: value for key, value in args.items() if key not in names}
-    if strange and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        raise ConfigError(f"{name} has no parameter {', '.join(strange)}", "take it out of `args`")
-    return keywords | strange
+    unknown = {key: value for key, value in args.items() if key not in names}
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise ConfigError(f"{name} has no parameter {', '.join(unknown)}", "take it out of `args`")
+    return keywords | unknown
 
 
 def _import(name: str, root: str) -> ModuleType:
@@ -231,4 +231,4 @@ def _is_users(error: BaseException) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    return place(error, lambda path: bool(_code.root) and _inside(path, _code.root), but=__file__)
+    return raised_at(error, lambda path: bool(_code.root) and _inside(path, _code.root), but=__file__)

@@ -86,3 +86,8 @@ class Plan(BaseModel):
 
     partitions: tuple[Partition, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def line_of(partition: Partition, row: int) -> tuple[str, int]:
+    """Return the file and the physical line that an encoded `_row` means."""
+    return partition.pieces[row >> ROW_BITS].file, row & ((1 << ROW_BITS) - 1)

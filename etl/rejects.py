@@ -13,7 +13,7 @@ SCHEMA = pa.schema(
         ("column", pa.string()),
         ("value", pa.string()),
         ("reason", pa.string()),
-        ("raw", pa.string()),  # JSON object of the whole source row, so that it can be exported, mended and loaded
+        ("raw", pa.string()),  # JSON object of the whole source row, so that it can be exported, fixed and loaded
     ]
 )
 
@@ -52,5 +52,5 @@ def fields(raw: str | None, names: Sequence[str]) -> list[str]:
     rest = row.pop("", None)
     there = [value for value in row.values() if value is not None]
     if rest is not None and not (rest and there):
-        return [*there, *rest]
+        return [*there, *rest, *([""] if len(there) + len(rest) == len(names) else [])]
     return [*("" if row.get(name) is None else row[name] for name in names), *(rest or ())]

@@ -1,4 +1,4 @@
-"""What may be said of an exception outside the worker: its type and place, never its words.
+"""What may be written of an exception outside the worker: its type and place, never its words.
 
 Exceptions carry values ("could not convert 'Jane Roe'"). Only our own errors' messages are safe, by contract.
 """
@@ -32,7 +32,7 @@ def safe_message(exc: BaseException, modules: Iterable[str] = ()) -> str:
     return f"{name} at {_module(frame)}:{frame.f_code.co_name}:{line}"
 
 
-def place(exc: BaseException, is_users: Callable[[str], bool], *, but: str) -> str:
+def raised_at(exc: BaseException, is_users: Callable[[str], bool], *, but: str) -> str:
     """Return the type and place of what the user's code raised, for its author: the file and line, and the function.
 
     Of the exception's text it has only a name that is written in that line, such as that of a missing column.

@@ -9,7 +9,7 @@
 | `broker`, `worker` | the private Redis; RQ's loop with our dequeue, lease and maintenance (`RQ_WORKER_CLASS`) |
 | `stages` | every function that a worker may be asked to call, and only those (their names are in Redis) |
 | `process/` | the horse, the supervisor, completing a job, maintenance, cleanup |
-| `run/` | a run: submitted, planned, held, its stages' context, finished, balanced, retried, canceled |
+| `run/` | a run: submitted, planned, held, the life of its stages, finished, balanced, retried, canceled |
 | `queue`, `job` | FairQueue (`RQ_QUEUE_CLASS`): a queue per client; EtlJob (`RQ_JOB_CLASS`): JSON, allowed functions |
 | `store/` | what is in Redis: keys, Lua scripts, run records, a run as JSON |
 | `settings` | the environment, the intervals, which etl.toml |

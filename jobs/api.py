@@ -15,7 +15,7 @@ from jobs.run import backfill
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
-from jobs.session import POLL, Session, session
+from jobs.session import Session, session
 from jobs.store import runs
 from jobs.views import history
 
@@ -186,18 +186,13 @@ def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
     """
     pending = list(runs_)
     deadline = None if timeout is None else time.monotonic() + timeout
+    sessions = {run.session for run in pending}
+    loops = {opened: opened.ended([run.id for run in pending if run.session is opened]) for opened in sessions}
     while pending:
-        active = {session: session.patiently(session.active) for session in {run.session for run in pending}}
-        left: list[Run] = []
-        for run in pending:
-            if run.id in active[run.session]:
-                left.append(run)
-            else:
-                yield run
-        if left == pending:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{len(left)} runs have not ended after {timeout} s: {', '.join(run.id for run in left[:5])}"
-                )
-            pending[0].session.advance(POLL)
-        pending = left
+        for opened, loop in loops.items():
+            over = next(loop, [])
+            yield from [run for run in pending if run.session is opened and run.id in over]
+            pending = [run for run in pending if run.session is not opened or run.id not in over]
+        if pending and deadline is not None and time.monotonic() > deadline:
+            ids = ", ".join(run.id for run in pending[:5])
+            raise TimeoutError(f"{len(pending)} runs have not ended after {timeout} s: {ids}")

@@ -19,8 +19,7 @@ from etl.errors import EtlError
 from jobs import settings
 
 OURS = frozenset(
-    {f"jobs.stages.{stage}" for stage in ("extract", "transform", "load", "finish")}
-    | {"jobs.run.submit.start", "jobs.run.schedules.start", "jobs.process.cleanup.cleanup"}
+    f"jobs.stages.{name}" for name in ("extract", "transform", "load", "finish", "start", "start_due", "cleanup")
 )
 MOST_SECONDS = 10**9
 
@@ -219,13 +218,11 @@ def _is_usable(meta: object) -> bool:
     numbers, line = (meta.get("interval"), meta.get("repeat")), meta.get("cron_string")
     if not all(number is None or (isinstance(number, int) and 0 <= number < MOST_SECONDS) for number in numbers):
         return False
-    return line is None or (isinstance(line, str) and _is_cron(line))
-
-
-def _is_cron(line: str) -> bool:
+    if line is None:
+        return True
     from croniter import croniter
 
-    return bool(croniter.is_valid(line))
+    return isinstance(line, str) and bool(croniter.is_valid(line))
 
 
 def allowed(name: str) -> Callable[..., Any]:
@@ -241,6 +238,9 @@ def allowed(name: str) -> Callable[..., Any]:
     if name not in OURS:
         modules = settings.modules()
         if not _within(module, modules):
+            if module.startswith("jobs."):  # as every module of ours that a job has ever named
+                what = f"{name} is a function of an older rq-etl"
+                raise JobRefused(what, "let runs end before upgrading, then rq-etl schedule sync: docs/upgrading.md")
             raise JobRefused(f"{name} may not be called", _cure(module))
         folder = settings.module_folder()
         if folder not in sys.path:

@@ -3,7 +3,7 @@
 import atexit
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 WORKERS = 2
+POLL = 0.1  # seconds between two looks at the runs that are waited for
 PATIENCE = 60.0  # seconds that whoever waits for runs waits for Redis, where it is away
 
 
@@ -95,6 +96,20 @@ class Session:
         held = runs.held(self.connection)
         return frozenset([*held, *runs.active(self.connection)])
 
+    def ended(self, ids: Iterable[str]) -> Iterator[list[str]]:
+        """Yield the ids of runs as they end, and an empty list whenever none has for a moment.
+
+        Raises:
+            BrokerUnreachable: Redis has been away for a minute.
+        """
+        pending = list(ids)
+        while pending:
+            active = self.patiently(self.active)
+            yield [id for id in pending if id not in active]
+            pending = [id for id in pending if id in active]
+            if pending:
+                self.advance(POLL)
+
     def patiently(self, ask: Callable[[], Answer]) -> Answer:
         """Ask Redis for what a waiter wants to know; where it is away, say so, and wait until it is back.
 
@@ -155,6 +170,3 @@ def session(config: str | PathLike[str] | None = None, redis: str | Redis | None
     else:
         settings.use(config)
     return _sessions[key]
-
-
-POLL = 0.1

@@ -113,7 +113,7 @@ def config() -> Config:
     global _read
     if _override is not None:
         return _override
-    stamp = path(), _changed(path()), _clients_changed(path().parent / "clients")
+    stamp = path(), changed(path()), _clients_changed(path().parent / "clients")
     if _read is None or _read[0] != stamp:
         _read = stamp, load_config(path())
     return _read[1]
@@ -125,12 +125,13 @@ def base() -> Config:
     Raises:
         ConfigError: See `config`.
     """
-    if _override is None and _read is not None and _read[0][:2] == (path(), _changed(path())):
+    if _override is None and _read is not None and _read[0][:2] == (path(), changed(path())):
         return _read[1]
     return config()
 
 
-def _changed(file: str | Path) -> int:
+def changed(file: str | Path) -> int:
+    """Return when a file was changed, in ns since the epoch; 0 where it is not there."""
     try:
         return os.stat(file).st_mtime_ns
     except OSError:
@@ -140,10 +141,10 @@ def _changed(file: str | Path) -> int:
 def _clients_changed(folder: Path) -> int:
     try:
         with os.scandir(folder) as files:
-            times = [_changed(file.path) for file in files if file.name.endswith(".toml")]
+            times = [changed(file.path) for file in files if file.name.endswith(".toml")]
     except OSError:
         return 0
-    return max([_changed(folder), *times])
+    return max([changed(folder), *times])
 
 
 # --- its [settings] ---

@@ -1,268 +1,56 @@
-"""The stages as RQ jobs: extract, transform and load of one partition, and one finish per run.
+"""Every function that a worker may be asked to call, and only those: their names are in Redis.
 
-A stage's arguments are the run's id and the partition's number. A stage that finds its output
-published does nothing; one whose input is absent answers `blocked`; what it raises is recorded
-without a row's value, and kept whole in a private file of staging.
+A stage's arguments are the run's id and the partition's number; `jobs.run.stage` executes it.
 """
 
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from datetime import UTC, datetime
 
-import pyarrow as pa
 from redis import Redis
 from rq import get_current_job
-from rq.job import Job
 
-from etl import load as target
-from etl.config.pipeline import Pipeline
-from etl.errors import EtlError, TableMismatch
-from etl.load import skips
-from etl.partition import Chunk
-from etl.prefetch import prefetch
-from etl.safe_message import safe_message
-from etl.sources import extract as read_source
-from etl.staging import Marker, Staging
-from etl.transform import Transformer
-from etl.types.cursor import Narrowed
-from etl.types.infer import candidates, decide, merge_candidates, named_candidates
 from jobs import settings
-from jobs.job import Snooze
-from jobs.run import balance
-from jobs.run import finish as closing
-from jobs.run.context import Blocked, StageContext, stage_context
-from jobs.run.rate_limit import RateLimit
-from jobs.store import runs
+from jobs.process import cleanup as hourly
+from jobs.run import partitions, schedules, submit
+from jobs.run.finish import finish_run, give_up
+from jobs.run.stage import execute
 
 
 def extract(run: str, partition: str) -> dict[str, int]:
     """Read one partition of the source into staging."""
-    return _perform("extract", run, int(partition), _extract)
+    return execute("extract", run, int(partition), partitions.extract)
 
 
 def transform(run: str, partition: str) -> dict[str, int]:
     """Cast, check and reshape one partition's rows in staging."""
-    return _perform("transform", run, int(partition), _transform)
+    return execute("transform", run, int(partition), partitions.transform)
 
 
 def load(run: str, partition: str) -> dict[str, int]:
     """Load one partition's rows into the target, with its ledger row in the same transaction."""
-    return _perform("load", run, int(partition), _load)
+    return execute("load", run, int(partition), partitions.load)
 
 
 def finish(run: str) -> dict[str, int]:
     """Make the run's rows final, balance its receipts and close it."""
-    return _perform("finish", run, 0, closing.finish)
+    return execute("finish", run, 0, finish_run, give_up)
 
 
-def _perform(stage: str, run: str, number: int, body: Callable[[StageContext, Redis], Marker]) -> dict[str, int]:
+def start(run: str) -> None:
+    """Start a held run whose wait is over."""
+    submit.start_held(settings.config(), _connection(), run)
+
+
+def start_due(client: str, pipeline: str) -> list[str]:
+    """Start the runs of a schedule's due moments, as rq-scheduler asks for; returns their ids."""
+    return schedules.start_due(settings.config(), _connection(), client, pipeline, datetime.now(UTC))
+
+
+def cleanup() -> dict[str, int]:
+    """Remove what staging and targets need no more."""
+    return hourly.cleanup()
+
+
+def _connection() -> Redis:
     job = get_current_job()
     assert job is not None
-    connection = job.connection
-    record = runs.begin(connection, run)
-    attempt = job.id.rpartition("-")[2]
-    if record.get("state") != "running" or record.get("attempt") != attempt:
-        return {"skipped": 1}  # canceled, forgotten, or retried: what an older attempt has left does nothing
-    began = time.monotonic()
-    state, counts, error, exit_code = "done", {}, None, 0
-    work = None
-    try:
-        work = stage_context(stage, run, number, record)
-        marker = (work.staging.marker(stage, number) if number else None) or body(work, connection)
-        counts = marker.counts
-    except Blocked:
-        state = "blocked"
-    except Snooze:
-        state = "waiting"
-        raise
-    except BaseException as exc:
-        final = not job.retries_left or (isinstance(exc, EtlError) and not exc.retryable)
-        state, error = ("failed" if final else "waiting"), safe_message(exc)
-        exit_code = exc.exit_code if isinstance(exc, EtlError) else 1
-        if stage == "finish" and final:
-            closing.give_up(connection, run, work, error, exit_code)
-        raise
-    finally:
-        runs.record_stage(
-            connection, run, number, stage, state, counts, seconds=time.monotonic() - began, error=error, exit=exit_code
-        )
-    return {"blocked": 1} if state == "blocked" else counts
-
-
-def _extract(work: StageContext, connection: Redis) -> Marker:
-    if not work.full_refresh and skips.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
-        there = skips.rows_there(work.pipeline, work.partition)
-        if there is not None:
-            rows, content = there
-            counts = {"read": rows, "out": rows, "rejected": 0, "skipped": rows}
-            return work.staging.publish("extract", work.number, Marker(counts=counts, content=content))
-    return _read(work, connection)
-
-
-def _read(work: StageContext, connection: Redis) -> Marker:
-    rows_out = rejected = 0
-    types: list[dict[str, list[str]]] = []
-    infer = not work.pipeline.columns
-    context = work.context
-    if rate := work.pipeline.extract.rate:
-        context = replace(context, pace=RateLimit(connection, work.pipeline.client, work.pipeline.name, rate))
-    with (
-        work.staging.writer("extract", work.number) as rows,
-        work.staging.writer("extract", work.number, "rejects") as rejects,
-    ):
-        narrow = Narrowed(work.pipeline, work.span, work.partition.pieces[0].file)
-        content = ""
-
-        def read() -> Iterator[Chunk]:
-            nonlocal content
-            content = yield from read_source(work.pipeline, work.partition, context, work.span)
-
-        # A function of the user's own stays in this thread, where a debugger and its libraries expect it.
-        for chunk in read() if work.pipeline.extract.type == "function" else prefetch(read()):
-            newer = narrow(chunk.rows)
-            rows.write(newer)
-            rows_out += newer.num_rows
-            if chunk.rejects.num_rows:
-                rejects.write(chunk.rejects)
-                rejected += chunk.rejects.num_rows
-            if infer:
-                types.append(candidates(newer.drop_columns(["_row"])))
-    counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
-    if narrow.unchanged:
-        counts["unchanged"] = narrow.unchanged
-    marker = Marker(
-        counts=counts,
-        data=tuple(rows.names),
-        rejects=tuple(rejects.names),
-        content=content,
-        types=merge_candidates(types) if infer else None,
-        cursor=work.read_to(narrow.latest),
-    )
-    return work.staging.publish("extract", work.number, marker)
-
-
-def _transform(work: StageContext, connection: Redis) -> Marker:
-    source = work.input("extract")
-    if skipped := source.counts.get("skipped"):
-        counts = dict.fromkeys(("in", "out"), skipped) | dict.fromkeys(("rejected", "dropped", "added"), 0)
-        return work.staging.publish("transform", work.number, Marker(counts=counts))
-    files = [piece.file for piece in work.partition.pieces]
-    transformer = Transformer(work.pipeline, work.context, files, _types(work))
-    counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
-    warnings: list[str] = []
-    with (
-        work.staging.writer("transform", work.number) as rows,
-        work.staging.writer("transform", work.number, "rejects") as rejects,
-    ):
-        for chunk in _pieces(work.pipeline, prefetch(work.staging.chunks(source.data))):
-            result = transformer.apply(chunk)
-            rows.write(result.rows)
-            if result.rejects.num_rows:
-                rejects.write(result.rejects)
-            counts["in"] += chunk.num_rows
-            counts["out"] += result.rows.num_rows
-            counts["rejected"] += result.rejects.num_rows
-            counts["dropped"] += result.dropped
-            counts["added"] += result.added
-            warnings += [warning for warning in result.warnings if warning not in warnings]
-    marker = Marker(counts=counts, data=tuple(rows.names), rejects=tuple(rejects.names), warnings=tuple(warnings))
-    return work.staging.publish("transform", work.number, marker)
-
-
-def _pieces(pipeline: Pipeline, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Give functions any piece, or all rows of the partition at once where they asked for a file or the run."""
-    if pipeline.extract.split == "rows" or not pipeline.transform:
-        return chunks
-    tables = list(chunks)
-    return iter([pa.concat_tables(tables, promote_options="permissive")] if tables else [])
-
-
-def _types(work: StageContext) -> dict[str, str] | None:
-    """Return the types that fit every partition of a run without columns, the same for each of them."""
-    if work.pipeline.columns:
-        return None
-    found: dict[str, str] | None = work.staging.read_json("types.json")
-    if found is None:
-        _decide_types(work)
-        found = work.staging.read_json("types.json")
-    return found
-
-
-def _decide_types(work: StageContext) -> None:
-    markers = [work.staging.marker("extract", p.number) for p in work.plan.partitions]
-    found = [marker.types for marker in markers if marker is not None and marker.types is not None]
-    existing = target.column_types(work.pipeline)
-    fitting = named_candidates(found, work.pipeline, existing)
-    work.staging.write_json("types.json", decide(fitting, existing))
-
-
-def _load(work: StageContext, connection: Redis) -> Marker:
-    try:
-        return _deliver(work)
-    except TableMismatch:
-        if work.pipeline.columns:
-            raise
-    # Since the types were inferred, another client's load may have made the table, with types of its own rows.
-    _decide_types(work)
-    work.staging.withdraw("transform", work.number)
-    _transform(work, connection)
-    return _deliver(work)
-
-
-def _deliver(work: StageContext) -> Marker:
-    source, rows = work.input("extract"), work.input("transform")
-    delivery = target.Delivery(
-        pipeline=work.pipeline,
-        run=work.run,
-        partition=work.partition,
-        content=source.content,
-        partitions=len(work.plan.partitions),
-        attempt=work.attempt,
-        read=source.counts["read"],
-        skipped=source.counts.get("skipped", 0),
-        again=work.full_refresh,
-        context=work.context,
-    )
-
-    def loaded(answer: target.LoadCounts) -> Marker:
-        kinds = {kind: getattr(answer, kind) for kind in ("loaded", "unchanged", "superseded")}
-        counts = {"in": rows.counts["out"], **kinds, "final": int(answer.final)}
-        return Marker(counts=counts, warnings=tuple(answer.warnings))
-
-    def ended(answer: target.LoadCounts) -> target.Record:
-        """Say how a run of one partition ends, as far as its load knows; `finish` says so where it ends otherwise."""
-        stages = {"extract": source, "transform": rows, "load": loaded(answer)}
-        return closing.remembered(work, closing.ending(balance.Tally({work.number: stages}), []))
-
-    answer = target.load(
-        delivery,
-        work.staging.chunks(rows.data),
-        read=source.counts["read"],
-        rejected=source.counts["rejected"] + rows.counts["rejected"],
-        record=ended,
-        move=work.move(balance.Tally({work.number: {"extract": source}}).latest),
-    )
-    return work.staging.publish("load", work.number, loaded(answer))
-
-
-def keep_traceback(job: Job, text: str) -> None:
-    """Keep what a stage raised, whole, in a file of staging that only its owner can read.
-
-    Args:
-        job: The stage's job; other jobs are passed over.
-        text: The traceback, which may hold row values.
-    """
-    name = str(job.func_name)
-    if not name.startswith("jobs.stages."):
-        return
-    run = str(job.args[0])
-    record = runs.read(job.connection, run)
-    if record is None:
-        return
-    number = int(job.args[1]) if len(job.args) > 1 else 0
-    stage = name.rsplit(".", 1)[-1]
-    try:
-        Staging(settings.staging(), record["client"], run).keep_private(f"{number:05d}.{stage}.error.txt", text)
-    except EtlError:
-        traceback.print_exc()
+    return job.connection

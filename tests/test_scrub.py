@@ -1,4 +1,4 @@
-"""What is told of an exception: type and place, and no word of it."""
+"""What is written of an exception: type and place, and no word of it."""
 
 import json
 

@@ -48,7 +48,7 @@ class Marker:
 
 
 class Staging(Place):
-    """The artifacts of one run, in its place: what stages publish, and the rows that go with it."""
+    """The artifacts of one run: what its stages publish, and their rows."""
 
     def marker(self, stage: str, partition: int) -> Marker | None:
         """Return what a stage published, or None where it has not yet."""

@@ -14,7 +14,7 @@ from etl.staging.place import failing_as_staging, filesystem
 
 @dataclass(frozen=True)
 class Folder:
-    """A run's folder as it stands in staging.
+    """A run's folder as it is in staging.
 
     Args:
         modified: When something in it was last written, in seconds since the epoch.

@@ -152,7 +152,7 @@ def filesystem(url: str) -> tuple[Any, str, bool]:
 
 
 def make_private(folder: str) -> None:
-    """Make a folder and what it lies in, for the owner alone; `os.makedirs` gives its mode to the last one only."""
+    """Make a folder and its parents, for the owner alone; `os.makedirs` gives its mode to the last one only."""
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Raw rows to rows as the target takes them, and rejects: columns, checks, the user's functions; no file is touched."""
+"""Raw rows to rows for the target, and rejects: columns, checks, the user's functions; no file is opened."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ class Transformed:
         rejects: In the schema of `etl.rejects`, one for each rejected row of the source.
         dropped: Rows that functions left out without rejecting them.
         added: Rows that functions made.
-        warnings: What the user should know; each is told once in a partition.
+        warnings: What the user should know; each is given once in a partition.
     """
 
     rows: pa.Table
@@ -102,12 +102,12 @@ class Transformer:
         rows, found = self._checks.split(rows, failures)
         dropped = added = 0
         if self._steps and rows.num_rows:
-            taken = rows[ROW].to_numpy()
+            given = rows[ROW].to_numpy()
             rows, others = self._call(rows)
             before = {reject.row for reject in found}
             others = [other for other in others if other.row not in before]
             dropped, added = _balance(
-                taken, np.array([*rows[ROW].to_pylist(), *(other.row for other in others)], dtype=np.int64)
+                given, np.array([*rows[ROW].to_pylist(), *(other.row for other in others)], dtype=np.int64)
             )
             found += others
         elif self._steps:
@@ -152,9 +152,9 @@ class Transformer:
         frame, rejected = run_steps(to_frame(rows), self._steps, self._context, columns)
         made, failures, spelled = from_frame(frame, columns, self._pipeline.timezone)
         made, found = self._computed_checks.split(made, failures, spelled)
-        turned = [_Reject(row, entry.column, entry.reason) for entry in rejected for row in entry.rows]
+        by_functions = [_Reject(row, entry.column, entry.reason) for entry in rejected for row in entry.rows]
         first: dict[int, _Reject] = {}
-        for reject in [*turned, *found]:  # a row of the source is rejected once, whatever functions made of it
+        for reject in [*by_functions, *found]:  # a row of the source is rejected once, whatever functions made of it
             first.setdefault(reject.row, reject)
         return made, list(first.values())
 
@@ -198,11 +198,12 @@ class Transformer:
         return newest is not None and newest not in rows.column_names
 
     def _warnings(self, names: dict[str, str], file: str, rows: pa.Table) -> list[str]:
-        told = [f"{file} has no column {name}: loaded as empty" for name in missing(names, self._pipeline.columns)]
+        absent = missing(names, self._pipeline.columns) if names else []
+        found = [f"{file} has no column {name}: loaded as empty" for name in absent]
         newest = self._pipeline.load.newest
         if newest not in self._pipeline.columns and newest in rows.column_names and rows[newest].type == pa.null():
-            told.append(f"{file} has no column {newest}, which says what is newest: its rows count as the oldest")
-        new = [warning for warning in told if warning not in self._warned]
+            found.append(f"{file} has no column {newest}, which says what is newest: its rows count as the oldest")
+        new = [warning for warning in found if warning not in self._warned]
         self._warned.update(new)
         return new
 
@@ -212,7 +213,7 @@ class Transformer:
 
 
 class _Checks:
-    """Tells good rows from bad; of the columns that fail, a row is blamed on the first declared."""
+    """Separates good rows from bad; where several columns fail, the reject names the first declared."""
 
     def __init__(self, columns: Mapping[str, Column], order: Sequence[str], zone: str) -> None:
         self._order = {name: place for place, name in enumerate(order)}
@@ -259,12 +260,12 @@ class _Checks:
         return rows.filter(pa.array(blamed < 0)), found
 
 
-def _balance(taken: Rows, given: Rows) -> tuple[int, int]:
+def _balance(given: Rows, returned: Rows) -> tuple[int, int]:
     """Return how many rows functions dropped and added.
 
     Args:
-        taken: `_row` of the rows they were given, each once.
-        given: `_row` of the rows they returned or rejected.
+        given: `_row` of the rows they were given, each once.
+        returned: `_row` of the rows they returned or rejected.
     """
-    kept = int(np.isin(taken, given).sum())
-    return len(taken) - kept, len(given) - kept
+    kept = int(np.isin(given, returned).sum())
+    return len(given) - kept, len(returned) - kept

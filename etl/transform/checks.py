@@ -84,16 +84,18 @@ def _limit(column: Column, value: Any, zone: str) -> Any:
 def _value_set(column: Column, zone: str) -> pa.Array:
     """Return the allowed values but those that no value of the column's type equals."""
     kind, allowed = arrow_of(column.type), []
-    for value in column.allowed or ():
+    limits = [_limit(column, value, zone) for value in column.allowed or ()]
+    limits += [-limit for limit in limits if limit == 0]  # Arrow tells -0.0 from 0.0
+    for limit in limits:
         try:
-            allowed.append(pa.scalar(_limit(column, value, zone), kind))
-        except (pa.ArrowInvalid, OverflowError):  # a decimal of more places, an integer of more bits
+            allowed.append(pa.scalar(limit, kind))
+        except (pa.ArrowInvalid, OverflowError):  # a decimal with more places, an integer with more bits
             continue
     return pa.array(allowed, kind)
 
 
 def _bound(column: Column, value: Any, zone: str, rounding: str) -> pa.Scalar:
-    """Return a limit as Arrow compares it exactly: of a decimal, the nearest inside that has a column's places."""
+    """Return a limit as Arrow compares it exactly: a decimal is rounded inwards to the column's places."""
     limit, kind = _limit(column, value, zone), arrow_of(column.type)
     if not isinstance(limit, Decimal | int):
         return pa.scalar(limit, kind)

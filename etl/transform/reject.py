@@ -1,4 +1,4 @@
-"""The user's `reject`: rows that a function turns down, collected while it runs."""
+"""The user's `reject`: rows that a function finds bad, collected while it runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Rejected:
-    """Rows that a function turned down: their `_row` numbers, those that no other row of the frame had, and why."""
+    """Rows that a function rejected: their `_row` numbers, those that no other row of the frame had, and why."""
 
     rows: list[int]
     gone: list[int]
@@ -41,9 +41,9 @@ def reject(df: pd.DataFrame, bad: Any, *, reason: str, column: str | None = None
         df: Rows indexed by `_row`.
         bad: Which rows: booleans (a Series indexed by `_row` is aligned by it, anything else by position), a function
             of `df` that returns such booleans, or the bad rows themselves (a DataFrame or its index). A missing
-            value isn't bad, since a comparison with nothing says nothing.
+            value isn't bad, since comparing it gives no answer.
         reason: Why, short and without values, so that rejects can be counted by it.
-        column: The column to blame; its source text becomes the reject's value.
+        column: The column at fault; its source text becomes the reject's value.
 
     Raises:
         RuntimeError: `df` has no `_row` index, so that the rows' lines in the file are unknown.

@@ -12,7 +12,7 @@ from etl.types.spelling import as_text, plain, spelled
 from etl.types.times import INSTANT, WALL, cast_fitting, localize, read_dates, read_timestamps
 from etl.types.words import PLACES, TYPES, WHOLE_DIGITS, arrow_of, word_of
 
-# Digits that no cast can take: Arrow's says that a value fails, not which.
+# Digits that no cast accepts: Arrow says that a value fails, not which.
 _TOO_LONG = {
     "integer": "^-?0*[1-9][0-9]{19}",
     "decimal": rf"^[+-]?0*[1-9][0-9]{{{WHOLE_DIGITS}}}|\.[0-9]{{{PLACES}}}[0-9]*[1-9]",

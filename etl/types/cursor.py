@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config.columns import match
-from etl.config.models import SqlExtract
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, MissingColumn
 from etl.types.casts import cast
@@ -27,7 +26,7 @@ class Cursor(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Which rows a run reads, settled once for all of its partitions.
+    """Which rows a run reads, decided once for all of its partitions.
 
     Args:
         since: Where the cursor stood when the run began.
@@ -56,7 +55,7 @@ def cursor_of(value: Any) -> Cursor:
 
 
 def read(cursor: Cursor) -> Any:
-    """Return a cursor's value as the Python value it stands for.
+    """Return a cursor's value as a Python value.
 
     Raises:
         ValueError: It is no value of its type.
@@ -93,7 +92,7 @@ def later(one: Cursor | None, other: Cursor | None, zone: str = "UTC") -> Cursor
     """Return the cursor that is further on; of two types that can't be compared, the second.
 
     Args:
-        zone: Time zone of a time that says none, beside one that does.
+        zone: Time zone of a time that names none, compared with one that does.
     """
     if one is None or other is None:
         return one or other
@@ -182,7 +181,7 @@ class Narrowed:
 
         Raises:
             MissingColumn: There is no column of the cursor's name.
-            BadSource: Its values say nothing of what is newer, or are missing where rows are appended.
+            BadSource: Its values have no order in time, or are missing where rows are appended.
         """
         name = self.pipeline.extract.cursor
         if name is None or not rows.num_columns or (not rows.num_rows and name not in rows.column_names):
@@ -225,8 +224,8 @@ class Narrowed:
             )
         values, column = plain(rows[header]), self.pipeline.columns.get(names[header])
         empty = values.null_count
-        # A database is asked in its own terms; text of files is what the pipeline takes it for.
-        if column and not isinstance(self.pipeline.extract, SqlExtract):
+        # A database compares values of its own type; text of files gets the type that the pipeline declares.
+        if column and self.pipeline.extract.FACTS.windows != "query":
             values = cast(values, column, self.pipeline.timezone)[0]
         if word_of(values.type) == "boolean":
             raise BadSource(f"{self.file}: cursor column {name} is a boolean", "name a column that says what is newer")

@@ -52,7 +52,7 @@ def decide(candidates: Mapping[str, list[str]], existing: Mapping[str, str] | No
 
     Args:
         existing: Types that columns have in the target already; a column keeps its own where that fits, so that a
-            night with whole numbers only doesn't quarrel with a table of fractions.
+            run with whole numbers only still fits a table of fractions.
     """
     kept = {name: kind for name, kind in (existing or {}).items() if kind in candidates.get(name, [])}
     fresh = {name: "string" if len(kinds) == len(WORDS) else kinds[0] for name, kinds in candidates.items()}

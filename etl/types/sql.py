@@ -1,4 +1,4 @@
-"""The table of types on the side of databases: what a column is made as, what takes its values, what it is called."""
+"""The table of types for databases: what a column is made with, which columns hold its values, and its word."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from sqlalchemy.types import TypeEngine
 
 from etl.types.words import TYPES as WORDS
 
-# What a column is made as, in a database that knows all of the standard's types; a target's module has its own others.
+# The type that a column is made with in a database that has the standard's types; a target's module has its exceptions.
 TYPES: dict[str, TypeEngine[Any]] = {
     "string": sa.TEXT(),
     "integer": sa.BIGINT(),
@@ -17,7 +17,7 @@ TYPES: dict[str, TypeEngine[Any]] = {
     "date": sa.DATE(),
     "timestamp": sa.TIMESTAMP(timezone=True),
 }
-# Column's word in the pipeline → words of a table's column that takes each of its values unharmed.
+# Column's word in the pipeline → words of a table's column that holds each of its values unchanged.
 FITS: dict[str, frozenset[str]] = {word: type.stored | {word} for word, type in WORDS.items()}
 
 # In this order, since SQLAlchemy's Float is a Numeric.
@@ -33,9 +33,9 @@ _CLASSES: tuple[tuple[type[TypeEngine[Any]], str], ...] = (
 
 
 def word_of_column(type: TypeEngine[Any]) -> str:
-    """Return the word for a table's column: "any" where the column takes anything, "" where it has no word."""
+    """Return the word for a table's column: "any" where the column holds anything, "" where it has no word."""
     if isinstance(type, sa.types.NullType):
         return "any"
-    if isinstance(type, sa.Enum):  # it takes the texts of a list only
+    if isinstance(type, sa.Enum):  # it holds the texts of a list only
         return ""
     return next((word for sql, word in _CLASSES if isinstance(type, sql)), "")

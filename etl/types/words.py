@@ -19,7 +19,7 @@ class Type(NamedTuple):
         arrow: Its Arrow type in chunks, staging and loads.
         called: The word with its article, for reasons of rejects.
         wider: Words that hold each of its values too, nearest first; text holds them all.
-        stored: Words of a table's column, beside its own, that takes each of its values in any database.
+        stored: Other words of a table's column that holds each of its values in any database.
         pandas: Its dtype in frames, where that is not the one that Arrow chooses.
         reads: Text that a declared column of it accepts (before trimming; digits only).
         infers: Text from which it is inferred: narrower, since such text must come back as it was.

@@ -8,7 +8,7 @@ from typing import Any
 from etl.config.pipeline import resolve
 from jobs import settings
 from jobs.demo.generate import generate
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.session import Session
 from jobs.views import console, progress, rejects
 
@@ -30,7 +30,7 @@ def load(folder: Path, rows: int | None, redis: str | None, *, quiet: bool) -> t
     truths = generate(folder, scale=(rows or PER_SCALE) / PER_SCALE)
     session = Session(folder / "etl.toml", redis, workers=2)
     try:
-        ids = [submit_now(session.connection, resolve(session.config, "claims", client)) for client in truths]
+        ids = [submit_run(session.connection, resolve(session.config, "claims", client)) for client in truths]
         if not quiet:
             print(f"three clients' claims in {folder}/inbox, {_workers(session)}", flush=True)
         found = progress.watch(session, ids, quiet=quiet)

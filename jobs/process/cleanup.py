@@ -31,7 +31,7 @@ from etl.staging.folders import Folder
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.run import balance, finish
-from jobs.run.context import stage_context
+from jobs.run.stage import stage_context
 from jobs.store import keys, runs
 
 FRESH = 3600.0  # seconds; files that are younger may belong to a stage that still runs
@@ -145,7 +145,7 @@ def _report(connection: Redis | None, config: Config, folder: Folder) -> bool:
     state, error = (record["state"], record.get("error")) if record else ("failed", "")
     ended = replace(finish.ending(tally, []), error=error or "its end is not known: Redis has forgotten the run")
     finished = float((record or {}).get("ended") or folder.modified)
-    row = finish.remembered(work, ended)
+    row = finish.history_record(work, ended)
     remember(work.pipeline, replace(row, state=state, finished=datetime.fromtimestamp(finished, UTC)), url)
     return True
 

@@ -85,13 +85,7 @@ class Horse:
 
     def _is_outdated(self) -> bool:
         """Whether a file of the user's code has changed since the horse imported it."""
-        for file, changed in self._sources.items():
-            try:
-                if os.stat(file).st_mtime_ns != changed:
-                    return True
-            except OSError:
-                return True
-        return False
+        return any(settings.changed(file) != moment for file, moment in self._sources.items())
 
     def outcome(self, patience: float) -> Outcome | None:
         """Wait for the job's end; a horse that has died, grown or worked long is stopped.

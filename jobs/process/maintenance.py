@@ -80,7 +80,7 @@ def request_cleanup(connection: Redis) -> None:
     """Have a worker clean up staging and targets, once an hour: see `jobs.process.cleanup`."""
     if once_every(connection, "cleanup", CLEANUP_EVERY):
         FairQueue(UPKEEP, connection=connection).enqueue_call(
-            "jobs.process.cleanup.cleanup",
+            "jobs.stages.cleanup",
             timeout=CLEANUP_EVERY,
             result_ttl=CLEANUP_EVERY,
             failure_ttl=24 * CLEANUP_EVERY,

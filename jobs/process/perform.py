@@ -49,7 +49,7 @@ def keep_traceback(job: EtlJob, exc: BaseException) -> None:
     with contextlib.suppress(Exception):
         if str(job.func_name).startswith("jobs.stages."):
             text = "".join(traceback.format_exception(exc))
-            importlib.import_module("jobs.stages").keep_traceback(job, text)
+            importlib.import_module("jobs.run.stage").keep_traceback(job, text)
 
 
 def _modules() -> frozenset[str]:
@@ -97,13 +97,8 @@ def serve(pipe: Connection, connection: Redis) -> None:
 def _sources() -> dict[str, int]:
     """Return the files in etl.toml's folder that this process has imported, and when they were changed."""
     folder = settings.module_folder() + os.sep
-    found = {}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None) or ""
-        if file.startswith(folder) and "site-packages" not in file:
-            with contextlib.suppress(OSError):
-                found[file] = os.stat(file).st_mtime_ns
-    return found
+    files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+    return {file: settings.changed(file) for file in files if file.startswith(folder) and "site-packages" not in file}
 
 
 def _memory() -> int:

@@ -1,6 +1,7 @@
 """Backfill: one run per window of the past, in order or a few at a time, skipping what is loaded."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from hashlib import sha256
@@ -9,9 +10,8 @@ from zoneinfo import ZoneInfo
 
 from redis import Redis
 
-from etl.config.models import SqlExtract
 from etl.config.pipeline import Config, Pipeline, resolve
-from etl.config.values import duration, parameters
+from etl.config.values import duration
 from etl.errors import ConfigError, EtlError
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
@@ -63,7 +63,7 @@ def windows(start: str, end: str, every: str, zone: str) -> list[Window]:
             f"there is no window from {start} to {end}", "--end comes after --start and is not part of it"
         )
     if (last - first) / step > MOST:
-        raise ConfigError(f"that is more than {MOST:,} windows", "take a longer --every or a shorter span")
+        raise ConfigError(f"that is more than {MOST:,} windows", "give a longer --every or a shorter span")
     found, at = [], first
     while at < last:
         try:
@@ -118,7 +118,7 @@ def examine(found: Sequence[Window], pipeline: Pipeline, known: Sequence[Mapping
     for run in known:
         if (run["client"], run["pipeline"]) == (pipeline.client, pipeline.name) and run.get("start") and run["end"]:
             key = _key(datetime.fromisoformat(run["start"]), datetime.fromisoformat(run["end"]))
-            # One that has succeeded stands, whatever was tried after it.
+            # One that has succeeded counts, whatever was tried after it.
             if key not in latest or run["state"] == "succeeded" != latest[key]["state"]:
                 latest[key] = run
     examined = []
@@ -144,7 +144,7 @@ def submit(
     """Submit a run for each window that is not loaded; each but the first few is held behind an earlier one.
 
     A window whose run failed is retried where its staging is left. With `parallel` 1 a window waits for the
-    success of the one before; with more, windows are taken to be independent of each other.
+    success of the one before; with more, windows are independent of each other.
 
     Args:
         pipeline: Resolved for the client.
@@ -158,37 +158,30 @@ def submit(
         if window.is_loaded and not reprocess:
             continue
         behind = ids[-parallel] if len(ids) >= parallel else None
-        ids.append(_submit(config, connection, pipeline, window, behind, in_order=parallel == 1, reprocess=reprocess))
+        ids.append(
+            _pending_or_retried(config, connection, window, may_retry=not behind)
+            or submit_run(
+                connection,
+                pipeline,
+                start=window.start,
+                end=window.end,
+                full_refresh=reprocess,
+                behind=behind,
+                in_order=parallel == 1,
+                run=_run_id(pipeline, window),
+            )
+        )
     return ids
 
 
-def _submit(
-    config: Config,
-    connection: Redis,
-    pipeline: Pipeline,
-    window: Window,
-    behind: str | None,
-    *,
-    in_order: bool,
-    reprocess: bool,
-) -> str:
+def _pending_or_retried(config: Config, connection: Redis, window: Window, *, may_retry: bool) -> str | None:
+    """Return the run that a window has, which has not ended or is retried; None where it needs a new one."""
     if window.run and window.state in ("held", "queued", "running"):
         return window.run
-    if window.run and window.state in ("failed", "canceled") and not behind:
-        try:
+    if window.run and window.state in ("failed", "canceled") and may_retry:
+        with suppress(EtlError):  # nothing may be left to resume
             return retry_run(config, connection, window.run)[0]
-        except EtlError:
-            pass  # nothing is left to resume: a new run
-    return submit_run(
-        connection,
-        pipeline,
-        start=window.start,
-        end=window.end,
-        full_refresh=reprocess,
-        behind=behind,
-        in_order=in_order,
-        run=_run_id(pipeline, window),
-    )
+    return None
 
 
 def _run_id(pipeline: Pipeline, window: Window) -> str:
@@ -204,20 +197,7 @@ def of(config: Config, pipeline: str, client: str, params: Mapping[str, Any]) ->
         ConfigError: Its source doesn't depend on a window, so that every window would load the same.
     """
     resolved = resolve(config, pipeline, client, params=params)
-    text = resolved.extract.model_dump_json()
-    if resolved.extract.type == "csv" and not any(name in text for name in ("{date}", "{start}", "{end}")):
-        raise ConfigError(
-            f"pipelines.{pipeline}.extract.path names no window: every window would load the same files",
-            "put {date}, {start} or {end} into it",
-        )
-    extract = resolved.extract
-    if isinstance(extract, SqlExtract) and not (extract.cursor if extract.table else _windowed(extract.query)):
-        raise ConfigError(
-            f"pipelines.{pipeline}.extract names no window: every window would load the same rows",
-            "say … >= :start and … < :end in query, or give the table a cursor",
-        )
+    if problem := resolved.extract.not_windowed():
+        what, cure = problem
+        raise ConfigError(f"pipelines.{pipeline}.extract{what}", cure)
     return resolved
-
-
-def _windowed(query: str) -> bool:
-    return bool({"start", "end", "since", "until", "date"} & set(parameters(query)))

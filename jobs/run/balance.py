@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from etl.partition import ROW_BITS, Partition
+from etl.partition import Partition
 from etl.staging import STAGES, Marker, Staging
 from etl.types.cursor import Cursor, later, latest_of
 from jobs.store.run_json import ROWS
@@ -36,13 +36,7 @@ class Tally:
     @property
     def rejects(self) -> list[str]:
         """Names of the files that hold the rejects, in the order of the partitions."""
-        return [
-            name
-            for stages in self.markers.values()
-            for stage in STAGES
-            if stage in stages
-            for name in stages[stage].rejects
-        ]
+        return [name for stages in self.markers.values() for marker in stages.values() for name in marker.rejects]
 
     @property
     def warnings(self) -> list[str]:
@@ -94,10 +88,10 @@ class Tally:
                 if left != right:
                     return f"partition {number}: {what}: {left} and {right} rows"
         given = rows["read"] + rows["added"]
-        taken = sum(rows[kind] for kind in ROWS if kind not in ("read", "added"))
-        if given != taken:
+        accounted = sum(rows[kind] for kind in ROWS if kind not in ("read", "added"))
+        if given != accounted:
             kinds = "rejected + dropped + superseded + loaded + unchanged"
-            return f"receipts disagree: read + added = {given}, {kinds} = {taken}"
+            return f"receipts disagree: read + added = {given}, {kinds} = {accounted}"
         return None
 
 
@@ -122,19 +116,8 @@ def _pairs(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int, int]
 
 def gather(staging: Staging, partitions: Sequence[Partition]) -> Tally:
     """Read every stage's marker of a run."""
-    published = set(staging.names())
-    markers: dict[int, dict[str, Marker]] = {}
-    for partition in partitions:
-        stages = markers[partition.number] = {}
-        for stage in STAGES:
-            found = (
-                staging.marker(stage, partition.number) if f"{partition.number:05d}.{stage}.json" in published else None
-            )
-            if found is not None:
-                stages[stage] = found
+    published, markers = set(staging.names()), dict[int, dict[str, Marker]]()
+    for number in (partition.number for partition in partitions):
+        names = [stage for stage in STAGES if f"{number:05d}.{stage}.json" in published]
+        markers[number] = {stage: found for stage in names if (found := staging.marker(stage, number))}
     return Tally(markers)
-
-
-def place(partition: Partition, row: int) -> tuple[str, int]:
-    """Return the file and the physical line that an encoded `_row` stands for."""
-    return partition.pieces[row >> ROW_BITS].file, row & ((1 << ROW_BITS) - 1)

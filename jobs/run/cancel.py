@@ -10,7 +10,7 @@ from jobs.store import keys, runs
 
 
 def cancel_run(connection: Redis, run: str) -> bool:
-    """Close a run, take its waiting jobs away and stop its running ones.
+    """Close a run, delete its waiting jobs and stop its running ones.
 
     Returns:
         False where it had ended already.

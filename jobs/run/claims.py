@@ -1,4 +1,4 @@
-"""A claim on a run: one process at a time takes its staging back and submits it, and no other has changed anything.
+"""A claim on a run: one process at a time withdraws its staging and submits it, and no other has changed anything.
 
 The run's record stays as it is until the submission is written, in one transaction that also ends the claim. A process
 that dies with a claim leaves a run that can be retried once the claim has run out.
@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -29,13 +30,13 @@ class Claim:
     """The right to change a run's staging and to submit it.
 
     Args:
-        place: Key of the holder that is kept free for the run, or ''.
+        holder: Key of the holder that is kept free for the run, or ''.
     """
 
     connection: Redis
     run: str
     token: str
-    place: str
+    holder: str
 
     def check(self) -> None:
         """Renew the claim.
@@ -55,7 +56,7 @@ class Claim:
     def _extend(self, seconds: float) -> bool:
         ms = int(seconds * 1000)
         return bool(
-            scripts.renew_claim(self.connection, keys.claim_key(self.run), self.token, ms, self.run, self.place)
+            scripts.renew_claim(self.connection, keys.claim_key(self.run), self.token, ms, self.run, self.holder)
         )
 
     def _keep(self, over: threading.Event) -> None:
@@ -66,31 +67,31 @@ class Claim:
 
 @contextmanager
 def claimed(
-    connection: Redis, run: str, known: Mapping[str, str], client: str, pipeline: str, place: str = ""
+    connection: Redis, run: str, known: Mapping[str, str], client: str, pipeline: str, holder: str = ""
 ) -> Iterator[Claim]:
     """Hold a claim on a run; compared, set and given back in one step each.
 
     Args:
         known: The run's hash as it was read, empty for a new one.
         client, pipeline: Whose run it is.
-        place: Key of the holder that must be free, and is kept for the run; '' where none is needed.
+        holder: Key of the holder that must be free, and is kept for the run; '' where none is needed.
 
     Raises:
         Changed: The run is not as it was read.
-        AlreadyRunning: Another has the claim or the place.
+        AlreadyRunning: Another has the claim, or a run is active.
         BrokerUnreachable: Redis has no room.
     """
-    claim = Claim(connection, run, secrets.token_hex(8), place)
+    claim = Claim(connection, run, secrets.token_hex(8), holder)
     was = [known.get(field, "") for field in ("state", "attempt", "ended")]
     key, ms = keys.claim_key(run), int(LASTS * 1000)
     try:
-        kind, value = scripts.claim(connection, key, claim.token, ms, keys.run_key(run), *was, run, place)
+        kind, value = scripts.claim(connection, key, claim.token, ms, keys.run_key(run), *was, run, holder)
     except redis_errors.FULL as exc:
         raise no_room(exc, client, pipeline) from exc
     if text_of(kind) == "changed":
         raise Changed(f"run {run} is {text_of(value) or 'gone'} by now")
     if text_of(kind) == "held":
-        refuse_second(text_of(value), client, pipeline)
+        refuse_second(text_of(value) or "", client, pipeline)
     over = threading.Event()
     threading.Thread(target=claim._keep, args=(over,), daemon=True).start()
     try:
@@ -101,17 +102,16 @@ def claimed(
             claim._extend(0)
 
 
-def refuse_second(run: str | None, client: str, pipeline: str) -> None:
-    """Refuse a run where there is one of the same client and pipeline that has not ended."""
-    if run:
-        raise AlreadyRunning(
-            f"{client}/{pipeline} is running already as run {run}",
-            f"wait for it (rq-etl wait {run}) or cancel it (rq-etl cancel {run})",
-            run=run,
-        )
+def refuse_second(run: str, client: str, pipeline: str) -> NoReturn:
+    """Refuse a run, as one of the same client and pipeline has not ended."""
+    raise AlreadyRunning(
+        f"{client}/{pipeline} is running already as run {run}",
+        f"wait for it (rq-etl wait {run}), queue behind it (rq-etl run --queue) or cancel it (rq-etl cancel {run})",
+        run=run,
+    )
 
 
 def no_room(exc: Exception, client: str, pipeline: str) -> BrokerUnreachable:
-    """Return what to tell of a run that Redis has no room for."""
+    """Return the error for a run that Redis has no room for."""
     why = redis_errors.full(exc)
     return BrokerUnreachable(f"{why.what}: run of {client}/{pipeline} is not submitted", why.cure)

@@ -16,12 +16,13 @@ from etl.config import code
 from etl.config.columns import match
 from etl.errors import EtlError
 from etl.load import expect
+from etl.partition import line_of
 from etl.safe_message import safe_message
 from etl.staging import STAGES, Marker
 from etl.types.spelling import as_text, plain
 from jobs.job import EtlJob
 from jobs.run import balance, held
-from jobs.run.context import StageContext
+from jobs.run.stage import StageContext
 from jobs.store import runs
 
 
@@ -76,7 +77,7 @@ def ending(
     return Ending(rows, failures, tally.partitions(failures), error, exit)
 
 
-def remembered(work: StageContext, ended: Ending) -> target.Record:
+def history_record(work: StageContext, ended: Ending) -> target.Record:
     """Return what the target is to remember of a run."""
     start, end = (moment.isoformat() if moment else None for moment in (work.context.start, work.context.end))
     submitted, started = (
@@ -103,23 +104,23 @@ def remembered(work: StageContext, ended: Ending) -> target.Record:
     )
 
 
-def finish(work: StageContext, connection: Redis) -> Marker:
+def finish_run(work: StageContext, connection: Redis) -> Marker:
     """Close the run of a `finish` stage; called again it ends the same."""
     tally = balance.gather(work.staging, work.plan.partitions)
     if (runs.read(connection, work.run) or {}).get("state") != "running":
         return Marker()  # another execution has ended the run meanwhile, and has cleaned staging up under this one
     failures = _failures(work, tally, connection)
-    ended, is_told = _make_final(work, tally, failures)
+    ended, is_recorded = _make_final(work, tally, failures)
     unmet = expect.unmet(work.pipeline, work.plan.partitions, ended.rows["read"])
     if work.pipeline.expect and work.pipeline.expect.otherwise == "fail":  # the load has refused it, if there was one
         if unmet and not work.plan.partitions:
             ended = replace(ended, error="; ".join(unmet), exit=1)
         unmet = []
     warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *unmet]))
-    if not is_told and (why := _remember(work, ended)):
+    if not is_recorded and (why := _remember(work, ended)):
         warnings.append(why)
     kept = _list_rejects(work, tally)
-    has_shadow = work.staging.marker("finish", 0) is not None  # kept until the doubled rows stand in rejects
+    has_shadow = work.staging.marker("finish", 0) is not None  # kept until the doubled rows are in rejects
     runs.close(
         connection,
         work.run,
@@ -133,8 +134,8 @@ def finish(work: StageContext, connection: Redis) -> Marker:
         attempt=work.attempt,
     )
     held.promote(connection)
-    # Last: a finish that dies before the run is closed is done again, and needs what stands here.
-    with suppress(EtlError):  # the sweep tries again
+    # Last: a finish that dies before the run is closed is done again, and needs these files.
+    with suppress(EtlError):  # the cleanup tries again
         if ended.state == "succeeded":
             work.staging.remove(keep=kept)
             if has_shadow:
@@ -159,7 +160,7 @@ def _make_final(work: StageContext, tally: balance.Tally, failures: Sequence[Map
     """Apply what the run's loads have put aside; answers the ending, and whether the target remembers it by now."""
     if not tally.done or (tally.is_final and len(work.plan.partitions) == 1):
         ended = ending(tally, failures)
-        return ended, ended.state == "succeeded"  # as its only load has told the target
+        return ended, ended.state == "succeeded"  # as its only load has written it there
     rows = tally.rows()
     try:
         final = target.finish(
@@ -170,7 +171,7 @@ def _make_final(work: StageContext, tally: balance.Tally, failures: Sequence[Map
             complete=not failures,
             read=rows["read"],
             rejected=rows["rejected"],
-            record=lambda final: remembered(work, ending(tally, failures, final)),
+            record=lambda final: history_record(work, ending(tally, failures, final)),
             move=work.move(tally.latest),
         )
     except EtlError as exc:
@@ -185,7 +186,7 @@ def _remember(work: StageContext, ended: Ending) -> str | None:
     """Have the target remember a run that failed; answers why it could not, or None."""
     if ended.exit == EtlError.exit_code:
         try:
-            target.remember(work.pipeline, remembered(work, ended))
+            target.remember(work.pipeline, history_record(work, ended))
         except EtlError as exc:
             return f"the target does not remember this run: {exc.what}"
     return None
@@ -242,7 +243,7 @@ def _keep_duplicates(work: StageContext, duplicates: Sequence[Any]) -> None:
             row = source.get(duplicate.row)  # a function may have made rows of its own
             headers = match(list(row), work.pipeline, "") if row else {}
             header = next((header for header, name in headers.items() if name == duplicate.column), None)
-            file, line = balance.place(partition, duplicate.row) if row else (partition.pieces[0].file, None)
+            file, line = line_of(partition, duplicate.row) if row else (partition.pieces[0].file, None)
             entries.append(
                 {
                     "file": file,
@@ -265,8 +266,8 @@ def _source_rows(work: StageContext, number: int, lines: Sequence[int]) -> dict[
         mine = chunk.filter(pc.is_in(chunk["_row"], pa.array(lines, pa.int64())))
         texts = [as_text(plain(mine[name])).to_pylist() for name in mine.column_names if name != "_row"]
         names = [name for name in mine.column_names if name != "_row"]
-        for place, line in enumerate(mine["_row"].to_pylist()):
-            found[line] = {name: text[place] for name, text in zip(names, texts, strict=True)}
+        for at, line in enumerate(mine["_row"].to_pylist()):
+            found[line] = {name: text[at] for name, text in zip(names, texts, strict=True)}
     return found
 
 

@@ -6,12 +6,13 @@ lane 2:  extract 2 → transform 2 → load 2 → …              ├→ finish
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
 from redis import Redis, WatchError
+from redis.client import Pipeline as RedisPipeline
 from rq import Retry
 from rq.job import Dependency, JobStatus
 
@@ -19,6 +20,7 @@ from etl.config.pipeline import Pipeline
 from etl.context import MOMENTS
 from etl.errors import EtlError
 from etl.partition import Partition, Plan
+from etl.sources import plan
 from etl.staging import STAGES, Staging
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
@@ -77,64 +79,88 @@ def nodes(run: str, attempt: int, partitions: Sequence[Partition], most: int, *,
     return graph
 
 
-def write_spec(
-    staging: Staging,
-    pipeline: Pipeline,
-    planned: Plan,
-    moments: Sequence[datetime | None],
-    attempt: int,
-    *,
-    full_refresh: bool = False,
-) -> None:
-    """Write what every stage of the run needs to know into its staging folder.
+@dataclass(frozen=True)
+class Spec:
+    """What a run is to do, kept as run.json in its staging folder for every stage of it.
 
     Args:
         moments: The window's start and end, and the moment that `{date}` means where there is none.
     """
+
+    pipeline: Pipeline
+    plan: Plan
+    moments: tuple[datetime | None, datetime | None, datetime | None]
+    full_refresh: bool = False
+
+    @property
+    def window(self) -> str | None:
+        """The start of the run's window, or None."""
+        return self.moments[0].isoformat() if self.moments[0] else None
+
+
+def plan_of(spec: Spec) -> Plan:
+    """Look at the source of a run as it is now."""
+    start, end, today = spec.moments
+    return plan(spec.pipeline, start=start, end=end, today=today)
+
+
+def write_spec(staging: Staging, spec: Spec, attempt: int) -> None:
+    """Write a run's spec into its staging folder."""
     staging.write_json(
         "run.json",
         {
-            "pipeline": pipeline.model_dump(mode="json", by_alias=True),
-            "plan": planned.model_dump(mode="json"),
-            **{key: moment and moment.isoformat() for key, moment in zip(MOMENTS, moments, strict=True)},
+            "pipeline": spec.pipeline.model_dump(mode="json", by_alias=True),
+            "plan": spec.plan.model_dump(mode="json"),
+            **{key: moment and moment.isoformat() for key, moment in zip(MOMENTS, spec.moments, strict=True)},
             "attempt": attempt,
-            "full_refresh": full_refresh,
+            "full_refresh": spec.full_refresh,
         },
     )
 
 
+def read_spec(staging: Staging) -> Spec | None:
+    """Return a run's spec, or None where it has no staging."""
+    found = staging.read_json("run.json")
+    if found is None:
+        return None
+    start, end, today = (datetime.fromisoformat(found[key]) if found.get(key) else None for key in MOMENTS)
+    pipeline, planned = Pipeline.model_validate(found["pipeline"]), Plan.model_validate(found["plan"])
+    return Spec(pipeline, planned, (start, end, today), bool(found.get("full_refresh")))
+
+
 def enqueue_graph(
     connection: Redis,
-    pipeline: Pipeline,
     run: str,
+    spec: Spec,
     attempt: int,
     partitions: Sequence[Partition],
-    write: Any,
+    write: Callable[[RedisPipeline], None],
     *,
     was: str | None,
-    window: str | None,
     dead: bool = False,
     claim: claims.Claim | None = None,
 ) -> None:
     """Write a run and its jobs in one transaction.
 
     Args:
+        partitions: Those that are to be loaded.
+        write: Writes the run's record into the transaction.
         was: The state that the run is in until now.
-        window: Start of its window.
         dead: Whether it has failed already, and has no jobs.
         claim: On the run; it ends with this.
     """
+    pipeline, window = spec.pipeline, spec.window
     queue = FairQueue(PREFIX + pipeline.client, connection=connection)
     # A run for a window of the past leaves a slot free, so that the client's nightly run need not wait for it.
     most = max(1, pipeline.max_active - 1) if window else pipeline.max_active
     graph = [] if dead else list(_jobs(queue, pipeline, run, attempt, partitions, most))
-    place = keys.holder_key(pipeline.client, pipeline.name, window)
-    queue.get_redis_server_version()  # asked for while enqueueing, and a question has no place inside MULTI
+    holder = keys.holder_key(pipeline.client, pipeline.name, window)
+    queue.get_redis_server_version()  # RQ asks for it while it enqueues, and inside MULTI nothing can be asked
     sent = False
     with connection.pipeline() as pipe:
         while True:
             try:
-                pipe.watch(place, keys.run_key(run), keys.claim_key(run))  # type: ignore[no-untyped-call]
+                pipe.watch(holder, keys.run_key(run), keys.claim_key(run))  # type: ignore[no-untyped-call]
                 state, written = map(text_of, cast(list[Any], pipe.hmget(keys.run_key(run), "state", "attempt")))
                 if sent and state != was and written == str(attempt):
                     return  # it was done, and the connection was cut before Redis could say so
@@ -142,8 +168,8 @@ def enqueue_graph(
                     raise EtlError(f"run {run} is not {was} any more")
                 if claim and text_of(pipe.get(keys.claim_key(run))) != claim.token:
                     raise claims.Changed(f"run {run} is being submitted by another by now")
-                held = text_of(pipe.get(place))
-                if not (claim and claim.place and held == run):
+                held = text_of(pipe.get(holder))
+                if held and not (claim and claim.holder and held == run):
                     claims.refuse_second(held, pipeline.client, pipeline.name)
                 pipe.multi()
                 write(pipe)
@@ -169,7 +195,7 @@ def enqueue_graph(
 def _jobs(
     queue: FairQueue, pipeline: Pipeline, run: str, attempt: int, partitions: Sequence[Partition], most: int
 ) -> Iterator[EtlJob]:
-    gather = not pipeline.columns and pipeline.extract.type != "function"
+    gather = not pipeline.columns and not pipeline.extract.FACTS.own_code
     total = len(partitions)
     retries = (
         Retry(max=pipeline.retries, interval=[int(delay) for delay in pipeline.retry_delays])

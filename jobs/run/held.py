@@ -99,7 +99,7 @@ def promote_all(connection: Redis) -> int:
 def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> int:
     queue = FairQueue(PREFIX + client, connection=connection)
     job = queue.create_job(
-        "jobs.run.submit.start",
+        "jobs.stages.start",
         args=(run,),
         job_id=f"{run}-0-start-1",
         timeout=START_TIMEOUT,

@@ -9,7 +9,7 @@ from jobs.store import scripts
 from jobs.store.keys import rate_key
 
 FOREVER = 1e9  # seconds
-PATIENCE = 1.0  # seconds that a worker waits itself; for longer, its job goes back, and it takes another
+PATIENCE = 1.0  # seconds that a worker waits itself; for longer, its job goes back to the queue
 
 
 class RateLimit:
@@ -30,7 +30,7 @@ class RateLimit:
         """Wait for the next request's moment.
 
         Raises:
-            Later: It is far off, and this would be the first request: nothing is lost if another job goes first.
+            Snooze: It is far off, and this would be the first request: nothing is lost if another job goes first.
         """
         granted, wait = scripts.rate_limit(
             self.connection, self.key, self.apart, FOREVER if self.has_begun else PATIENCE

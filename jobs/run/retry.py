@@ -1,112 +1,38 @@
 """Retrying a run: what is done again, and what has changed since."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
-from etl.config.models import CsvExtract
 from etl.config.pipeline import Config, Pipeline, resolve
-from etl.context import MOMENTS
 from etl.errors import BadSource, EtlError, SourceMissing
 from etl.partition import Partition, Plan
-from etl.sources import plan
 from etl.staging import STAGES, Marker, Staging
 from jobs.run import claims
-from jobs.run.graph import enqueue_graph, write_spec
+from jobs.run.graph import Spec, enqueue_graph, plan_of, read_spec, write_spec
 from jobs.run.held import how_it_ended, is_of, needed_runs, promote, wait_fields
 from jobs.store import keys, runs, waiting
 from jobs.store.transitions import sources
 
-if TYPE_CHECKING:
-    from etl.config.pipeline import Pipeline
 
-
-def reread(
-    staging: Staging,
-    pipeline: Pipeline,
-    planned: Plan,
-    moments: Sequence[datetime | None],
-    *,
-    resumes: bool,
-) -> tuple[Plan, set[int]]:
-    """Return the plan with files as they are now that were mended since, and whose partitions are to be made anew.
-
-    Only whole files, and none that is loaded. Nothing is changed.
+@dataclass(frozen=True)
+class Redo:
+    """What a retry does again.
 
     Args:
-        moments: The window's start and end, and the moment that `{date}` means.
-        resumes: Whether rows that got further than out of the file stand, as nothing was wrong with them.
+        plan: The run's, with the pieces of files that have been fixed since.
+        partitions: Those of which stages are missing or no longer valid.
+        withdrawn: Numbers of those whose published stages no longer count.
+        changes: What is configured otherwise than at submission, in sentences.
     """
-    further = ("transform", "load") if resumes else ()
-    stuck = {
-        partition.number
-        for partition in planned.partitions
-        if not _is_final(staging, partition) and not any(staging.marker(stage, partition.number) for stage in further)
-    }
-    if not stuck or not isinstance(pipeline.extract, CsvExtract):
-        return planned, set()
-    try:
-        now = plan(pipeline, start=moments[0], end=moments[1], today=moments[2])
-    except (SourceMissing, BadSource):
-        return planned, set()
-    files = {piece.file: piece for partition in now.partitions for piece in partition.pieces if piece.is_whole}
-    partitions, stale = [], set()
-    for partition in planned.partitions:
-        pieces = tuple(files.get(piece.file, piece) if piece.is_whole else piece for piece in partition.pieces)
-        if partition.number in stuck and pieces != partition.pieces:
-            stale.add(partition.number)
-            partition = partition.model_copy(update={"pieces": pieces})
-        partitions.append(partition)
-    return planned.model_copy(update={"partitions": tuple(partitions)}), stale
 
-
-def missing(
-    staging: Staging, partitions: Sequence[Partition], stale: Collection[int], *, anew: bool
-) -> list[Partition]:
-    """Return the partitions that are not loaded.
-
-    Args:
-        stale: Numbers of partitions that are made anew whatever they published.
-        anew: Whether all are that are not finally loaded, as the configuration has changed.
-    """
-    return [
-        partition
-        for partition in partitions
-        if not _is_final(staging, partition)
-        and (anew or partition.number in stale or not staging.marker("load", partition.number))
-    ]
-
-
-def withdraw(staging: Staging, numbers: Iterable[int], check: Callable[[], None]) -> None:
-    """Take back what partitions have published.
-
-    Args:
-        check: Called before each; raises where this process may not change the run any more.
-    """
-    for number in numbers:
-        check()
-        for stage in STAGES:
-            staging.withdraw(stage, number)
-
-
-def _is_final(staging: Staging, partition: Partition) -> bool:
-    loaded: Marker | None = staging.marker("load", partition.number)
-    return loaded is not None and bool(loaded.counts.get("final"))
-
-
-def changes_between(old: Pipeline, new: Pipeline) -> list[str]:
-    """Return in sentences what is configured otherwise than when the run was submitted."""
-    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
-    skipped = ("fingerprint", "root", "staging", "modules")
-    return [
-        f"{key} has changed since the run was submitted"
-        for key in after
-        if key not in skipped and before.get(key) != after[key]
-    ]
+    plan: Plan
+    partitions: Sequence[Partition]
+    withdrawn: Sequence[int]
+    changes: Sequence[str]
 
 
 def retry_run(config: Config, connection: Redis, run: str) -> tuple[str, list[str]]:
@@ -124,14 +50,12 @@ def retry_run(config: Config, connection: Redis, run: str) -> tuple[str, list[st
     if record["state"] not in sources("reopen"):
         raise EtlError(runs.not_retried(run, record["state"]))
     if "partitions" not in record:  # it was held, and has never been planned
-        params, most = json.loads(record["params"]), json.loads(record["options"])["max_rejects"]
-        resolved = resolve(config, record["pipeline"], record["client"], params=params, max_rejects=most)
-        again(connection, resolved, run, record)
+        _hold_again(config, connection, run, record)
         return run, []
-    place = keys.holder_key(record["client"], record["pipeline"], record.get("start"))
+    holder = keys.holder_key(record["client"], record["pipeline"], record.get("start"))
     try:
-        with claims.claimed(connection, run, record, record["client"], record["pipeline"], place) as claim:
-            return run, _resume(config, connection, run, record, claim)
+        with claims.claimed(connection, run, record, record["client"], record["pipeline"], holder) as claim:
+            return run, list(_resume(config, connection, run, record, claim).changes)
     except claims.Changed:
         now = runs.read(connection, run) or {}
         if now.get("ended") == record.get("ended"):
@@ -139,52 +63,108 @@ def retry_run(config: Config, connection: Redis, run: str) -> tuple[str, list[st
         raise EtlError(runs.not_retried(run, now.get("state", "forgotten"))) from None
 
 
-def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, str], claim: claims.Claim) -> list[str]:
-    """Plan and enqueue what is missing of a run; returns what has changed since it was submitted."""
+def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, str], claim: claims.Claim) -> Redo:
+    """Enqueue what is missing of a run that has been planned."""
     staging = Staging(config.staging, record["client"], run)
-    spec = staging.read_json("run.json")
+    spec = read_spec(staging)
     if spec is None:
         raise EtlError(f"run {run} has no staging left", "run its pipeline again")
-    old = Pipeline.model_validate(spec["pipeline"])
-    planned, stale = Plan.model_validate(spec["plan"]), set[int]()
-    resolved = resolve(config, old.name, old.client, params=old.params)
-    resolved = resolved.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
-    start, end, today = (datetime.fromisoformat(spec[key]) if spec.get(key) else None for key in MOMENTS)
-    if not planned.partitions:  # no file was there, or none that could be read
-        planned = plan(resolved, start=start, end=end, today=today)
-    else:
-        # Where the rows are not to blame, they stand: the file may be the next night's by now.
-        resumes = record["state"] == "canceled" or record.get("exit") == "3"
-        planned, stale = reread(staging, resolved, planned, (start, end, today), resumes=resumes)
-    anew = old.fingerprint != resolved.fingerprint
-    redone = missing(staging, planned.partitions, stale, anew=anew)
+    old = spec.pipeline
+    pipeline = resolve(config, old.name, old.client, params=old.params)
+    pipeline = pipeline.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
+    today = replace(spec, pipeline=pipeline)
+    # Where the rows are not to blame, they stay: the file may be the next night's by now.
+    rows_are_fine = record["state"] == "canceled" or record.get("exit") == "3"
+    redo = to_redo(staging, spec, today, rows_are_fine=rows_are_fine)
     # Until here nothing has changed. A retry that dies from here on leaves less published, and the next one
-    # makes that again: the spec, by which it knows, is written after all that it has made stale is withdrawn.
-    withdraw(staging, [p.number for p in redone if anew or p.number in stale], claim.check)
+    # makes that again: the spec, by which it knows, is written after all that is no longer valid is withdrawn.
+    for number in redo.withdrawn:
+        claim.check()
+        for stage in STAGES:
+            staging.withdraw(stage, number)
     claim.check()
     attempt = int(record["attempt"]) + 1
-    full_refresh = spec.get("full_refresh", False)
-    write_spec(staging, resolved, planned, (start, end, today), attempt, full_refresh=full_refresh)
-    fields = [f"{p.number}:{stage}" for p in redone for stage in STAGES] + ["0:finish"]
+    today = replace(today, plan=redo.plan)
+    write_spec(staging, today, attempt)
+    fields = [f"{p.number}:{stage}" for p in redo.partitions for stage in STAGES] + ["0:finish"]
 
     def write(pipe: RedisPipeline) -> None:
-        runs.reopen(pipe, run, record, attempt, len(planned.partitions), fields)
+        runs.reopen(pipe, run, record, attempt, len(redo.plan.partitions), fields)
 
-    window = record.get("start")
-    enqueue_graph(connection, resolved, run, attempt, redone, write, was=record["state"], window=window, claim=claim)
-    return changes_between(old, resolved)
+    enqueue_graph(connection, run, today, attempt, redo.partitions, write, was=record["state"], claim=claim)
+    return redo
 
 
-def again(connection: Redis, pipeline: "Pipeline", run: str, record: Mapping[str, str]) -> None:
-    """Hold a run once more that ended before it was planned, as what it waited for did not succeed.
+def to_redo(staging: Staging, before: Spec, today: Spec, *, rows_are_fine: bool) -> Redo:
+    """Say what of a run is done again, and change nothing.
+
+    What is loaded for good never is. Of the others, those are whose load is missing; and from their source on,
+    those whose file was fixed before a row of it was transformed, and all of them where the configuration has
+    changed. A run that had no partition, as no file was there or could be read, is planned anew.
 
     Args:
-        pipeline: Resolved for the client, as of today.
-        record: The run's hash.
+        before, today: The run's spec as it was submitted, and with the pipeline as it is configured now.
+        rows_are_fine: Whether the run ended for another reason than its rows, so that what was read of them is valid.
+    """
+    if before.plan.partitions:
+        planned, fixed = _fixed_files(staging, today, rows_are_fine)
+    else:
+        planned, fixed = plan_of(today), set()
+    anew = before.pipeline.fingerprint != today.pipeline.fingerprint
+    open_ = [partition for partition in planned.partitions if not _is_final(staging, partition)]
+    redone = [p for p in open_ if anew or p.number in fixed or not staging.marker("load", p.number)]
+    withdrawn = [p.number for p in redone if anew or p.number in fixed]
+    return Redo(planned, redone, withdrawn, _changes(before.pipeline, today.pipeline))
+
+
+def _fixed_files(staging: Staging, spec: Spec, rows_are_fine: bool) -> tuple[Plan, set[int]]:
+    """Return the plan with whole files as they are now, and the numbers of the partitions whose files are others."""
+    further = ("transform", "load") if rows_are_fine else ()
+    stuck = {
+        partition.number
+        for partition in spec.plan.partitions
+        if not _is_final(staging, partition) and not any(staging.marker(stage, partition.number) for stage in further)
+    }
+    if not stuck or not spec.pipeline.extract.FACTS.files:
+        return spec.plan, set()
+    try:
+        now = plan_of(spec)
+    except (SourceMissing, BadSource):
+        return spec.plan, set()
+    files = {piece.file: piece for partition in now.partitions for piece in partition.pieces if piece.is_whole}
+    partitions, fixed = [], set()
+    for partition in spec.plan.partitions:
+        pieces = tuple(files.get(piece.file, piece) if piece.is_whole else piece for piece in partition.pieces)
+        if partition.number in stuck and pieces != partition.pieces:
+            fixed.add(partition.number)
+            partition = partition.model_copy(update={"pieces": pieces})
+        partitions.append(partition)
+    return spec.plan.model_copy(update={"partitions": tuple(partitions)}), fixed
+
+
+def _is_final(staging: Staging, partition: Partition) -> bool:
+    loaded: Marker | None = staging.marker("load", partition.number)
+    return loaded is not None and bool(loaded.counts.get("final"))
+
+
+def _changes(old: Pipeline, new: Pipeline) -> list[str]:
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    skipped = ("fingerprint", "root", "staging", "modules")
+    return [
+        f"{key} has changed since the run was submitted"
+        for key in after
+        if key not in skipped and before.get(key) != after[key]
+    ]
+
+
+def _hold_again(config: Config, connection: Redis, run: str, record: Mapping[str, str]) -> None:
+    """Hold a run once more that ended before it was planned, as what it waited for did not succeed.
 
     Raises:
         EtlError: What it needs has still not succeeded.
     """
+    params, most = json.loads(record["params"]), json.loads(record["options"])["max_rejects"]
+    pipeline = resolve(config, record["pipeline"], record["client"], params=params, max_rejects=most)
     needs, failed = needed_runs(connection, pipeline)
     if failed:
         raise EtlError(f"run {run} {failed}", "retry that first")

@@ -1,37 +1,36 @@
-"""Schedules: rq-scheduler wakes `start`, which starts every due moment's run exactly once.
+"""Schedules: rq-scheduler enqueues `stages.start_due`, which starts the run of every due moment exactly once.
 
-An entry of rq-scheduler says only "look at pipeline P of client C". Which moments are due is worked out
-from the configuration of the day and from `etl:due`, the last moment that was seen to; a run's id follows
+An entry of rq-scheduler says only "look at pipeline P of client C". Which moments are due follows from the
+configuration of the day and from `keys.DUE`, the last moment that was handled; a run's id follows
 from client, pipeline and moment, so that starting it twice, from wherever, is starting it once.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from redis import Redis
-from rq import get_current_job
 from rq.job import JobStatus
 from rq.utils import now as utc_now
 
 from etl.config import cron
+from etl.config.pipeline import Client, Config, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob
+from jobs.run.submit import submit_run
 from jobs.store import keys, runs
 from jobs.store.keys import PREFIX
 from jobs.store.run_json import text_of
 
-if TYPE_CHECKING:
-    from etl.config.pipeline import Client, Config, Schedule
-
-
+FUNCTION = "jobs.stages.start_due"
 ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
-AGAIN = 60  # seconds after which rq-scheduler wakes an entry again whose `start` was lost
-LATE = 600  # seconds; with catchup = "none" a moment that is seen later than that is passed over
+AGAIN = 60  # seconds after which rq-scheduler enqueues an entry again whose job was lost
+LATE = 600  # seconds; with catchup = "none" a moment that is handled later than that is left out
 FOR_EVER = -1  # an entry's job outlives its results: rq-scheduler drops an entry whose job is gone
 
 
-def sync(config: "Config", connection: Redis) -> list[dict[str, Any]]:
+def sync(config: Config, connection: Redis) -> list[dict[str, Any]]:
     """Make rq-scheduler's entries those of the configuration.
 
     Returns:
@@ -42,15 +41,12 @@ def sync(config: "Config", connection: Redis) -> list[dict[str, Any]]:
             connection.zrem(ENTRIES, raw)  # such an id ends rq-scheduler
     found = _entries(connection)
     done = []
-    for client in config.clients.values():
-        for pipeline, schedule in client.schedule.items():
-            id = entry_id(client.name, pipeline)
-            about = {"cron": schedule.cron, "timezone": client.timezone, "catchup": schedule.catchup}
-            known = found.pop(id, None)
-            action = "added" if known is None else "kept" if _about(known) == about else "changed"
-            if action != "kept":
-                _write(connection, client, pipeline, schedule, about)
-            done.append({"action": action, "client": client.name, "pipeline": pipeline, **about})
+    for client, pipeline, about in _configured(config):
+        known = found.pop(entry_id(client.name, pipeline), None)
+        action = "added" if known is None else "kept" if _is_synced(known, about) else "changed"
+        if action != "kept":
+            _write(connection, client, pipeline, about, is_new=_about(known) != about)
+        done.append({"action": action, "client": client.name, "pipeline": pipeline, **about})
     for id, job in found.items():
         _remove(connection, id)
         client_name, pipeline = _named(id)
@@ -58,49 +54,37 @@ def sync(config: "Config", connection: Redis) -> list[dict[str, Any]]:
     return done
 
 
-def listing(config: "Config", connection: Redis) -> list[dict[str, Any]]:
+def listing(config: Config, connection: Redis) -> list[dict[str, Any]]:
     """Return each schedule with its next three moments in the client's zone, and whether rq-scheduler has it."""
     found = _entries(connection)
     lines = []
-    for client in config.clients.values():
-        for pipeline, schedule in client.schedule.items():
-            following = cron.following(schedule.cron, client.timezone, datetime.now(UTC), 3)
-            known = found.get(entry_id(client.name, pipeline))
-            about = {"cron": schedule.cron, "timezone": client.timezone, "catchup": schedule.catchup}
-            lines.append(
-                {
-                    "client": client.name,
-                    "pipeline": pipeline,
-                    **about,
-                    "next": [cron.local(moment, client.timezone).isoformat() for moment in following],
-                    "synced": known is not None and _about(known) == about,
-                }
-            )
+    for client, pipeline, about in _configured(config):
+        following = cron.following(about["cron"], client.timezone, datetime.now(UTC), 3)
+        lines.append(
+            {
+                "client": client.name,
+                "pipeline": pipeline,
+                **about,
+                "next": [cron.local(moment, client.timezone).isoformat() for moment in following],
+                "synced": _is_synced(found.get(entry_id(client.name, pipeline)), about),
+            }
+        )
     return lines
 
 
-def start(client: str, pipeline: str) -> list[str]:
-    """Start the runs of a schedule's due moments: a job that rq-scheduler enqueues.
-
-    Returns:
-        The ids of the runs started.
-    """
-    from jobs import settings
-
-    job = get_current_job()
-    assert job is not None
-    return start_due(settings.config(), job.connection, client, pipeline, datetime.now(UTC))
+def _configured(config: Config) -> Iterator[tuple[Client, str, dict[str, Any]]]:
+    """Yield client, pipeline and what an entry says, for each schedule of the configuration."""
+    for client in config.clients.values():
+        for pipeline, schedule in client.schedule.items():
+            yield client, pipeline, {"cron": schedule.cron, "timezone": client.timezone, "catchup": schedule.catchup}
 
 
-def start_due(config: "Config", connection: Redis, client: str, pipeline: str, now: datetime) -> list[str]:
-    """Start a run for each moment since the last one seen to, as the schedule's `catchup` says, and set the next.
+def start_due(config: Config, connection: Redis, client: str, pipeline: str, now: datetime) -> list[str]:
+    """Start a run for each moment since the last one handled, as the schedule's `catchup` says, and set the next.
 
     Args:
         now: In UTC.
     """
-    from etl.config.pipeline import resolve
-    from jobs.run.submit import submit_run
-
     owner = config.clients.get(client)
     schedule = owner.schedule.get(pipeline) if owner else None
     if owner is None or schedule is None:
@@ -137,19 +121,14 @@ def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[dateti
 
 
 def seen(connection: Redis, client: str, pipeline: str) -> float | None:
-    """Return the last moment of a schedule that was seen to, in seconds since the epoch, or None."""
+    """Return the last moment of a schedule that was handled, in seconds since the epoch, or None."""
     found = text_of(connection.hget(keys.DUE, f"{client}/{pipeline}"))
     return float(found) if found else None
 
 
 def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:
-    """Keep the last moment of a schedule that was seen to."""
+    """Keep the last moment of a schedule that was handled."""
     connection.hset(keys.DUE, f"{client}/{pipeline}", repr(moment))
-
-
-def unsee(connection: Redis, client: str, pipeline: str) -> None:
-    """Forget a schedule."""
-    connection.hdel(keys.DUE, f"{client}/{pipeline}")
 
 
 def run_id(client: str, pipeline: str, moment: datetime) -> str:
@@ -158,7 +137,7 @@ def run_id(client: str, pipeline: str, moment: datetime) -> str:
 
 
 def entry_id(client: str, pipeline: str) -> str:
-    """Return the id of rq-scheduler's entry for a client's pipeline; `-` stands in no name."""
+    """Return the id of rq-scheduler's entry for a client's pipeline; no name has a `-`."""
     return f"schedule-{client}-{pipeline}"
 
 
@@ -183,11 +162,16 @@ def _about(job: EtlJob | None) -> dict[str, Any]:
     return {key: kept.get(key) for key in ("cron", "timezone", "catchup")}
 
 
-def _write(connection: Redis, client: "Client", pipeline: str, schedule: "Schedule", about: dict[str, Any]) -> None:
+def _is_synced(job: EtlJob | None, about: dict[str, Any]) -> bool:
+    """Whether an entry is as configured; one of an older rq-etl has a function that workers refuse."""
+    return job is not None and job.func_name == FUNCTION and _about(job) == about
+
+
+def _write(connection: Redis, client: Client, pipeline: str, about: dict[str, Any], *, is_new: bool) -> None:
     now = datetime.now(UTC)
     id = entry_id(client.name, pipeline)
     job = EtlJob.create(
-        "jobs.run.schedules.start",
+        FUNCTION,
         args=(client.name, pipeline),
         connection=connection,
         id=id,
@@ -201,12 +185,12 @@ def _write(connection: Redis, client: "Client", pipeline: str, schedule: "Schedu
     )
     job.created_at = utc_now()
     job.enqueue_at_front = True
-    following = cron.following(schedule.cron, client.timezone, now)[0]
+    following = cron.following(about["cron"], client.timezone, now)[0]
     with connection.pipeline() as pipe:
         job.save(pipeline=pipe)
         pipe.persist(job.key)
-        # What a new or changed line would have named before now is not due.
-        see(pipe, client.name, pipeline, now.timestamp())
+        if is_new:  # what a new or changed line would have named before now is not due
+            see(pipe, client.name, pipeline, now.timestamp())
         pipe.zadd(ENTRIES, {id: following.timestamp()})
         pipe.execute()
 
@@ -218,5 +202,5 @@ def _remove(connection: Redis, id: str) -> None:
         pipe.delete(EtlJob.key_for(id), f"rq:results:{id}")
         for registry in ("finished", "failed"):
             pipe.zrem(f"rq:{registry}:{PREFIX}{client}", id)
-        unsee(pipe, client, pipeline)
+        pipe.hdel(keys.DUE, f"{client}/{pipeline}")
         pipe.execute()

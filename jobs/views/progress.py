@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jobs.session import POLL, Session
+from jobs.session import Session
 from jobs.store import runs
 from jobs.views import console
 
@@ -27,35 +27,22 @@ def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[
     Args:
         quiet: Show nothing.
     """
-    if quiet:
-        return _wait(session, ids, lambda run: None)
-    if not sys.stdout.isatty():
-        return _wait(session, ids, _line)
-    with Live(console=console.out(), refresh_per_second=8, transient=True) as live:
-        started = time.monotonic()
-
-        def tick() -> None:
-            live.update(table(_snapshot(session, ids), time.monotonic() - started, live.console))
-
-        return _wait(session, ids, lambda run: None, tick)
-
-
-def _wait(
-    session: Session, ids: Sequence[str], ended: Callable[[Run], None], tick: Callable[[], None] | None = None
-) -> list[dict[str, Any]]:
-    pending, due = set(ids), 0.0
-    while pending:
-        still = pending & session.patiently(session.active)
-        for run in _snapshot(session, sorted(pending - still)):
-            ended(run)
-        pending = still
-        if pending:
-            session.advance(POLL)
-        if tick and time.monotonic() > due:
-            began = time.monotonic()
-            tick()
-            due = time.monotonic() + max(0.2, 10 * (time.monotonic() - began))  # the cores are the workers'
+    if not quiet and sys.stdout.isatty():
+        _show_table(session, ids)
+    else:
+        for over in session.ended(ids):
+            for run in [] if quiet else _snapshot(session, sorted(over)):
+                _line(run)
     return _snapshot(session, ids)
+
+
+def _show_table(session: Session, ids: Sequence[str]) -> None:
+    with Live(console=console.out(), refresh_per_second=8, transient=True) as live:
+        started, due = time.monotonic(), 0.0
+        for _ in session.ended(ids):
+            if (began := time.monotonic()) > due:
+                live.update(table(_snapshot(session, ids), began - started, live.console))
+                due = time.monotonic() + max(0.2, 10 * (time.monotonic() - began))  # the cores are the workers'
 
 
 def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -80,7 +67,7 @@ def table(found: Sequence[Run], seconds: float, terminal: Console) -> Group:
         lines.add_column(name, no_wrap=True)
     for name in ("partitions", "read", "rejected", "loaded", "seconds"):
         lines.add_column(name, justify="right", no_wrap=True)
-    lines.add_column(no_wrap=True, overflow="ellipsis", ratio=1)  # what is wrong takes the room that is left
+    lines.add_column(no_wrap=True, overflow="ellipsis", ratio=1)  # what is wrong has the room that is left
     for run in shown:
         names = [run["client"], *([run["pipeline"]] if has_several else [])]
         numbers = [f"{run['rows'][kind]:,}" for kind in ("read", "rejected", "loaded")]

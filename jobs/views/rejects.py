@@ -1,4 +1,4 @@
-"""A run's rejects: read from staging, counted, exported for mending and loaded again."""
+"""A run's rejects: read from staging, counted, exported to be fixed and loaded again."""
 
 import csv
 import glob
@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-from etl.config.models import CsvExtract
+from etl.config.kinds import source
 from etl.config.pipeline import resolve
 from etl.errors import ConfigError, StagingFailed
-from etl.partition import Plan
 from etl.rejects import REASONS, fields
+from etl.sources.files import FileConfig
 from etl.staging import Staging
-from jobs.run import balance
-from jobs.run.submit import submit_now
+from jobs.run.balance import gather
+from jobs.run.graph import read_spec
+from jobs.run.submit import submit_run
 from jobs.session import Session
 from jobs.store import runs
 from jobs.views import history
@@ -33,21 +34,21 @@ def entries(session: Session, run: str) -> Iterator[dict[str, Any]]:
     staging = staging_of(session, run)
     names = staging.read_json("rejects.json")
     if names is None:
-        spec = staging.read_json("run.json")
+        spec = read_spec(staging)
         if spec is None:
             raise StagingFailed(f"run {run} has no staging left", "its rejects were removed with it")
-        names = balance.gather(staging, Plan.model_validate(spec["plan"]).partitions).rejects
+        names = gather(staging, spec.plan.partitions).rejects
     for table in staging.chunks(names):
         yield from table.to_pylist()
 
 
 def listed(session: Session, run: str) -> list[dict[str, Any]]:
-    """Return a run's rejects by file and line, whichever stage rejected them; rows of no source stand last."""
+    """Return a run's rejects by file and line, whichever stage rejected them; rows of no source come last."""
 
-    def place(entry: dict[str, Any]) -> tuple[str, bool, int]:
+    def by_line(entry: dict[str, Any]) -> tuple[str, bool, int]:
         return entry["file"] or "", entry["row"] is None, entry["row"] or 0
 
-    return sorted(entries(session, run), key=place)
+    return sorted(entries(session, run), key=by_line)
 
 
 def staging_of(session: Session, run: str) -> Staging:
@@ -74,7 +75,7 @@ def counted(session: Session, run: str) -> list[dict[str, Any]]:
 def export(session: Session, run: str, file: Path) -> int:
     """Write the rejected rows with their source columns, and file, row, column and reason before them, as CSV.
 
-    A row with too few or too many fields keeps them, so that it is rejected again unless it is mended.
+    A row with too few or too many fields keeps them, so that it is rejected again unless it is fixed.
 
     Returns:
         How many rows were written.
@@ -93,7 +94,7 @@ def export(session: Session, run: str, file: Path) -> int:
 
 
 def load(session: Session, run: str, file: Path) -> str:
-    """Submit a run of mended rows, as `export` wrote them; the columns that say why are passed over.
+    """Submit a run of fixed rows, as `export` wrote them; the columns that say why are ignored.
 
     Returns:
         The new run's id.
@@ -106,20 +107,27 @@ def load(session: Session, run: str, file: Path) -> str:
     content = _without_reasons(file).encode()
     name = f"mended-{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
     staging.write_bytes(name, content)
-    extract = CsvExtract(type="csv", path=glob.escape(staging.path(name)), settle=0)
-    # The mended rows are few: replacing a client's table by them would empty it.
+    extract = source({"type": "csv", "path": glob.escape(staging.path(name)), "settle": 0})
+    # The fixed rows are few: replacing a client's table by them would empty it.
     mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
     given = (*pipeline.given, "extract", "load")
-    changed = {"expect": None, "extract": extract, "load": pipeline.load.model_copy(update=mode), "given": given}
-    return submit_now(session.connection, pipeline.model_copy(update=changed))
+    changed = {
+        "expect": None,
+        "needs": (),
+        "extract": extract,
+        "load": pipeline.load.model_copy(update=mode),
+        "given": given,
+    }
+    return submit_run(session.connection, pipeline.model_copy(update=changed))
 
 
 def _first(staging: Staging, client: str) -> Staging:
-    """Return the staging of the run that rejected rows at first, where a run of mended rows rejected some again."""
-    pipeline = (staging.read_json("run.json") or {}).get("pipeline", {})
-    if "extract" not in pipeline.get("given", ()):
-        return staging
-    return Staging(staging.url, client, PurePath(pipeline["extract"]["path"]).parent.name)
+    """Return the staging of the run that rejected rows at first, where a run of fixed rows rejected some again."""
+    spec = read_spec(staging)
+    extract = spec.pipeline.extract if spec is not None and "extract" in spec.pipeline.given else None
+    return (
+        Staging(staging.url, client, PurePath(extract.path).parent.name) if isinstance(extract, FileConfig) else staging
+    )
 
 
 def _without_reasons(file: Path) -> str:
@@ -133,6 +141,9 @@ def _without_reasons(file: Path) -> str:
         rows = csv.reader(source, delimiter=delimiter)
         names = next(rows, [])
         kept = [index for index, name in enumerate(names) if name not in REASONS]
+        if not kept:
+            cure = "fix the lines where they came from, and run the pipeline again"
+            raise ConfigError(f"{file} has no column of the source: no row of it could be read", cure)
         text = io.StringIO()
         csv.writer(text).writerows(
             [*(row[index] for index in kept if index < len(row)), *row[len(names) :]] for row in [names, *rows]

@@ -204,6 +204,18 @@ def test_the_designs_example_passes_as_it_stands(project: pytest.Pytester) -> No
     result.assert_outcomes(passed=1)
 
 
+def test_the_plugin_runs_a_pipeline_without_those_it_needs(project: pytest.Pytester) -> None:
+    patients = (
+        '[pipelines.patients]\nextract = { type = "csv", path = "p" }\nload = { target = "warehouse", table = "p" }\n'
+    )
+    toml = CONTRACT.replace("[pipelines.claims]", f'{patients}[pipelines.claims]\nneeds = ["patients"]', 1)
+    toml = toml.replace('pipelines = ["claims"]', 'pipelines = ["patients", "claims"]')
+    (project.path / "etl.toml").write_text(toml, encoding="utf-8")
+    call = EXAMPLE.splitlines()[2]
+    project.makepyfile(f"def test_claims(rq_etl):\n{call}\n    assert run.state == 'succeeded', run.error\n")
+    project.runpytest_subprocess("-q").assert_outcomes(passed=1)
+
+
 def test_the_plugin_leaves_the_project_alone(project: pytest.Pytester) -> None:
     project.makepyfile(
         textwrap.dedent("""

@@ -11,7 +11,7 @@ from etl.staging import Staging
 from jobs import settings
 from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import runs
 from tests.helpers.project import Folder, etl_toml
 
@@ -57,7 +57,7 @@ class QueuedProject(Folder):
 
     def submit(self, client: str = "acme", pipeline: str = "claims", **options: Any) -> str:
         """Queue a run, of which nothing is done yet."""
-        return submit_now(self.connection, self.pipeline(pipeline, client), **options)
+        return submit_run(self.connection, self.pipeline(pipeline, client), **options)
 
     def work(self) -> None:
         """Do all that is queued."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import runs
 from tests.helpers.processes import ROOT, is_alive, until
 from tests.helpers.project import Folder, etl_toml
@@ -104,7 +104,7 @@ class WorkerProject(Folder):
 
     def submit(self, client: str = "acme") -> str:
         """Enqueue a run."""
-        return submit_now(self.connection, self.pipeline("visits", client))
+        return submit_run(self.connection, self.pipeline("visits", client))
 
     def run(self, id: str) -> dict[str, Any]:
         """Return a run as it is."""

@@ -1,5 +1,6 @@
 """EtlJob: what is in Redis can't make a worker import or call what the company has not allowed."""
 
+import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from rq.job import Callback, Job
 from rq.serializers import DefaultSerializer
 from rq.webhook import Webhook
 
-from jobs import settings
-from jobs.job import EtlJob, JobFailed, JobRefused, allowed
+from jobs import settings, stages
+from jobs.job import OURS, EtlJob, JobFailed, JobRefused, allowed
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 
@@ -52,6 +53,21 @@ def test_a_function_of_an_allowed_module_is_called(fake_redis: Redis) -> None:
 )
 def test_any_other_function_is_refused(name: str) -> None:
     with pytest.raises(JobRefused):
+        allowed(name)
+
+
+def test_of_our_functions_workers_may_be_asked_for_all_of_stages_and_for_no_other() -> None:
+    functions = [value for value in vars(stages).values() if inspect.isfunction(value)]
+    own = {value.__name__: value for value in functions if value.__module__ == "jobs.stages"}
+    public = {f"jobs.stages.{name}": value for name, value in own.items() if not name.startswith("_")}
+    assert {name: allowed(name) for name in OURS} == public
+
+
+@pytest.mark.parametrize("name", ["jobs.holding.start", "jobs.schedules.start", "jobs.sweep.sweep"])
+def test_a_function_of_an_older_version_is_refused_with_what_to_do(name: str) -> None:
+    with pytest.raises(
+        JobRefused, match=rf"{name} is a function of an older rq-etl\s+let runs end .* docs/upgrading.md"
+    ):
         allowed(name)
 
 

@@ -8,8 +8,8 @@ from redis import Redis
 
 from etl.load import skips
 from etl.staging import Marker
-from jobs import stages
-from jobs.run.context import StageContext
+from jobs.run import partitions
+from jobs.run.stage import StageContext
 from tests.helpers.deliveries import query
 from tests.helpers.project import Project, etl_toml
 
@@ -43,13 +43,13 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were read, where every file is worth asking for."""
     monkeypatch.setattr(skips, "WORTH_ASKING", 0)
     files: list[str] = []
-    real = stages._read
+    real = partitions._read
 
     def noted(work: StageContext, connection: Redis) -> Marker:
         files.append(work.partition.pieces[0].file)
         return real(work, connection)
 
-    monkeypatch.setattr(stages, "_read", noted)
+    monkeypatch.setattr(partitions, "_read", noted)
     return files
 
 

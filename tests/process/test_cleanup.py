@@ -262,19 +262,20 @@ def test_a_disk_that_cant_be_read_is_not_taken_for_damage(tmp_path: Path, monkey
 FULL = """
 import json, resource, sys
 from etl.config.pipeline import resolve
+from etl.staging import Staging
 from jobs import settings
 from jobs.process.inprocess import InProcessWorker
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.store import runs
 import fakeredis
 import jobs.stages
 settings.use("etl.toml")
 connection = fakeredis.FakeRedis()
-run = submit_now(connection, resolve(settings.config(), "claims", "acme"))
+run = submit_run(connection, resolve(settings.config(), "claims", "acme"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 InProcessWorker(connection).work()
-full, names = runs.snapshot(connection, [run])[0], jobs.stages.Staging("staging", "acme", run).names()
+full, names = runs.snapshot(connection, [run])[0], Staging("staging", "acme", run).names()
 tries = runs.stage_records(connection, run)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
 retry_run(settings.config(), connection, run)

@@ -22,7 +22,7 @@ from jobs.process.inprocess import InProcessWorker
 from jobs.run import graph
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.session import Session
 from jobs.store import keys as store_keys
 from jobs.store import runs
@@ -167,16 +167,16 @@ def test_a_submission_that_fails_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(RedisPipeline, "sadd", die)  # the last of the commands, all others are queued
         with pytest.raises(KeyboardInterrupt):
-            submit_now(connection, claims(folder))
+            submit_run(connection, claims(folder))
     assert set(connection.keys()) == before
     assert runs.holder(connection, "acme", "claims") is None
-    submit_now(connection, claims(folder))
+    submit_run(connection, claims(folder))
 
 
 def test_its_jobs_are_all_there_at_once_with_heads_queued_and_the_rest_deferred(
     folder: Path, connection: Redis
 ) -> None:
-    run = submit_now(connection, claims(folder))
+    run = submit_run(connection, claims(folder))
     ids = {raw.decode() for raw in cast(set[bytes], connection.smembers(store_keys.jobs_key(run)))}
     states = Counter(EtlJob.fetch(id, connection=connection).get_status().value for id in ids)
     assert states == {"queued": 2, "deferred": 14}
@@ -186,9 +186,9 @@ def test_its_jobs_are_all_there_at_once_with_heads_queued_and_the_rest_deferred(
 
 
 def test_a_second_run_is_refused_while_the_first_is_active(folder: Path, connection: Redis) -> None:
-    run = submit_now(connection, claims(folder))
+    run = submit_run(connection, claims(folder))
     with pytest.raises(AlreadyRunning) as caught:
-        submit_now(connection, claims(folder))
+        submit_run(connection, claims(folder))
     assert caught.value.run == run
     assert len(list((folder / "staging" / "acme").iterdir())) == 1
 
@@ -200,7 +200,7 @@ def test_of_submissions_that_race_one_wins(folder: Path, real_redis: Redis) -> N
     def submit() -> None:
         start.wait()
         try:
-            won.append(submit_now(real_redis, pipeline))
+            won.append(submit_run(real_redis, pipeline))
         except AlreadyRunning as exc:
             lost.append(exc.run)
 
@@ -219,7 +219,7 @@ def test_of_submissions_that_race_one_wins(folder: Path, real_redis: Redis) -> N
 def test_a_run_that_cannot_be_planned_has_failed_and_says_why(folder: Path, connection: Redis) -> None:
     for file in (folder / "inbox" / "acme").iterdir():
         file.unlink()
-    run = submit_now(connection, claims(folder))
+    run = submit_run(connection, claims(folder))
     [found] = runs.snapshot(connection, [run])
     assert (found["state"], found["error"].splitlines()[0][:14]) == ("failed", "no file matche")
     assert runs.active(connection) == []
@@ -231,7 +231,7 @@ def test_a_run_that_cannot_be_planned_has_failed_and_says_why(folder: Path, conn
 
 def test_a_canceled_run_leaves_no_job_and_frees_its_place(folder: Path, session: Session) -> None:
     connection = session.connection
-    run = submit_now(connection, claims(folder))
+    run = submit_run(connection, claims(folder))
     InProcessWorker(connection).step()
     assert cancel_run(connection, run)
     assert not cancel_run(connection, run)
@@ -241,7 +241,7 @@ def test_a_canceled_run_leaves_no_job_and_frees_its_place(folder: Path, session:
     assert {job.get_status().value for job in left} <= {"finished"}
     assert Run(session, run).state == "canceled"
     assert connection.zcard("rq:deferred:etl-acme") == connection.llen("rq:queue:etl-acme") == 0
-    second = submit_now(connection, claims(folder))
+    second = submit_run(connection, claims(folder))
     assert work(session, second)["state"] == "succeeded"
 
 
@@ -251,7 +251,7 @@ def test_cancel_stops_a_stage_that_runs_and_what_it_has_started(
     (folder / "hold").touch()
     session = Session(folder / "etl.toml", redis_server.url, workers=0)
     workers(1, env={"ETL_CONFIG": str(folder / "etl.toml")})
-    run = submit_now(session.connection, claims(folder))
+    run = submit_run(session.connection, claims(folder))
     until((folder / "held").exists)
     child = int((folder / "held").read_text() or 0)
     assert cancel_run(session.connection, run)
@@ -268,7 +268,7 @@ def test_cancel_stops_a_stage_that_runs_and_what_it_has_started(
 
 def test_a_retry_resumes_where_the_run_broke_off(folder: Path, session: Session) -> None:
     (folder / "broken").touch()
-    run = submit_now(session.connection, claims(folder, "feed"))
+    run = submit_run(session.connection, claims(folder, "feed"))
     assert work(session, run)["state"] == "failed"
     (folder / "broken").unlink()
     again, changes = retry_run(session.config, session.connection, run)
@@ -280,7 +280,7 @@ def test_a_retry_resumes_where_the_run_broke_off(folder: Path, session: Session)
 
 def test_a_retry_with_another_configuration_says_what_changed_and_reads_anew(folder: Path, session: Session) -> None:
     (folder / "broken").touch()
-    run = submit_now(session.connection, claims(folder, "feed"))
+    run = submit_run(session.connection, claims(folder, "feed"))
     work(session, run)
     config = folder / "etl.toml"
     config.write_text(config.read_text().replace('transform = ["steps:fragile"]', "transform = []"))
@@ -292,7 +292,7 @@ def test_a_retry_with_another_configuration_says_what_changed_and_reads_anew(fol
 
 
 def test_only_runs_that_have_failed_or_were_canceled_are_retried(folder: Path, session: Session) -> None:
-    run = submit_now(session.connection, claims(folder))
+    run = submit_run(session.connection, claims(folder))
     with pytest.raises(EtlError, match="is queued; only failed and canceled runs"):
         retry_run(session.config, session.connection, run)
     work(session, run)
@@ -304,7 +304,7 @@ def test_only_runs_that_have_failed_or_were_canceled_are_retried(folder: Path, s
 
 def test_a_run_without_staging_is_not_retried(folder: Path, session: Session) -> None:
     (folder / "broken").touch()
-    run = submit_now(session.connection, claims(folder, "feed"))
+    run = submit_run(session.connection, claims(folder, "feed"))
     work(session, run)
     (folder / "staging" / "acme" / run / "run.json").unlink()
     with pytest.raises(EtlError, match="no staging left"):

@@ -8,6 +8,7 @@ from redis import Redis
 from etl.config.pipeline import Config, needed_first, resolve
 from etl.errors import AlreadyRunning, ConfigError, EtlError, StagingFailed
 from jobs.process.inprocess import InProcessWorker
+from jobs.queue import FairQueue
 from jobs.run import held
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
@@ -108,10 +109,26 @@ def test_a_held_run_whose_start_fails_is_tried_again_and_then_fails(
     claims = submit(connection, config, "claims")
     monkeypatch.setattr(held, "DELAYS", (0, 0))
     with monkeypatch.context() as broken:
-        broken.setattr("jobs.run.submit.submit_now", refuse)
+        broken.setattr("jobs.run.submit._start", refuse)
         work(connection)
         held.promote(connection)
     assert state(connection, claims) == ("failed", "start: staging is full")
+    retry_run(config, connection, claims)
+    work(connection)
+    assert state(connection, claims) == ("succeeded", None)
+
+
+def test_a_held_run_whose_start_is_of_an_older_version_fails_with_the_sentence_and_can_be_retried(
+    connection: Redis, config: Config
+) -> None:
+    submit(connection, config, "patients")
+    claims = submit(connection, config, "claims")
+    queue = FairQueue("etl-acme", connection=connection)
+    queue.enqueue_call("jobs.holding.start", args=(claims,), job_id=f"{claims}-0-start-1", failure_ttl=3600)
+    work(connection)
+    held.promote(connection)
+    assert state(connection, claims)[0] == "failed"
+    assert "jobs.holding.start is a function of an older rq-etl" in str(state(connection, claims)[1])
     retry_run(config, connection, claims)
     work(connection)
     assert state(connection, claims) == ("succeeded", None)

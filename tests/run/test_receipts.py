@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.partition import ROW_BITS, Partition, Piece
+from etl.partition import ROW_BITS, Partition, Piece, line_of
 from etl.staging import Marker, Staging
-from jobs.run.balance import Tally, gather, place
+from jobs.run.balance import Tally, gather
 
 COUNT = st.integers(0, 1000)
 
@@ -96,5 +96,5 @@ def test_they_are_gathered_from_staging(url: str, tmp_path: Path) -> None:
 def test_a_row_of_several_files_is_known_by_its_file_and_line() -> None:
     pieces = (Piece(file="a.csv", path="/a.csv"), Piece(file="b.csv", path="/b.csv"))
     partition = Partition(number=1, pieces=pieces, order=0)
-    assert place(partition, 7) == ("a.csv", 7)
-    assert place(partition, (1 << ROW_BITS) | 3) == ("b.csv", 3)
+    assert line_of(partition, 7) == ("a.csv", 7)
+    assert line_of(partition, (1 << ROW_BITS) | 3) == ("b.csv", 3)

@@ -20,7 +20,7 @@ from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.run import schedules
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now, submit_run
+from jobs.run.submit import submit_run
 from jobs.store import keys, runs
 from tests.helpers.project import Folder, etl_toml
 
@@ -69,6 +69,28 @@ def test_sync_adds_changes_and_removes_until_redis_equals_the_config(connection:
     assert actions(project_of("[clients.acme]\n")) == ["removed"]
     assert actions(project_of("[clients.acme]\n")) == []
     assert connection.zcard(schedules.ENTRIES) == 0
+
+
+def test_sync_rewrites_an_entry_of_an_older_version_which_fails_with_a_sentence_until_then(
+    fake_redis: Redis, project_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = project_of(acme())
+    with freeze_time("2026-06-01 12:00:00") as clock:
+        with monkeypatch.context() as older:
+            older.setattr(schedules, "FUNCTION", "jobs.schedules.start")
+            schedules.sync(config, fake_redis)
+        assert schedules.listing(config, fake_redis)[0]["synced"] is False
+        clock.move_to("2026-06-02 00:30:02")
+        scheduler(fake_redis).enqueue_jobs()
+        work(fake_redis)
+        result = EtlJob(schedules.entry_id("acme", "claims"), connection=fake_redis).latest_result()
+        assert result is not None
+        assert "jobs.schedules.start is a function of an older rq-etl" in str(result.exc_string)
+        assert runs.recent(fake_redis) == []
+        assert [line["action"] for line in schedules.sync(config, fake_redis)] == ["changed"]
+        assert schedules.listing(config, fake_redis)[0]["synced"] is True
+        # The moment that the older entry has missed is started now.
+        assert len(schedules.start_due(config, fake_redis, "acme", "claims", datetime.now(UTC))) == 1
 
 
 def test_the_list_shows_the_next_three_times_in_the_clients_zone(connection: Redis, project_of: Any) -> None:
@@ -226,7 +248,7 @@ def test_a_week_of_clients_in_12_zones_over_a_clock_change_starts_every_moment_o
         connection.hset(keys.run_key(run), "state", "queued")
         return run
 
-    monkeypatch.setattr("jobs.run.submit.submit_run", submit)
+    monkeypatch.setattr("jobs.run.schedules.submit_run", submit)
     start, end = datetime(2026, 3, 26, tzinfo=UTC), datetime(2026, 4, 2, tzinfo=UTC)  # Europe's change is on the 29th
     with freeze_time(start) as clock:
         schedules.sync(config, fake_redis)
@@ -294,6 +316,6 @@ def test_a_moment_that_two_workers_start_at_once_is_one_run(connection: Redis, p
     run = schedules.run_id("acme", "claims", moment)
     resolved = resolve(config, "claims", "acme")
     assert [submit_run(connection, resolved, queue=True, run=run, due=moment) for _ in range(2)] == [run, run]
-    assert submit_now(connection, resolved, run=run, due=moment) == run
+    assert submit_run(connection, resolved, run=run, due=moment) == run
     work(connection)
     assert [each["state"] for each in runs.recent(connection)] == ["succeeded"]

@@ -22,8 +22,8 @@ from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.run.cancel import cancel_run
-from jobs.run.context import CHANGED
 from jobs.run.retry import retry_run
+from jobs.run.stage import CHANGED
 from jobs.store import keys, runs, waiting
 from tests.helpers.project import etl_toml
 from tests.helpers.queued_project import QueuedProject
@@ -231,7 +231,7 @@ def test_a_held_run_with_a_forged_id_or_client_is_not_planned(site: Site) -> Non
         waits = {"options": options, "after": "[]", "needs": "[]"}
         waiting.hold(site.connection, run, {**about, **waits}, was=None)
         # As RQ takes no id with a / for a job, whoever forges one names it otherwise.
-        FairQueue("etl-acme", connection=site.connection).enqueue_call("jobs.run.submit.start", args=(run,))
+        FairQueue("etl-acme", connection=site.connection).enqueue_call("jobs.stages.start", args=(run,))
         site.connection.zrem(keys.HELD, run)
     before = site.contents()
     site.work()
@@ -242,7 +242,7 @@ def test_a_held_run_with_a_forged_id_or_client_is_not_planned(site: Site) -> Non
 
 def test_a_schedule_entry_with_a_forged_client_starts_nothing(site: Site) -> None:
     queue = FairQueue("etl-acme", connection=site.connection)
-    queue.enqueue_call("jobs.run.schedules.start", args=("../../precious", "claims"))
+    queue.enqueue_call("jobs.stages.start_due", args=("../../precious", "claims"))
     before = site.contents()
     site.work()
     assert site.contents() == before

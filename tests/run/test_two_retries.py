@@ -19,7 +19,7 @@ from jobs.run import retry as resume
 from jobs.run.cancel import cancel_run
 from jobs.run.claims import LASTS
 from jobs.run.retry import retry_run
-from jobs.run.submit import submit_now, submit_run
+from jobs.run.submit import submit_run
 from jobs.store import keys, runs
 from tests.helpers.queued_project import BAD, GOOD, QueuedProject
 
@@ -208,7 +208,7 @@ def test_a_retry_whose_submission_fails_gives_its_claim_back(
         def fail(*_: Any, **__: Any) -> None:
             raise EtlError("no luck")
 
-        broken.setattr("jobs.run.retry.enqueue_graph", fail)
+        broken.setattr(resume, "enqueue_graph", fail)
         with pytest.raises(EtlError, match="no luck"):
             retry(house, run)
     assert house.state(run) == "failed"
@@ -219,15 +219,15 @@ def test_a_retry_whose_submission_fails_gives_its_claim_back(
 def test_a_retry_that_slept_through_its_claim_changes_nothing(
     house: QueuedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, real = failed_run(house), resume.missing
+    run, real = failed_run(house), resume.to_redo
 
     def slow(*args: Any, **options: Any) -> Any:
         house.connection.delete(keys.claim_key(run), keys.holder_key("acme", "claims"))
-        monkeypatch.setattr(resume, "missing", real)
+        monkeypatch.setattr(resume, "to_redo", real)
         retry(house, run)
         return real(*args, **options)
 
-    monkeypatch.setattr(resume, "missing", slow)
+    monkeypatch.setattr(resume, "to_redo", slow)
     with pytest.raises(EtlError, match=f"run {run} is queued; only failed"):
         retry(house, run)
     ends_well(house, run)
@@ -278,7 +278,7 @@ def test_of_two_submissions_under_one_id_the_second_leaves_the_firsts_staging(
 
         def submit(pipeline: Any = pipeline) -> str:
             with suppress(AlreadyRunning):
-                assert submit_now(house.connection, pipeline, run="abcdefghjk") == "abcdefghjk"
+                assert submit_run(house.connection, pipeline, run="abcdefghjk") == "abcdefghjk"
             return "abcdefghjk"
 
         there = steps.run(submit, at, submit)

@@ -295,7 +295,7 @@ def test_incremental_runs_equal_a_full_load(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[Any, ...]], cut: bool
 ) -> None:
     """Whatever is edited between runs, and wherever runs are killed and retried."""
-    from jobs.run.submit import submit_now
+    from jobs.run.submit import submit_run
     from jobs.session import Session
 
     root = tmp_path_factory.mktemp("incremental")
@@ -318,7 +318,7 @@ def test_incremental_runs_equal_a_full_load(
                     source.commit()
                     continue
                 with failing(edit[1], after=edit[2]):
-                    run = Run(session, submit_now(session.connection, resolve(session.config, "claims", "acme"))).wait(
+                    run = Run(session, submit_run(session.connection, resolve(session.config, "claims", "acme"))).wait(
                         60
                     )
                 if run.state == "failed" and edit[1] % 2:

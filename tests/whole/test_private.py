@@ -17,7 +17,7 @@ from redis import Redis
 
 from etl.config.pipeline import resolve
 from jobs.api import Run
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.session import Session
 from tests.helpers.processes import ROOT
 from tests.helpers.workers import StartWorkers
@@ -223,7 +223,7 @@ def test_no_value_of_a_row_and_no_secret_leaves_files_and_target(
     workers.url = secret_redis
     workers(2, env={"ETL_CONFIG": str(tmp_path / "etl.toml"), "WAREHOUSE_PASSWORD": PASSWORD})
     session = Session(tmp_path / "etl.toml", secret_redis, workers=0)
-    ids = {name: submit_now(session.connection, resolve(session.config, name, "acme")) for name in CASES}
+    ids = {name: submit_run(session.connection, resolve(session.config, name, "acme")) for name in CASES}
     runs = {name: Run(session, id).wait(PATIENCE) for name, id in ids.items()}
     succeeded = {name for name, run in runs.items() if run.state == "succeeded"}
     assert succeeded == {"fine", "rejected", "reject_call", "headerless_plain", "unclosed"}, {
@@ -246,7 +246,7 @@ def test_what_stages_raised_is_kept_whole_where_only_its_owner_can_read_it(fake_
     os.umask(0o002)
     session = Session(tmp_path / "etl.toml", fake_redis)
     for name in ("raises", "rejected"):
-        Run(session, submit_now(fake_redis, resolve(session.config, name, "acme"))).wait(PATIENCE)
+        Run(session, submit_run(fake_redis, resolve(session.config, name, "acme"))).wait(PATIENCE)
     staging = tmp_path / "staging"
     kept = list(staging.rglob("*"))
     assert any(MARK in path.read_text() for path in kept if path.name.endswith(".error.txt"))

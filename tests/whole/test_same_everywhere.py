@@ -16,7 +16,7 @@ from jobs import settings
 from jobs.api import Run
 from jobs.demo.generate import generate
 from jobs.process.inprocess import InProcessWorker
-from jobs.run.submit import submit_now
+from jobs.run.submit import submit_run
 from jobs.session import Session
 from jobs.store import keys
 from jobs.store import runs as store_runs
@@ -74,7 +74,7 @@ class Bench:
     def run(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Run pipelines for clients, all at once, to their end."""
         config = self.session.config
-        started = [Run(self.session, submit_now(self.session.connection, resolve(config, *pair))) for pair in pairs]
+        started = [Run(self.session, submit_run(self.session.connection, resolve(config, *pair))) for pair in pairs]
         for run in started:
             found = run.wait(PATIENCE).json()
             kept = ("pipeline", "client", "state", "rows", "partitions", "failures", "warnings", "error", "exit")
@@ -237,7 +237,7 @@ def test_types_of_another_clients_rows_are_met_when_they_came_first(tmp_path: Pa
     bench = Bench(tmp_path, url, session)
     bench.deliver("acme", {"1.csv": "id,code\na1,\na2,\n"})
     bench.deliver("globex", {"1.csv": "id,code\ng1,7\ng2,8\n"})
-    first = submit_now(fake_redis, resolve(session.config, "visits", "acme"))
+    first = submit_run(fake_redis, resolve(session.config, "visits", "acme"))
     worker = InProcessWorker(fake_redis)
     worker.work(until=lambda: (1, "transform") in store_runs.stage_records(fake_redis, first))
     fake_redis.hset(keys.client_key("acme"), "paused", "1")

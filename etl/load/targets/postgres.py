@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
 from etl.prefetch import prefetch
+from etl.types.words import word_of
 
 insert = postgresql.insert
 
@@ -112,9 +113,9 @@ def _quoted(name: str) -> str:
 def _printable(chunk: pa.Table) -> pa.Table:
     columns = []
     for column in chunk.columns:
-        if pa.types.is_timestamp(column.type):
+        if word_of(column.type) == "timestamp":
             column = column.cast(pa.timestamp("us"))
-        elif pa.types.is_decimal(column.type):
+        elif word_of(column.type) == "decimal":
             column = decimal_text(column)
         columns.append(column)
     return pa.table(columns, names=[str(number) for number in range(len(columns))])

@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TypeEngine
 
+from etl.types.words import word_of
+
 insert = sqlite.insert
 
 WAIT = 60  # seconds to wait for another writer
@@ -109,17 +111,17 @@ def _quoted(name: str) -> str:
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
     """Return a column as SQLite keeps it: dates and times as text in UTC, booleans as 0 and 1."""
-    kind = column.type
-    if pa.types.is_boolean(kind):
+    word = word_of(column.type)
+    if word == "boolean":
         column = column.cast(pa.int8())
-    elif pa.types.is_date(kind):
+    elif word == "date":
         column = column.cast(pa.string())
-    elif pa.types.is_decimal(kind):
+    elif word == "decimal":
         # By way of text, since Arrow's own conversion can miss the nearest float by a bit.
         column = column.cast(pa.string()).cast(pa.float64())
-    elif pa.types.is_timestamp(kind):
+    elif word == "timestamp":
         text = column.cast(pa.timestamp("us")).cast(pa.string())
         column = pc.if_else(pc.ends_with(text, ".000000"), pc.utf8_slice_codeunits(text, 0, -7), text)
-    if column.null_count == 0 and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+    if column.null_count == 0 and word_of(column.type) in ("integer", "number"):
         return column.to_numpy().tolist()  # type: ignore[no-any-return]
     return column.to_pylist()  # type: ignore[no-any-return]

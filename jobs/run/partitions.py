@@ -1,0 +1,183 @@
+"""What is done with one partition: its source is read, its rows are transformed, and loaded into the target.
+
+Each of the three returns what it is to publish; `jobs.run.stage` publishes it, last.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+from redis import Redis
+
+from etl import load as target
+from etl.config.pipeline import Pipeline
+from etl.errors import TableMismatch
+from etl.load import skips
+from etl.partition import Chunk
+from etl.prefetch import prefetch
+from etl.sources import extract as read_source
+from etl.staging import Marker
+from etl.transform import Transformer
+from etl.types.cursor import Narrowed
+from etl.types.infer import candidates, decide, merge_candidates, named_candidates
+from jobs.run import finish
+from jobs.run.balance import Tally
+from jobs.run.rate_limit import RateLimit
+from jobs.run.stage import StageContext
+
+
+def extract(work: StageContext, connection: Redis) -> Marker:
+    """Read a partition of the source into staging, unless all of it is known to be loaded."""
+    if not work.full_refresh and skips.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
+        there = skips.rows_there(work.pipeline, work.partition)
+        if there is not None:
+            rows, content = there
+            counts = {"read": rows, "out": rows, "rejected": 0, "skipped": rows}
+            return Marker(counts=counts, content=content)
+    return _read(work, connection)
+
+
+def _read(work: StageContext, connection: Redis) -> Marker:
+    rows_out = rejected = 0
+    types: list[dict[str, list[str]]] = []
+    infer = not work.pipeline.columns
+    context = work.context
+    if rate := work.pipeline.extract.rate:
+        context = replace(context, pace=RateLimit(connection, work.pipeline.client, work.pipeline.name, rate))
+    with (
+        work.staging.writer("extract", work.number) as rows,
+        work.staging.writer("extract", work.number, "rejects") as rejects,
+    ):
+        narrow = Narrowed(work.pipeline, work.span, work.partition.pieces[0].file)
+        content = ""
+
+        def read() -> Iterator[Chunk]:
+            nonlocal content
+            content = yield from read_source(work.pipeline, work.partition, context, work.span)
+
+        # A function of the user's own stays in this thread, where a debugger and its libraries expect it.
+        for chunk in read() if work.pipeline.extract.FACTS.own_code else prefetch(read()):
+            newer = narrow(chunk.rows)
+            rows.write(newer)
+            rows_out += newer.num_rows
+            if chunk.rejects.num_rows:
+                rejects.write(chunk.rejects)
+                rejected += chunk.rejects.num_rows
+            if infer:
+                types.append(candidates(newer.drop_columns(["_row"])))
+    counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
+    if narrow.unchanged:
+        counts["unchanged"] = narrow.unchanged
+    return Marker(
+        counts=counts,
+        data=tuple(rows.names),
+        rejects=tuple(rejects.names),
+        content=content,
+        types=merge_candidates(types) if infer else None,
+        cursor=work.read_to(narrow.latest),
+    )
+
+
+def transform(work: StageContext, connection: Redis) -> Marker:
+    """Cast, check and reshape a partition's rows in staging."""
+    source = work.input("extract")
+    if skipped := source.counts.get("skipped"):
+        counts = dict.fromkeys(("in", "out"), skipped) | dict.fromkeys(("rejected", "dropped", "added"), 0)
+        return Marker(counts=counts)
+    files = [piece.file for piece in work.partition.pieces]
+    transformer = Transformer(work.pipeline, work.context, files, _types(work))
+    counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
+    warnings: list[str] = []
+    with (
+        work.staging.writer("transform", work.number) as rows,
+        work.staging.writer("transform", work.number, "rejects") as rejects,
+    ):
+        for chunk in _pieces(work.pipeline, prefetch(work.staging.chunks(source.data))):
+            result = transformer.apply(chunk)
+            rows.write(result.rows)
+            if result.rejects.num_rows:
+                rejects.write(result.rejects)
+            counts["in"] += chunk.num_rows
+            counts["out"] += result.rows.num_rows
+            counts["rejected"] += result.rejects.num_rows
+            counts["dropped"] += result.dropped
+            counts["added"] += result.added
+            warnings += [warning for warning in result.warnings if warning not in warnings]
+    return Marker(counts=counts, data=tuple(rows.names), rejects=tuple(rejects.names), warnings=tuple(warnings))
+
+
+def _pieces(pipeline: Pipeline, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Give functions any piece, or all rows of the partition at once where they asked for a file or the run."""
+    if pipeline.extract.split == "rows" or not pipeline.transform:
+        return chunks
+    tables = list(chunks)
+    return iter([pa.concat_tables(tables, promote_options="permissive")] if tables else [])
+
+
+def _types(work: StageContext) -> dict[str, str] | None:
+    """Return the types that fit every partition of a run without columns, the same for each of them."""
+    if work.pipeline.columns:
+        return None
+    found: dict[str, str] | None = work.staging.read_json("types.json")
+    if found is None:
+        _decide_types(work)
+        found = work.staging.read_json("types.json")
+    return found
+
+
+def _decide_types(work: StageContext) -> None:
+    markers = [work.staging.marker("extract", p.number) for p in work.plan.partitions]
+    found = [marker.types for marker in markers if marker is not None and marker.types is not None]
+    existing = target.column_types(work.pipeline)
+    fitting = named_candidates(found, work.pipeline, existing)
+    work.staging.write_json("types.json", decide(fitting, existing))
+
+
+def load(work: StageContext, connection: Redis) -> Marker:
+    """Load a partition's rows into the target, with its ledger row in the same transaction."""
+    try:
+        return _deliver(work)
+    except TableMismatch:
+        if work.pipeline.columns:
+            raise
+    # Since the types were inferred, another client's load may have made the table, with types of its own rows.
+    _decide_types(work)
+    work.staging.withdraw("transform", work.number)
+    work.staging.publish("transform", work.number, transform(work, connection))
+    return _deliver(work)
+
+
+def _deliver(work: StageContext) -> Marker:
+    source, rows = work.input("extract"), work.input("transform")
+    delivery = target.Delivery(
+        pipeline=work.pipeline,
+        run=work.run,
+        partition=work.partition,
+        content=source.content,
+        partitions=len(work.plan.partitions),
+        attempt=work.attempt,
+        read=source.counts["read"],
+        skipped=source.counts.get("skipped", 0),
+        again=work.full_refresh,
+        context=work.context,
+    )
+
+    def loaded(answer: target.LoadCounts) -> Marker:
+        kinds = {kind: getattr(answer, kind) for kind in ("loaded", "unchanged", "superseded")}
+        counts = {"in": rows.counts["out"], **kinds, "final": int(answer.final)}
+        return Marker(counts=counts, warnings=tuple(answer.warnings))
+
+    def ended(answer: target.LoadCounts) -> target.Record:
+        """Say how a run of one partition ends, as far as its load knows; `finish` says so where it ends otherwise."""
+        stages = {"extract": source, "transform": rows, "load": loaded(answer)}
+        return finish.history_record(work, finish.ending(Tally({work.number: stages}), []))
+
+    answer = target.load(
+        delivery,
+        work.staging.chunks(rows.data),
+        read=source.counts["read"],
+        rejected=source.counts["rejected"] + rows.counts["rejected"],
+        record=ended,
+        move=work.move(Tally({work.number: {"extract": source}}).latest),
+    )
+    return loaded(answer)

@@ -1,0 +1,286 @@
+"""A stage's life: begin → context → find what is published, or run the body → publish → record → report.
+
+Only the artifact that a stage publishes, last, says that it is done: one that finds its own does nothing.
+"""
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from redis import Redis
+from rq import get_current_job
+from rq.job import Job
+
+from etl import sources
+from etl.config.pipeline import Config, Pipeline
+from etl.context import Context
+from etl.errors import ConfigError, EtlError
+from etl.load import Move, cursors
+from etl.partition import Partition, Plan
+from etl.safe_message import safe_message
+from etl.staging import STAGES, Marker, Staging
+from etl.transform.lookups import lookups_of
+from etl.types.cursor import Cursor, Span, back, is_strict, read
+from jobs import settings
+from jobs.job import Snooze
+from jobs.run.graph import Spec, read_spec
+from jobs.store import runs
+
+CHANGED = "configuration changed since submit; retry"
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage needs to know: its run, its partition, where rows are.
+
+    Args:
+        number: Of the partition; 0 is the whole run's.
+        submitted, started: Moments of the run, in seconds since the epoch.
+    """
+
+    run: str
+    stage: str
+    number: int
+    attempt: int
+    pipeline: Pipeline
+    plan: Plan
+    context: Context
+    staging: Staging
+    span: Span
+    full_refresh: bool = False
+    submitted: float | None = None
+    started: float | None = None
+
+    @property
+    def partition(self) -> Partition:
+        """The partition this stage works on."""
+        return self.plan.partitions[self.number - 1]
+
+    @property
+    def follows(self) -> bool:
+        """Whether the run reads from its cursor on and moves it; one with a window does neither."""
+        return self.pipeline.extract.cursor is not None and self.context.start is None
+
+    def read_to(self, latest: Cursor | None) -> tuple[list[str] | None, list[str] | None] | None:
+        """Return how far a partition was read, as its marker keeps it."""
+        until = self.span.until
+        return (latest and list(latest), until and list(until)) if self.follows else None
+
+    def move(self, latest: Cursor | None) -> Move | None:
+        """Return how the run moves its cursor, or None where it has none."""
+        return Move(self.span.since, latest) if self.follows else None
+
+    def input(self, stage: str) -> Marker:
+        """Return what the stage before published.
+
+        Raises:
+            Blocked: It published nothing.
+        """
+        marker = self.staging.marker(stage, self.number)
+        if marker is None:
+            raise Blocked(stage)
+        return marker
+
+
+class Blocked(Exception):
+    """The stage before has published nothing."""
+
+
+@dataclass
+class Stage:
+    """One execution of a stage, from its beginning to its report.
+
+    Args:
+        job: The RQ job that it is.
+        number: Of the partition; 0 is the whole run's.
+        record: The run's hash in Redis.
+        began: By the monotonic clock, in seconds.
+        context: What it works on, once that is known.
+        state: done, failed, blocked, or waiting for another try.
+        error: Why it failed, without a row's value.
+        exit: The exit code that the error asks for.
+    """
+
+    job: Job
+    run: str
+    name: str
+    number: int
+    record: Mapping[str, str]
+    began: float
+    context: StageContext | None = None
+    state: str = "done"
+    counts: Mapping[str, int] = field(default_factory=dict)
+    error: str | None = None
+    exit: int = 0
+
+
+Body = Callable[[StageContext, Redis], Marker]
+GiveUp = Callable[[Redis, str, StageContext | None, str, int], None]
+
+
+def execute(name: str, run: str, number: int, body: Body, give_up: GiveUp | None = None) -> dict[str, int]:
+    """Execute a stage as the current job.
+
+    Args:
+        number: Of the partition; 0 is the whole run's.
+        body: Does the work and returns what is to be published.
+        give_up: Called with connection, run, context, error and exit code where no other try follows a failure.
+
+    Returns:
+        What the stage counted.
+    """
+    stage = _begin(name, run, number)
+    if stage is None:
+        return {"skipped": 1}
+    try:
+        stage.context = stage_context(name, run, number, stage.record)
+        marker = _published(stage.context) or _publish(stage.context, body(stage.context, stage.job.connection))
+        stage.counts = marker.counts
+    except Blocked:
+        stage.state = "blocked"
+    except Snooze:
+        stage.state = "waiting"
+        raise
+    except BaseException as exc:
+        _fail(stage, exc, give_up)
+        raise
+    finally:
+        _record(stage)
+    return {"blocked": 1} if stage.state == "blocked" else dict(stage.counts)
+
+
+def _begin(name: str, run: str, number: int) -> Stage | None:
+    """Begin a stage; None where its run is canceled or forgotten, or it belongs to an attempt before a retry."""
+    job = get_current_job()
+    assert job is not None
+    record = runs.begin(job.connection, run)
+    if record.get("state") != "running" or record.get("attempt") != job.id.rpartition("-")[2]:
+        return None
+    return Stage(job, run, name, number, record, began=time.monotonic())
+
+
+def _published(work: StageContext) -> Marker | None:
+    return work.staging.marker(work.stage, work.number) if work.number else None
+
+
+def _publish(work: StageContext, marker: Marker) -> Marker:
+    return work.staging.publish(work.stage, work.number, marker) if work.number else marker
+
+
+def _fail(stage: Stage, exc: BaseException, give_up: GiveUp | None) -> None:
+    is_final = not stage.job.retries_left or (isinstance(exc, EtlError) and not exc.retryable)
+    stage.state, stage.error = ("failed" if is_final else "waiting"), safe_message(exc)
+    stage.exit = exc.exit_code if isinstance(exc, EtlError) else 1
+    if is_final and give_up is not None:
+        give_up(stage.job.connection, stage.run, stage.context, stage.error, stage.exit)
+
+
+def _record(stage: Stage) -> None:
+    which, seconds = (stage.job.connection, stage.run, stage.number, stage.name), time.monotonic() - stage.began
+    runs.record_stage(*which, stage.state, stage.counts, seconds=seconds, error=stage.error, exit=stage.exit)
+
+
+def keep_traceback(job: Job, text: str) -> None:
+    """Keep what a stage raised, whole, in a file of staging that only its owner can read.
+
+    Args:
+        job: The stage's job; other jobs are ignored.
+        text: The traceback, which may hold row values.
+    """
+    stage = str(job.func_name).removeprefix("jobs.stages.")
+    if stage not in (*STAGES, "finish"):
+        return
+    run = str(job.args[0])
+    record = runs.read(job.connection, run)
+    if record is None:
+        return
+    number = int(job.args[1]) if len(job.args) > 1 else 0
+    try:
+        Staging(settings.staging(), record["client"], run).keep_private(f"{number:05d}.{stage}.error.txt", text)
+    except EtlError:
+        traceback.print_exc()
+
+
+def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) -> StageContext:
+    """Return what a stage works on.
+
+    Args:
+        number: Of the partition; 0 is the whole run's.
+        record: The run's hash in Redis.
+
+    Raises:
+        EtlError: The run is not in this worker's staging, or its spec names code or databases that are not this
+            worker's.
+    """
+    config = settings.base()
+    staging = Staging(config.staging, record["client"], run)
+    spec = _spec(staging.url, record["client"], run, record["attempt"])
+    pipeline = _own(spec.pipeline, record["client"], config)
+    if stage != "finish" and not 1 <= number <= len(spec.plan.partitions):
+        raise EtlError(f"run {run} has no partition {number}", f"it has {len(spec.plan.partitions)}")
+    context = Context(pipeline.client, run, pipeline.params, *spec.moments)
+    span = _span(staging, replace(spec, pipeline=pipeline), decide=stage == "extract")
+    if span.since is not None:
+        context = replace(context, since=read(back(span.since, pipeline.extract.overlap)))
+    asks = pipeline.transform if stage == "transform" else pipeline.extract.FACTS.own_code
+    if pipeline.lookups and asks and stage in ("extract", "transform"):
+        context = replace(context, lookups=lookups_of(pipeline, context, sources.read_all))
+    submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
+    which = run, stage, number, int(record["attempt"])
+    return StageContext(*which, pipeline, spec.plan, context, staging, span, spec.full_refresh, submitted, started)
+
+
+def _own(pipeline: Pipeline, client: str, config: Config) -> Pipeline:
+    """Return a spec's pipeline with this worker's own folder, which code is imported from and files are relative to.
+
+    Whoever can write to Redis can have a worker read a spec, so it decides neither which code runs nor what is written.
+
+    Args:
+        client: Whose run it is.
+        config: This worker's own.
+
+    Raises:
+        EtlError: The spec's client, modules, staging or target (name and URL) are others.
+    """
+    given = pipeline.client, set(pipeline.modules), pipeline.staging, pipeline.target
+    own = client, set(config.settings.modules), config.staging, config.targets.get(pipeline.target.name)
+    if given != own:
+        raise EtlError(CHANGED)
+    root = str(config.root)
+    return pipeline if pipeline.root == root else pipeline.model_copy(update={"root": root})
+
+
+def _span(staging: Staging, spec: Spec, *, decide: bool) -> Span:
+    """Return which rows the run reads: decided by its first extract, for all of its partitions and attempts."""
+    pipeline, extract = spec.pipeline, spec.pipeline.extract
+    if extract.cursor is None:
+        return Span()
+    if spec.moments[0] is not None:
+        if is_strict(pipeline):
+            what = f"{pipeline.name} appends what its cursor says is new, and a window may be loaded already"
+            raise ConfigError(what, 'use mode = "merge" with a key to load windows of the past')
+        return Span()
+    found = staging.read_json("since.json")
+    if found is None and not decide:
+        return Span()
+    if found is None or found["column"] != extract.cursor:
+        cursor = None if spec.full_refresh else cursors.read(pipeline)
+        until = sources.latest(pipeline, len(spec.plan.partitions))
+        decided = {"column": extract.cursor, "since": cursor and cursor.cursor, "until": until}
+        staging.write_bytes("since.json", json.dumps(decided).encode(), exclusive=found is None)
+        found = staging.read_json("since.json") or decided
+    return Span(*(Cursor(*found[key]) if found[key] else None for key in ("since", "until")))
+
+
+@lru_cache(maxsize=512)  # many runs' stages come between two of one run
+def _spec(url: str, client: str, run: str, attempt: str) -> Spec:
+    spec = read_spec(Staging(url, client, run))
+    if spec is None:
+        raise EtlError(
+            f"run {run} is not in staging {url}",
+            "the worker must use the staging of the etl.toml that the run was submitted with (ETL_CONFIG)",
+        )
+    return spec
