@@ -14,7 +14,6 @@ from etl.config.kinds import source
 from etl.config.pipeline import resolve
 from etl.errors import ConfigError, StagingFailed
 from etl.rejects import REASONS, fields
-from etl.sources.files import FileConfig
 from etl.staging import Staging
 from jobs.run.balance import gather
 from jobs.run.graph import read_spec
@@ -124,10 +123,10 @@ def load(session: Session, run: str, file: Path) -> str:
 def _first(staging: Staging, client: str) -> Staging:
     """Return the staging of the run that rejected rows at first, where a run of fixed rows rejected some again."""
     spec = read_spec(staging)
-    extract = spec.pipeline.extract if spec is not None and "extract" in spec.pipeline.given else None
-    return (
-        Staging(staging.url, client, PurePath(extract.path).parent.name) if isinstance(extract, FileConfig) else staging
-    )
+    if spec is None or "extract" not in spec.pipeline.given:
+        return staging
+    path = getattr(spec.pipeline.extract, "path", "")  # of the file that `load` wrote into that staging
+    return Staging(staging.url, client, PurePath(path).parent.name) if path else staging
 
 
 def _without_reasons(file: Path) -> str:
