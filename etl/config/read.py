@@ -1,4 +1,4 @@
-"""Reading etl.toml and clients/*.toml: every mistake is found before any is told."""
+"""Reading etl.toml and clients/*.toml: every mistake is found before any is reported."""
 
 import re
 import tomllib
@@ -206,7 +206,7 @@ class _Reader:
         return self.cache[key]
 
     def read_defaults(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `[defaults]` without the keys that are wrong, so that a mistake is told once, not per client."""
+        """Return `[defaults]` without the keys that are wrong, so that a mistake is reported once, not per client."""
         table = self.table(raw, "defaults")
         _, problems = parse(Client, table, name="defaults")
         defaults = _without(table, problems)

@@ -28,16 +28,16 @@ def check_functions(config: Config) -> list[Mistake]:
         ("pipelines", name): definition for name, definition in config.pipelines.items()
     }
     places |= {("clients", client, "override", name): d for (client, name), d in config.variants.items()}
-    told: dict[str, str] = {}  # by call: the same one is checked and told once, however many clients have it
+    problems: dict[str, str] = {}  # by call: the same one is checked and reported once, however many clients have it
     mistakes = []
     for prefix, definition in places.items():
         for where, function, args in _calls(definition):
             lookups = definition.lookups if where[0] in ("extract", "transform") else {}
             call = f"{where[0]} {function} {sorted(args)} {sorted(lookups)}"
-            if call not in told:
-                told[call] = _problem(config, function, args, FIRST[str(where[0])], lookups)
-                if told[call]:
-                    mistakes.append(_mistake(config, (*prefix, *where), told[call]))
+            if call not in problems:
+                problems[call] = _problem(config, function, args, FIRST[str(where[0])], lookups)
+                if problems[call]:
+                    mistakes.append(_mistake(config, (*prefix, *where), problems[call]))
     return mistakes
 
 

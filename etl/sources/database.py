@@ -308,7 +308,7 @@ def _told(where: str) -> Iterator[None]:
                 f"{where}: the database is locked by a writer", "it is tried again by itself"
             ) from error
         if name == "SQLITE_ERROR" or isinstance(error, sqlite3.ProgrammingError):
-            raise BadSource(f"{where}: {error}", "mend table or query in the pipeline's extract") from error
+            raise BadSource(f"{where}: {error}", "fix table or query in the pipeline's extract") from error
         raise BadSource(f"{where} can't be read: {name or type(error).__name__}", "check the database") from error
 
 
@@ -320,7 +320,7 @@ def _refused(error: psycopg.Error, state: str, where: str) -> EtlError:
         return SourceUnreachable(f"{where}: {type(error).__name__}", "it is tried again by itself")
     if state[:2] == "42":  # what these say is the statement's own: names of tables, columns, operators
         lines = str(error.diag.message_primary).splitlines()
-        return BadSource(f"{where}: {lines[0]}", "mend table or query in the pipeline's extract, or grant SELECT")
+        return BadSource(f"{where}: {lines[0]}", "fix table or query in the pipeline's extract, or grant SELECT")
     name = type(error).__name__
     return BadSource(f"{where} refused the statement: {name} ({state})", "try it with psql; see rq-etl logs")
 

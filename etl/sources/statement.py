@@ -50,8 +50,8 @@ def select(pipeline: Pipeline, config: "Config", piece: Piece, span: Span, windo
         conditions += _key_conditions(quoted(config.partition), piece)
     if config.cursor and (config.table or span.until):
         column = quoted(config.cursor)
-        told = span.since or span.until
-        if postgres and told is not None and told.kind == "string":
+        bound = span.since or span.until
+        if postgres and bound is not None and bound.kind == "string":
             column = f'({column})::text COLLATE "C"'  # by code points, as the rows are compared here
         either = [f"{column} IS NULL"]
         if span.since is not None and config.table:

@@ -53,7 +53,7 @@ def read_head(feed: Feed, config: "Config") -> Head:
         record = reader.peek(0, feed.line)
         if record.reason:
             what = f"{feed.piece.file} line {record.line}, the header: {record.reason}"
-            raise BadSource(what, "mend the line, or check delimiter, quote and skip")
+            raise BadSource(what, "fix the line, or check delimiter, quote and skip")
         if record.fields and not config.header:
             names = tuple(f"column{number}" for number in range(1, len(record.fields) + 1))
             return Head(names, delimiter, feed.bom + taken)
