@@ -184,9 +184,7 @@ def _drives(config: Config | None) -> Iterator[Finding]:
     """Under WSL a Windows drive is a network away: every file operation costs about a millisecond."""
     if "microsoft" not in platform.release().lower():
         return
-    folders = {"project": str(settings.path().parent)}
-    if config and "://" not in config.staging:
-        folders["staging"] = config.staging
+    folders = {"project": str(settings.path().parent), "staging": config.staging if config else ""}
     for name, folder in folders.items():
         if re.match(r"/mnt/[a-z](/|$)", folder):
             cure = "move it into the Linux file system, such as ~/etl"
@@ -272,9 +270,8 @@ def _facts(facts: broker.Facts, where: str) -> Iterator[Finding]:
         what = "appendonly is off: a restart of Redis forgets runs (what is loaded stays loaded)"
         yield _warning("redis", what, "redis-cli config set appendonly yes, and in redis.conf")
     if abs(facts.skew) > SKEW:
-        what = (
-            f"the clock of Redis is {abs(facts.skew):.0f} s {'ahead of' if facts.skew > 0 else 'behind'} this machine's"
-        )
+        side = "ahead of" if facts.skew > 0 else "behind"
+        what = f"the clock of Redis is {abs(facts.skew):.0f} s {side} this machine's"
         yield _failure("clock", what, "set both by NTP (under WSL: sudo hwclock -s)")
 
 

@@ -15,7 +15,7 @@ _NEWLINE, _RETURN = ord("\n"), ord("\r")
 
 
 def whole_records(feed: Feed, quote: bytes) -> int:
-    """Read on and return how many bytes of the buffer are whole records; 0 at the end, -1 if that can't be told."""
+    """Read on and return how many bytes of the buffer are whole records; 0 at the end, -1 if that can't be known."""
     window = BLOCK
     while True:
         while len(feed.buffer) < window and feed.fill():
