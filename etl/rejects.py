@@ -52,5 +52,5 @@ def fields(raw: str | None, names: Sequence[str]) -> list[str]:
     rest = row.pop("", None)
     there = [value for value in row.values() if value is not None]
     if rest is not None and not (rest and there):
-        return [*there, *rest]
+        return [*there, *rest, *([""] if len(there) + len(rest) == len(names) else [])]
     return [*("" if row.get(name) is None else row[name] for name in names), *(rest or ())]

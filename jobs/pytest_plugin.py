@@ -55,7 +55,7 @@ class Harness:
             max_rejects: Instead of the pipeline's own; a percentage of the pipeline's own is not applied, as it
                 says nothing of a file of three rows.
         """
-        from etl.config.models import CsvExtract
+        from etl.config.kinds import source
         from etl.config.pipeline import resolve
         from jobs import settings
         from jobs.api import Run
@@ -69,8 +69,10 @@ class Harness:
             changed["max_rejects"] = None
         if files is not None:
             # Where the source is no file, the test's files replace it.
-            source = resolved.extract if isinstance(resolved.extract, CsvExtract) else CsvExtract(path="")
-            changed["extract"] = source.model_copy(update={"path": self._deliver(files), "settle": 0.0})
+            changes = {"path": self._deliver(files), "settle": 0.0}
+            own = resolved.extract.FACTS.files
+            extract = resolved.extract if own else source({"type": "csv", **changes})
+            changed["extract"] = extract.model_copy(update=changes)
         if self._session is None:
             self._session = Session(self.config, inline=True)
         settings.override(read)
@@ -110,6 +112,7 @@ class Harness:
 
         from etl.config.pipeline import resolve
         from etl.context import Context
+        from etl.sources import read_all
         from etl.transform import Transformer
         from etl.transform.lookups import read_lookups
         from etl.types.casts import from_series
@@ -118,7 +121,7 @@ class Harness:
         columns = {str(name): from_series(df[name]) for name in df.columns}
         raw = pa.table({**columns, "_row": pa.array(range(2, len(df) + 2), pa.int64())})
         context = Context(client=client, run="test", params=resolved.params)
-        context = replace(context, lookups=read_lookups(resolved, context))
+        context = replace(context, lookups=read_lookups(resolved, context, read_all))
         result = Transformer(resolved, context, ["df"]).apply(raw)
         return result.rows.drop_columns(["_row"]).to_pandas(), result.rejects.to_pandas()
 

@@ -175,6 +175,32 @@ def test_transform_touches_no_file_and_no_network() -> None:
     assert "open" not in {call.id for call in calls if isinstance(call, ast.Name)}
 
 
+def test_nobody_asks_which_kind_a_source_is() -> None:
+    """A kind's facts and methods say what it can: else a new one would touch every place that asks."""
+    pattern = re.compile(
+        r"extract\.type\s*(==|!=|in\b)|isinstance\([^)]*(extract|source|lookup)\b[^)]*Config\b|\b(Csv|Sql|Function|Ndjson)Extract\b"
+    )
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in python_files("etl", "jobs", "cli.py", "rq_etl.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert found == []
+    kinds = {f"etl.sources.{name}" for name in ("formats.csv", "formats.ndjson", "function", "sql")}
+    others = [path for path in python_files("etl", "jobs") if "sources" not in path.parts]
+    assert offences(others, kinds) == []
+
+
+def test_a_kind_of_source_is_known_without_the_heavy_libraries() -> None:
+    """Its module is imported to check etl.toml; what reads is imported by the functions that read."""
+    heavy = "pandas numpy pyarrow pandera sqlalchemy psycopg"
+    code = "from etl.config.kinds import KINDS, config_of; import sys; [config_of(kind) for kind in KINDS]; "
+    code += f"print(*[name for name in {heavy.split()!r} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
 def test_only_settings_reads_the_environment() -> None:
     """But for secrets: ${NAME} in a target's URL is read where the target is opened, in the worker."""
     pattern = re.compile(r"\bos\.(environ|getenv)\b")

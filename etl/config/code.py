@@ -5,14 +5,12 @@ import importlib.util
 from functools import lru_cache
 from pathlib import Path
 
-from etl.config.models import FunctionExtract
 from etl.config.pipeline import Pipeline
 
 
 def fingerprint(pipeline: Pipeline) -> str:
     """Return the sha256 over the source files of the pipeline's modules, or "" where it calls no function."""
-    calls = pipeline.transform or pipeline.load.function or isinstance(pipeline.extract, FunctionExtract)
-    if not calls:
+    if not (pipeline.transform or pipeline.load.function or pipeline.extract.FACTS.own_code):
         return ""
     files = [file for module in pipeline.modules for file in _files(module, pipeline.root)]
     return _hashed(tuple((str(file), file.stat().st_mtime_ns) for file in files))

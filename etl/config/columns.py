@@ -68,7 +68,7 @@ def _refuse_doubles(names: Mapping[str, str], file: str) -> None:
 
 def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
     absent = missing(names, pipeline.columns)
-    if not absent:
+    if not absent or (not names and pipeline.extract.FACTS.files):  # a file without rows may have no columns either
         return
     if len(absent) == sum(not column.computed for column in pipeline.columns.values()):
         # What stands there may be a row, of a file without a header: it isn't quoted.

@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from etl.config.models import Column, CsvExtract, FunctionExtract, Load, Model, Problem, SqlExtract, Step
+from etl.config.base import Model, Problem
+from etl.config.kinds import KINDS, SourceConfig, config_of
+from etl.config.models import Column, Load, Step
 from etl.config.pipeline import Definition, Schedule
 from etl.config.values import suggest
 from etl.context import GIVEN
@@ -24,9 +26,7 @@ _SAID = {
     "model_attributes_type": "must be a table",
     "tuple_type": "must be a list",
     "too_short": "must have at least one value",
-    "union_tag_not_found": 'has no type; add type = "csv", type = "sql" or type = "function"',
 }
-KINDS: dict[str, type[Model]] = {"csv": CsvExtract, "function": FunctionExtract, "sql": SqlExtract}
 PIVOTS = {"type", "mode"}  # without them nothing can be said of the keys beside them
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -96,12 +96,10 @@ def _told(error: ValidationError, model: type[Model], table: Any) -> Iterator[Pr
             where = _real(loc, table)  # a table, whose kind may come last
             yield from (((*where, *inner), what) for inner, what in context["problems"])
         elif kind == "extra_forbidden":
-            known = [field.alias or name for name, field in _model_at(model, loc[:-1]).model_fields.items()]
+            known = [field.alias or name for name, field in _model_at(model, loc[:-1], table).model_fields.items()]
             yield where, f"unknown key{suggest(where[-1], [key for key in known if key != 'name'])}"
         elif kind == "literal_error":
             yield where, _one_of(context["expected"], item["input"])
-        elif kind == "union_tag_invalid":
-            yield (*where, "type"), _one_of(context["expected_tags"], context["tag"])
         elif kind == "value_error":
             yield where, str(context["error"])
         elif kind in ("greater_than_equal", "greater_than", "less_than_equal"):
@@ -127,10 +125,12 @@ def _real(loc: Sequence[str | int], table: Any) -> tuple[str | int, ...]:
     return tuple(real)
 
 
-def _model_at(model: type[Model], loc: Sequence[str | int]) -> type[Model]:
+def _model_at(model: type[Model], loc: Sequence[str | int], table: Any) -> type[Model]:
     match loc:
-        case ("extract", str(kind)) | ("lookups", _, str(kind)) if kind in KINDS:
-            return KINDS[kind]
+        case ("extract",):
+            return config_of(table["extract"]["type"])
+        case ("lookups", name):
+            return config_of(table["lookups"][name]["type"])
         case ("load",):
             return Load
         case ("columns", _):
@@ -159,7 +159,7 @@ def define(
         steps = {where[1]: part for where, part in parts.items() if where[0] == "transform"}
         columns = {where[1]: part for where, part in parts.items() if where[0] == "columns"}
     problems += _references(extract, steps, load, targets, set(modules))
-    problems += _columns(columns, computes=bool(table.get("transform")) or isinstance(extract, FunctionExtract))
+    problems += _columns(columns, computes=bool(table.get("transform") or (extract and extract.FACTS.own_code)))
     problems += _keys(load, columns) if load else ()
     problems += _cursor(extract, load, columns) if load and extract and extract.cursor else ()
     for name, lookup in definition.lookups.items() if definition else ():
@@ -172,7 +172,7 @@ def _salvage(table: Mapping[str, Any]) -> tuple[dict[tuple[Any, ...], Any], list
     extract, load, columns, steps = (table.get(key) for key in ("extract", "load", "columns", "transform"))
     models: list[tuple[tuple[Any, ...], Any, Any]] = [(("load",), Load, load)]
     if isinstance(extract, Mapping) and str(extract.get("type")) in KINDS:
-        models.append((("extract",), KINDS[extract["type"]], extract))
+        models.append((("extract",), config_of(extract["type"]), extract))
     for name, value in columns.items() if isinstance(columns, Mapping) else ():
         models.append((("columns", name), Column, value))
     for place, value in enumerate(steps) if isinstance(steps, list) else ():
@@ -192,10 +192,9 @@ def _references(
     extract: Any, steps: Mapping[int, Step], load: Load | None, targets: Iterable[str], modules: set[str]
 ) -> Iterator[Problem]:
     used: list[tuple[tuple[str | int, ...], str]] = [
-        (("transform", place), step.function) for place, step in steps.items()
+        *((("extract", key), function) for key, function, _ in (extract.functions() if extract else ())),
+        *((("transform", place), step.function) for place, step in steps.items()),
     ]
-    if isinstance(extract, FunctionExtract):
-        used.insert(0, (("extract", "function"), extract.function))
     if load and load.function:
         used.append((("load", "function"), load.function))
     for where, function in used:
@@ -226,13 +225,13 @@ def _keys(load: Load, columns: Mapping[str, Column]) -> Iterator[Problem]:
                 yield ("load", key), f"there is no column {name}{suggest(name, columns) or '; declare it in columns'}"
 
 
-def _cursor(extract: Any, load: Load, columns: Mapping[str, Column]) -> Iterator[Problem]:
+def _cursor(extract: SourceConfig, load: Load, columns: Mapping[str, Column]) -> Iterator[Problem]:
     """What would lose rows, or load them twice."""
     name, where = extract.cursor, ("extract", "cursor")
-    column = columns.get(name)
+    column = columns.get(name or "")
     if column and column.type == "boolean":
         yield where, f"column {name} is a boolean, which says nothing of what is newer"
-    if isinstance(extract, CsvExtract) and (column is None or column.computed):
+    if not extract.FACTS.typed and (column is None or column.computed):
         yield where, f'the type of {name} must be known; declare it, such as columns.{name} = {{ type = "timestamp" }}'
     if load.function:
         return
@@ -249,16 +248,17 @@ def _cursor(extract: Any, load: Load, columns: Mapping[str, Column]) -> Iterator
         yield ("extract", "overlap"), 'an append would load rows twice; use mode = "merge" with a key, or drop overlap'
 
 
-def _lookup(name: str, lookup: Any, modules: set[str]) -> Iterator[Problem]:
+def _lookup(name: str, lookup: SourceConfig, modules: set[str]) -> Iterator[Problem]:
     if name in GIVEN or not name.isidentifier():
         yield ("lookups", name), f"is no name for a lookup; functions are given {', '.join(GIVEN)} by these names"
     if lookup.cursor:
         yield ("lookups", name, "cursor"), "a lookup is read whole; drop cursor"
     if lookup.rate is not None:
         yield ("lookups", name, "rate"), "a lookup is read once for all; drop rate"
-    if isinstance(lookup, FunctionExtract) and (module := lookup.function.partition(":")[0]) not in modules:
-        cure = suggest(module, modules) or "; add it there"
-        yield ("lookups", name, "function"), f"module {module} is not in settings.modules{cure}"
+    for key, function, _ in lookup.functions():
+        if (module := function.partition(":")[0]) not in modules:
+            cure = suggest(module, modules) or "; add it there"
+            yield ("lookups", name, key), f"module {module} is not in settings.modules{cure}"
 
 
 def rename_problems(pipeline: str, rename: Mapping[str, str], table: Mapping[str, Any]) -> list[Problem]:

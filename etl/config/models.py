@@ -2,49 +2,24 @@
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, StrictBool
 
+from etl.config.base import Model, Problem
 from etl.config.values import (
-    Header,
     Plain,
-    Positive,
-    Rate,
     Reference,
     Scalar,
     Scalars,
     Seconds,
     Strings,
     Whole,
-    parameters,
     placeholders,
     reads_whole_date,
     typed,
     zoned,
 )
-
-Split = Literal["rows", "file", "none"]
-Problem = tuple[tuple[str | int, ...], str]  # the key's path inside the table, and one sentence with the cure
-
-
-class Model(BaseModel):
-    """A frozen table of the configuration that knows only its own keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if found := list(self.problems()):
-            raise PydanticCustomError("problems", "has mistakes", {"problems": found})
-        return self
-
-    def problems(self) -> Iterable[Problem]:
-        """What is wrong with these keys taken together."""
-        return ()
 
 
 class Column(Model):
@@ -117,98 +92,11 @@ class Column(Model):
                 break
 
 
-class Source(Model):
-    """What every kind of source has: how rows are handed to functions, the cursor, and how often it may be asked."""
-
-    split: Split = "rows"
-    cursor: str | None = None
-    overlap: Seconds = 0.0
-    rate: Rate = None
-
-    def problems(self) -> Iterable[Problem]:
-        """What is wrong with these keys taken together."""
-        if self.cursor is not None and not self.cursor.strip():
-            yield ("cursor",), 'is empty; name a column, such as cursor = "updated_at"'
-        if self.overlap and self.cursor is None:
-            yield ("overlap",), 'goes with a cursor only; add cursor = "updated_at" or drop overlap'
-
-
-class CsvExtract(Source):
-    """Rows come from CSV files."""
-
-    type: Literal["csv"] = "csv"
-    path: str
-    delimiter: str = ","
-    encoding: str = "utf-8"
-    quote: str = '"'
-    header: Header = True
-    skip: Whole = 0
-    settle: Seconds = 2.0
-    missing: Literal["fail", "warn", "ok"] = "fail"
-
-    def problems(self) -> Iterable[Problem]:
-        """What is wrong with these keys taken together."""
-        yield from super().problems()
-        try:
-            if not self.path.strip():
-                yield ("path",), 'is empty; name files, such as "inbox/{client}/claims-*.csv"'
-            placeholders(self.path)
-        except ValueError as error:
-            yield ("path",), str(error)
-        if self.delimiter != "auto" and (len(self.delimiter) != 1 or self.delimiter in "\r\n"):
-            yield ("delimiter",), 'must be one character, or "auto"'
-        if len(self.quote) > 1 or self.quote in ("\r", "\n", self.delimiter):
-            yield ("quote",), 'must be one character that is not the delimiter, or "" for none'
-        try:
-            "".encode(self.encoding)
-        except (LookupError, ValueError):
-            yield ("encoding",), 'is no text encoding Python knows; use "utf-8", "cp1252", "latin-1" and so on'
-        if isinstance(self.header, tuple) and len(set(self.header)) < len(self.header):
-            yield ("header",), "names a column twice"
-
-
-class FunctionExtract(Source):
-    """Rows come from a function of the user's own."""
-
-    type: Literal["function"] = "function"
-    function: Reference
-    args: Plain = {}
-
-
-class SqlExtract(Source):
-    """Rows come from a table or a query of a database; `${NAME}` in its URL is read where the database is opened."""
-
-    type: Literal["sql"] = "sql"
-    url: str
-    table: str = ""
-    query: str = ""
-    partition: str | None = None
-    rows: Positive = 100_000
-
-    def problems(self) -> Iterable[Problem]:
-        """What is wrong with these keys taken together. The URL may hold a password, so it is never quoted."""
-        yield from super().problems()
-        yield from database_problems(self.url)
-        if bool(self.table.strip()) == bool(self.query.strip()):
-            yield ("table",), 'give either table = "claims" or query = "select …", and not both'
-        try:
-            placeholders(self.table)
-        except ValueError as error:
-            yield ("table",), str(error)
-        if self.query and self.cursor and "since" not in parameters(self.query):
-            yield ("query",), f"reads every row each time; say … where {self.cursor} >= :since, or drop cursor"
-        if self.partition is not None and not self.partition.strip():
-            yield ("partition",), 'is empty; name a column of whole numbers, such as partition = "id"'
-
-
-Extract = Annotated[CsvExtract | FunctionExtract | SqlExtract, Field(discriminator="type")]
-
-
 class Step(Model):
     """A function that rows go through, and its arguments."""
 
     function: Reference
-    args: Plain = {}
+    args: Plain = Field({})
 
 
 class Expect(Model):

@@ -6,23 +6,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from etl.config.models import (
-    Column,
-    CsvExtract,
-    Expect,
-    Extract,
-    FunctionExtract,
-    Load,
-    Model,
-    Problem,
-    SqlExtract,
-    Step,
-    Target,
-)
+from etl.config.base import Model, Problem
+from etl.config.kinds import Extract, SourceConfig
+from etl.config.models import Column, Expect, Load, Step, Target
 from etl.config.values import (
     Plain,
     Positive,
@@ -33,17 +23,12 @@ from etl.config.values import (
     Zone,
     check_cron,
     fill,
-    parameters,
     placeholders,
     plain,
     share,
     suggest,
 )
 from etl.errors import ConfigError, UnknownName
-
-if TYPE_CHECKING:
-    pass
-
 
 RUN_VALUES = ("client", "date", "start", "end")  # what a path's {name}s may be, besides params
 SPAN = ("since", "until")  # what a query's :name may be, besides those
@@ -73,7 +58,7 @@ class Definition(Model):
     new_columns: Literal["add", "ignore", "fail"] = "add"
     columns: dict[str, Column] = Field(default_factory=dict)
 
-    def sources(self) -> dict[str, CsvExtract | FunctionExtract | SqlExtract]:
+    def sources(self) -> dict[str, SourceConfig]:
         """Return where rows come from, the pipeline's own and the lookups', by the key in the pipeline's table."""
         return {"extract": self.extract} | {f"lookups.{name}": lookup for name, lookup in self.lookups.items()}
 
@@ -251,7 +236,7 @@ def resolve(
     owner = config.clients[client]
     definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
     values = {**owner.params, **_checked(params or {})}
-    _check_path(definition, pipeline, client, values)
+    _check_names(definition, pipeline, client, values)
     fields = dict(definition)
     if max_rejects is not None:
         try:
@@ -303,16 +288,10 @@ def _param_problem(name: str) -> str:
     return "" if name.isidentifier() else "is no name; use letters, digits and _"
 
 
-def _check_path(definition: Definition, pipeline: str, client: str, params: Mapping[str, Any]) -> None:
+def _check_names(definition: Definition, pipeline: str, client: str, params: Mapping[str, Any]) -> None:
     known = (*params, *RUN_VALUES)
     for where, extract in definition.sources().items():
-        asked: list[tuple[str, str, str]] = []  # the key, the name, and how it is written
-        if isinstance(extract, CsvExtract):
-            asked = [("path", name, f"{{{name}}}") for name in placeholders(extract.path)]
-        elif isinstance(extract, SqlExtract):
-            asked = [("table", name, f"{{{name}}}") for name in placeholders(extract.table)]
-            asked += [("query", name, f":{name}") for name in parameters(extract.query) if name not in SPAN]
-        for key, name, written in asked:
+        for key, name, written in extract.names():
             if name not in known:
                 raise ConfigError(
                     f"pipelines.{pipeline}.{where}.{key}: {written} is no parameter of client {client}"

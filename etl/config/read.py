@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import etl
+from etl.config.base import Problem
 from etl.config.mistakes import Mistake, define, parse, rename_problems
-from etl.config.models import Problem, Target
+from etl.config.models import Target
 from etl.config.pipeline import Client, Config, Definition, Settings
 from etl.config.values import NAME, deep_merge, suggest
 from etl.errors import ConfigError

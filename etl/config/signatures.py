@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from etl.config.mistakes import Mistake
-from etl.config.models import FunctionExtract
 from etl.config.pipeline import Config, Definition
 from etl.context import Context
 from etl.errors import ConfigError
@@ -50,11 +49,11 @@ def _mistake(config: Config, key: tuple[str | int, ...], what: str) -> Mistake:
 
 
 def _calls(definition: Definition) -> Iterator[Call]:
-    if isinstance(definition.extract, FunctionExtract):
-        yield ("extract", "function"), definition.extract.function, definition.extract.args
+    for key, function, args in definition.extract.functions():
+        yield ("extract", key), function, args
     for name, lookup in definition.lookups.items():
-        if isinstance(lookup, FunctionExtract):
-            yield ("lookups", name, "function"), lookup.function, lookup.args
+        for key, function, args in lookup.functions():
+            yield ("lookups", name, key), function, args
     for place, step in enumerate(definition.transform):
         yield ("transform", place), step.function, step.args
     if definition.load.function:

@@ -175,7 +175,7 @@ def loaded_before(connection: sa.Connection, ledger: sa.Table, delivery: Deliver
         ChangedFile: An earlier run has loaded the file when it was another, so that its rows would be there twice.
     """
     pipeline, piece = delivery.pipeline, delivery.partition.pieces[0]
-    if pipeline.extract.type == "function" or pipeline.extract.cursor is not None:
+    if not pipeline.extract.FACTS.repeatable or pipeline.extract.cursor is not None:
         return False  # no file that could be the same; or the cursor says what is loaded
     tables.kind(connection).lock(connection, "file", pipeline.client, pipeline.name, pipeline.table, delivery.file)
     earlier = _earlier(connection, ledger, delivery)
@@ -201,7 +201,7 @@ def _earlier(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) ->
     same = (ledger.c.client == pipeline.client) & (ledger.c.pipeline == pipeline.name)
     same &= (ledger.c.table_name == pipeline.table) & (ledger.c.run != delivery.run)
     same &= ledger.c.final.is_(True) & (ledger.c.rows > 0)
-    if pipeline.extract.type == "sql":  # its "file" is one for all windows
+    if pipeline.extract.FACTS.windows == "query":  # its "file" is one for all windows
         same &= ledger.c.version == delivery.partition.pieces[0].version
     # Several files stand in one row as a JSON list, where no index can find one of them.
     either = ledger.c.file.startswith("[", autoescape=True)
@@ -218,7 +218,7 @@ def _names(file: str) -> set[str]:
 
 def _changed(delivery: Delivery, run: str) -> ChangedFile:
     pieces = delivery.partition.pieces
-    if delivery.pipeline.extract.type == "sql":
+    if delivery.pipeline.extract.FACTS.windows == "query":
         what = f"{pieces[0].file} has other rows now than when run {run} appended it to {delivery.pipeline.table}"
         return ChangedFile(what, 'read new rows only (cursor = "…"), or use mode = "merge" or mode = "replace"')
     what = pieces[0].file if len(pieces) == 1 else f"{pieces[0].file} or one of {len(pieces) - 1} files with it"

@@ -5,7 +5,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl.config.models import CsvExtract
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.load import ledger, tables
@@ -17,7 +16,7 @@ WORTH_ASKING = 8 << 20  # bytes; a smaller file is sooner read than the target i
 
 def may_skip(pipeline: Pipeline, partition: Partition, partitions: int) -> bool:
     """Whether a partition can be left out without changing what becomes of the run's other rows."""
-    if not isinstance(pipeline.extract, CsvExtract) or pipeline.extract.cursor or pipeline.load.function:
+    if not pipeline.extract.FACTS.files or pipeline.extract.cursor or pipeline.load.function:
         return False
     if len(partition.pieces) > 1:
         return False

@@ -1,20 +1,32 @@
 """From a source to a plan of partitions, and from a partition to chunks of rows and rejects."""
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
-from etl.config.models import CsvExtract, SqlExtract
+from etl.config.kinds import module_of
 from etl.config.pipeline import Pipeline
 from etl.context import Context
-from etl.partition import Partition
+from etl.partition import Chunk, Partition, Plan
+from etl.sources import files
 
 if TYPE_CHECKING:
-    from etl.types.cursor import Span
-from datetime import datetime
+    from etl.types.cursor import Cursor, Span
 
-from etl.errors import SourceMissing
-from etl.partition import Chunk, Piece, Plan
-from etl.sources.files import cut_file, listed, nearby, path_pattern, settled, unescaped
+
+class Source(Protocol):
+    """What a kind of source that is no file gives, beside its `Config`; what a kind of file gives is a `Format`."""
+
+    def plan(self, pipeline: Pipeline, config: Any, window: tuple[datetime | None, datetime | None]) -> Plan:
+        """Return the partitions of a run."""
+
+    def read(
+        self, pipeline: Pipeline, config: Any, partition: Partition, context: Context, span: "Span | None"
+    ) -> Generator[Chunk, None, str]:
+        """Yield a partition's chunks; return the sha256 of the content."""
+
+    def latest(self, pipeline: Pipeline, config: Any, partitions: int) -> "Cursor | None":
+        """Return how far the cursor's column reaches now, where `FACTS.windows` is "query" and reading needs it."""
 
 
 def extract(
@@ -33,19 +45,12 @@ def extract(
         BadSource: A file can't be read as the pipeline describes it.
         FunctionFailed: The user's function raised, or gave what it must not.
     """
-    if isinstance(pipeline.extract, CsvExtract):
-        from etl.sources.formats.csv import extract_csv
-
-        return extract_csv(pipeline.extract, partition, context.pace)
+    config, kind = pipeline.extract, module_of(pipeline.extract.type)
+    if isinstance(config, files.FileConfig):
+        return files.read(kind, pipeline, config, partition, context)
     context.pace()
-    if isinstance(pipeline.extract, SqlExtract):
-        from etl.sources.sql import extract_sql
-        from etl.types.cursor import Span
-
-        return extract_sql(pipeline, pipeline.extract, partition, context, span or Span())
-    from etl.sources.function import extract_function
-
-    return extract_function(pipeline, pipeline.extract, context)
+    found: Generator[Chunk, None, str] = kind.read(pipeline, config, partition, context, span)
+    return found
 
 
 def plan(
@@ -61,39 +66,30 @@ def plan(
     Args:
         start, end: The run's window.
         today: The moment that `{date}` means where there is no window; None means now.
-        partition_bytes: A CSV file of 1.5 times as many bytes is cut into partitions of about this size.
+        partition_bytes: A file of 1.5 times as many bytes is cut into partitions of about this size.
 
     Raises:
         SourceMissing: No file matches, and `missing` is "fail".
         BadSource: A database can't be reached or asked for its keys.
         ConfigError: The path needs a window, or a parameter has a value that leads elsewhere.
     """
-    config = pipeline.extract
-    if isinstance(config, SqlExtract):
-        from etl.sources.sql import plan_sql
+    config, kind = pipeline.extract, module_of(pipeline.extract.type)
+    if isinstance(config, files.FileConfig):
+        return files.plan(kind, pipeline, config, (start, end, today), partition_bytes)
+    planned: Plan = kind.plan(pipeline, config, (start, end))
+    return planned
 
-        return Plan(partitions=plan_sql(pipeline, config, start, end))
-    if not isinstance(config, CsvExtract):
-        piece = Piece(file=config.function, path=config.function)
-        return Plan(partitions=(Partition(number=1, pieces=(piece,), order=0),))
 
-    pattern = path_pattern(pipeline, config, start, end, today)
-    files, growing = settled(listed(pipeline.root, pattern), config.settle)
-    warnings = [f"{file.name} is still growing: left out of this run" for file in sorted(growing)]
-    if not files and not growing:
-        shown = unescaped(pattern)
-        if config.missing == "fail":
-            raise SourceMissing(f"no file matches {shown}{nearby(pipeline.root, pattern)}", 'or set missing = "ok"')
-        return Plan(warnings=(f"no file matches {shown}",) if config.missing == "warn" else ())
+def read_all(pipeline: Pipeline, context: Context) -> Iterator[tuple[str, Chunk]]:
+    """Plan and read a source whole: yield its chunks, each with the name of its file."""
+    for partition in plan(pipeline, start=context.start, end=context.end, today=context.today).partitions:
+        for chunk in extract(pipeline, partition, context):
+            yield partition.pieces[0].file, chunk
 
-    pieces = []
-    for file in sorted(files):
-        large = config.split == "rows" and file.size > 1.5 * partition_bytes
-        cut = cut_file(file, config, partition_bytes) if large else None
-        pieces.append(cut or [Piece(file=file.name, path=file.path, size=file.size, modified=file.modified)])
-    if config.split == "none" and pieces:
-        parts = [tuple(piece for cut in pieces for piece in cut)]
-    else:
-        parts = [(piece,) for cut in pieces for piece in cut]
-    partitions = (Partition(number=order + 1, pieces=part, order=order) for order, part in enumerate(parts))
-    return Plan(partitions=tuple(partitions), warnings=tuple(warnings))
+
+def latest(pipeline: Pipeline, partitions: int) -> "Cursor | None":
+    """Return how far the cursor's column reaches in the source now, where reading needs to know; else None."""
+    if pipeline.extract.FACTS.windows != "query":
+        return None
+    found: Cursor | None = module_of(pipeline.extract.type).latest(pipeline, pipeline.extract, partitions)
+    return found

@@ -25,6 +25,10 @@ _BOMS = (
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
+class Uncuttable(Exception):
+    """Only a reader of the whole file knows where its records end."""
+
+
 class _Undecodable(Exception):
     """The bytes after those given so far are not in the encoding."""
 
@@ -37,6 +41,7 @@ class Feed:
         encoding: The configured encoding; a byte order mark wins over it.
         digest: A hash that is given the bytes as they stand in the file.
         whole: Read the file from its beginning, whatever the piece's range.
+        base: What is added to a line's number to make its `_row`.
 
     Attributes:
         buffer: UTF-8 read and not yet taken.
@@ -53,9 +58,15 @@ class Feed:
     """
 
     def __init__(
-        self, piece: Piece, encoding: str, digest: "hashlib._Hash | None" = None, *, whole: bool = False
+        self,
+        piece: Piece,
+        encoding: str,
+        digest: "hashlib._Hash | None" = None,
+        *,
+        whole: bool = False,
+        base: int = 0,
     ) -> None:
-        self.piece = piece
+        self.piece, self.base = piece, base
         self.start, self.end, self.line = (0, None, 1) if whole else (piece.start, piece.end, piece.line)
         self.buffer = b""
         self.position = 0
@@ -234,7 +245,7 @@ def _state(file: BinaryIO) -> tuple[float, int]:
 
 def _encoding(file: str, head: bytes, declared: str) -> tuple[str, int]:
     if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise BadSource(f"{file} is a ZIP or Excel file, not CSV", "unpack it, or export it as CSV")
+        raise BadSource(f"{file} is a ZIP or Excel file, not text", "unpack it, or export it as CSV")
     for bom, encoding in _BOMS:
         if head.startswith(bom):
             return encoding, len(bom)

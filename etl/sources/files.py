@@ -1,22 +1,78 @@
-"""Files of a source: which there are, whether they still grow, and how a large one is cut."""
+"""Files of a source, whatever is in them: which there are, whether they still grow, how they are cut and read."""
 
 import glob
+import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from etl.config.models import CsvExtract
+from etl.config.base import Problem
+from etl.config.kinds import SourceConfig, SourceFacts
 from etl.config.pipeline import Pipeline
-from etl.config.values import fill, placeholders
+from etl.config.values import Seconds, fill, placeholders
+from etl.context import Context
 from etl.errors import BadSource, ConfigError, SourceMissing
-from etl.partition import Piece
+from etl.partition import ROW_BITS, Chunk, Partition, Piece, Plan
+from etl.sources.feed import Feed, Uncuttable, ascii_compatible
 
 _ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them
+Cut = tuple[list[tuple[int, int]], str]  # where each range starts and how many lines are before it; the file's sha256
+
+
+class FileConfig(SourceConfig):
+    """Rows come from files."""
+
+    FACTS: ClassVar = SourceFacts(files=True, typed=False, own_code=False, repeatable=True, windows="path")
+
+    path: str
+    encoding: str = "utf-8"
+    settle: Seconds = 2.0
+    missing: Literal["fail", "warn", "ok"] = "fail"
+
+    def problems(self) -> Iterable[Problem]:
+        """What is wrong with these keys taken together."""
+        yield from super().problems()
+        try:
+            if not self.path.strip():
+                yield ("path",), 'is empty; name files, such as "inbox/{client}/claims-*.csv"'
+            placeholders(self.path)
+        except ValueError as error:
+            yield ("path",), str(error)
+        try:
+            "".encode(self.encoding)
+        except (LookupError, ValueError):
+            yield ("encoding",), 'is no text encoding Python knows; use "utf-8", "cp1252", "latin-1" and so on'
+
+    def names(self) -> Iterable[tuple[str, str, str]]:
+        """The names in the path."""
+        return [("path", name, f"{{{name}}}") for name in placeholders(self.path)]
+
+    def not_windowed(self) -> tuple[str, str] | None:
+        """Why every window would read the same files, or None."""
+        if {"date", "start", "end"} & set(placeholders(self.path)):
+            return None
+        return ".path names no window: every window would load the same files", "put {date}, {start} or {end} into it"
+
+
+class Format(Protocol):
+    """What a kind of file gives, beside its `Config`; the rest is the same for all of them."""
+
+    def head(self, piece: Piece, config: Any) -> Any:
+        """Return what a piece's file says of its columns before its rows, with their `names`; else None.
+
+        Without, every chunk may have columns and types of its own, and they are joined when all have been read.
+        """
+
+    def cut(self, feed: Feed, config: Any, size: int) -> Cut:
+        """Return ranges of a file of about `size` bytes that can be read each by itself; else raise Uncuttable."""
+
+    def chunks(self, feed: Feed, pipeline: Pipeline, config: Any, head: Any) -> Iterator[Chunk]:
+        """Yield a piece's rows, each `_row` its line in the file, and the rejects."""
 
 
 class _File(NamedTuple):
@@ -26,9 +82,57 @@ class _File(NamedTuple):
     size: int
 
 
-def path_pattern(
+def plan(
+    format: Format,
     pipeline: Pipeline,
-    config: CsvExtract,
+    config: FileConfig,
+    moments: tuple[datetime | None, datetime | None, datetime | None],
+    partition_bytes: int,
+) -> Plan:
+    """Return the partitions of a run: the files that its path names, large ones cut."""
+    pattern = _path_pattern(pipeline, config, *moments)
+    files, growing = _settled(_listed(pipeline.root, pattern), config.settle)
+    warnings = [f"{file.name} is still growing: left out of this run" for file in sorted(growing)]
+    if not files and not growing:
+        shown = _unescaped(pattern)
+        if config.missing == "fail":
+            raise SourceMissing(f"no file matches {shown}{_nearby(pipeline.root, pattern)}", 'or set missing = "ok"')
+        return Plan(warnings=(f"no file matches {shown}",) if config.missing == "warn" else ())
+
+    pieces = [piece for file in sorted(files) for piece in _pieces(file, format, config, partition_bytes)]
+    parts = [tuple(pieces)] if config.split == "none" and pieces else [(piece,) for piece in pieces]
+    partitions = (Partition(number=order + 1, pieces=part, order=order) for order, part in enumerate(parts))
+    return Plan(partitions=tuple(partitions), warnings=tuple(warnings))
+
+
+def read(
+    format: Format, pipeline: Pipeline, config: FileConfig, partition: Partition, context: Context
+) -> Generator[Chunk, None, str]:
+    """Yield the chunks of a partition of files; return the sha256 of the bytes read.
+
+    Files read together are joined by column name; a column that a file lacks is null in its rows.
+    """
+    from etl.sources.join import aligned, widened
+
+    digest = hashlib.sha256()
+    heads = []
+    for piece in partition.pieces:
+        context.pace()
+        heads.append(format.head(piece, config))
+
+    def chunks() -> Iterator[Chunk]:
+        for index, (piece, head) in enumerate(zip(partition.pieces, heads, strict=True)):
+            with closing(Feed(piece, config.encoding, digest, base=index << ROW_BITS)) as feed:
+                yield from format.chunks(feed, pipeline, config, head)
+
+    known = [head.names for head in heads if head is not None]
+    yield from aligned(chunks(), [name for names in known for name in names]) if known else widened(chunks())
+    return digest.hexdigest()
+
+
+def _path_pattern(
+    pipeline: Pipeline,
+    config: FileConfig,
     start: datetime | None,
     end: datetime | None,
     today: datetime | None = None,
@@ -53,7 +157,7 @@ def path_pattern(
     return fill(os.path.expanduser(config.path), {name: glob.escape(value) for name, value in values.items()})
 
 
-def listed(root: str, pattern: str) -> list[_File]:
+def _listed(root: str, pattern: str) -> list[_File]:
     files = []
     for match in glob.iglob(pattern, root_dir=root, recursive=True):
         path = os.path.join(root, match)
@@ -68,7 +172,7 @@ def listed(root: str, pattern: str) -> list[_File]:
     return files
 
 
-def settled(files: Iterable[_File], settle: float) -> tuple[list[_File], list[_File]]:
+def _settled(files: Iterable[_File], settle: float) -> tuple[list[_File], list[_File]]:
     """Wait until no file changes any more; return the files as they are then, and those that never stopped."""
     ready: list[_File] = []
     waiting: list[tuple[_File, float]] = []  # and since when it has been as it is
@@ -98,26 +202,18 @@ def settled(files: Iterable[_File], settle: float) -> tuple[list[_File], list[_F
     return ready, [file for file, _ in waiting]
 
 
-def cut_file(file: _File, config: CsvExtract, size: int) -> list[Piece] | None:
-    """Cut a file into pieces; None if it must be read from its beginning to its end."""
-    from etl.sources.feed import Feed, ascii_compatible
-    from etl.sources.formats.head import read_head
-
+def _pieces(file: _File, format: Format, config: FileConfig, size: int) -> list[Piece]:
+    """Return a file's pieces: itself, unless it is large and can be cut."""
     whole = Piece(file=file.name, path=file.path, size=file.size, modified=file.modified)
+    if config.split != "rows" or file.size <= 1.5 * size:
+        return [whole]
     try:
         with closing(Feed(whole, config.encoding)) as feed:
-            head = read_head(feed, config)
-    except (BadSource, SourceMissing):
-        return None  # extract says what is wrong
-    if feed.compressed or not ascii_compatible(feed.encoding) or not (head.delimiter + config.quote).isascii():
-        return None
-
-    from etl.sources.formats import records
-
-    try:
-        ranges, version = records.cut(file.path, head.begin, head.delimiter.encode(), config.quote.encode(), size)
-    except (records.Unsplittable, OSError):
-        return None
+            if feed.compressed or not ascii_compatible(feed.encoding):
+                return [whole]
+            ranges, version = format.cut(feed, config, size)
+    except (BadSource, SourceMissing, Uncuttable, OSError):
+        return [whole]  # reading it says what is wrong
     ends = [start for start, _ in ranges[1:]] + [None]
     return [
         whole.model_copy(
@@ -133,15 +229,15 @@ def cut_file(file: _File, config: CsvExtract, size: int) -> list[Piece] | None:
     ]
 
 
-def unescaped(pattern: str) -> str:
+def _unescaped(pattern: str) -> str:
     return _ESCAPED.sub(r"\1", pattern)
 
 
-def nearby(root: str, pattern: str) -> str:
+def _nearby(root: str, pattern: str) -> str:
     """Return what the nearest folder holds that exists on the way to the pattern's files."""
     folder = root if not os.path.isabs(pattern) else os.sep
     for part in pattern.strip(os.sep).split(os.sep)[:-1]:
-        deeper = os.path.join(folder, unescaped(part))
+        deeper = os.path.join(folder, _unescaped(part))
         if glob.has_magic(_ESCAPED.sub("", part)) or not os.path.isdir(deeper):
             break
         folder = deeper

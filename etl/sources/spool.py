@@ -3,7 +3,9 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,40 @@ from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
 from etl.types.spelling import as_text
 from etl.types.words import word_of
+
+
+class Spool:
+    """A temporary file of tables, in memory while it is small."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=2 * CHUNK_BYTES)  # noqa: SIM115
+        self._count = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no table has been written."""
+        return not self._count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Put a table behind those that are there."""
+        with pa.ipc.new_stream(self._file, table.schema) as writer:
+            writer.write_table(table)
+        self._count += 1
+
+    def read(self) -> Iterator[pa.Table]:
+        """Yield the tables in their order."""
+        self._file.seek(0)
+        for _ in range(self._count):
+            with pa.ipc.open_stream(self._file) as reader:
+                yield reader.read_all()
 
 
 def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Generator[Chunk, None, str]:
@@ -28,28 +64,23 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
         error: What is raised where columns have the same name, or a value fits no common type.
     """
     types: dict[str, pa.DataType] = {}
-    with tempfile.SpooledTemporaryFile(max_size=2 * CHUNK_BYTES) as file:
-        count = 0
+    with Spool() as spool:
         for table in tables:
             for field in table.schema:
                 types[field.name] = _wider(types.get(field.name, field.type), field.type)
-            with pa.ipc.new_stream(file, table.schema) as writer:
-                writer.write_table(table)
-            count += 1
+            spool.write(table)
         check_names(list(types), name, error)
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
         first = 1
-        file.seek(0)
-        for _ in range(count):
-            with pa.ipc.open_stream(file) as reader:
-                table = _cast(reader.read_all(), schema, name, error)
+        for kept in spool.read():
+            table = _cast(kept, schema, name, error)
             if types:
                 _hash(table, digest)
             rows = pa.array(np.arange(first, first + table.num_rows), pa.int64())
             first += table.num_rows
             yield Chunk(table.append_column("_row", rows), rejects.SCHEMA.empty_table())
-        if not count:
+        if spool.is_empty:
             empty = schema.append(pa.field("_row", pa.int64())).empty_table()
             yield Chunk(empty, rejects.SCHEMA.empty_table())
     return digest.hexdigest()

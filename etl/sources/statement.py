@@ -2,20 +2,22 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from etl.config.models import SqlExtract
 from etl.config.pipeline import Pipeline
 from etl.config.values import STATEMENT, fill, parameters, suggest
 from etl.errors import ConfigError
 from etl.partition import Piece
 from etl.types.cursor import Cursor, Span, back, below, is_strict, placed, read
 
+if TYPE_CHECKING:
+    from etl.sources.sql import Config
+
 Window = tuple[datetime | None, datetime | None]
 
 
-def source_name(pipeline: Pipeline, config: SqlExtract) -> str:
+def source_name(pipeline: Pipeline, config: "Config") -> str:
     """Return what users see as the file of the source's rows: "sql:" and the table, or the pipeline for a query."""
     return f"sql:{_table(pipeline, config) if config.table else pipeline.name}"
 
@@ -25,7 +27,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def relation(pipeline: Pipeline, config: SqlExtract, *, schemas: bool) -> str:
+def relation(pipeline: Pipeline, config: "Config", *, schemas: bool) -> str:
     """Return what follows FROM: the table, or the query in parentheses.
 
     Args:
@@ -37,7 +39,7 @@ def relation(pipeline: Pipeline, config: SqlExtract, *, schemas: bool) -> str:
     return ".".join(quoted(part) for part in (table.split(".", 1) if schemas else [table]))
 
 
-def select(pipeline: Pipeline, config: SqlExtract, piece: Piece, span: Span, window: Window, *, postgres: bool) -> str:
+def select(pipeline: Pipeline, config: "Config", piece: Piece, span: Span, window: Window, *, postgres: bool) -> str:
     """Return the statement that reads one partition.
 
     Args:
@@ -79,7 +81,7 @@ def _key_conditions(key: str, piece: Piece) -> list[str]:
 
 def values(
     pipeline: Pipeline,
-    config: SqlExtract,
+    config: "Config",
     piece: Piece,
     span: Span,
     window: Window,
@@ -145,11 +147,11 @@ def for_psycopg(statement: str, values: Mapping[str, Any]) -> tuple[str, dict[st
     return "".join(pieces), {name: values[name] for name in names}
 
 
-def _table(pipeline: Pipeline, config: SqlExtract) -> str:
+def _table(pipeline: Pipeline, config: "Config") -> str:
     return fill(config.table, {**pipeline.params, "client": pipeline.client})
 
 
-def _query(config: SqlExtract) -> str:
+def _query(config: "Config") -> str:
     return config.query.strip().rstrip(";").rstrip()
 
 

@@ -198,7 +198,8 @@ class Transformer:
         return newest is not None and newest not in rows.column_names
 
     def _warnings(self, names: dict[str, str], file: str, rows: pa.Table) -> list[str]:
-        found = [f"{file} has no column {name}: loaded as empty" for name in missing(names, self._pipeline.columns)]
+        absent = missing(names, self._pipeline.columns) if names else []
+        found = [f"{file} has no column {name}: loaded as empty" for name in absent]
         newest = self._pipeline.load.newest
         if newest not in self._pipeline.columns and newest in rows.column_names and rows[newest].type == pa.null():
             found.append(f"{file} has no column {newest}, which says what is newest: its rows count as the oldest")

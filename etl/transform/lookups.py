@@ -1,21 +1,23 @@
 """Lookups: reference tables that a pipeline's functions are given by name, read once per run and process."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pandas as pd
 import pyarrow as pa
 
-from etl.config.models import CsvExtract, FunctionExtract, SqlExtract
+from etl.config.kinds import SourceConfig
 from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import BadSource
-from etl.sources import extract, plan
+from etl.partition import Chunk
 from etl.transform import Transformer
 from etl.transform.steps import to_frame
 from etl.types.infer import candidates, decide, merge_candidates
 
 KEPT = 8  # runs whose lookups a process remembers: clients take turns
+
+Read = Callable[[Pipeline, Context], Iterable[tuple[str, Chunk]]]  # all chunks of a source, each with its file
 
 _read: OrderedDict[tuple[str, str], "Lookups"] = OrderedDict()
 
@@ -36,41 +38,40 @@ class Lookups(Mapping[str, pd.DataFrame]):
         return len(self._frames)
 
 
-def lookups_of(pipeline: Pipeline, context: Context) -> Lookups:
-    """Return a run's lookups, from this process's memory where it has them."""
+def lookups_of(pipeline: Pipeline, context: Context, read: Read) -> Lookups:
+    """Return a run's lookups, from this process's memory where it has them; see `read_lookups`."""
     key = (context.run, pipeline.fingerprint)
     if key not in _read:
-        _read[key] = read_lookups(pipeline, context)
+        _read[key] = read_lookups(pipeline, context, read)
         while len(_read) > KEPT:
             _read.popitem(last=False)
     _read.move_to_end(key)
     return _read[key]
 
 
-def read_lookups(pipeline: Pipeline, context: Context) -> Lookups:
+def read_lookups(pipeline: Pipeline, context: Context, read: Read) -> Lookups:
     """Read a pipeline's lookups.
 
     A column has the type that the pipeline declares for its name, else the narrowest that fits all values.
 
+    Args:
+        read: Reads what a pipeline extracts, such as `etl.sources.read_all`.
+
     Raises:
         SourceMissing, BadSource, FunctionFailed: One can't be read.
     """
-    return Lookups({name: _frame(pipeline, name, source, context) for name, source in pipeline.lookups.items()})
+    return Lookups({name: _frame(pipeline, name, source, context, read) for name, source in pipeline.lookups.items()})
 
 
-def _frame(
-    pipeline: Pipeline, name: str, source: CsvExtract | FunctionExtract | SqlExtract, context: Context
-) -> pd.DataFrame:
+def _frame(pipeline: Pipeline, name: str, source: SourceConfig, context: Context, read: Read) -> pd.DataFrame:
     alone: dict[str, object] = {"extract": source, "lookups": {}, "columns": {}, "rename": {}, "transform": ()}
     reading = pipeline.model_copy(update=alone)
     tables, file = [], name
-    for partition in plan(reading, start=context.start, end=context.end, today=context.today).partitions:
-        file = partition.pieces[0].file
-        for chunk in extract(reading, partition, context):
-            if chunk.rejects.num_rows:
-                line, reason = chunk.rejects["row"][0].as_py(), chunk.rejects["reason"][0].as_py()
-                raise BadSource(f"lookup {name}: {file}, line {line}: {reason}", "fix the file")
-            tables.append(chunk.rows)
+    for file, chunk in read(reading, context):
+        if chunk.rejects.num_rows:
+            line, reason = chunk.rejects["row"][0].as_py(), chunk.rejects["reason"][0].as_py()
+            raise BadSource(f"lookup {name}: {file}, line {line}: {reason}", "fix the file")
+        tables.append(chunk.rows)
     if not tables:
         return pd.DataFrame()
     fitting = merge_candidates(candidates(table.drop_columns(["_row"])) for table in tables)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config.columns import match
-from etl.config.models import SqlExtract
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, MissingColumn
 from etl.types.casts import cast
@@ -228,7 +227,7 @@ class Narrowed:
         values, column = plain(rows[header]), self.pipeline.columns.get(names[header])
         empty = values.null_count
         # A database compares values of its own type; text of files gets the type that the pipeline declares.
-        if column and not isinstance(self.pipeline.extract, SqlExtract):
+        if column and self.pipeline.extract.FACTS.windows != "query":
             values = cast(values, column, self.pipeline.timezone)[0]
         if word_of(values.type) == "boolean":
             raise BadSource(f"{self.file}: cursor column {name} is a boolean", "name a column that says what is newer")

@@ -35,7 +35,7 @@ def set_(pipeline: str, client: str, value: str) -> None:
     resolved = _resolved(pipeline, client)
     there = cursors.read(resolved)
     column = resolved.columns.get(resolved.extract.cursor or "")
-    is_text_of_database = resolved.extract.type == "sql"  # SQLite keeps times as text
+    is_text_of_database = resolved.extract.FACTS.windows == "query"  # SQLite keeps times as text
     kind = there.cursor.kind if there else column.type if column and not is_text_of_database else None
     cursors.place(resolved, guess(value, kind))
     _print(pipeline, client)

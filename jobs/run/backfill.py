@@ -10,9 +10,8 @@ from zoneinfo import ZoneInfo
 
 from redis import Redis
 
-from etl.config.models import SqlExtract
 from etl.config.pipeline import Config, Pipeline, resolve
-from etl.config.values import duration, parameters
+from etl.config.values import duration
 from etl.errors import ConfigError, EtlError
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
@@ -198,20 +197,7 @@ def of(config: Config, pipeline: str, client: str, params: Mapping[str, Any]) ->
         ConfigError: Its source doesn't depend on a window, so that every window would load the same.
     """
     resolved = resolve(config, pipeline, client, params=params)
-    text = resolved.extract.model_dump_json()
-    if resolved.extract.type == "csv" and not any(name in text for name in ("{date}", "{start}", "{end}")):
-        raise ConfigError(
-            f"pipelines.{pipeline}.extract.path names no window: every window would load the same files",
-            "put {date}, {start} or {end} into it",
-        )
-    extract = resolved.extract
-    if isinstance(extract, SqlExtract) and not (extract.cursor if extract.table else _windowed(extract.query)):
-        raise ConfigError(
-            f"pipelines.{pipeline}.extract names no window: every window would load the same rows",
-            "say … >= :start and … < :end in query, or give the table a cursor",
-        )
+    if problem := resolved.extract.not_windowed():
+        what, cure = problem
+        raise ConfigError(f"pipelines.{pipeline}.extract{what}", cure)
     return resolved
-
-
-def _windowed(query: str) -> bool:
-    return bool({"start", "end", "since", "until", "date"} & set(parameters(query)))

@@ -195,7 +195,7 @@ def enqueue_graph(
 def _jobs(
     queue: FairQueue, pipeline: Pipeline, run: str, attempt: int, partitions: Sequence[Partition], most: int
 ) -> Iterator[EtlJob]:
-    gather = not pipeline.columns and pipeline.extract.type != "function"
+    gather = not pipeline.columns and not pipeline.extract.FACTS.own_code
     total = len(partitions)
     retries = (
         Retry(max=pipeline.retries, interval=[int(delay) for delay in pipeline.retry_delays])

@@ -56,7 +56,7 @@ def _read(work: StageContext, connection: Redis) -> Marker:
             content = yield from read_source(work.pipeline, work.partition, context, work.span)
 
         # A function of the user's own stays in this thread, where a debugger and its libraries expect it.
-        for chunk in read() if work.pipeline.extract.type == "function" else prefetch(read()):
+        for chunk in read() if work.pipeline.extract.FACTS.own_code else prefetch(read()):
             newer = narrow(chunk.rows)
             rows.write(newer)
             rows_out += newer.num_rows

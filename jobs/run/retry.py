@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
-from etl.config.models import CsvExtract
 from etl.config.pipeline import Config, Pipeline, resolve
 from etl.errors import BadSource, EtlError, SourceMissing
 from etl.partition import Partition, Plan
@@ -126,7 +125,7 @@ def _fixed_files(staging: Staging, spec: Spec, rows_are_fine: bool) -> tuple[Pla
         for partition in spec.plan.partitions
         if not _is_final(staging, partition) and not any(staging.marker(stage, partition.number) for stage in further)
     }
-    if not stuck or not isinstance(spec.pipeline.extract, CsvExtract):
+    if not stuck or not spec.pipeline.extract.FACTS.files:
         return spec.plan, set()
     try:
         now = plan_of(spec)

@@ -14,9 +14,8 @@ from redis import Redis
 from rq import get_current_job
 from rq.job import Job
 
-from etl.config.models import FunctionExtract, SqlExtract
+from etl import sources
 from etl.config.pipeline import Config, Pipeline
-from etl.config.values import parameters
 from etl.context import Context
 from etl.errors import ConfigError, EtlError
 from etl.load import Move, cursors
@@ -226,9 +225,9 @@ def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) 
     span = _span(staging, replace(spec, pipeline=pipeline), decide=stage == "extract")
     if span.since is not None:
         context = replace(context, since=read(back(span.since, pipeline.extract.overlap)))
-    asks = pipeline.transform if stage == "transform" else isinstance(pipeline.extract, FunctionExtract)
+    asks = pipeline.transform if stage == "transform" else pipeline.extract.FACTS.own_code
     if pipeline.lookups and asks and stage in ("extract", "transform"):
-        context = replace(context, lookups=lookups_of(pipeline, context))
+        context = replace(context, lookups=lookups_of(pipeline, context, sources.read_all))
     submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
     which = run, stage, number, int(record["attempt"])
     return StageContext(*which, pipeline, spec.plan, context, staging, span, spec.full_refresh, submitted, started)
@@ -269,11 +268,7 @@ def _span(staging: Staging, spec: Spec, *, decide: bool) -> Span:
         return Span()
     if found is None or found["column"] != extract.cursor:
         cursor = None if spec.full_refresh else cursors.read(pipeline)
-        until = None
-        if isinstance(extract, SqlExtract) and (len(spec.plan.partitions) > 1 or "until" in parameters(extract.query)):
-            from etl.sources.sql import latest
-
-            until = latest(pipeline, extract)
+        until = sources.latest(pipeline, len(spec.plan.partitions))
         decided = {"column": extract.cursor, "since": cursor and cursor.cursor, "until": until}
         staging.write_bytes("since.json", json.dumps(decided).encode(), exclusive=found is None)
         found = staging.read_json("since.json") or decided

@@ -46,14 +46,14 @@ def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
         "warnings": list(planned.warnings),
     }
     if rows and planned.partitions:
-        from etl.sources import extract
+        from etl.sources import extract, read_all
         from etl.transform import Transformer
         from etl.transform.lookups import read_lookups
         from etl.types.infer import candidates, decide, named_candidates
 
         partition = planned.partitions[0]
         context = Context(client=pipeline.client, run="preview", params=pipeline.params)
-        context = replace(context, lookups=read_lookups(pipeline, context))
+        context = replace(context, lookups=read_lookups(pipeline, context, read_all))
         for chunk in islice(extract(pipeline, partition, context), 1):
             types = None if pipeline.columns else decide(named_candidates([candidates(chunk.rows)], pipeline))
             files = [piece.file for piece in partition.pieces]

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-from etl.config.models import CsvExtract
+from etl.config.kinds import source
 from etl.config.pipeline import resolve
 from etl.errors import ConfigError, StagingFailed
 from etl.rejects import REASONS, fields
+from etl.sources.files import FileConfig
 from etl.staging import Staging
 from jobs.run.balance import gather
 from jobs.run.graph import read_spec
@@ -106,7 +107,7 @@ def load(session: Session, run: str, file: Path) -> str:
     content = _without_reasons(file).encode()
     name = f"mended-{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
     staging.write_bytes(name, content)
-    extract = CsvExtract(type="csv", path=glob.escape(staging.path(name)), settle=0)
+    extract = source({"type": "csv", "path": glob.escape(staging.path(name)), "settle": 0})
     # The fixed rows are few: replacing a client's table by them would empty it.
     mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
     given = (*pipeline.given, "extract", "load")
@@ -123,9 +124,10 @@ def load(session: Session, run: str, file: Path) -> str:
 def _first(staging: Staging, client: str) -> Staging:
     """Return the staging of the run that rejected rows at first, where a run of fixed rows rejected some again."""
     spec = read_spec(staging)
-    if spec is None or not isinstance(spec.pipeline.extract, CsvExtract) or "extract" not in spec.pipeline.given:
-        return staging
-    return Staging(staging.url, client, PurePath(spec.pipeline.extract.path).parent.name)
+    extract = spec.pipeline.extract if spec is not None and "extract" in spec.pipeline.given else None
+    return (
+        Staging(staging.url, client, PurePath(extract.path).parent.name) if isinstance(extract, FileConfig) else staging
+    )
 
 
 def _without_reasons(file: Path) -> str:
@@ -139,6 +141,9 @@ def _without_reasons(file: Path) -> str:
         rows = csv.reader(source, delimiter=delimiter)
         names = next(rows, [])
         kept = [index for index, name in enumerate(names) if name not in REASONS]
+        if not kept:
+            cure = "fix the lines where they came from, and run the pipeline again"
+            raise ConfigError(f"{file} has no column of the source: no row of it could be read", cure)
         text = io.StringIO()
         csv.writer(text).writerows(
             [*(row[index] for index in kept if index < len(row)), *row[len(names) :]] for row in [names, *rows]

@@ -158,8 +158,8 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(write: Write) -> Non
         ("[defaults]", "[defaults]\nname = 'x'", "unknown key defaults.name; the name stands in the table's header"),
         # words and types
         ('"merge"', '"merg"', "pipelines.claims.load.mode: must be append or merge or replace; did you mean merge?"),
-        ('"csv"', '"cvs"', "pipelines.claims.extract.type: must be csv or function or sql; did you mean csv?"),
-        ('type = "csv", ', "", 'pipelines.claims.extract: has no type; add type = "csv", type = "sql" or type = "function"'),
+        ('"csv"', '"cvs"', "pipelines.claims.extract.type: must be csv or ndjson or function or sql; did you mean csv?"),
+        ('type = "csv", ', "", 'pipelines.claims.extract: has no type; add type = "csv", type = "ndjson", type = "function" or type = "sql"'),
         ('"decimal", min', '"decimel", min', "pipelines.claims.columns.amount.type: must be string or integer or"),
         ("retries = 3", 'retries = "3"', "pipelines.claims.retries: must be a whole number"),
         ("retries = 3", "retries = -1", "pipelines.claims.retries: must be at least 0"),

@@ -73,7 +73,7 @@ def test_a_client_has_the_defaults_where_it_says_nothing(config: Config) -> None
     found = resolve(config, "claims", "acme")
     assert (found.timezone, found.max_active) == ("America/Chicago", 2)
     assert (found.params, found.rename) == ({"region": "all", "year": 2024}, {"Datum": "day"})
-    assert (found.retries, found.extract.encoding, found.extract.delimiter) == (7, "cp1252", ",")  # type: ignore[union-attr]
+    assert (found.retries, found.extract.encoding, found.extract.delimiter) == (7, "cp1252", ",")  # type: ignore[attr-defined]
 
 
 def test_a_clients_own_value_wins_and_tables_are_merged(config: Config) -> None:
@@ -81,7 +81,7 @@ def test_a_clients_own_value_wins_and_tables_are_merged(config: Config) -> None:
     assert (found.timezone, found.max_active) == ("Europe/Berlin", 2)
     assert found.params == {"region": "north", "year": 2024}
     assert found.rename == {"Datum": "day", "Betrag": "amount"}
-    assert (found.retries, found.extract.encoding, found.extract.delimiter) == (7, "cp1252", ";")  # type: ignore[union-attr]
+    assert (found.retries, found.extract.encoding, found.extract.delimiter) == (7, "cp1252", ";")  # type: ignore[attr-defined]
     assert found.columns["amount"] == Column(type="decimal", min=0, decimal=",")
     assert list(found.columns) == ["id", "amount", "day"]
     assert found.transform == (Step(function="steps:one"),)  # a list is replaced whole

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import etl.sources.feed
-import etl.sources.formats.csv
+import etl.sources.formats.blocks
 import etl.sources.formats.records
 import etl.sources.formats.strict
-from etl.config.models import CsvExtract, Load, Target
+from etl.config.kinds import source
+from etl.config.models import Load, Target
 from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import BadSource, SourceMissing
@@ -35,7 +36,7 @@ def csv_pipeline(folder: Path, **options: Any) -> Pipeline:
         root=str(folder),
         staging=str(folder / "staging"),
         modules=(),
-        extract=CsvExtract(**options),
+        extract=source({"type": "csv", **options}),
         load=Load(target="warehouse", table="claims"),
         target=Target(name="warehouse", url="sqlite:///warehouse.db"),
     )
@@ -109,7 +110,7 @@ def quoted(value: str, always: bool) -> str:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read 16 bytes at once, so that small texts have many blocks."""
-    for module in (etl.sources.feed, etl.sources.formats.csv, etl.sources.formats.records):
+    for module in (etl.sources.feed, etl.sources.formats.blocks, etl.sources.formats.records):
         monkeypatch.setattr(module, "BLOCK", 16)
 
 
@@ -140,7 +141,7 @@ def test_a_file_split_anywhere_gives_the_rows_and_lines_of_the_whole(
     whole += ending if final else ""
     with pytest.MonkeyPatch.context() as patch:
         if small:
-            for module in (etl.sources.feed, etl.sources.formats.csv, etl.sources.formats.records):
+            for module in (etl.sources.feed, etl.sources.formats.blocks, etl.sources.formats.records):
                 patch.setattr(module, "BLOCK", 16)
         found, rejects = read_all(folder, whole, size=size)
     assert (found, rejects) == (expected(whole)[0], [])
@@ -154,7 +155,7 @@ def test_every_record_of_any_text_is_a_row_or_a_reject_on_its_line(
 ) -> None:
     text = f"x,y\n{body}"
     with pytest.MonkeyPatch.context() as patch:
-        for module in (etl.sources.feed, etl.sources.formats.csv, etl.sources.formats.records):
+        for module in (etl.sources.feed, etl.sources.formats.blocks, etl.sources.formats.records):
             patch.setattr(module, "BLOCK", block)
         rows, rejects = read_all(folder, text, size=size)
     assert (rows, [line for line, _ in rejects]) == expected(text)
@@ -228,7 +229,12 @@ def test_many_quotes_that_never_close_are_read_in_one_go(tmp_path: Path) -> None
 def test_a_line_that_is_too_long_is_rejected_and_the_next_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_blocks: None
 ) -> None:
-    for module in (etl.sources.feed, etl.sources.formats.csv, etl.sources.formats.strict, etl.sources.formats.records):
+    for module in (
+        etl.sources.feed,
+        etl.sources.formats.blocks,
+        etl.sources.formats.strict,
+        etl.sources.formats.records,
+    ):
         monkeypatch.setattr(module, "LIMIT", 100)
     for ending in ("\n", "\r\n", "\r"):
         lines = ["x,y", "1,1", "2," + "b" * 1000, "3,3", '4,"' + "c" * 500 + '"', '5,"open', *["6,6"] * 60]

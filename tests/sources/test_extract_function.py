@@ -5,7 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from etl.config.models import FunctionExtract, Load, Target
+from etl.config.kinds import source
+from etl.config.models import Load, Target
 from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import ConfigError, FunctionFailed
@@ -28,7 +29,7 @@ def written(tmp_path: Path) -> Any:
             root=str(tmp_path),
             staging=str(tmp_path / "staging"),
             modules=(module,),
-            extract=FunctionExtract(function=f"{module}:rows", args=args),
+            extract=source({"type": "function", "function": f"{module}:rows", "args": args}),
             load=Load(target="warehouse", table="claims"),
             target=Target(name="warehouse", url="sqlite:///warehouse.db"),
             params={"region": "north"},

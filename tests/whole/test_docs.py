@@ -12,7 +12,9 @@ import pytest
 from pydantic import TypeAdapter
 
 import cli
-from etl.config.models import Column, CsvExtract, Expect, FunctionExtract, Load, Model, SqlExtract, Step, Target
+from etl.config.base import Model
+from etl.config.kinds import KINDS, config_of
+from etl.config.models import Column, Expect, Load, Step, Target
 from etl.config.pipeline import Client, Config, Definition, Pipeline, Schedule, Settings
 from tests.helpers.markdown import DOCS, README, REFERENCE, anchors, blocks, links, prose, rows, section
 from tests.helpers.processes import ROOT
@@ -21,9 +23,7 @@ TABLES: dict[str, type[Model]] = {  # headings of docs/reference/etl-toml.md, an
     "`[settings]`": Settings,
     "`[targets.<name>]`": Target,
     "`[pipelines.<name>]`": Definition,
-    "extract, type = csv": CsvExtract,
-    "extract, type = function": FunctionExtract,
-    "extract, type = sql": SqlExtract,
+    **{f"extract, type = {kind}": config_of(kind) for kind in KINDS},
     "transform": Step,
     "expect": Expect,
     "load": Load,

@@ -2,12 +2,14 @@
 
 import csv
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from etl.config.models import CsvExtract
 from etl.errors import BadSource
 from etl.sources.feed import Feed
 from etl.sources.formats.strict import StrictReader, csv_format
+
+if TYPE_CHECKING:
+    from etl.sources.formats.csv import Config
 
 _SAMPLE = 1 << 16
 _DELIMITERS = ",;\t|"
@@ -27,7 +29,7 @@ class Head(NamedTuple):
     begin: int
 
 
-def read_head(feed: Feed, config: CsvExtract) -> Head:
+def read_head(feed: Feed, config: "Config") -> Head:
     """Take what stands before the first record.
 
     Raises:

@@ -7,15 +7,25 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from etl.sources.feed import BLOCK, LIMIT
+from etl.sources.feed import BLOCK, LIMIT, Feed, Uncuttable
 
 Bytes = npt.NDArray[np.uint8]
 
 _NEWLINE, _RETURN = ord("\n"), ord("\r")
 
 
-class Unsplittable(Exception):
-    """Quotes stand where CSV has none, so only a reader of the whole file knows where its records end."""
+def whole_records(feed: Feed, quote: bytes) -> int:
+    """Read on and return how many bytes of the buffer are whole records; 0 at the end, -1 if that can't be told."""
+    window = BLOCK
+    while True:
+        while len(feed.buffer) < window and feed.fill():
+            pass
+        final = feed.eof and len(feed.buffer) <= window
+        if end := last_end(feed.buffer[:window], quote, final=final):
+            return end
+        if final or window > LIMIT:
+            return -1 if feed.buffer else 0
+        window *= 2
 
 
 def last_end(data: bytes, quote: bytes, *, final: bool) -> int:
@@ -99,7 +109,7 @@ def cut(path: str, begin: int, delimiter: bytes, quote: bytes, size: int) -> tup
         The start of each range with the number of line ends before it, and the sha256 of the file.
 
     Raises:
-        Unsplittable: A quote stands where CSV has none, or is never closed.
+        Uncuttable: A quote stands where CSV has none, or is never closed.
     """
     digest = hashlib.sha256()
     ranges = [(0, 0)]
@@ -112,7 +122,7 @@ def cut(path: str, begin: int, delimiter: bytes, quote: bytes, size: int) -> tup
                 ranges.append((position, lines))
             data = np.frombuffer(block, np.uint8)
             if quote and quote in block and not sound(data, np.flatnonzero(data == quote[0]), delimiter, quote):
-                raise Unsplittable
+                raise Uncuttable
             position += len(block)
             lines += line_count(data)
     return ranges, digest.hexdigest()
@@ -128,7 +138,7 @@ def _records(file: BinaryIO, quote: bytes, size: int, digest: "hashlib._Hash") -
         final = not block
         end = last_end(rest, quote, final=final)
         if (final and end < len(rest)) or (not end and len(rest) > LIMIT):
-            raise Unsplittable
+            raise Uncuttable
         if end:
             yield rest[:end]
             rest = rest[end:]

@@ -1,0 +1,333 @@
+"""Rows from a PostgreSQL or SQLite database: a table or a query, read by ranges of a key, in bounded memory."""
+
+import math
+import sqlite3
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+import psycopg
+import pyarrow as pa
+import sqlalchemy as sa
+from psycopg.types.string import TextLoader
+
+from etl.config.pipeline import Pipeline
+from etl.config.urls import database_url
+from etl.context import Context
+from etl.errors import BadSource, EtlError, SourceUnreachable
+from etl.partition import CHUNK_BYTES, Chunk, Partition, Piece
+from etl.sources.spool import check_names, spooled
+from etl.sources.statement import Window, for_psycopg, quoted, relation, select, source_name, values
+from etl.types.cursor import Cursor, Span, cursor_of
+
+if TYPE_CHECKING:
+    from etl.sources.sql import Config
+
+FETCH = 20_000  # rows at once, fewer where they are long
+MOST = 256  # partitions; a key with gaps could make any number
+WAIT = 60  # seconds for an SQLite writer to end
+
+# By PostgreSQL's type numbers; anything else is read as the text that the server writes.
+_TYPES = {
+    16: pa.bool_(),
+    **dict.fromkeys((20, 21, 23, 26), pa.int64()),
+    **dict.fromkeys((700, 701), pa.float64()),
+    1700: pa.decimal128(38, 9),
+    1082: pa.date32(),
+    1114: pa.timestamp("us"),
+    1184: pa.timestamp("us", tz="UTC"),
+}
+# What is below and above all values of a type, for a cursor that stands nowhere yet.
+_ENDS = {
+    21: (-(2**15), 2**15 - 1),
+    **dict.fromkeys((23, 26), (-(2**31), 2**31 - 1)),
+    20: (-(2**63), 2**63 - 1),
+    **dict.fromkeys((700, 701), ("-infinity", "infinity")),
+    1700: ("-1e1000", "1e1000"),
+    **dict.fromkeys((1082, 1114, 1184), ("-infinity", "infinity")),
+}
+# What a column that prefers a type holds if it holds nothing else.
+_HELD: dict[pa.DataType, set[type]] = {pa.int64(): {int}, pa.string(): {str}, pa.float64(): {int, float}}
+_TEXT_ENDS = ("", "\U0010ffff")
+
+
+class _Database(NamedTuple):
+    """An open database: its driver's connection, and what it is called in errors."""
+
+    driver: Any
+    postgres: bool
+    where: str
+
+
+def read(
+    pipeline: Pipeline, config: "Config", partition: Partition, context: Context, span: Span
+) -> Generator[Chunk, None, str]:
+    """Yield the chunks of one range of keys, `_row` counted from 1; return the sha256 of the content.
+
+    Raises:
+        ConfigError: `${NAME}` is not in the environment, or the query asks for a name that nothing gives.
+        SourceUnreachable: The database can't be reached; trying again may help.
+        BadSource: It refuses the statement.
+    """
+    piece = partition.pieces[0]
+    window = context.start, context.end
+    with _opened(pipeline, config) as database:
+        statement = select(pipeline, config, piece, span, window, postgres=database.postgres)
+        ends = _ends(database, pipeline, config, piece, span, window) if config.query and config.cursor else None
+        bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends)
+        known = {} if database.postgres or config.query else _affinities(database, pipeline, config)
+        return (yield from spooled(_tables(database, statement, bound, known), piece.file, BadSource))
+
+
+def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partition, ...]:
+    """Return the partitions of a table or query; only where it has a `partition` key the database is asked.
+
+    Raises:
+        ConfigError, SourceUnreachable, BadSource: See `read`.
+    """
+    version = " ".join(moment.isoformat() for moment in window if moment) or "whole"
+    piece = Piece(file=source_name(pipeline, config), path=config.table or pipeline.name, version=version)
+    pieces = [piece]
+    if config.partition and config.split != "none":
+        with _opened(pipeline, config) as database:
+            low, high = _range(database, pipeline, config, piece, window)
+        pieces = [
+            piece.model_copy(update={"keys": keys, "start": keys[0] if keys[0] is not None else low, "end": keys[1]})
+            for keys in _cut(low, high, config.rows)
+        ]
+    return tuple(Partition(number=at + 1, pieces=(piece,), order=at) for at, piece in enumerate(pieces))
+
+
+def latest(pipeline: Pipeline, config: "Config") -> Cursor | None:
+    """Return the latest value of the cursor's column in the source now, or None where there is none."""
+    assert config.cursor is not None
+    piece = Piece(file=source_name(pipeline, config), path="")
+    with _opened(pipeline, config) as database:
+        ends = _ends(database, pipeline, config, piece, Span(), (None, None)) if config.query else None
+        bound = values(pipeline, config, piece, Span(), (None, None), postgres=database.postgres, ends=ends)
+        column = quoted(config.cursor)
+        # Text is compared by code points, whatever the database's language.
+        order = f'max({column} COLLATE "C")' if _is_text(database, pipeline, config, bound) else f"max({column})"
+        source = relation(pipeline, config, schemas=database.postgres)
+        rows = next(_tables(database, f"SELECT {order} AS latest FROM {source}", bound), None)
+    found = rows["latest"][0].as_py() if rows is not None and rows.num_rows else None
+    return None if found is None else cursor_of(found)
+
+
+def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: Mapping[str, Any]) -> bool:
+    if not database.postgres:
+        return False
+    names = _described(database, f"SELECT * FROM {relation(pipeline, config, schemas=True)}", bound)
+    return names.get(config.cursor or "") in (25, 1042, 1043)
+
+
+def _range(
+    database: _Database,
+    pipeline: Pipeline,
+    config: "Config",
+    piece: Piece,
+    window: Window,
+) -> tuple[int, int]:
+    key, ends = quoted(config.partition or ""), None
+    if config.query and config.cursor:
+        ends = _ends(database, pipeline, config, piece, Span(), window)
+    bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
+    statement = f"SELECT min({key}) AS low, max({key}) AS high FROM "
+    table = next(_tables(database, statement + relation(pipeline, config, schemas=database.postgres), bound))
+    low, high = table["low"][0].as_py(), table["high"][0].as_py()
+    if low is None:
+        return 0, 0
+    if not all(isinstance(value, int) or (isinstance(value, Decimal) and value == int(value)) for value in (low, high)):
+        what = f"{database.where}: partition column {config.partition} is not of whole numbers"
+        raise BadSource(what, "name an integer key, or drop partition")
+    return int(low), int(high)
+
+
+def _cut(low: int, high: int, rows: int) -> list[tuple[int | None, int | None]]:
+    """Return ranges of keys; the first and the last are open, for rows that come meanwhile."""
+    count = min(MOST, math.ceil((high - low + 1) / rows))
+    bounds = [low + (high - low + 1) * at // count for at in range(1, count)]
+    return list(zip([None, *bounds], [*bounds, None], strict=True))
+
+
+def _ends(
+    database: _Database,
+    pipeline: Pipeline,
+    config: "Config",
+    piece: Piece,
+    span: Span,
+    window: Window,
+) -> tuple[Any, Any]:
+    """Return a value below and one above all others of the cursor's column."""
+    if not database.postgres:
+        return -math.inf, b""  # SQLite: numbers come before texts, and those before bytes
+    bound = values(pipeline, config, piece, span, window, postgres=True, ends=(None, None))
+    types = _described(database, f"SELECT * FROM {relation(pipeline, config, schemas=True)}", bound)
+    return _ENDS.get(types.get(config.cursor or "", 0), _TEXT_ENDS)
+
+
+def _described(database: _Database, statement: str, bound: Mapping[str, Any]) -> dict[str, int]:
+    """Return the PostgreSQL types of a statement's columns by name."""
+    with _told(database.where), database.driver.cursor() as cursor:
+        cursor.execute(*_encoded(f"{statement} LIMIT 0", bound))
+        return {column.name: column.type_code for column in cursor.description}
+
+
+@contextmanager
+def _opened(pipeline: Pipeline, config: "Config") -> Iterator[_Database]:
+    key = f"pipelines.{pipeline.name}.extract.url"
+    url = database_url(config.url, key, pipeline.client, pipeline.root)
+    where = source_name(pipeline, config)
+    is_postgres = not url.startswith("sqlite")
+    try:
+        driver = _postgres(url) if is_postgres else _sqlite(sa.make_url(url).database or "")
+    except (psycopg.Error, sqlite3.Error, OSError) as error:
+        raise _unreachable(error, where) from error
+    try:
+        yield _Database(driver, is_postgres, where)
+    finally:
+        driver.close()
+
+
+def _postgres(url: str) -> "psycopg.Connection[Any]":
+    timeout = {} if "connect_timeout" in url else {"connect_timeout": 10}
+    connection = psycopg.connect(url, application_name="rq-etl", **timeout)  # type: ignore[arg-type]
+    connection.read_only = True
+    for info in connection.adapters.types:
+        if info.oid not in _TYPES:
+            connection.adapters.register_loader(info.oid, TextLoader)
+        if info.array_oid:
+            connection.adapters.register_loader(info.array_oid, TextLoader)
+    connection.execute("SET TIME ZONE 'UTC'")
+    return connection
+
+
+def _sqlite(path: str) -> sqlite3.Connection:
+    if not Path(path).exists():
+        raise FileNotFoundError(2, "there is no such file")
+    return sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=WAIT, check_same_thread=False)
+
+
+def _affinities(database: _Database, pipeline: Pipeline, config: "Config") -> dict[str, pa.DataType]:
+    """Return the types that an SQLite table's columns prefer; its values may have others."""
+    words = {"INT": pa.int64(), "CHAR": pa.string(), "CLOB": pa.string(), "TEXT": pa.string()}
+    words |= dict.fromkeys(("REAL", "FLOA", "DOUB"), pa.float64())
+    found = {}
+    with _told(database.where):
+        for row in database.driver.execute(f"PRAGMA table_info({relation(pipeline, config, schemas=False)})"):
+            kind = next((kind for word, kind in words.items() if word in row[2].upper()), None)
+            if kind is not None:
+                found[row[1]] = kind
+    return found
+
+
+def _tables(
+    database: _Database, statement: str, bound: Mapping[str, Any], known: Mapping[str, pa.DataType] | None = None
+) -> Iterator[pa.Table]:
+    """Yield a statement's rows, a table of bounded size at a time; at least one.
+
+    Args:
+        known: Types that columns of SQLite prefer.
+    """
+    with _told(database.where):
+        if database.postgres:
+            with database.driver.cursor(name="etl") as cursor:  # the server keeps what has not been fetched
+                cursor.itersize = FETCH
+                cursor.execute(*_encoded(statement, bound))
+                names = [column.name for column in cursor.description]
+                types = [_TYPES.get(column.type_code, pa.string()) for column in cursor.description]
+                check_names(names, database.where, BadSource)
+                yield from _fetched(cursor, names, types)
+        else:
+            cursor = database.driver.execute(statement, bound)
+            names = [column[0] for column in cursor.description]
+            check_names(names, database.where, BadSource)
+            yield from _fetched(cursor, names, [(known or {}).get(name) for name in names])
+
+
+def _encoded(statement: str, bound: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    text, used = for_psycopg(statement, bound)
+    return text.encode(), used
+
+
+def _fetched(cursor: Any, names: Sequence[str], types: Sequence[pa.DataType | None]) -> Iterator[pa.Table]:
+    size, first = FETCH // 10, True
+    while (rows := cursor.fetchmany(size)) or first:
+        columns = list(zip(*rows, strict=True)) or [()] * len(names)
+        made = [_array(column, kind) for column, kind in zip(columns, types, strict=True)]
+        table = pa.table(dict(zip(names, made, strict=True)))
+        first = False
+        size = min(FETCH, max(100, CHUNK_BYTES // 4 * len(rows) // max(1, table.nbytes))) if rows else size
+        yield table
+
+
+def _array(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
+    """Return a column; values that its type can't hold exactly make it text."""
+    kinds = {type(value) for value in values} - {type(None)}
+    if kind is None or not kinds <= _HELD.get(kind, kinds):
+        kind = _kind_of(kinds, values)
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([_text(value) for value in values], pa.string())
+
+
+def _kind_of(kinds: set[type], values: Sequence[Any]) -> pa.DataType:
+    """Return the type of an SQLite column, where every value has one of its own."""
+    if not kinds:
+        return pa.null()
+    if kinds == {int}:
+        return pa.int64()
+    if kinds <= {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int)):
+        return pa.float64()
+    return pa.string()
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    if isinstance(value, Decimal):
+        return format(value, "f") if value.is_finite() else str(value)
+    return None if value is None else str(value)
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Turn what a driver raises into an EtlError that quotes no value."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _refused(error, error.sqlstate or "", where) from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise SourceUnreachable(
+                f"{where}: the database is locked by a writer", "it is tried again by itself"
+            ) from error
+        if name == "SQLITE_ERROR" or isinstance(error, sqlite3.ProgrammingError):
+            raise BadSource(f"{where}: {error}", "mend table or query in the pipeline's extract") from error
+        raise BadSource(f"{where} can't be read: {name or type(error).__name__}", "check the database") from error
+
+
+def _refused(error: psycopg.Error, state: str, where: str) -> EtlError:
+    if not state and isinstance(error, psycopg.DataError):
+        what = f"{where}: a date or time that Python has not (infinity, before the year 1 or after 9999)"
+        return BadSource(what, "leave it out, or turn it into text, in a query")
+    if not state or state[:2] in ("08", "53", "57", "40", "55"):
+        return SourceUnreachable(f"{where}: {type(error).__name__}", "it is tried again by itself")
+    if state[:2] == "42":  # what these say is the statement's own: names of tables, columns, operators
+        lines = str(error.diag.message_primary).splitlines()
+        return BadSource(f"{where}: {lines[0]}", "mend table or query in the pipeline's extract, or grant SELECT")
+    name = type(error).__name__
+    return BadSource(f"{where} refused the statement: {name} ({state})", "try it with psql; see rq-etl logs")
+
+
+def _unreachable(error: Exception, where: str) -> SourceUnreachable:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OSError):
+        lines = [error.strerror or type(error).__name__]
+    why = lines[0] if lines else type(error).__name__
+    return SourceUnreachable(f"{where} can't be reached: {why}", "check the url of its extract, and that it runs")

@@ -1,0 +1,211 @@
+"""NDJSON files: one JSON object a line, read by Python's own parser; numbers that no float holds exactly are text."""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from etl.config.pipeline import Pipeline
+from etl.partition import Chunk, Piece
+from etl.sources.feed import LIMIT, Feed
+from etl.sources.files import Cut, FileConfig
+from etl.sources.formats.strict import LONG, RAW
+
+_BLANKS = " \t\r"  # what JSON allows around a value, within a line
+_KINDS = {list: "an array", str: "a text", bool: "true or false", int: "a number", bytes: "a number"}
+_DEEP = "is nested too deep"
+LINES = 1_000  # parsed at once: their objects are still in the processor's cache when they become columns
+
+
+Objects = list[dict[str, Any]]  # whose floats are bytes: the digits as they are written
+
+
+class Config(FileConfig):
+    """Rows come from files of one JSON object a line."""
+
+    type: Literal["ndjson"] = "ndjson"
+
+
+def head(piece: Piece, config: Config) -> None:
+    """Return None: only all lines together show which columns there are."""
+
+
+def cut(feed: Feed, config: Config, size: int) -> Cut:
+    """Cut a file at the ends of lines."""
+    from etl.sources.formats import records
+
+    return records.cut(feed.piece.path, feed.bom, b"", b"", size)
+
+
+def chunks(feed: Feed, pipeline: Pipeline, config: Config, head: None) -> Iterator[Chunk]:
+    """Yield a piece's lines, a block at a time: rows of the objects, and rejects of what is none.
+
+    Raises:
+        BadSource: A line is not in the file's encoding, or the file changed while it was read.
+    """
+    from etl.sources.feed import count_lines
+    from etl.sources.formats import records
+
+    while end := records.whole_records(feed, b""):
+        first = feed.line
+        if end < 0:
+            bad = _Bad(0, LONG, feed.buffer[:RAW].decode(errors="ignore"))
+            feed.drop_line()
+            yield _chunk([], [], [bad], feed, first, pipeline)
+            continue
+        block = feed.take(end, count_lines(feed.buffer[:end]))
+        try:
+            text = block.decode()
+        except UnicodeDecodeError as error:
+            raise feed.undecodable(first + count_lines(block[: error.start])) from None
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        lines = text.removesuffix("\n").split("\n")
+        careful = len(text) > LIMIT or "\\u0000" in text
+        for at in range(0, len(lines), LINES):
+            some = lines[at : at + LINES]
+            try:
+                chunk = _chunk(*(_parsed_each if careful else _parsed)(some), feed, first + at, pipeline)
+            except (RecursionError, UnicodeEncodeError):  # a line is nested too deep, or holds half a surrogate pair
+                chunk = _chunk(*_parsed_each(some), feed, first + at, pipeline)
+            yield chunk
+
+
+class _Bad(NamedTuple):
+    line: int  # of the block, from 0
+    reason: str
+    text: str
+
+
+def _refuse(token: str) -> None:
+    raise ValueError(f"is no JSON: {token} is no number")  # NaN or an infinity
+
+
+# `str.encode` keeps the digits, and tells a number from a text.
+_digits: Any = json.JSONDecoder(parse_float=str.encode, parse_constant=_refuse)
+_all_digits: Any = json.JSONDecoder(parse_float=str.encode, parse_int=str.encode, parse_constant=_refuse)
+_scan, _scan_any = _digits.scan_once, _all_digits.scan_once
+
+
+def _parsed(lines: list[str]) -> tuple[Objects, list[int], list[_Bad]]:
+    """Return the objects on lines, their places among them, and the lines that are none; blank ones are neither."""
+    objects: Objects = []
+    try:
+        for line in lines:
+            value, end = _scan(line, 0)
+            if end != len(line) or type(value) is not dict:
+                break
+            objects.append(value)
+    except (ValueError, StopIteration, RecursionError):
+        pass
+    if len(objects) < len(lines) or any(map(_wrong_keys, set(map(tuple, objects)))):
+        return _parsed_each(lines)
+    return objects, list(range(len(lines))), []
+
+
+def _parsed_each(lines: list[str]) -> tuple[Objects, list[int], list[_Bad]]:
+    """Do the work of `_parsed` line by line."""
+    objects: Objects = []
+    numbers: list[int] = []
+    bad: list[_Bad] = []
+    for number, line in enumerate(lines):
+        found = _parse_line(line)
+        if isinstance(found, dict):
+            found = _wrong_keys(tuple(found)) or _wrong_text(line, found) or found
+        if isinstance(found, dict):
+            objects.append(found)
+            numbers.append(number)
+        elif found is not None:
+            bad.append(_Bad(number, found, line))
+    return objects, numbers, bad
+
+
+def _parse_line(line: str) -> dict[str, Any] | str | None:
+    """Return the object on a line, or why it is none; None for a blank line."""
+    text = line.strip(_BLANKS)
+    if not text:
+        return None
+    try:
+        try:
+            value, end = _scan(text, 0)
+        except ValueError:  # no JSON, or a number of more digits than Python reads
+            value, end = _scan_any(text, 0)
+    except StopIteration:
+        return "is no JSON: expecting value"
+    except RecursionError:
+        return _DEEP
+    except json.JSONDecodeError as error:
+        reason = error.msg.partition(":")[0]
+        return f"is no JSON: {reason[:1].lower()}{reason[1:]}"
+    except ValueError as error:
+        return str(error)
+    if end != len(text):
+        return "is no JSON: extra data"
+    if not isinstance(value, dict):
+        return f"is {_KINDS.get(type(value), 'null')}, not an object"
+    return _DEEP if _is_deep(text, value) else value
+
+
+def _is_deep(text: str, value: dict[str, Any]) -> bool:
+    from etl.sources.objects import DEEPEST
+
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return False
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        nested = [each for each in level if isinstance(each, dict | list)]
+        level = [item for each in nested for item in (each.values() if isinstance(each, dict) else each)]
+    return bool(level)
+
+
+@lru_cache(4096)
+def _wrong_keys(keys: tuple[str, ...]) -> str:
+    names = [key.strip().casefold() for key in keys]
+    if "" in names or "_row" in names:
+        return "has a key without a name" if "" in names else "has a key _row"
+    if len(set(names)) < len(names):
+        return "has keys that are the same without case and blanks"
+    return _wrong_text("", list(keys))
+
+
+def _wrong_text(line: str, value: Any) -> str:
+    """Return why what is read from a line can't be kept, or nothing."""
+    if len(line) > LIMIT:
+        return LONG
+    text = "".join(_texts(value))
+    if "\0" in text:
+        return "NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds half a surrogate pair"
+    return ""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _chunk(objects: Objects, lines: list[int], bad: list[_Bad], feed: Feed, first: int, pipeline: Pipeline) -> Chunk:
+    import pyarrow as pa
+
+    from etl import rejects
+    from etl.sources.objects import columns_of
+
+    row = feed.base + first
+    arrays = columns_of(objects, pipeline)
+    arrays["_row"] = pa.array([row + line for line in lines], pa.int64())
+    entries = (
+        {
+            "file": feed.piece.file,
+            "row": row + each.line,
+            "reason": each.reason,
+            "raw": rejects.raw_json([], [each.text[:RAW]]),
+        }
+        for each in bad
+    )
+    return Chunk(pa.table(arrays), rejects.table(entries))

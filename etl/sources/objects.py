@@ -1,0 +1,141 @@
+"""Objects as JSON has them, as columns that hold their values exactly; floats come as bytes, the digits as written."""
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.config.columns import named
+from etl.config.pipeline import Pipeline
+from etl.sources.join import spelled
+
+DEEPEST = 100  # levels of what is nested
+Objects = list[dict[str, Any]]
+
+
+def columns_of(objects: Objects, pipeline: Pipeline) -> dict[str, pa.Array]:
+    """Return the objects' columns, in the types null, bool, int64, float64 and string.
+
+    Raises:
+        RecursionError: A value is nested too deep.
+        UnicodeEncodeError: A text holds half a surrogate pair.
+    """
+    columns = _columns(objects)
+    declared = {header: pipeline.columns.get(name) for header, name in named(columns, pipeline).items()}
+    marks = {header: each.decimal for header, each in declared.items() if each and each.type == "decimal"}
+    return {header: _array(values, marks.get(header, "")) for header, values in columns.items()}
+
+
+def _columns(objects: Objects) -> dict[str, Sequence[Any]]:
+    """Return the values of each key; keys that differ by case and blanks around them are one, spelled as the first."""
+    shapes = dict.fromkeys(map(tuple, objects))
+    if len(shapes) == 1:
+        [shape] = shapes
+        values = zip(*map(dict.values, objects), strict=True)
+        return dict(zip((key.strip() for key in shape), values, strict=True))
+    spelled: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for shape in shapes for key in shape):
+        spelled.setdefault(key.strip().casefold(), []).append(key)
+    columns: dict[str, Sequence[Any]] = {}
+    for keys in spelled.values():
+        found = [each.get(keys[0]) for each in objects]
+        for key in keys[1:]:
+            found = [each.get(key) if value is None else value for each, value in zip(objects, found, strict=True)]
+        columns[keys[0].strip()] = found
+    return columns
+
+
+def _array(values: Sequence[Any], mark: str) -> pa.Array:
+    """Return a column in the type that holds its values exactly: null, bool, int64, float64 or string.
+
+    Args:
+        mark: The decimal mark of a column declared as decimal, whose numbers stay as they are written; else "".
+    """
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds <= {int, bytes} and kinds and not mark:
+        found = _numbers(values, kinds)
+        if found is not None:
+            return found
+    elif kinds <= {str}:
+        return pa.array(values, pa.string()) if kinds else pa.nulls(len(values))
+    elif kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    digits = _spelled({value for value in values if type(value) is bytes}, mark)
+    return pa.array([None if value is None else _text(value, digits) for value in values], pa.string())
+
+
+def _numbers(values: Sequence[Any], kinds: set[type]) -> pa.Array | None:
+    """Return numbers as int64, or as float64 if they are the same then; else None."""
+    if kinds == {int}:
+        try:
+            return pa.array(values, pa.int64())
+        except (OverflowError, pa.ArrowInvalid):
+            return None
+    digits = [b"%d" % value if type(value) is int else value for value in values] if int in kinds else values
+    text = pa.array(digits, pa.string())
+    floats = text.cast(pa.float64())
+    # Up to 15 digits a float keeps, unless the number is out of its reach; whatever is longer is compared.
+    doubtful = pc.or_(pc.greater(pc.binary_length(text), 15), pc.invert(pc.is_finite(floats)))
+    small = pc.less(pc.abs(floats), 1e-290)
+    if pc.any(small).as_py():
+        doubtful = pc.or_(doubtful, pc.and_(small, pc.match_substring_regex(text, "[eE]")))
+    if pc.any(doubtful).as_py():
+        asked, kept = text.filter(doubtful), floats.filter(doubtful)
+        other = pc.not_equal(kept.cast(pa.string()), asked)
+        pairs = zip(asked.filter(other).to_pylist(), kept.filter(other).to_pylist(), strict=True)
+        if not all(Decimal(repr(number)) == Decimal(token) for token, number in pairs):
+            return None
+    return floats
+
+
+def _text(value: Any, digits: dict[bytes, str]) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return digits[value]
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else _nested(value)
+
+
+def _nested(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:  # it has a float, which is bytes
+        return _json(value)
+
+
+def _spelled(numbers: set[bytes], mark: str) -> dict[bytes, str]:
+    """Return numbers as text: as a column of floats spells them, else, and with a decimal mark, digit by digit."""
+    if mark:
+        return {number: _plain(number.decode()).replace(".", mark) for number in numbers}
+    found = {number: _numbers([number], {bytes}) for number in numbers}
+    same = [number for number, floats in found.items() if floats is not None]
+    texts = spelled(pa.chunked_array([found[number] for number in same], pa.float64())).to_pylist()
+    return {number: number.decode() for number in numbers} | dict(zip(same, texts, strict=True))
+
+
+def _plain(number: str) -> str:
+    exact = Decimal(number) if "e" in number.lower() else None
+    return number if exact is None or abs(exact.adjusted()) > 400 else format(exact, "f")
+
+
+def _json(value: Any, depth: int = 0) -> str:
+    """Return what is nested as JSON, numbers as they are written.
+
+    Raises:
+        RecursionError: It is nested too deep.
+    """
+    if depth > DEEPEST:
+        raise RecursionError
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, dict):
+        items = (f"{json.dumps(key, ensure_ascii=False)}: {_json(item, depth + 1)}" for key, item in value.items())
+        return f"{{{', '.join(items)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_json(item, depth + 1) for item in value)}]"
+    return json.dumps(value, ensure_ascii=False)
