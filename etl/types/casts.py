@@ -15,7 +15,9 @@ from etl.types.words import PLACES, TYPES, WHOLE_DIGITS, arrow_of, word_of
 # Digits that no cast accepts: Arrow says that a value fails, not which.
 _TOO_LONG = {
     "integer": "^-?0*[1-9][0-9]{19}",
-    "decimal": rf"^[+-]?0*[1-9][0-9]{{{WHOLE_DIGITS}}}|\.[0-9]{{{PLACES}}}[0-9]*[1-9]",
+    # The last: of 39 digits, zeros behind the point counted, Arrow makes another number, without an error.
+    "decimal": rf"^[+-]?0*[1-9][0-9]{{{WHOLE_DIGITS}}}|\.[0-9]{{{PLACES}}}[0-9]*[1-9]"
+    r"|^[+-]?[0.]*[1-9](?:\.?[0-9]){38}",
 }
 
 _YES, _NO = pa.array(["true", "1", "yes", "y", "t"]), pa.array(["false", "0", "no", "n", "f"])
