@@ -15,7 +15,9 @@ from etl.types.words import PLACES, TYPES, WHOLE_DIGITS, arrow_of, word_of
 # Digits that no cast accepts: Arrow says that a value fails, not which.
 _TOO_LONG = {
     "integer": "^-?0*[1-9][0-9]{19}",
-    "decimal": rf"^[+-]?0*[1-9][0-9]{{{WHOLE_DIGITS}}}|\.[0-9]{{{PLACES}}}[0-9]*[1-9]",
+    # The last: of 39 digits, zeros behind the point counted, Arrow makes another number, without an error.
+    "decimal": rf"^[+-]?0*[1-9][0-9]{{{WHOLE_DIGITS}}}|\.[0-9]{{{PLACES}}}[0-9]*[1-9]"
+    r"|^[+-]?[0.]*[1-9](?:\.?[0-9]){38}",
 }
 
 _YES, _NO = pa.array(["true", "1", "yes", "y", "t"]), pa.array(["false", "0", "no", "n", "f"])
@@ -44,7 +46,7 @@ def cast(values: pa.ChunkedArray, column: Column, zone: str, *, made: bool = Fal
     if values.type == target and column.type != "number":
         return values, []
     if (direct := _direct(values, target, zone, made)) is not None:
-        return direct, _failed(values, direct, f"not {TYPES[column.type].called}")
+        return direct, _failed(values, direct, f"not {_named(column)}")
     # What is typed otherwise is spelled as ISO and plain decimals, whatever the column says of its text.
     return _from_text(as_text(values), Column(type=column.type), zone)
 
@@ -95,7 +97,7 @@ def _from_text(text: pa.ChunkedArray, column: Column, zone: str) -> tuple[pa.Chu
 def _from_digits(text: pa.ChunkedArray, column: Column) -> tuple[pa.ChunkedArray, Failures]:
     shape = TYPES[column.type].reads.replace(r"\.", column.decimal if column.decimal == "," else r"\.")
     fits = pc.match_substring_regex(text, shape)
-    failures = _bad(pc.invert(fits), f"not {TYPES[column.type].called}")
+    failures = _bad(pc.invert(fits), f"not {_named(column)}")
     if failures:
         text = pc.if_else(fits, text, pa.scalar(None, pa.string()))
     if column.decimal == ",":
@@ -160,3 +162,7 @@ def _failed(before: pa.ChunkedArray, after: pa.ChunkedArray, reason: str) -> Fai
 
 def _bad(mask: pa.ChunkedArray, reason: str) -> Failures:
     return [(pc.fill_null(mask, False), reason)] if pc.any(mask).as_py() else []
+
+
+def _named(column: Column) -> str:
+    return f"{'an' if column.type == 'integer' else 'a'} {column.type}"

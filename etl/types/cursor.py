@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import reduce
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -217,7 +218,8 @@ class Narrowed:
     def _values(self, rows: pa.Table, name: str) -> tuple[pa.ChunkedArray, int]:
         """Return the cursor's column, null where a value is not of its type, and how many values are empty."""
         names = match(rows.column_names, self.pipeline, self.file)
-        header = name if name in names else _header(names, name)
+        headers = {column: header for header, column in reversed(names.items())}
+        header = name if name in names else headers.get(name)
         if header is None:
             raise MissingColumn(
                 f"{self.file}: no column {name}, which is the cursor", f"it has {', '.join(list(names)[:20])}"
@@ -232,13 +234,6 @@ class Narrowed:
         return values, empty
 
 
-def _header(names: dict[str, str], name: str) -> str | None:
-    return next((header for header, column in names.items() if column == name), None)
-
-
 def latest_of(cursors: Sequence[Cursor | None]) -> Cursor | None:
     """Return the one that is furthest on."""
-    found: Cursor | None = None
-    for cursor in cursors:
-        found = later(found, cursor)
-    return found
+    return reduce(later, cursors, None)

@@ -92,6 +92,8 @@ def cast_fitting(values: pa.ChunkedArray, target: pa.DataType, hopeless: str = "
     Args:
         hopeless: What text looks like that surely can't be cast: it is found at once, other text one by one.
     """
+    if hopeless and (pc.max(pc.binary_length(values)).as_py() or 0) >= 30:
+        values = _where(pc.invert(pc.match_substring_regex(values, hopeless)), values)
     try:
         return pc.cast(values, target)
     except pa.ArrowInvalid:

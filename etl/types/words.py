@@ -17,16 +17,14 @@ class Type(NamedTuple):
 
     Args:
         arrow: Its Arrow type in chunks, staging and loads.
-        called: The word with its article, for reasons of rejects.
         wider: Words that hold each of its values too, nearest first; text holds them all.
         stored: Other words of a table's column that holds each of its values in any database.
         pandas: Its dtype in frames, where that is not the one that Arrow chooses.
-        reads: Text that a declared column of it accepts (before trimming; digits only).
+        reads: Text that a declared column of it accepts (digits only).
         infers: Text from which it is inferred: narrower, since such text must come back as it was.
     """
 
     arrow: pa.DataType
-    called: str
     wider: tuple[str, ...] = ()
     stored: frozenset[str] = frozenset()
     pandas: Any = None
@@ -34,39 +32,28 @@ class Type(NamedTuple):
     infers: str = ""
 
 
+_DIGITS = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 TYPES: dict[str, Type] = {
-    "string": Type(pa.string(), "a string"),
+    "string": Type(pa.string()),
     "integer": Type(
         pa.int64(),
-        "an integer",
-        wider=("number", "decimal"),
-        stored=frozenset({"number", "decimal"}),
-        pandas=pd.Int64Dtype(),
-        reads="^-?[0-9]+$",
-        infers="^(?:0|-?[1-9][0-9]{0,17})$",
+        ("number", "decimal"),
+        frozenset({"number", "decimal"}),
+        pd.Int64Dtype(),
+        "^-?[0-9]+$",
+        "^(?:0|-?[1-9][0-9]{0,17})$",
     ),
     "number": Type(
         pa.float64(),
-        "a number",
         stored=frozenset({"decimal"}),
-        reads=r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$",
+        reads=f"^{_DIGITS}(?:[eE][+-]?[0-9]+)?$",
         infers=r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,14})?$",
     ),
-    "decimal": Type(
-        pa.decimal128(38, 9),
-        "a decimal",
-        reads=r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)$",
-    ),
-    "boolean": Type(
-        pa.bool_(),
-        "a boolean",
-        pandas=pd.BooleanDtype(),
-        infers="^(?:true|false)$",
-    ),
-    "date": Type(pa.date32(), "a date", wider=("timestamp",), infers=f"^{ISO_DATE}$"),
+    "decimal": Type(pa.decimal128(38, 9), reads=f"^{_DIGITS}$"),
+    "boolean": Type(pa.bool_(), pandas=pd.BooleanDtype(), infers="^(?:true|false)$"),
+    "date": Type(pa.date32(), ("timestamp",), infers=f"^{ISO_DATE}$"),
     "timestamp": Type(
         INSTANT,
-        "a timestamp",
         infers=rf"^{ISO_DATE}(?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:\.[0-9]{{1,6}})?)?{ISO_ZONE}?)?$",
     ),
 }
