@@ -91,7 +91,7 @@ def test_the_smallest_demo_has_no_more_mistakes_than_its_pipeline_allows(tmp_pat
     assert 0 < len(truth.planted) <= allowed
 
 
-def test_the_renamed_column_is_told_and_the_two_lines_mend_it(tmp_path: Path) -> None:
+def test_the_renamed_column_is_reported_and_the_two_lines_fix_it(tmp_path: Path) -> None:
     """etl.toml says which two lines; a retry then reads the file."""
     truth = generate(tmp_path, scale=0.2)["lakeside"]
     assert truth.failing == ("inbox/lakeside/claims-2.csv",)

@@ -266,7 +266,7 @@ def test_a_column_that_nobody_declared_is_one_however_files_and_nights_spell_it(
 
 
 @pytest.mark.parametrize("name", ["_row", "_client", "_run", "_file"])
-def test_a_column_of_the_files_with_a_name_of_ours_is_told(etl: Project, name: str) -> None:
+def test_a_column_of_the_files_with_a_name_of_ours_is_reported(etl: Project, name: str) -> None:
     etl.write("inbox/acme/claims-1.csv", f"claim_id,{name}\nA1,1\n")
     run = etl.run()
     assert run["state"] == "failed"
