@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from etl.config.databases import DATABASES, spelled
+from etl.config.kinds import DATABASES, spelled
 from etl.config.models import Target
 from etl.config.pipeline import Config, Pair, Pipeline, pairs_of
 from etl.config.values import fill

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.load import history, leftovers
+from etl.load import drop_leftovers, history
 from tests.helpers.deliveries import query, values
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,5 +92,5 @@ def test_what_an_unfinished_run_has_staged_is_known_and_cleaned(target_url: str,
     (failed,) = [each.run for each in history.read(target_url, "warehouse", [None]) if each.state == "failed"]
     assert query(target_url, f"SELECT count(*) FROM _etl_shadow_{failed}") == [(2,)]
     before = history.read(target_url, "warehouse", [None])[0].finished.replace(year=2100)
-    assert leftovers.drop(target_url, "warehouse", [None], spare=(), before=before) == [failed]
+    assert drop_leftovers(target_url, "warehouse", [None], spare=(), before=before) == [failed]
     assert query(target_url, f"SELECT count(*) FROM _etl_loads WHERE run = '{failed}'") == [(0,)]
