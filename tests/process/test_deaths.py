@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from jobs import settings
-from jobs.process.complete import Outcome, complete
+from jobs.process.complete import Outcome, complete, perform
 from jobs.process.inprocess import InProcessWorker
-from jobs.process.perform import perform
 from jobs.queue import dequeue
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
