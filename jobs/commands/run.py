@@ -119,7 +119,7 @@ def backfill(
         ]
         if dry_run:
             shared.print(lines, lambda: console.table(("start", "end", "action", "state", "run"), lines))
-            return
+            sys.exit(0)
         ids = backfill.submit(
             session.config, session.connection, resolved, windows, parallel=parallel, reprocess=reprocess
         )
@@ -128,6 +128,7 @@ def backfill(
         text = f"{console.plural(len(ids), 'run')} submitted, "
         text += f"{console.plural(len(lines) - len(ids), 'window')} loaded already"
         shared.print(snapshot(session.connection, ids), lambda: click.echo(text))
+    sys.exit(0)
 
 
 @click.command()
@@ -197,6 +198,7 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
         else:
             counts = rejects.counted(session, id)
             shared.print(counts, lambda: console.table(("file", "column", "reason", "rows"), counts))
+    sys.exit(0)
 
 
 @click.command()
