@@ -37,7 +37,8 @@ def test_every_target_takes_what_any_database_does(target: object, word: str) ->
 
 
 def test_sqlite_takes_dates_and_booleans_as_it_keeps_them_and_any_column_takes_anything() -> None:
-    assert sqlite.FITS == {
+    fits = sqlite.FITS
+    assert fits == {
         "string": {"string", "any"},
         "integer": {"integer", "number", "decimal", "any"},
         "number": {"number", "decimal", "any"},
