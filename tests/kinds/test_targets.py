@@ -51,6 +51,7 @@ def start(*given: Any) -> tuple[Any, Any]:
     return process, ready
 
 
+@pytest.mark.slow
 def test_processes_that_load_at_once_lose_and_double_nothing(url: str) -> None:
     made = [pipeline(table="claims", client=client) for client in ("acme", "zenith")]
     given = [(made[0], "r1", 1), (made[0], "r1", 1), (made[1], "r2", 2)]

@@ -58,6 +58,7 @@ def rows(runs: list[Any]) -> dict[str, tuple[int, ...]]:
     return {f"{run['client']}/{run['pipeline']}": tuple(run["rows"][kind] for kind in kinds) for run in runs}
 
 
+@pytest.mark.slow
 def test_the_next_night_goes_on_where_the_last_ended(target_url: str, run: Callable[..., list[Any]]) -> None:
     counts = rows(run("run", "--all-clients", "--inline"))
     for client, first in (("acme", 0), ("zenith", 100)):

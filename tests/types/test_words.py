@@ -37,8 +37,7 @@ def test_every_target_takes_what_any_database_does(target: object, word: str) ->
 
 
 def test_sqlite_takes_dates_and_booleans_as_it_keeps_them_and_any_column_takes_anything() -> None:
-    fits = sqlite.FITS
-    assert fits == {
+    assert {
         "string": {"string", "any"},
         "integer": {"integer", "number", "decimal", "any"},
         "number": {"number", "decimal", "any"},
@@ -46,7 +45,7 @@ def test_sqlite_takes_dates_and_booleans_as_it_keeps_them_and_any_column_takes_a
         "boolean": {"boolean", "integer", "decimal", "any"},
         "date": {"date", "string", "any"},
         "timestamp": {"timestamp", "string", "any"},
-    }
+    } == sqlite.FITS
 
 
 def test_columns_are_made_with_the_standards_types() -> None:
