@@ -7,8 +7,7 @@ from typing import Any, cast
 from redis import Redis
 
 from jobs.store import keys, runs
-from jobs.store.keys import PREFIX
-from jobs.store.limits import SPAN, use_key
+from jobs.store.keys import PREFIX, SPAN, use_key
 from jobs.store.run_json import text_of
 
 HOUR = 3600
