@@ -277,6 +277,7 @@ def test_a_column_of_the_files_with_a_name_of_ours_is_reported(etl: Project, nam
         assert etl.run()["rows"]["loaded"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_fifteen_hundred_columns(etl: Project, kind: str, request: pytest.FixtureRequest) -> None:
     names = [f"c{n}" for n in range(1500)]

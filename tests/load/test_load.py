@@ -194,6 +194,7 @@ def _spawn(*args: Any) -> Any:
     return process, ready
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "made", [pipeline(), pipeline("merge", key="id"), pipeline("replace")], ids=lambda p: p.load.mode
 )

@@ -57,6 +57,7 @@ def test_a_declared_column_left_out_is_warned_of(target_url: str) -> None:
     assert "no column note" in warning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partitions", [1, 2])
 def test_more_columns_than_a_table_can_have_are_reported_with_their_number(target_url: str, partitions: int) -> None:
     most = 2000 if target_url.startswith("sqlite") else 1600

@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 from etl.errors import DamagedArtifact
-from etl.load import leftovers
+from etl.load import drop_leftovers
 from etl.staging import Marker, Staging
 from etl.staging.folders import folders
 from jobs import settings
@@ -182,8 +182,8 @@ def test_a_shadow_table_that_no_run_will_apply_is_dropped(target_url: str) -> No
         deliver(target_url, merge, CLAIM, run=run, of=partition(1), partitions=2)
     now = datetime.now(UTC)
     hour = timedelta(hours=1)
-    assert leftovers.drop(target_url, "warehouse", [None], spare={"active"}, before=now - hour) == []
-    assert leftovers.drop(target_url, "warehouse", [None], spare={"active"}, before=now + hour) == ["old"]
+    assert drop_leftovers(target_url, "warehouse", [None], spare={"active"}, before=now - hour) == []
+    assert drop_leftovers(target_url, "warehouse", [None], spare={"active"}, before=now + hour) == ["old"]
     assert shadows(target_url) == ["_etl_shadow_active"]
     assert query(target_url, "SELECT run FROM _etl_loads") == [("active",)]
 
