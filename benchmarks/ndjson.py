@@ -2,7 +2,7 @@
 
     python benchmarks/ndjson.py [--megabytes 60] [--target duckdb|sqlite]
 
-Two clients have a file each, of half the megabytes, cut into several partitions. While the first loads go on, one
+Two clients have a file of so many megabytes each, cut into several partitions. While the first loads go on, one
 worker is killed with SIGKILL and started again. Afterwards the table is compared with what Python's json reads of the
 files, row for row, and the rejects with the bad lines by their numbers.
 """
@@ -65,7 +65,7 @@ def lines_of(client: str, size: int, seed: int) -> list[str]:
 
 
 def expected(lines: list[str]) -> tuple[Counter[tuple[Any, ...]], list[int]]:
-    """Return the rows that Python's json reads, and the numbers of the lines that are none."""
+    """Return the rows that Python's json reads, empty text as null, and the numbers of the lines that are none."""
 
     def refuse(token: str) -> None:
         raise ValueError(token)
@@ -80,9 +80,8 @@ def expected(lines: list[str]) -> tuple[Counter[tuple[Any, ...]], list[int]]:
         except ValueError:
             bad.append(number)
             continue
-        rows[
-            row["id"], row["at"].replace("T", " ").rstrip("Z"), round(row["amount"] * 100), row["count"], row["note"]
-        ] += 1
+        at, amount = row["at"].replace("T", " ").rstrip("Z"), round(row["amount"] * 100)
+        rows[row["id"], at, amount, row["count"], row["note"] or None] += 1
     return rows, bad
 
 
@@ -94,7 +93,7 @@ def loaded(target: str, folder: Path) -> Counter[tuple[Any, ...]]:
 
         with duckdb.connect(str(folder / "warehouse.duckdb"), read_only=True) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            found = connection.execute(query.replace(" at,", " strftime(at, '%Y-%m-%d %H:%M:%S'),")).fetchall()
+            found = connection.execute(query.replace(" at,", " strftime(\"at\", '%Y-%m-%d %H:%M:%S'),")).fetchall()
     else:
         import sqlite3
 
@@ -114,7 +113,7 @@ def main() -> int:
         wanted: Counter[tuple[Any, ...]] = Counter()
         bad: dict[str, list[int]] = {}
         for seed, client in enumerate(("acme", "north")):
-            lines = lines_of(client, options.megabytes * 1_000_000 // 2, seed)
+            lines = lines_of(client, options.megabytes * 1_000_000, seed)
             path = folder / "inbox" / client / "events.ndjson"
             path.parent.mkdir(parents=True)
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -136,8 +135,8 @@ def main() -> int:
         partitions = sum(run.partitions["total"] for run in ended)
         lost, more = wanted - there, there - wanted
         print(
-            f"{options.megabytes} MB, {sum(wanted.values()):,} rows, {partitions} partitions, 2 clients, 3 workers, "
-            f"1 killed, into {options.target}: {', '.join(run.state for run in ended)} in {seconds:.1f} s; "
+            f"2 x {options.megabytes} MB, {sum(wanted.values()):,} rows, {partitions} partitions, 2 clients, "
+            f"3 workers, 1 killed, into {options.target}: {', '.join(run.state for run in ended)} in {seconds:.1f} s; "
             f"{sum(lost.values())} rows lost, {sum(more.values())} more; "
             f"rejects {'equal' if rejects == bad else 'DIFFER'} ({sum(map(len, bad.values()))} bad lines)"
         )
