@@ -154,6 +154,12 @@ class EtlJob(Job):
         except Exception:  # RQ reads each field in its own way
             return None
 
+    @property
+    def failure(self) -> str:
+        """What the latest execution said of its failure, "" where it has said nothing or the job is gone."""
+        result = self.latest_result()
+        return (result.exc_string if result else None) or ""
+
     @override
     def return_value(self, refresh: bool = False) -> Any:
         """Return what the latest execution returned, or None; a stage's counts stand in the job's hash."""
@@ -203,8 +209,7 @@ class EtlJob(Job):
             if status == JobStatus.FINISHED:
                 return self.return_value(refresh=True)
             if status in (None, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED):
-                result = self.latest_result() if status else None
-                why = (result.exc_string if result else None) or status or "gone from Redis"
+                why = (self.failure if status else "") or status or "gone from Redis"
                 raise JobFailed(f"job {self.id}: {why}")
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"job {self.id} is {status} after {timeout} s")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from etl.config.databases import DATABASES, spelled
+from etl.config.kinds import DATABASES, spelled
 from etl.config.models import Target
 from etl.config.pipeline import Config, Pair, Pipeline, pairs_of
 from etl.config.values import fill
@@ -28,10 +28,10 @@ def resolve_url(target: Target, client: str, root: str | Path, environ: Mapping[
 def database_url(url: str, key: str, client: str, root: str | Path, environ: Mapping[str, str] | None = None) -> str:
     """Return a URL with `${NAME}` and `{client}` filled, and a database file's path made absolute.
 
-    A value that stands for user or password is quoted, so that it may hold any character.
+    A value in the place of a user or password is quoted, so that it may hold any character.
 
     Args:
-        key: Where in etl.toml the URL stands, for errors.
+        key: The URL's key in etl.toml, for errors.
         root: Folder of etl.toml, which relative paths are relative to.
         environ: Where values are taken from, by default this process's environment.
 
@@ -57,11 +57,7 @@ def database_url(url: str, key: str, client: str, root: str | Path, environ: Map
 
 
 def url_of(pipeline: Pipeline) -> str:
-    """Return the URL of a pipeline's target.
-
-    Raises:
-        ConfigError: See `resolve_url`.
-    """
+    """Return the URL of a pipeline's target; see `database_url`."""
     return resolve_url(pipeline.target, pipeline.client, pipeline.root)
 
 
@@ -70,7 +66,7 @@ def parse_url(url: str, name: str = "", *, key: str = "") -> "sa.URL":
 
     Args:
         name: The target's, for errors.
-        key: Where in etl.toml the URL stands, for errors; by default the target's.
+        key: The URL's key in etl.toml, for errors; by default the target's.
 
     Raises:
         ConfigError: It is no URL, or of no kind of database that there is.
@@ -101,16 +97,16 @@ def target_places(
         pairs: Clients and their pipelines; None means all.
     """
     found: dict[tuple[str, str], set[str | None]] = {}
-    told: set[str] = set()
+    reported: set[str] = set()
     for client, pipeline in pairs if pairs is not None else pairs_of(config):
         definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
         target = config.targets[definition.load.target]
         try:
             url = resolve_url(target, client, config.root)
         except EtlError as exc:
-            if exc.what not in told:
+            if exc.what not in reported:
                 on_error(exc)
-            told.add(exc.what)
+            reported.add(exc.what)
             continue
         schema, dot, _ = (fill(definition.load.table, {"client": client}) or "").partition(".")
         found.setdefault((url, target.name), set()).add(schema if dot else None)

@@ -1,18 +1,24 @@
-"""How the execution of a job ended, and writing that down: at once, and only under a lease that still stands."""
+"""An execution of a job: performed in this process, and completed, at once and only under a lease that still stands."""
 
+import contextlib
+import importlib
+import json
 import time
+import traceback
 import zlib
 from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from redis import Redis
-from rq.defaults import DEFAULT_RESULT_TTL
+from rq.defaults import DEFAULT_RESULT_TTL, UNSERIALIZABLE_RETURN_VALUE_PAYLOAD
 from rq.job import JobStatus
 from rq.utils import now, utcformat
 
+from etl.errors import EtlError
+from etl.safe_message import safe_message
 from jobs import settings
-from jobs.job import OURS, EtlJob
+from jobs.job import OURS, EtlJob, Snooze
 from jobs.queue import FairQueue
 from jobs.store import limits, scripts
 
@@ -40,6 +46,35 @@ class Outcome:
     curable: bool = True
     delay: float = 0.0
     memory: int = 0
+
+
+def perform(job: EtlJob) -> Outcome:
+    """Run the job's function in this process; whatever it raises becomes an outcome without its words."""
+    try:
+        value = job.perform()
+    except KeyboardInterrupt:
+        raise
+    except Snooze as snooze:
+        return Outcome("snoozed", delay=snooze.seconds)
+    except BaseException as exc:
+        _keep_traceback(job, exc)
+        curable = exc.retryable if isinstance(exc, EtlError) else True
+        modules = frozenset[str]()
+        with contextlib.suppress(EtlError):
+            modules = settings.modules()
+        return Outcome("failed", error=safe_message(exc, modules), curable=curable)
+    try:
+        return Outcome("done", value=json.dumps(value))
+    except (TypeError, ValueError):
+        return Outcome("done", value=json.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD))
+
+
+def _keep_traceback(job: EtlJob, exc: BaseException) -> None:
+    """Hand the whole text of what a stage raised to whoever keeps it privately."""
+    with contextlib.suppress(Exception):
+        if str(job.func_name).startswith("jobs.stages."):
+            text = "".join(traceback.format_exception(exc))
+            importlib.import_module("jobs.run.stage").keep_traceback(job, text)
 
 
 def complete(connection: Redis, job: EtlJob, queue: FairQueue, outcome: Outcome) -> JobStatus | None:

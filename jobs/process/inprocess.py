@@ -10,9 +10,8 @@ from types import FrameType
 from redis import Redis
 
 from jobs.job import EtlJob
-from jobs.process.complete import Outcome, complete
+from jobs.process.complete import Outcome, complete, perform
 from jobs.process.maintenance import maintain
-from jobs.process.perform import perform
 from jobs.queue import FairQueue, ServedQueues
 
 

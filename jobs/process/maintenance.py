@@ -18,11 +18,15 @@ from jobs.queue import FairQueue
 from jobs.run import held
 from jobs.store import keys, runs, scripts
 from jobs.store.keys import PREFIX
-from jobs.store.once import once_every
 
 HELD_EVERY = 60.0  # seconds; the end of a run lists those that wait for it, so this finds only what Redis has lost
 CLEANUP_EVERY = 3600  # seconds
 UPKEEP = f"{PREFIX}_upkeep"  # the queue of the cleanup
+
+
+def once_every(connection: Redis, name: str, seconds: float) -> bool:
+    """Whether it is time to do something: true for one caller in so many seconds, whichever process it is."""
+    return bool(connection.set(keys.once_key(name), 1, nx=True, px=int(seconds * 1000)))
 
 
 @dataclass
@@ -156,8 +160,7 @@ def _close(connection: Redis, run: str) -> bool:
     why = "its jobs are gone from Redis"
     for id in ids:
         if "-finish-" in id and EtlJob.exists(id, connection):
-            result = EtlJob(id, connection=connection).latest_result()
-            why = f"finish: {(result and result.exc_string) or 'did not run'}"
+            why = f"finish: {EtlJob(id, connection=connection).failure or 'did not run'}"
     if runs.close(connection, run, "failed", error=why, exit=1):
         return True
     if not connection.exists(keys.run_key(run)):

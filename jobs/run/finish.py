@@ -121,6 +121,9 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
         warnings.append(why)
     kept = _list_rejects(work, tally)
     has_shadow = work.staging.marker("finish", 0) is not None  # kept until the doubled rows are in rejects
+    if ended.state == "failed":
+        with suppress(EtlError):  # the cleanup tries again
+            work.staging.remove_strays()  # before a retry may write files that it has not published yet
     runs.close(
         connection,
         work.run,
@@ -140,8 +143,6 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
             work.staging.remove(keep=kept)
             if has_shadow:
                 target.drop_shadow(work.pipeline, work.run)
-        else:
-            work.staging.remove_strays()
     return Marker(counts=dict(ended.rows))
 
 
@@ -206,7 +207,9 @@ def _failures(work: StageContext, tally: balance.Tally, connection: Redis) -> li
                 stage = later
                 break
         record = records.get((partition.number, stage))
-        error = (record.error if record else None) or _job_error(connection, work, partition.number, stage)
+        # What RQ knows of a stage that could not speak for itself, as after a kill, ends with what counts.
+        job = EtlJob(f"{work.run}-{partition.number}-{stage}-{work.attempt}", connection=connection)
+        error = (record.error if record else None) or job.failure.strip().rpartition("\n")[2]
         failures.append(
             {
                 "partition": partition.number,
@@ -218,17 +221,6 @@ def _failures(work: StageContext, tally: balance.Tally, connection: Redis) -> li
             }
         )
     return failures
-
-
-def _job_error(connection: Redis, work: StageContext, number: int, stage: str) -> str | None:
-    """Return what RQ knows of a stage that could not speak for itself, as after a kill."""
-    record = runs.read(connection, work.run) or {}
-    id = f"{work.run}-{number}-{stage}-{record.get('attempt', 1)}"
-    if not EtlJob.exists(id, connection):
-        return None
-    result = EtlJob(id, connection=connection).latest_result()
-    lines = (result.exc_string or "").strip().splitlines() if result else []
-    return lines[-1] if lines else None
 
 
 def _keep_duplicates(work: StageContext, duplicates: Sequence[Any]) -> None:

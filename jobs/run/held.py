@@ -1,34 +1,87 @@
-"""Submitting a run, at once or held: until the run before it has ended (`--queue`), or those of pipelines it needs."""
+"""Held runs: until the run before has ended (`--queue`), or those of pipelines they need; who waits for whom.
+
+The end of a run lists those that wait for it in `etl:held:ready` (close.lua); maintenance looks at these alone.
+"""
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from redis import Redis
+from redis.client import Pipeline as RedisPipeline
 from rq import Retry
 from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
 from rq.job import JobStatus
 
+from etl.errors import EtlError
+from jobs import settings
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
-from jobs.store import runs, waiting
-from jobs.store.keys import HELD, PREFIX
+from jobs.store import runs
+from jobs.store.keys import HELD, HELD_READY, PREFIX, held_key, run_key, waiters_key
+from jobs.store.run_json import text_of, texts_of
+from jobs.store.transitions import NOTHING, sources
 
 if TYPE_CHECKING:
     from etl.config.pipeline import Pipeline
 
 
+MANY = 10_000  # held runs that are looked at together
 START_TIMEOUT = 600  # seconds; planning reads no more than the list of files and the ends of lines
 FAILURE_TTL = 7 * 86400
 FORGOTTEN = "succeeded"  # what a run that Redis has forgotten counts as
 DELAYS = (5, 30, 120)  # seconds before a start is tried again that another try may cure
 
 
+def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: Mapping[str, str] | None) -> None:
+    """Write a run that waits until others have ended; it keeps the moment of its first submission.
+
+    Args:
+        fields: Of its hash: whose run it is, where it is new, and `after`, the runs that it waits for.
+        was: Its hash as it was read, or None where it is new.
+
+    Raises:
+        EtlError: It is in another state: someone else has started it.
+    """
+    now = time.time()
+    whose: dict[str, str] = {**(was or {}), **fields}
+
+    def write(pipe: RedisPipeline) -> None:
+        state, ended = (text_of(raw) for raw in cast(list[Any], pipe.hmget(run_key(run), "state", "ended")))
+        is_as_read = (state, ended) == ((was["state"], was.get("ended")) if was else (None, None))
+        if not is_as_read or (state or NOTHING) not in sources("hold"):
+            raise EtlError(runs.not_retried(run, state) if was else f"run {run} is {state} already")
+        pipe.multi()
+        fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended", "failures", "done", "exit"), "")
+        pipe.hset(run_key(run), mapping={**fresh, **fields, "state": "held"})
+        pipe.hsetnx(run_key(run), "created", repr(now))
+        pipe.persist(run_key(run))
+        runs.index(pipe, run, now)
+        pipe.zadd(HELD, {run: now})
+        pipe.zadd(held_key(whose["client"], whose["pipeline"], whose["start"]), {run: now})
+        for other in json.loads(fields["after"]):
+            pipe.sadd(waiters_key(other), run)
+            pipe.expire(waiters_key(other), int(settings.history()))  # where that run has ended meanwhile
+
+    connection.transaction(write, run_key(run))
+
+
+def pending_run(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
+    """Return the run of a client, pipeline and window that will end last: the newest held one, else the active one."""
+    key = held_key(client, pipeline, start)
+    for run in texts_of(connection.zrevrange(key, 0, -1)):
+        if connection.zscore(HELD, run) is not None:
+            return run
+        connection.zrem(key, run)  # its record was lost, and nothing has ended it
+    return runs.holder(connection, client, pipeline, start)
+
+
 def needed_runs(connection: Redis, pipeline: "Pipeline") -> tuple[list[str], str]:
     """Return the runs that must succeed before this pipeline's, and what is wrong where they can't any more."""
     needs, failed = [], ""
     for name in pipeline.needs:
-        pending = waiting.pending_run(connection, pipeline.client, name)
+        pending = pending_run(connection, pipeline.client, name)
         ended = None if pending else runs.last(connection, pipeline.client, name)
         if pending:
             needs.append(pending)
@@ -44,21 +97,17 @@ def wait_fields(after: Sequence[str], needs: Sequence[str]) -> dict[str, str]:
     return {"after": json.dumps(list(dict.fromkeys(after))), "needs": json.dumps(list(dict.fromkeys(needs)))}
 
 
-def is_of(connection: Redis, run: str, pipeline: "Pipeline") -> bool:
-    record = runs.read(connection, run)
-    return record is not None and (record["client"], record["pipeline"]) == (pipeline.client, pipeline.name)
-
-
 def promote(connection: Redis, only: Sequence[str] | None = None) -> int:
     """Start the held runs whose wait is over; returns how many.
 
     Args:
         only: These, of which there may be thousands; None means those of which a run they wait for has ended lately.
     """
-    candidates, started, has_failed = waiting.pop_ready(connection) if only is None else only, 0, True
+    candidates, started, has_failed = only, 0, True
     while has_failed:  # those that waited for a run that has failed here are ready now
-        count, has_failed = _look_at(connection, candidates)
-        started, candidates = started + count, waiting.pop_ready(connection) if has_failed else []
+        ready = texts_of(connection.spop(HELD_READY, MANY)) if candidates is None else candidates
+        count, has_failed = _look_at(connection, ready)
+        started, candidates = started + count, None
     return started
 
 
@@ -75,14 +124,15 @@ def _look_at(connection: Redis, candidates: Sequence[str]) -> tuple[int, bool]:
             continue
         needs = json.loads(record.get("needs") or "[]")
         bad = next((other for other in needs if states.get(other, FORGOTTEN) != "succeeded"), None)
-        if bad:
-            error = f"needs run {bad}, which {how_it_ended(states[bad])}"
+        if bad or not run.isalnum():  # which someone has forged: RQ refuses a job with such an id
+            error = f"needs run {bad}, which {how_it_ended(states[bad])}" if bad else f"{run!r} is not a run's id"
             has_failed |= runs.close(connection, run, "failed", error=error, exit=1)
             continue
         ready.append(run)  # until it has started: its start may fail, or another run may be its holder
         if not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
             started += _enqueue_start(connection, run, record["client"], record["pipeline"])
-    waiting.add_ready(connection, ready)
+    if ready:
+        connection.sadd(HELD_READY, *ready)
     return started, has_failed
 
 
@@ -123,9 +173,8 @@ def _end_where_start_failed(connection: Redis, run: str, id: str) -> None:
             return
     except (NoSuchJobError, InvalidJobOperation):
         return  # it is over
-    result = job.latest_result()
+    error = f"start: {job.failure or 'did not run'}"
     job.delete()  # so that a retry of the run can enqueue it
-    error = f"start: {(result and result.exc_string) or 'did not run'}"
     runs.close(connection, run, "failed", error=error, exit=1)
 
 

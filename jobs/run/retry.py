@@ -13,8 +13,8 @@ from etl.partition import Partition, Plan
 from etl.staging import STAGES, Marker, Staging
 from jobs.run import claims
 from jobs.run.graph import Spec, enqueue_graph, plan_of, read_spec, write_spec
-from jobs.run.held import how_it_ended, is_of, needed_runs, promote, wait_fields
-from jobs.store import keys, runs, waiting
+from jobs.run.held import hold, how_it_ended, needed_runs, promote, wait_fields
+from jobs.store import keys, runs
 from jobs.store.transitions import sources
 
 
@@ -168,11 +168,14 @@ def _hold_again(config: Config, connection: Redis, run: str, record: Mapping[str
     needs, failed = needed_runs(connection, pipeline)
     if failed:
         raise EtlError(f"run {run} {failed}", "retry that first")
-    own = [other for other in json.loads(record["after"]) if is_of(connection, other, pipeline)]
+    others = runs.read_many(connection, json.loads(record["after"]))
+    own = [
+        id for id, other in others.items() if (other["client"], other["pipeline"]) == (pipeline.client, pipeline.name)
+    ]
     needs += [other for other in json.loads(record["needs"]) if other in own]
     for other in needs:
         found = runs.read(connection, other)
         if found and found["state"] in ("failed", "canceled"):
             raise EtlError(f"run {run} needs run {other}, which {how_it_ended(found['state'])}", "retry that first")
-    waiting.hold(connection, run, wait_fields([*own, *needs], needs), was=record)
+    hold(connection, run, wait_fields([*own, *needs], needs), was=record)
     promote(connection, [run])

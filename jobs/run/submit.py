@@ -15,8 +15,8 @@ from etl.partition import Plan
 from etl.staging import Staging
 from jobs.run import claims
 from jobs.run.graph import Spec, enqueue_graph, plan_of, write_spec
-from jobs.run.held import needed_runs, promote, wait_fields
-from jobs.store import runs, waiting
+from jobs.run.held import hold, needed_runs, pending_run, promote, wait_fields
+from jobs.store import runs
 from jobs.store.transitions import sources
 
 
@@ -63,7 +63,7 @@ def submit_run(
         needs, failed = needed_runs(connection, pipeline)
         after = [behind] if behind else []
         needs += after if in_order else []
-        before = waiting.pending_run(connection, pipeline.client, pipeline.name, spec.window)
+        before = pending_run(connection, pipeline.client, pipeline.name, spec.window)
     if before and before == run:
         return run  # someone else was quicker
     if before and not queue:
@@ -86,7 +86,7 @@ def _hold(connection: Redis, run: str, spec: Spec, after: list[str], needs: list
     options: dict[str, Any] = {"start": start, "end": end, "due": due, "full_refresh": spec.full_refresh}
     options["max_rejects"] = pipeline.max_rejects
     about = runs.about(pipeline.client, pipeline.name, pipeline.params, start, end)
-    waiting.hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
+    hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
     if failed:
         runs.close(connection, run, "failed", error=failed, exit=1)
     else:

@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 NOTHING = "nothing"  # the state of a run that Redis does not know
-Step = Literal["create", "hold", "begin", "close", "reopen"]  # functions of jobs.store.runs and waiting
+Step = Literal["create", "hold", "begin", "close", "reopen"]  # functions of jobs.store.runs and jobs.run.held
 
 
 class Transition(NamedTuple):
@@ -12,7 +12,7 @@ class Transition(NamedTuple):
     Args:
         sources: The states it starts from.
         to: The state it leads to.
-        by: The function that writes it, of `jobs.store.runs` or `jobs.store.waiting`.
+        by: The function that writes it, of `jobs.store.runs` or `jobs.run.held`.
         who: Whose process does it.
         when: It happens.
     """

@@ -19,10 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from etl.config.pipeline import resolve
 from etl.errors import AlreadyRunning, EtlError
 from jobs import settings as project
-from jobs.process.complete import Outcome, complete
+from jobs.process.complete import Outcome, complete, perform
 from jobs.process.inprocess import InProcessWorker
 from jobs.process.maintenance import maintain
-from jobs.process.perform import perform
 from jobs.queue import dequeue
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run

@@ -21,10 +21,11 @@ from jobs.job import EtlJob
 from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
+from jobs.run import held
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.run.stage import CHANGED
-from jobs.store import keys, runs, waiting
+from jobs.store import keys, runs
 from tests.helpers.project import etl_toml
 from tests.helpers.queued_project import QueuedProject
 
@@ -229,7 +230,7 @@ def test_a_held_run_with_a_forged_id_or_client_is_not_planned(site: Site) -> Non
     for run, client in (("../../precious", "acme"), ("held", "../acme")):
         about = runs.about(client, "claims", {}, None, None)
         waits = {"options": options, "after": "[]", "needs": "[]"}
-        waiting.hold(site.connection, run, {**about, **waits}, was=None)
+        held.hold(site.connection, run, {**about, **waits}, was=None)
         # As RQ takes no id with a / for a job, whoever forges one names it otherwise.
         FairQueue("etl-acme", connection=site.connection).enqueue_call("jobs.stages.start", args=(run,))
         site.connection.zrem(keys.HELD, run)

@@ -199,6 +199,26 @@ def test_a_retry_that_dies_at_any_step_can_be_retried_or_has_been_submitted(hous
     assert claims_left > 5
 
 
+def test_what_a_retry_writes_when_its_run_has_just_failed_stays(
+    house: QueuedProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.files("acme", BAD)
+    run, close = house.submit(), runs.close
+    folder = Staging(settings.staging(), "acme", run)
+
+    def close_and_retry(*args: Any, **options: Any) -> bool:
+        closed = close(*args, **options)
+        folder.write_bytes("00001.extract.new.parquet", b"not published yet")
+        return closed
+
+    folder.write_bytes("00001.extract.old.parquet", b"of a killed writer")
+    monkeypatch.setattr("jobs.store.runs.close", close_and_retry)
+    work(house)
+    assert house.state(run) == "failed"
+    strays = {"00001.extract.old.parquet", "00001.extract.new.parquet"}
+    assert strays & set(house.names(run)) == {"00001.extract.new.parquet"}
+
+
 def test_a_retry_whose_submission_fails_gives_its_claim_back(
     house: QueuedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

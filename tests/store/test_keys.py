@@ -10,9 +10,9 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 from redis import Redis
 
+from jobs.process.maintenance import once_every
 from jobs.store import keys, runs, scripts
 from jobs.store.keys import KEYS
-from jobs.store.once import once_every
 from jobs.store.transitions import NOTHING, TRANSITIONS, sources
 from tests.helpers.processes import ROOT
 

@@ -10,7 +10,7 @@ from redis import Redis
 from etl.errors import EtlError
 from jobs.process.maintenance import maintain
 from jobs.run import held
-from jobs.store import keys, runs, waiting
+from jobs.store import keys, runs
 
 NO_OPTIONS = json.dumps(dict.fromkeys(("start", "end", "due", "max_rejects")) | {"full_refresh": False})
 
@@ -28,7 +28,7 @@ def hold(connection: Redis, run: str, *after: str, needs: tuple[str, ...] = (), 
     """Write a run that waits for others."""
     about = runs.about("acme", "claims", {}, start, None)
     fields = {**about, "options": NO_OPTIONS, **held.wait_fields(after, needs)}
-    waiting.hold(connection, run, fields, was=None)
+    held.hold(connection, run, fields, was=None)
     return run
 
 
@@ -42,7 +42,7 @@ def test_the_end_of_a_run_lists_those_that_wait_for_it_and_no_others(connection:
     hold(connection, "h1", "one")
     hold(connection, "h2", "one", "two")
     hold(connection, "h3", "two")
-    assert waiting.pop_ready(connection) == []
+    assert connection.smembers(keys.HELD_READY) == set()
     runs.close(connection, "one", "succeeded")
     assert connection.smembers(keys.HELD_READY) == {b"h1", b"h2"}
     assert not connection.exists(keys.waiters_key("one"))
@@ -90,22 +90,31 @@ def test_a_held_run_that_redis_has_lost_is_forgotten_and_is_in_nobodys_way(conne
     connection.delete(keys.run_key("h1"))
     held.promote_all(connection)
     assert runs.held(connection) == []
-    assert waiting.pending_run(connection, "acme", "claims") is None
+    assert held.pending_run(connection, "acme", "claims") is None
     assert not connection.exists(keys.held_key("acme", "claims"))
 
 
 def test_the_run_to_wait_for_is_the_newest_held_one_of_its_window_or_the_active_one(connection: Redis) -> None:
     active(connection, "one")
-    assert waiting.pending_run(connection, "acme", "claims") == "one"
+    assert held.pending_run(connection, "acme", "claims") == "one"
     for run, start in (("h1", None), ("h2", None), ("w1", "2026-01-01T00:00:00+00:00")):
         hold(connection, run, "one", start=start)
-    assert waiting.pending_run(connection, "acme", "claims") == "h2"
+    assert held.pending_run(connection, "acme", "claims") == "h2"
     runs.close(connection, "h2", "canceled")
-    assert waiting.pending_run(connection, "acme", "claims") == "h1"
+    assert held.pending_run(connection, "acme", "claims") == "h1"
     runs.close(connection, "one", "succeeded")
     active(connection, "h1")
-    assert waiting.pending_run(connection, "acme", "claims") == "h1"
+    assert held.pending_run(connection, "acme", "claims") == "h1"
     assert connection.exists(keys.held_key("acme", "claims")) == 0
+
+
+def test_a_held_run_with_an_id_that_no_job_can_have_fails_and_is_in_no_other_runs_way(connection: Redis) -> None:
+    hold(connection, "../forged")
+    hold(connection, "h1", start="2026-01-01T00:00:00+00:00")
+    maintain(connection, ["etl-acme"])
+    assert starts(connection) == ["h1"]
+    assert runs.held(connection) == ["h1"]
+    assert runs.snapshot(connection, ["../forged"])[0]["error"] == "'../forged' is not a run's id"
 
 
 def test_a_run_that_has_begun_is_not_held(connection: Redis) -> None:
@@ -123,7 +132,7 @@ def test_an_end_costs_as_much_with_two_hundred_held_runs_as_with_two(real_redis:
         for number in range(many):
             hold(real_redis, f"w{number}", "another", start=f"2026-01-01T00:00:{number}")
         real_redis.config_resetstat()
-        waiting.pending_run(real_redis, "acme", "claims")
+        held.pending_run(real_redis, "acme", "claims")
         runs.close(real_redis, "one", "succeeded")
         held.promote(real_redis)
         stats = real_redis.info("commandstats")
