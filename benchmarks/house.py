@@ -9,6 +9,7 @@ A checkout is run by its own .venv where it has one.
 
 import argparse
 import ast
+import importlib
 import inspect
 import json
 import sqlite3
@@ -29,6 +30,20 @@ HERE = Path(__file__).resolve().parent.parent
 PACKAGES = ("etl", "jobs")
 # Their lines are not counted: they came with the layout, to prove that a kind is one module.
 KINDS = ("etl/sources/formats/ndjson.py", "etl/load/targets/duckdb.py")
+
+# What a run is read, resolved, submitted and worked on by, in this layout and in the one before packages.
+ENTRIES = (
+    "etl.config.read.load_config",
+    "etl.config.pipeline.resolve",
+    "jobs.run.submit.submit_run",
+    "jobs.process.inprocess.InProcessWorker",
+)
+ENTRIES_BEFORE = (
+    "etl.config.load_config",
+    "etl.pipeline.resolve",
+    "jobs.holding.submit",
+    "jobs.inprocess.InProcessWorker",
+)
 
 Graph = Mapping[str, frozenset[str]]
 
@@ -144,8 +159,9 @@ def run_path(root: Path) -> tuple[list[str], list[str]]:
 
     It crosses a file whose function is on the stack while it reaches out of the process: to Redis, a file or the
     database. What only computes (checks, casts, names) is executed but not crossed. The run appends one CSV file to
-    SQLite, over fakeredis, and counts from the call of `submit` to the row in `_etl_runs`; it is the second in its
-    process, so that nothing is imported or opened that is there already.
+    SQLite, over fakeredis, and counts from the call of `submit_run`, which every way of starting a run calls, through
+    the worker in this process, to the row in `_etl_runs`; it is the second in its process, so that nothing is imported
+    or opened that is there already.
     """
     own = root / ".venv" / "bin" / "python"
     with tempfile.TemporaryDirectory() as folder:
@@ -158,20 +174,32 @@ def run_path(root: Path) -> tuple[list[str], list[str]]:
 
 def trace(root: Path) -> tuple[list[str], list[str]]:
     """Run a pipeline twice in the working directory and return the second run's files; see `run_path`."""
-    from rq_etl import submit
+    from fakeredis import FakeRedis
 
+    read, resolve, submit, worker = (_named(name) for name in (ENTRIES_BEFORE if _is_before(root) else ENTRIES))
     Path("etl.toml").write_text(PROJECT)
     Path("inbox").mkdir()
-    observer = Observer(root)
+    connection, observer = FakeRedis(), Observer(root)
+    pipeline = resolve(read(Path("etl.toml").resolve()), "claims", "acme")
     for number in (1, 2):
         Path(f"inbox/claims-{number}.csv").write_text(f"claim_id,amount\nA{number},10.50\n")
         if number == 2:
             observer.start()
-        run = submit("claims", "acme").wait()
+        submit(connection, pipeline)
+        worker(connection, inline=True).work()
         observer.stop()
-        if run.state != "succeeded":
-            raise RuntimeError(run.error)
+    if not _has_ended():
+        raise RuntimeError("the second run has not ended")
     return observer.crossed, observer.executed
+
+
+def _is_before(root: Path) -> bool:
+    return (root / "jobs" / "holding.py").exists()
+
+
+def _named(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
 
 
 class Observer:

@@ -20,7 +20,7 @@ from etl.safe_message import safe_message
 from jobs import settings
 from jobs.job import OURS, EtlJob, Snooze
 from jobs.queue import FairQueue
-from jobs.store import limits, scripts
+from jobs.store import keys, limits, scripts
 
 LOST = "lost its worker three times"  # settings.MAX_LOSSES
 PACKED = b64encode(zlib.compress(LOST.encode()))  # as RQ packs a failure into a result
@@ -166,7 +166,7 @@ def _measure(job: EtlJob, pipe: Any) -> None:
     """Add to what the client's queue has had of the workers, for `clients`."""
     if not (job.started_at and job.ended_at):
         return
-    key = limits.use_key(job.ended_at.timestamp())
+    key = keys.use_key(job.ended_at.timestamp())
     waited = (job.started_at - job.enqueued_at).total_seconds() if job.enqueued_at else 0.0
     pipe.hincrby(key, f"{job.origin} jobs", 1)
     pipe.hincrbyfloat(key, f"{job.origin} waited", max(0.0, waited))

@@ -48,21 +48,15 @@ class Claim:
             raise Changed(f"run {self.run} was not submitted in time; another may have done it", "look at rq-etl runs")
 
     def is_ours(self) -> bool:
-        """Whether no one else can have it by now."""
+        """Renew the claim; whether no one else can have it by now."""
         with suppress(RedisError):
             return self._extend(LASTS)
         return False
 
     def _extend(self, seconds: float) -> bool:
         ms = int(seconds * 1000)
-        return bool(
-            scripts.renew_claim(self.connection, keys.claim_key(self.run), self.token, ms, self.run, self.holder)
-        )
-
-    def _keep(self, over: threading.Event) -> None:
-        while not over.wait(LASTS / 4):
-            with suppress(RedisError):
-                self._extend(LASTS)
+        key = keys.claim_key(self.run)
+        return bool(scripts.renew_claim(self.connection, key, self.token, ms, self.run, self.holder))
 
 
 @contextmanager
@@ -93,7 +87,12 @@ def claimed(
     if text_of(kind) == "held":
         refuse_second(text_of(value) or "", client, pipeline)
     over = threading.Event()
-    threading.Thread(target=claim._keep, args=(over,), daemon=True).start()
+
+    def keep() -> None:
+        while not over.wait(LASTS / 4):
+            claim.is_ours()
+
+    threading.Thread(target=keep, daemon=True).start()
     try:
         yield claim
     finally:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -124,18 +124,8 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
     if ended.state == "failed":
         with suppress(EtlError):  # the cleanup tries again
             work.staging.remove_strays()  # before a retry may write files that it has not published yet
-    runs.close(
-        connection,
-        work.run,
-        ended.state,
-        rows=ended.rows,
-        partitions=ended.partitions,
-        failures=ended.failures,
-        warnings=warnings,
-        error=ended.error,
-        exit=ended.exit,
-        attempt=work.attempt,
-    )
+    known = {field.name: getattr(ended, field.name) for field in fields(ended)}
+    runs.close(connection, work.run, ended.state, warnings=warnings, attempt=work.attempt, **known)
     held.promote(connection)
     # Last: a finish that dies before the run is closed is done again, and needs these files.
     with suppress(EtlError):  # the cleanup tries again

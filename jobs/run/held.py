@@ -67,21 +67,11 @@ def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: Mapping
     connection.transaction(write, run_key(run))
 
 
-def pending_run(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
-    """Return the run of a client, pipeline and window that will end last: the newest held one, else the active one."""
-    key = held_key(client, pipeline, start)
-    for run in texts_of(connection.zrevrange(key, 0, -1)):
-        if connection.zscore(HELD, run) is not None:
-            return run
-        connection.zrem(key, run)  # its record was lost, and nothing has ended it
-    return runs.holder(connection, client, pipeline, start)
-
-
 def needed_runs(connection: Redis, pipeline: "Pipeline") -> tuple[list[str], str]:
     """Return the runs that must succeed before this pipeline's, and what is wrong where they can't any more."""
     needs, failed = [], ""
     for name in pipeline.needs:
-        pending = pending_run(connection, pipeline.client, name)
+        pending = runs.pending(connection, pipeline.client, name)
         ended = None if pending else runs.last(connection, pipeline.client, name)
         if pending:
             needs.append(pending)

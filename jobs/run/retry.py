@@ -168,10 +168,8 @@ def _hold_again(config: Config, connection: Redis, run: str, record: Mapping[str
     needs, failed = needed_runs(connection, pipeline)
     if failed:
         raise EtlError(f"run {run} {failed}", "retry that first")
-    others = runs.read_many(connection, json.loads(record["after"]))
-    own = [
-        id for id, other in others.items() if (other["client"], other["pipeline"]) == (pipeline.client, pipeline.name)
-    ]
+    whose, others = (pipeline.client, pipeline.name), runs.read_many(connection, json.loads(record["after"]))
+    own = [id for id, other in others.items() if (other["client"], other["pipeline"]) == whose]
     needs += [other for other in json.loads(record["needs"]) if other in own]
     for other in needs:
         found = runs.read(connection, other)

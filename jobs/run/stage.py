@@ -94,11 +94,9 @@ class Stage:
     """One execution of a stage, from its beginning to its report.
 
     Args:
-        job: The RQ job that it is.
         number: Of the partition; 0 is the whole run's.
         record: The run's hash in Redis.
         began: By the monotonic clock, in seconds.
-        context: What it works on, once that is known.
         state: done, failed, blocked, or waiting for another try.
         error: Why it failed, without a row's value.
         exit: The exit code that the error asks for.
@@ -137,7 +135,11 @@ def execute(name: str, run: str, number: int, body: Body, give_up: GiveUp | None
         return {"skipped": 1}
     try:
         stage.context = stage_context(name, run, number, stage.record)
-        marker = _published(stage.context) or _publish(stage.context, body(stage.context, stage.job.connection))
+        marker = stage.context.staging.marker(name, number) if number else None
+        if marker is None:
+            marker = body(stage.context, stage.job.connection)
+            if number:
+                marker = stage.context.staging.publish(name, number, marker)
         stage.counts = marker.counts
     except Blocked:
         stage.state = "blocked"
@@ -148,7 +150,8 @@ def execute(name: str, run: str, number: int, body: Body, give_up: GiveUp | None
         _fail(stage, exc, give_up)
         raise
     finally:
-        _record(stage)
+        which, seconds = (stage.job.connection, run, number, name), time.monotonic() - stage.began
+        runs.record_stage(*which, stage.state, stage.counts, seconds=seconds, error=stage.error, exit=stage.exit)
     return {"blocked": 1} if stage.state == "blocked" else dict(stage.counts)
 
 
@@ -162,25 +165,12 @@ def _begin(name: str, run: str, number: int) -> Stage | None:
     return Stage(job, run, name, number, record, began=time.monotonic())
 
 
-def _published(work: StageContext) -> Marker | None:
-    return work.staging.marker(work.stage, work.number) if work.number else None
-
-
-def _publish(work: StageContext, marker: Marker) -> Marker:
-    return work.staging.publish(work.stage, work.number, marker) if work.number else marker
-
-
 def _fail(stage: Stage, exc: BaseException, give_up: GiveUp | None) -> None:
     is_final = not stage.job.retries_left or (isinstance(exc, EtlError) and not exc.retryable)
     stage.state, stage.error = ("failed" if is_final else "waiting"), safe_message(exc)
     stage.exit = exc.exit_code if isinstance(exc, EtlError) else 1
     if is_final and give_up is not None:
         give_up(stage.job.connection, stage.run, stage.context, stage.error, stage.exit)
-
-
-def _record(stage: Stage) -> None:
-    which, seconds = (stage.job.connection, stage.run, stage.number, stage.name), time.monotonic() - stage.began
-    runs.record_stage(*which, stage.state, stage.counts, seconds=seconds, error=stage.error, exit=stage.exit)
 
 
 def keep_traceback(job: Job, text: str) -> None:

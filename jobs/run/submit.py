@@ -15,7 +15,7 @@ from etl.partition import Plan
 from etl.staging import Staging
 from jobs.run import claims
 from jobs.run.graph import Spec, enqueue_graph, plan_of, write_spec
-from jobs.run.held import hold, needed_runs, pending_run, promote, wait_fields
+from jobs.run.held import hold, needed_runs, promote, wait_fields
 from jobs.store import runs
 from jobs.store.transitions import sources
 
@@ -63,7 +63,7 @@ def submit_run(
         needs, failed = needed_runs(connection, pipeline)
         after = [behind] if behind else []
         needs += after if in_order else []
-        before = pending_run(connection, pipeline.client, pipeline.name, spec.window)
+        before = runs.pending(connection, pipeline.client, pipeline.name, spec.window)
     if before and before == run:
         return run  # someone else was quicker
     if before and not queue:

@@ -6,6 +6,7 @@ A key is written nowhere else in Python; the Lua scripts beside this file spell 
 from typing import NamedTuple
 
 PREFIX = "etl-"  # of every client's queue
+SPAN = 600  # seconds that one record of the use of workers covers
 
 ACTIVE = "etl:active"
 INDEX = "etl:runs"
@@ -62,9 +63,9 @@ def rate_key(client: str, pipeline: str) -> str:
     return f"etl:rate:{client}:{pipeline}"
 
 
-def use_key(span: int) -> str:
-    """Return the key of the use of workers in a span of ten minutes."""
-    return f"etl:use:{span}"
+def use_key(moment: float) -> str:
+    """Return the key of the use of workers around a moment, in seconds since the epoch."""
+    return f"etl:use:{int(moment // SPAN)}"
 
 
 def once_key(name: str) -> str:
@@ -95,13 +96,7 @@ class Key(NamedTuple):
 RUN, HELD_RUN = "until the run ends", "a member: until the run starts or ends"
 KEYS = (
     Key("etl:run:<id>", "hash", "jobs.store.runs", "`settings.history` after its end (90 days)", "a run's record"),
-    Key(
-        "etl:run:<id>:stages",
-        "hash",
-        "jobs.store.runs",
-        "7 days after its end",
-        "what each stage counted, or its error",
-    ),
+    Key("etl:run:<id>:stages", "hash", "jobs.store.runs", "7 days after its end", "each stage's counts, or its error"),
     Key("etl:run:<id>:jobs", "set", "jobs.run.graph", RUN, "ids of the run's jobs"),
     Key("etl:run:<id>:waiters", "set", "jobs.run.held", f"{RUN}, or as its record", "held runs that wait for it"),
     Key("etl:runs", "sorted set", "jobs.store.runs", "a member: as its run", "runs by the moment of their submission"),
@@ -113,24 +108,11 @@ KEYS = (
     Key("etl:holder:<client>:<pipeline>[:<start>]", "string", "jobs.store.runs", RUN, "the active run of one window"),
     Key("etl:claim:<run>", "string", "claim.lua", "15 s without a sign of life", "who submits or retries the run now"),
     Key("etl:ready", "sorted set", "jobs.queue", "a member: until its queue is empty", "queues with jobs, round robin"),
-    Key(
-        "etl:once:<name>",
-        "string",
-        "jobs.process.maintenance",
-        "3 s to 1 hour",
-        "what one worker does for all in an interval",
-    ),
+    Key("etl:once:<name>", "string", "jobs.process.maintenance", "3 s to 1 hour", "what one worker does for all"),
     Key("etl:rate:<client>:<pipeline>", "string", "rate_limit.lua", "until then", "when a source may be asked again"),
     Key("etl:use:<span>", "hash", "jobs.process.complete", "2 hours", "each queue's jobs and seconds in ten minutes"),
     Key("etl:client:<client>", "hash", "jobs.store.limits", "one for each client", "its limits and pause", stays=True),
-    Key(
-        "etl:last",
-        "hash",
-        "close.lua",
-        "one field for each pipeline of a client",
-        "its run that ended last",
-        stays=True,
-    ),
+    Key("etl:last", "hash", "close.lua", "a field for each client's pipeline", "its run that ended last", stays=True),
     Key("etl:due", "hash", "jobs.run.schedules", "one field for each schedule", "its last moment", stays=True),
     Key("etl:served", "hash", "dequeue.lua", "one", "the queue served last, and how often more", stays=True),
     Key("etl:rescued", "string", "rescue_expired.lua", "one", "when leases were looked at last", stays=True),

@@ -7,13 +7,7 @@ from redis import Redis
 from jobs.store import keys
 from jobs.store.keys import PREFIX
 
-SPAN = 600  # seconds that one record of use covers
-USE_KEPT = 7200
-
-
-def use_key(moment: float) -> str:
-    """Return the key that records the use of workers around a moment, in seconds since the epoch."""
-    return keys.use_key(int(moment // SPAN))
+USE_KEPT = 7200  # seconds
 
 
 def pause(connection: Redis, names: Sequence[str]) -> None:

@@ -221,6 +221,16 @@ def holder(connection: Redis, client: str, pipeline: str, start: str | None = No
     return text_of(connection.get(holder_key(client, pipeline, start)))
 
 
+def pending(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
+    """Return the run of a client, pipeline and window that will end last: the newest held one, else the active one."""
+    key = held_key(client, pipeline, start)
+    for run in texts_of(connection.zrevrange(key, 0, -1)):
+        if connection.zscore(HELD, run) is not None:
+            return run
+        connection.zrem(key, run)  # its record was lost, and nothing has ended it
+    return holder(connection, client, pipeline, start)
+
+
 def active(connection: Redis) -> list[str]:
     """Return the ids of the runs that have not ended."""
     return sorted(texts_of(connection.smembers(ACTIVE)))

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from redis import Redis
 
 from jobs.store import keys, runs
-from jobs.store.keys import PREFIX
-from jobs.store.limits import SPAN, use_key
+from jobs.store.keys import PREFIX, SPAN, use_key
 from jobs.store.run_json import text_of
 
 if TYPE_CHECKING:

@@ -90,21 +90,21 @@ def test_a_held_run_that_redis_has_lost_is_forgotten_and_is_in_nobodys_way(conne
     connection.delete(keys.run_key("h1"))
     held.promote_all(connection)
     assert runs.held(connection) == []
-    assert held.pending_run(connection, "acme", "claims") is None
+    assert runs.pending(connection, "acme", "claims") is None
     assert not connection.exists(keys.held_key("acme", "claims"))
 
 
 def test_the_run_to_wait_for_is_the_newest_held_one_of_its_window_or_the_active_one(connection: Redis) -> None:
     active(connection, "one")
-    assert held.pending_run(connection, "acme", "claims") == "one"
+    assert runs.pending(connection, "acme", "claims") == "one"
     for run, start in (("h1", None), ("h2", None), ("w1", "2026-01-01T00:00:00+00:00")):
         hold(connection, run, "one", start=start)
-    assert held.pending_run(connection, "acme", "claims") == "h2"
+    assert runs.pending(connection, "acme", "claims") == "h2"
     runs.close(connection, "h2", "canceled")
-    assert held.pending_run(connection, "acme", "claims") == "h1"
+    assert runs.pending(connection, "acme", "claims") == "h1"
     runs.close(connection, "one", "succeeded")
     active(connection, "h1")
-    assert held.pending_run(connection, "acme", "claims") == "h1"
+    assert runs.pending(connection, "acme", "claims") == "h1"
     assert connection.exists(keys.held_key("acme", "claims")) == 0
 
 
@@ -132,7 +132,7 @@ def test_an_end_costs_as_much_with_two_hundred_held_runs_as_with_two(real_redis:
         for number in range(many):
             hold(real_redis, f"w{number}", "another", start=f"2026-01-01T00:00:{number}")
         real_redis.config_resetstat()
-        held.pending_run(real_redis, "acme", "claims")
+        runs.pending(real_redis, "acme", "claims")
         runs.close(real_redis, "one", "succeeded")
         held.promote(real_redis)
         stats = real_redis.info("commandstats")

@@ -13,7 +13,7 @@ from rq.utils import now
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
 from jobs.queue import FairQueue, dequeue
-from jobs.store import limits
+from jobs.store import keys, limits
 from jobs.views import clients
 
 NAMES = ["acme", "north", "west"]
@@ -96,7 +96,7 @@ def test_the_last_hour_tells_waits_and_shares(connection: Redis) -> None:
     assert acme["service_seconds"] == pytest.approx(1.5, abs=0.2)
     assert acme["share"] == pytest.approx(0.5, abs=0.05)
     assert clients.fairness([acme, north, west]) == pytest.approx(1, abs=0.01)
-    assert 0 < connection.ttl(limits.use_key(now().timestamp())) <= limits.USE_KEPT
+    assert 0 < connection.ttl(keys.use_key(now().timestamp())) <= limits.USE_KEPT
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=20))
