@@ -211,7 +211,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
             storm.tick()
             time.sleep(0.02)
         left = time.monotonic() - began - seconds
-        settle(world, killer, nightly=not options.plain_rq)
+        drain(world, killer, nightly=not options.plain_rq)
         verdict = check.judge(world.url, world.connection, storm.truth, storm.ended)
         stuck = [*verdict.stuck, *(f"{lane.client}/{lane.pipeline} round {lane.round}" for lane in lanes if lane.run)]
         recovered = killer.recoveries
@@ -248,7 +248,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
         world.stop()
 
 
-def settle(world: World, killer: Killer, *, nightly: bool) -> None:
+def drain(world: World, killer: Killer, *, nightly: bool) -> None:
     """Let what is being written down be written, and what the schedule has started end."""
     if nightly and not world.connection.hexists("etl:due", "cron/nightly"):  # Redis has lost it
         schedules.sync(settings.config(), world.connection)

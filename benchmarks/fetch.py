@@ -1,4 +1,4 @@
-"""What one job costs Redis, from take to settle, with 1 to 2,000 clients; and what an idle worker costs it.
+"""What one job costs Redis, from dequeue to complete, with 1 to 2,000 clients; and what an idle worker costs it.
 
     python -m benchmarks.fetch [--jobs 2000] [--clients 1 10 100 1000 2000]
 
@@ -47,7 +47,7 @@ def per_job(connection: Redis, clients: int, jobs: int) -> tuple[float, float]:
 
 
 def idle(connection: Redis, clients: int) -> tuple[float, float]:
-    """Return ms of Redis for a look that finds nothing, and for a look of the pass."""
+    """Return ms of Redis for a look that finds nothing, and for a look of maintenance."""
     connection.flushall()
     names = [f"etl-c{number:04}" for number in range(clients)]
     connection.sadd("rq:queues", *[f"rq:queue:{name}" for name in names])
@@ -75,14 +75,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 10, 100, 1000, 2000])
     asked = parser.parse_args()
-    rows: list[tuple[str, ...]] = [("clients", "ms a job", "commands a job", "idle look, ms", "the pass, ms")]
+    rows: list[tuple[str, ...]] = [("clients", "ms a job", "commands a job", "idle look, ms", "maintenance, ms")]
     with servers.folder() as where, servers.redis_server(where) as url:
         connection = Redis.from_url(url)
         for clients in asked.clients:
             milliseconds, commands = per_job(connection, clients, max(asked.jobs, clients))
             look, empty = idle(connection, clients)
             rows.append((f"{clients:,}", f"{milliseconds:.3f}", f"{commands:.1f}", f"{look:.3f}", f"{empty:.3f}"))
-    servers.report("Redis' own cost of a job, take to settle, by the number of clients", rows)
+    servers.report("Redis' own cost of a job, dequeue to complete, by the number of clients", rows)
     with servers.folder() as where, servers.redis_server(where) as url:
         (where / "etl.toml").write_text("")
         connection = Redis.from_url(url)

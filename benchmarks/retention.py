@@ -4,7 +4,7 @@
 
 Small runs go through two workers on a private redis-server: of 20 one fails for its file, one is canceled when it has
 been submitted, and some of the failed are retried. Then 180 days pass in steps of one and of ten: each key's life and
-each moment in a sorted set is shortened by them, and the pass and the sweep are made as workers make them. Prints the
+each moment in a sorted set is shortened by them, and maintenance and cleanup are done as workers do them. Prints the
 keys by kind before and after; the exit code is 1 where a key is left that docs/redis.md does not list among the "Keys
 that stay", or more of those than one for each client.
 """

@@ -157,7 +157,7 @@ def _views(connection: Redis, names: list[str], workers: int, rounds: int) -> li
     trouble += [f"{worker.name} is at job {job}" for worker in known if (job := worker.get_current_job_id())]
     done = sum(worker.successful_job_count for worker in known)
     wanted = rounds * STAGES * len(names)
-    if done - wanted not in (0, 1):  # once an hour a worker sweeps
+    if done - wanted not in (0, 1):  # once an hour there is a cleanup
         trouble.append(f"workers counted {done} jobs, there were {wanted}")
     leftovers = ("rq:execution*", "etl:active", "etl:holder:*", "etl:run:*:jobs")
     for pattern in leftovers:

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from benchmarks import house
-from etl.config.databases import DATABASES
+from etl.config.kinds import DATABASES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("etl", "jobs", "tests", "docs", "examples", "benchmarks", ".ci")

@@ -74,12 +74,12 @@ def rows(database: psycopg.Connection, pipeline: str) -> Counter[tuple[Any, ...]
 
 def _receipts(key: tuple[str, str, int], run: Mapping[str, Any], truth: Truth) -> list[str]:
     counts, got = truth.counts[key], run["rows"]
-    settled = got["loaded"] + got["unchanged"] + got["superseded"]
+    counted = got["loaded"] + got["unchanged"] + got["superseded"]
     pairs = {
         "read": (counts.read, got["read"]),
         "rejected": (counts.rejected, got["rejected"]),
         "dropped": (counts.dropped, got["dropped"]),
-        "loaded, unchanged or superseded": (counts.good, settled),
+        "loaded, unchanged or superseded": (counts.good, counted),
     }
     name = f"run {run['run']} of {key}"
     found = [
@@ -99,14 +99,14 @@ def _ledger(database: psycopg.Connection, truth: Truth, ended: Ended) -> list[st
     if loaded != truth.appended.total():
         wrong.append(f"_etl_loads says that {loaded} rows were appended, the files have {truth.appended.total()}")
     for key, run in ended.items():
-        told = database.execute("SELECT state FROM _etl_runs WHERE run = %s", (run["run"],)).fetchone()
-        if told != ("succeeded",):
-            wrong.append(f"run {run['run']} of {key} succeeded, _etl_runs says {told}")
+        state = database.execute("SELECT state FROM _etl_runs WHERE run = %s", (run["run"],)).fetchone()
+        if state != ("succeeded",):
+            wrong.append(f"run {run['run']} of {key} succeeded, _etl_runs says {state}")
         query = "SELECT count(*), count(*) FILTER (WHERE final), coalesce(sum(loaded + unchanged + superseded), 0)"
-        [(partitions, final, settled)] = database.execute(f"{query} FROM _etl_loads WHERE run = %s", (run["run"],))
+        [(partitions, final, counted)] = database.execute(f"{query} FROM _etl_loads WHERE run = %s", (run["run"],))
         want = (run["partitions"]["total"],) * 2 + (truth.counts[key].good,)
-        if (partitions, final, settled) != want:
-            wrong.append(f"run {run['run']} of {key}: _etl_loads has {(partitions, final, settled)} instead of {want}")
+        if (partitions, final, counted) != want:
+            wrong.append(f"run {run['run']} of {key}: _etl_loads has {(partitions, final, counted)} instead of {want}")
     return wrong
 
 

@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 class Browser(threading.Thread):
-    """Asks for pages until told to stop.
+    """Asks for pages until it is stopped.
 
     Args:
         port: The dashboard's.

@@ -1,5 +1,6 @@
-"""The kinds of sources: each is one module, registered here by one line and imported where a pipeline has one."""
+"""The kinds of sources and of databases: a module each, a line here, imported where it is used."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,7 +10,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 from pydantic_core import PydanticCustomError
 
 from etl.config.base import Model, Problem
-from etl.config.values import Rate, Seconds, suggest
+from etl.config.values import Rate, Seconds, placeholders, suggest
 
 KINDS = {
     "csv": "etl.sources.formats.csv",
@@ -102,3 +103,59 @@ def _source(value: object) -> object:
 
 
 Extract = Annotated[SerializeAsAny[SourceConfig], BeforeValidator(_source)]
+
+
+@dataclass(frozen=True)
+class Database:
+    """What a configuration has to know of a kind of database, by the scheme of its URL; its module knows the rest.
+
+    Args:
+        title: Its name, for messages.
+        module: Its module, imported when a database of the kind is opened.
+        example: A URL, for messages.
+        needs: A pattern that the URL must match.
+        file: Whether a database is a file, whose path is relative to etl.toml.
+        extra: The extra of this package that brings the driver, or "".
+        also: Other spellings of the scheme.
+    """
+
+    title: str
+    module: str
+    example: str
+    needs: str
+    file: bool = False
+    extra: str = ""
+    also: tuple[str, ...] = ()
+
+
+_FILES, _TARGETS = "sqlite:///file.db, sqlite:////absolute/file.db", "etl.load.targets"
+DATABASES = {
+    "sqlite": Database("SQLite", f"{_TARGETS}.sqlite", _FILES, "sqlite:///.", file=True),
+    "postgresql": Database(
+        "PostgreSQL", f"{_TARGETS}.postgres", "postgresql://…, postgres://…", "postgres(ql)?://.", also=("postgres",)
+    ),
+    "duckdb": Database(
+        "DuckDB", f"{_TARGETS}.duckdb", "duckdb:///file.duckdb", "duckdb:///.", file=True, extra="duckdb"
+    ),
+}
+SOURCES = ("sqlite", "postgresql")  # that `extract.type = "sql"` reads
+
+
+def database_problems(url: str, kinds: Iterable[str] = DATABASES) -> Iterable[Problem]:
+    """What is wrong with a database's URL in etl.toml; it may hold a password and is never quoted."""
+    accepted = [DATABASES[kind] for kind in kinds]
+    known = "|".join([*(each.needs for each in accepted), r"\$\{\w+\}"])  # ${NAME} may be any URL
+    if not re.match(known, url) or ":memory:" in url:
+        yield ("url",), f"must be {', '.join(each.example for each in accepted)} or ${{NAME}}"
+    try:
+        if set(placeholders(url)) - {"client"}:
+            yield ("url",), "may hold {client}, ${NAME} and no other {name}"
+    except ValueError as error:
+        yield ("url",), str(error)
+
+
+def spelled(url: str) -> str:
+    """Return a URL with the scheme's first spelling, and without the driver that another program is to use."""
+    found = re.match(r"(\w+)(\+\w+)?(?=://)", url)
+    names = [name for name, kind in DATABASES.items() if found and found[1] in (name, *kind.also)]
+    return names[0] + url[found.end() :] if found and names else url

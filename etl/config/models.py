@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool
 
 from etl.config.base import Model, Problem
-from etl.config.databases import DATABASES, wrong_url
+from etl.config.kinds import database_problems
 from etl.config.values import (
     Plain,
     Reference,
@@ -156,14 +156,3 @@ class Target(Model):
     def problems(self) -> Iterable[Problem]:
         """What is wrong with the URL. It may hold a password, so it is never quoted."""
         yield from database_problems(self.url)
-
-
-def database_problems(url: str, kinds: Iterable[str] = DATABASES) -> Iterable[Problem]:
-    """What is wrong with a database's URL, which may hold a password and is never quoted."""
-    if wrong := wrong_url(url, kinds):
-        yield ("url",), wrong
-    try:
-        if set(placeholders(url)) - {"client"}:
-            yield ("url",), "may hold {client}, ${NAME} and no other {name}"
-    except ValueError as error:
-        yield ("url",), str(error)

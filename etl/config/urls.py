@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from etl.config.databases import DATABASES, spelled
+from etl.config.kinds import DATABASES, spelled
 from etl.config.models import Target
 from etl.config.pipeline import Config, Pair, Pipeline, pairs_of
 from etl.config.values import fill
@@ -101,16 +101,16 @@ def target_places(
         pairs: Clients and their pipelines; None means all.
     """
     found: dict[tuple[str, str], set[str | None]] = {}
-    told: set[str] = set()
+    reported: set[str] = set()
     for client, pipeline in pairs if pairs is not None else pairs_of(config):
         definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
         target = config.targets[definition.load.target]
         try:
             url = resolve_url(target, client, config.root)
         except EtlError as exc:
-            if exc.what not in told:
+            if exc.what not in reported:
                 on_error(exc)
-            told.add(exc.what)
+            reported.add(exc.what)
             continue
         schema, dot, _ = (fill(definition.load.table, {"client": client}) or "").partition(".")
         found.setdefault((url, target.name), set()).add(schema if dot else None)

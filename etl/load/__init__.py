@@ -1,24 +1,23 @@
 """Loading: one partition's rows go into the target in one transaction with the ledger row that says so."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
 from etl.config.urls import resolve_url, url_of
-from etl.errors import ReceiptMismatch, TooManyRejects
-from etl.load import expect, function, ledger, tables
-from etl.load.apply import apply
+from etl.errors import ReceiptMismatch
+from etl.load import expect, ledger, tables
+from etl.load.apply import apply, lock
 from etl.load.cursors import Move, advance
-from etl.load.deliver import LoadCounts, Way, is_atomic, is_staged
+from etl.load.deliver import LoadCounts, is_atomic, load
 from etl.load.history import Record, remember, write
 from etl.load.ledger import Delivery, Entry
-from etl.load.skips import is_there, may_skip
-from etl.load.staged import Duplicate, Shadow, of_run
+from etl.load.staged import PREFIXES, Duplicate, Shadow, names_of, of_run
 from etl.load.targets import kind
-from etl.load.targets.connect import check_target, transaction
+from etl.load.targets.connect import check_target, reading, transaction
 from etl.partition import Partition
 from etl.types.sql import word_of_column
 
@@ -31,6 +30,7 @@ __all__ = [
     "Record",
     "check_target",
     "column_types",
+    "drop_leftovers",
     "drop_shadow",
     "finish",
     "load",
@@ -59,47 +59,6 @@ class FinishCounts:
     def rejected(self) -> int:
         """How many duplicates there are."""
         return len(self.duplicates)
-
-
-def load(
-    delivery: Delivery,
-    chunks: Iterable[pa.Table],
-    *,
-    rejected: int,
-    read: int,
-    url: str | None = None,
-    record: Callable[[LoadCounts], Record] | None = None,
-    move: Move | None = None,
-) -> LoadCounts:
-    """Load one partition, once: called again it answers what it did and writes nothing.
-
-    The only partition of a run is final then, as is a plain append; other rows wait in the target for `finish`.
-
-    Args:
-        chunks: Rows as the transform gives them, with `_row`; up to 100,000 in each. Read once, one at a time.
-        rejected, read: Rows of the partition so far, for `max_rejects` of a run with one partition.
-        url: Of the target; by default the pipeline's.
-        record: Says what the target is to remember of a run that this load is all of.
-        move: Of the cursor, for a run that this load is all of.
-
-    Raises:
-        CursorMoved: What is appended may be there already.
-        TooManyRejects: More rows were rejected than `max_rejects` allows.
-        ChangedFile: An append of a file that has changed since an earlier run appended it.
-        TableMismatch, BadSource, MissingColumn, FunctionFailed: The rows can't go into the table as they are.
-        TargetUnreachable, TargetBusy, TargetRefused: The target can't take them, now or at all.
-    """
-    pipeline = delivery.pipeline
-    if delivery.partitions == 1:
-        expect.check(pipeline, [delivery.partition], read)
-        _check_rejects(pipeline, rejected, read)
-    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
-        counts = _load(connection, delivery, chunks)
-        if move is not None and delivery.partitions == 1:
-            advance(connection, pipeline, delivery.run, move)
-        if record is not None and delivery.partitions == 1:
-            write(connection, pipeline, record(counts))
-        return counts
 
 
 def finish(
@@ -137,12 +96,12 @@ def finish(
     if len(partitions) > 1:
         if complete:
             expect.check(pipeline, partitions, read)
-        _check_rejects(pipeline, rejected, read)
+        expect.check_rejects(pipeline, rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         book = ledger.table(connection, pipeline)
         shadow = of_run(connection, pipeline, run)
         # Two executions of one finish meet here; the second finds everything final.
-        kind(connection).lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
+        lock(connection, pipeline)
         entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
         if lost := sorted(set(done) - set(entries)):
             raise ReceiptMismatch(
@@ -155,7 +114,7 @@ def finish(
         if pending and applied:
             duplicates = _apply(connection, book, shadow, partitions, {number: entries[number] for number in done})
             if duplicates:
-                _check_rejects(pipeline, rejected + len(duplicates), read)
+                expect.check_rejects(pipeline, rejected + len(duplicates), read)
             if complete and not duplicates:
                 shadow.drop()
             entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
@@ -184,6 +143,47 @@ def drop_shadow(pipeline: Pipeline, run: str, url: str | None = None) -> None:
         shadow.drop()
 
 
+def drop_leftovers(
+    url: str, name: str, schemas: Iterable[str | None], *, spare: Collection[str], before: datetime
+) -> list[str]:
+    """Drop shadow tables whose last load was long ago, and forget what they held; returns the runs' ids.
+
+    Args:
+        url: Of the target, as `resolve_url` gives it.
+        name: The target's, for errors.
+        schemas: Where its ledgers are.
+        spare: Runs that are active, or may be retried.
+        before: A run that has loaded something since then may be of another project that has the same target.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked, or does not permit it.
+    """
+    found: dict[str | None, set[str]] = {}
+    with reading(url, name) as connection:
+        if connection is None:
+            return []
+        for each in schemas:
+            schema = tables.schema_of(connection, each)
+            names = sa.inspect(connection).get_table_names(schema=schema)
+            found[schema] = {name.removeprefix(PREFIXES[0]) for name in names if name.startswith(PREFIXES[0])}
+    old = [(schema, run) for schema, runs in found.items() for run in sorted(runs - set(spare))]
+    if not old:
+        return []
+    dropped = []
+    with transaction(url, name) as connection:
+        for schema, run in old:
+            book = ledger.named(schema)
+            has_ledger = tables.there(connection, book)
+            if has_ledger and ledger.last_load(connection, book, run) >= before:
+                continue
+            if has_ledger:
+                ledger.forget(connection, book, run)
+            for table in names_of(schema, run):
+                tables.drop(connection, table)
+            dropped.append(run)
+    return dropped
+
+
 def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
     """Return the types of the columns that the pipeline's table has, in the pipeline's words; {} if there is none."""
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
@@ -194,51 +194,6 @@ def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
         # SQLite keeps dates as text: what was last loaded says which they are.
         found |= {name: type for name, type in last.items() if name in found and found[name] in fits[type]}
         return {name: type for name, type in found.items() if type in fits}
-
-
-def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Table]) -> LoadCounts:
-    pipeline = delivery.pipeline
-    book = ledger.table(connection, pipeline)
-    shadow = of_run(connection, pipeline, delivery.run)
-    known = ledger.claim(connection, book, delivery)
-    if known is not None:
-        if known.final or known.attempt >= delivery.attempt:
-            return _answer(known)
-        _take_back(connection, book, shadow, delivery)
-    work = Way(connection, book, delivery)
-    if delivery.skipped:
-        return work.close(LoadCounts(0, delivery.skipped, 0))
-    if pipeline.load.function:
-        rows = function.call(connection, delivery, chunks)
-        return work.close(LoadCounts(rows, 0, 0))
-    if pipeline.load.mode == "append" and ledger.loaded_before(connection, book, delivery):
-        return work.close(LoadCounts(0, sum(chunk.num_rows for chunk in chunks), 0))
-    if pipeline.load.mode == "replace" and not delivery.again and _is_unchanged(connection, book, delivery):
-        return work.close(LoadCounts(0, sum(chunk.num_rows for chunk in chunks), 0))
-    if delivery.partitions > 1 and is_staged(pipeline):
-        staged = work.stage(shadow, chunks)
-        return work.close(LoadCounts(0, 0, 0, staged=staged, final=False))
-    if pipeline.load.mode == "append":
-        return work.close(LoadCounts(work.append(chunks), 0, 0))
-    return work.close(work.merge(chunks))
-
-
-def _is_unchanged(connection: sa.Connection, book: sa.Table, delivery: Delivery) -> bool:
-    may = may_skip(delivery.pipeline, delivery.partition, delivery.partitions)
-    return may and is_there(connection, book, delivery) is not None
-
-
-def _answer(known: Entry) -> LoadCounts:
-    staged = 0 if known.final else known.rows
-    return LoadCounts(known.loaded, known.unchanged, known.superseded, known.rejected, staged, known.final)
-
-
-def _take_back(connection: sa.Connection, book: sa.Table, shadow: Shadow, delivery: Delivery) -> None:
-    """Remove what an earlier attempt staged for this partition, and claim it anew."""
-    if shadow.exists():
-        shadow.forget(delivery.partition.number)
-    ledger.forget(connection, book, delivery.run, delivery.partition.number)
-    ledger.claim(connection, book, delivery)
 
 
 def _apply(
@@ -268,12 +223,3 @@ def _apply(
             superseded=outcome.superseded, rejected=outcome.rejected,
         )  # fmt: skip
     return shadow.duplicates()
-
-
-def _check_rejects(pipeline: Pipeline, rejected: int, read: int) -> None:
-    limit = pipeline.reject_limit(read)
-    if limit is not None and rejected > limit:
-        raise TooManyRejects(
-            f"{rejected:,} of {read:,} rows were rejected, max_rejects allows {limit:,}: nothing was loaded",
-            "look at them (rq-etl rejects), mend the source, or allow more with --max-rejects",
-        )

@@ -3,8 +3,8 @@
 A run of one partition stages its rows in a temporary table and applies them in the same transaction. A run of
 several stages them in a shadow table that `finish` applies. The code is the same.
 
-Nothing is remembered but the staged rows themselves. Applied again after more partitions have come, they are settled
-anew: rows of a partition applied before are told from the table by their `_run`, and only new winners are written.
+Nothing is remembered but the staged rows themselves. Applied again after more partitions have come, they are compared
+anew: rows of a partition applied before are known in the table by their `_run`, and only new winners are written.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,8 +16,7 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.errors import ReceiptMismatch, TableMismatch
 from etl.load import tables
-from etl.load.rows import ID, LINE, ORDER
-from etl.load.staged import SETTLED, Shadow, partition_of
+from etl.load.staged import ID, LINE, LOST, ORDER, Shadow, partition_of
 from etl.load.targets import kind
 from etl.partition import Partition
 from etl.types.sql import word_of_column
@@ -52,32 +51,31 @@ def apply(
         What became of each partition's rows, counting what became of them earlier.
 
     Raises:
-        ReceiptMismatch: The target wrote another number of rows than it was told to.
+        ReceiptMismatch: The target wrote another number of rows than it was given.
     """
     connection, pipeline = shadow.connection, shadow.pipeline
     database = kind(connection)
-    _lock(connection, pipeline)
+    lock(connection, pipeline)
     outcomes = {number: Outcome(staged=count) for number, count in (staged or shadow.counts()).items()}
-    key = (*(["_client"] if pipeline.shared else []), *pipeline.load.key) if pipeline.load.mode == "merge" else ()
-    own = ["_client"] * pipeline.shared + ["_run", "_file"]
-    text = database.TYPES["string"]
-    wanted = {**shadow.types, **dict.fromkeys(own, text)}
+    shared = ("_client",) if pipeline.shared else ()
+    key = (*shared, *pipeline.load.key) if pipeline.load.mode == "merge" else ()
+    wanted = {**shadow.types, **dict.fromkeys((*shared, "_run", "_file"), database.TYPES["string"])}
     # An index over rows that are there takes half the time of one that is kept up row by row.
     late = bool(key) and database.FACTS.late_keys
     new = tables.ensure(connection, pipeline.table, wanted, key, late=late)
     if not new and not shadow.temporary:
         _check_types(shadow)
-    shadow.make_settled()
+    shadow.make_lost()
     database.prepare(connection, shadow.rows)
     step = _Step(shadow, {p.number for p in partitions}, set(applied), set(outcomes), key)
     if len(partitions) > 1:
         step.reject_duplicates()
     if pipeline.load.mode == "merge":
-        step.settle_within()
+        step.compare_staged()
         if not new:
-            step.settle_against_table()
+            step.compare_with_table()
     outcomes = {number: outcomes.get(number, Outcome()) for number in step.counting}
-    for number, why, count in step.settled_counts():
+    for number, why, count in step.lost_counts():
         outcome = outcomes[number]
         setattr(outcome, why, getattr(outcome, why) + count)
     to_write = step.to_write()
@@ -95,23 +93,16 @@ def apply(
     return outcomes
 
 
-def lock_table(connection: sa.Connection, pipeline: Pipeline) -> None:
-    """Wait until no other load makes or widens the table, and let none until the transaction ends."""
-    _lock(connection, pipeline)
-    kind(connection).lock(connection, "table", pipeline.table)
+def lock(connection: sa.Connection, pipeline: Pipeline) -> None:
+    """Wait until no other load applies rows to the client's table, and let none until the transaction ends.
 
-
-def _lock(connection: sa.Connection, pipeline: Pipeline) -> None:
-    # The order of locks is the same everywhere: ledger row, this, tables. So no two loads wait for each other.
+    The order of locks is the same everywhere: ledger row, this, tables. So no two loads wait for each other.
+    """
     kind(connection).lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
 
 
 def _check_types(shadow: Shadow) -> None:
-    """Meet a table that another run has made, with other types, since the rows were staged.
-
-    Raises:
-        TableMismatch: It has.
-    """
+    """Refuse a table that another run has made, with other types, since the rows were staged."""
     if not kind(shadow.connection).FACTS.typed:
         return
     there = tables.existing(shadow.connection, shadow.pipeline.table) or {}
@@ -134,30 +125,38 @@ class _Step:
     ) -> None:
         self.shadow, self.connection, self.pipeline = shadow, shadow.connection, shadow.pipeline
         self.counting, self.applied, self.present = counting, applied & present, present
-        self.rows, self.settled, self.key = shadow.rows, shadow.settled, key
+        self.rows, self.lost, self.key = shadow.rows, shadow.lost, key
         columns = dict.fromkeys([*shadow.types, "_client", "_run", "_file"])
         self.table = tables.table(self.connection, self.pipeline.table, columns)
         # A column without any value that the table lacks is not staged, and decides nothing.
         self.newest = self.pipeline.load.newest if self.pipeline.load.newest in shadow.types else None
-        self.any_settled = False
+        self.any_lost = False
 
     def live(self, *, but: Collection[int] = ()) -> sa.ColumnElement[bool]:
-        """Rows of the partitions that count, but for some, that are not settled yet."""
+        """Rows of the partitions that count, but for some, that are not lost yet."""
         numbers = (self.counting & self.present) - set(but)
         condition: sa.ColumnElement[bool] = sa.true()
         if numbers != self.present:
             condition = partition_of(self.rows).in_(sorted(numbers))
-        if self.any_settled:
-            same = self.settled.c[ID] == self.rows.c[ID]
+        if self.any_lost:
+            same = self.lost.c[ID] == self.rows.c[ID]
             condition = sa.and_(condition, ~sa.exists().where(same).correlate(self.rows))
         return condition
 
-    def settle(self, query: sa.Select[Any]) -> None:
-        """Settle the rows of a query of id, why and column."""
-        statement = sa.insert(self.settled).from_select(list(SETTLED), query)
+    def mine(self) -> sa.ColumnElement[bool]:
+        """Rows of the table that are this client's."""
+        return self.table.c._client == self.pipeline.client if self.pipeline.shared else sa.true()
+
+    def same_key(self) -> sa.ColumnElement[bool]:
+        """Rows of the table and staged ones that have the same key."""
+        return sa.and_(*(self.table.c[name] == self.rows.c[name] for name in self.pipeline.load.key))
+
+    def lose(self, query: sa.Select[Any]) -> None:
+        """Leave out the rows of a query of id, why and column: they are not written."""
+        statement = sa.insert(self.lost).from_select(list(LOST), query)
         if self.connection.execute(statement).rowcount:
-            self.any_settled = True
-            kind(self.connection).prepare(self.connection, self.settled)
+            self.any_lost = True
+            kind(self.connection).prepare(self.connection, self.lost)
 
     def reject_duplicates(self) -> None:
         """Of rows with the same value of a unique column the first stays, or the one that was applied before."""
@@ -168,15 +167,15 @@ class _Step:
             first: list[sa.ColumnElement[Any]] = [self.rows.c[ORDER], self.rows.c[LINE], self.rows.c[ID]]
             if self.applied:
                 first.insert(0, sa.case((partition_of(self.rows).in_(sorted(self.applied)), 0), else_=1))
-            self.settle(self._beaten([self.rows.c[name]], there, first, "rejected", name))
+            self.lose(self._beaten([self.rows.c[name]], there, first, "rejected", name))
 
-    def settle_within(self) -> None:
+    def compare_staged(self) -> None:
         """Of rows with the same key the newest stays, else that of the later file, else the later."""
         keys = [self.rows.c[name] for name in self.pipeline.load.key]
         last = [self.rows.c[name].desc() for name in (ORDER, LINE, ID)]
         if self.newest:
             last.insert(0, self._plain(self.rows.c[self.newest]).desc().nulls_last())
-        self.settle(self._beaten(keys, self.live(), last, "superseded", None))
+        self.lose(self._beaten(keys, self.live(), last, "superseded", None))
 
     def _beaten(
         self, keys: list[Any], condition: Any, order: list[Any], why: str, column: str | None
@@ -197,12 +196,10 @@ class _Step:
         plain = kind(self.connection).FACTS.plain_text
         return sa.collate(column, "C") if isinstance(type, sa.String) and not plain else column
 
-    def settle_against_table(self) -> None:
+    def compare_with_table(self) -> None:
         """Rows that the table has already, or has newer, are not written."""
         table, rows, run = self.table, self.rows, self.shadow.run
-        meet = [table.c[name] == rows.c[name] for name in self.pipeline.load.key]
-        if self.pipeline.shared:
-            meet.append(table.c._client == self.pipeline.client)
+        meet = sa.and_(self.same_key(), self.mine())
         data = [name for name in self.shadow.types if name not in self.pipeline.load.key]
         equal = sa.and_(
             sa.true(),
@@ -223,16 +220,16 @@ class _Step:
         if self.applied:
             # What an earlier `apply` of this run wrote is there under its name, unless a later run has been at it.
             became = sa.case((ours, "loaded"), (equal, "unchanged"), else_="superseded")
-            query = sa.select(rows.c[ID], became, nothing).join_from(rows, table, sa.and_(*meet), isouter=True)
-            self.settle(query.where(self.live(but=self.counting - self.applied)))
+            query = sa.select(rows.c[ID], became, nothing).join_from(rows, table, meet, isouter=True)
+            self.lose(query.where(self.live(but=self.counting - self.applied)))
         became = sa.case((older, "superseded"), else_="unchanged")
-        query = sa.select(rows.c[ID], became, nothing).join_from(rows, table, sa.and_(*meet))
-        self.settle(query.where(self.live(), older | (equal & ~ours)))
+        query = sa.select(rows.c[ID], became, nothing).join_from(rows, table, meet)
+        self.lose(query.where(self.live(), older | (equal & ~ours)))
 
-    def settled_counts(self) -> list[tuple[int, str, int]]:
+    def lost_counts(self) -> list[tuple[int, str, int]]:
         """Return (partition, why, rows) of the rows that are not written."""
-        partition = partition_of(self.settled)
-        query = sa.select(partition, self.settled.c.why, sa.func.count()).group_by(partition, self.settled.c.why)
+        partition = partition_of(self.lost)
+        query = sa.select(partition, self.lost.c.why, sa.func.count()).group_by(partition, self.lost.c.why)
         return [(int(number), why, count) for number, why, count in self.connection.execute(query)]
 
     def to_write(self) -> int:
@@ -243,7 +240,7 @@ class _Step:
     def clear(self, partitions: Collection[Partition]) -> None:
         """Delete what a replace replaces, of this client alone."""
         table, by = self.table, self.pipeline.load.by
-        mine = table.c._client == self.pipeline.client if self.pipeline.shared else sa.true()
+        mine = self.mine()
         if not by:
             self.connection.execute(sa.delete(table).where(mine))
         elif by == ("_file",):
@@ -261,10 +258,8 @@ class _Step:
 
     def clear_keys(self) -> None:
         """Delete the rows that are about to be written anew, where no unique key finds them."""
-        same = sa.and_(*(self.table.c[name] == self.rows.c[name] for name in self.pipeline.load.key))
-        mine = self.table.c._client == self.pipeline.client if self.pipeline.shared else sa.true()
-        anew = sa.exists().where(same, self.live(but=self.applied)).correlate(self.table)
-        self.connection.execute(sa.delete(self.table).where(mine, anew))
+        anew = sa.exists().where(self.same_key(), self.live(but=self.applied)).correlate(self.table)
+        self.connection.execute(sa.delete(self.table).where(self.mine(), anew))
 
     def write(self, *, over: bool) -> int:
         """Insert the rows that are left, `over` those of their keys; return how many the target says it wrote."""

@@ -1,22 +1,33 @@
-"""One partition's way into the target: straight into the table, or by way of a staging one."""
+"""Loading one partition: its rows go straight into the table, or into a staging one, with its row in the ledger."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
-from etl.errors import ReceiptMismatch, TableMismatch
-from etl.load import ledger, tables
-from etl.load.apply import apply, lock_table
+from etl.config.urls import url_of
+from etl.errors import BadSource, ReceiptMismatch, TableMismatch
+from etl.load import expect, function, ledger, tables
+from etl.load.apply import apply, lock
+from etl.load.cursors import Move, advance
+from etl.load.history import Record, write
 from etl.load.ledger import Delivery
-from etl.load.rows import Writer, grouped, kind_of
-from etl.load.staged import TEMPORARY, Shadow
+from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
+from etl.load.tables import OWN, ROW, kind_of
 from etl.load.targets import kind
+from etl.load.targets.connect import transaction
+from etl.partition import ROW_BITS
 from etl.types.cursor import is_strict
 from etl.types.sql import word_of_column
+from etl.types.words import arrow_of
+
+_CAST = ("string", "integer", "number", "date")  # decimals and times keep their own places and zones
 
 
 @dataclass(frozen=True)
@@ -29,9 +40,9 @@ class LoadCounts:
         final: Whether nothing is left to do for this partition.
     """
 
-    loaded: int
-    unchanged: int
-    superseded: int
+    loaded: int = 0
+    unchanged: int = 0
+    superseded: int = 0
     rejected: int = 0
     staged: int = 0
     final: bool = True
@@ -46,66 +57,148 @@ def is_atomic(pipeline: Pipeline) -> bool:
     return pipeline.load.atomic or pipeline.load.mode == "replace" or guarded
 
 
-def is_staged(pipeline: Pipeline) -> bool:
-    """Whether the rows of several partitions have to be seen together before they are the table's."""
-    unique = any(column.unique for column in pipeline.columns.values())
-    return pipeline.load.mode != "append" or is_atomic(pipeline) or unique
+def load(
+    delivery: Delivery,
+    chunks: Iterable[pa.Table],
+    *,
+    rejected: int,
+    read: int,
+    url: str | None = None,
+    record: Callable[[LoadCounts], Record] | None = None,
+    move: Move | None = None,
+) -> LoadCounts:
+    """Load one partition, once: called again it answers what it did and writes nothing.
+
+    The only partition of a run is final then, as is a plain append; other rows wait in the target for `finish`.
+
+    Args:
+        chunks: Rows as the transform gives them, with `_row`; up to 100,000 in each. Read once, one at a time.
+        rejected, read: Rows of the partition so far, for `max_rejects` of a run with one partition.
+        url: Of the target; by default the pipeline's.
+        record: Says what the target is to remember of a run that this load is all of.
+        move: Of the cursor, for a run that this load is all of.
+
+    Raises:
+        CursorMoved: What is appended may be there already.
+        TooManyRejects: More rows were rejected than `max_rejects` allows.
+        ChangedFile: An append of a file that has changed since an earlier run appended it.
+        TableMismatch, BadSource, MissingColumn, FunctionFailed: The rows can't go into the table as they are.
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't take them, now or at all.
+    """
+    pipeline, is_all = delivery.pipeline, delivery.partitions == 1
+    if is_all:
+        expect.check(pipeline, [delivery.partition], read)
+        expect.check_rejects(pipeline, rejected, read)
+    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+        counts = _load(connection, delivery, chunks)
+        if move is not None and is_all:
+            advance(connection, pipeline, delivery.run, move)
+        if record is not None and is_all:
+            write(connection, pipeline, record(counts))
+        return counts
 
 
-class Way:
-    """One partition's way into the target, in one transaction."""
+def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Table]) -> LoadCounts:
+    book = ledger.table(connection, delivery.pipeline)
+    shadow = of_run(connection, delivery.pipeline, delivery.run)
+    known = ledger.claim(connection, book, delivery)
+    if known is not None:
+        if known.final or known.attempt >= delivery.attempt:
+            staged = 0 if known.final else known.rows
+            return LoadCounts(known.loaded, known.unchanged, known.superseded, known.rejected, staged, known.final)
+        # An earlier attempt staged this partition: that goes, and the partition is claimed anew.
+        if shadow.exists():
+            shadow.forget(delivery.partition.number)
+        ledger.forget(connection, book, delivery.run, delivery.partition.number)
+        ledger.claim(connection, book, delivery)
+    loading = _Loading(connection, book, delivery)
+    counts = loading.load(shadow, chunks)
+    ledger.record(
+        connection, book, delivery.run, delivery.partition.number,
+        rows=counts.loaded + counts.unchanged + counts.superseded + counts.staged,
+        loaded=counts.loaded, unchanged=counts.unchanged, superseded=counts.superseded,
+        final=counts.final, types=json.dumps(loading.types),
+    )  # fmt: skip
+    return replace(counts, warnings=tuple(dict.fromkeys(loading.warnings)))
+
+
+class _Loading:
+    """The loading of one partition, in one transaction."""
 
     def __init__(self, connection: sa.Connection, book: sa.Table, delivery: Delivery) -> None:
         self.connection, self.book, self.delivery, self.pipeline = connection, book, delivery, delivery.pipeline
         self.warnings: list[str] = []
         self.types: dict[str, str] = {}
+        self.written = 0
 
-    def append(self, chunks: Iterable[pa.Table]) -> int:
-        """Write rows straight into the table; return how many."""
-        writer = Writer(self.pipeline, self.delivery.run, self.delivery.partition, staged=False)
-        own = dict.fromkeys(writer.extra, kind(self.connection).TYPES["string"])
-        for schema, group in grouped(self.pipeline, chunks):
+    def load(self, shadow: Shadow, chunks: Iterable[pa.Table]) -> LoadCounts:
+        """Bring the rows to where they belong, unless an earlier run has."""
+        delivery, settings = self.delivery, self.pipeline.load
+        if delivery.skipped:
+            return LoadCounts(unchanged=delivery.skipped)
+        if settings.function:
+            return LoadCounts(function.call(self.connection, delivery, chunks))
+        if self._is_there():
+            return LoadCounts(unchanged=sum(chunk.num_rows for chunk in chunks))
+        is_append = settings.mode == "append"
+        unique = any(column.unique for column in self.pipeline.columns.values())
+        # Rows of several partitions that have to be seen together before they are the table's.
+        if delivery.partitions > 1 and (not is_append or unique or is_atomic(self.pipeline)):
+            self._stage(shadow, chunks)
+            return LoadCounts(staged=self.written, final=False)
+        if is_append:
+            self._append(chunks)
+            return LoadCounts(self.written)
+        return self._merge(chunks)
+
+    def _is_there(self) -> bool:
+        delivery = self.delivery
+        if self.pipeline.load.mode == "append":
+            return ledger.loaded_before(self.connection, self.book, delivery)
+        if self.pipeline.load.mode != "replace" or delivery.again:
+            return False
+        may_skip = ledger.may_skip(self.pipeline, delivery.partition, delivery.partitions)
+        return may_skip and ledger.has_rows(self.connection, self.book, delivery)
+
+    def _append(self, chunks: Iterable[pa.Table]) -> None:
+        extra = OWN if self.pipeline.shared else OWN[1:]
+        own = dict.fromkeys(extra, kind(self.connection).TYPES["string"])
+        for schema, group in self._grouped(chunks):
             fit = self._fit(schema, alone=True)
             tables.ensure(self.connection, self.pipeline.table, {**fit.types, **own}, known=fit.there)
-            self._write(self.pipeline.table, writer, fit, group)
-        return writer.written
+            self._write(self.pipeline.table, fit, extra, group)
 
-    def stage(self, shadow: Shadow, chunks: Iterable[pa.Table]) -> int:
-        """Write rows into a staging table; return how many."""
-        writer = Writer(self.pipeline, self.delivery.run, self.delivery.partition, staged=True)
-        for schema, group in grouped(self.pipeline, chunks):
+    def _stage(self, shadow: Shadow, chunks: Iterable[pa.Table]) -> None:
+        for schema, group in self._grouped(chunks):
             fit = self._fit(schema, alone=shadow.temporary)
             self._check_staged(shadow, fit)
             shadow.widen(fit.types)
-            self._write(shadow.names[0], writer, fit, group)
-        return writer.written
+            self._write(shadow.names[0], fit, (ID, ORDER, LINE, "_file"), group)
 
-    def merge(self, chunks: Iterable[pa.Table]) -> LoadCounts:
-        """Bring rows into the table by way of a temporary one."""
+    def _merge(self, chunks: Iterable[pa.Table]) -> LoadCounts:
         shadow = Shadow(self.connection, self.pipeline, self.delivery.run, TEMPORARY, temporary=True)
-        staged = self.stage(shadow, chunks)
+        self._stage(shadow, chunks)
         if not shadow.types:
-            return LoadCounts(0, 0, 0)
+            return LoadCounts()
         number = self.delivery.partition.number
-        outcome = apply(shadow, [self.delivery.partition], (), staged={number: staged})[number]
+        outcome = apply(shadow, [self.delivery.partition], (), staged={number: self.written})[number]
         return LoadCounts(outcome.loaded, outcome.unchanged, outcome.superseded)
 
-    def close(self, counts: LoadCounts) -> LoadCounts:
-        """Write the counts into the ledger, and return them."""
-        rows = counts.loaded + counts.unchanged + counts.superseded + counts.staged
-        ledger.record(
-            self.connection, self.book, self.delivery.run, self.delivery.partition.number,
-            rows=rows, loaded=counts.loaded, unchanged=counts.unchanged, superseded=counts.superseded,
-            final=counts.final, types=json.dumps(self.types),
-        )  # fmt: skip
-        return LoadCounts(**{**asdict(counts), "warnings": tuple(dict.fromkeys(self.warnings))})
+    def _grouped(self, chunks: Iterable[pa.Table]) -> Iterator[tuple[pa.Schema, Iterator[pa.Table]]]:
+        """Yield chunks that follow one another and have the same columns; nearly always that is all of them.
+
+        A chunk without rows is kept only where its types were declared: inferred from nothing they would mean nothing.
+        """
+        kept = (chunk for chunk in chunks if chunk.num_rows or self.pipeline.columns)
+        yield from groupby(kept, key=lambda chunk: chunk.schema.remove_metadata())
 
     def _fit(self, schema: pa.Schema, *, alone: bool) -> tables.Fit:
         """Say how rows go into the table; `alone` where what it lacks is made in this transaction."""
         fit = tables.fit(self.connection, self.pipeline, schema)
         if fit.makes and alone:
             # Another client's load may be making it at this moment, with types inferred from its own rows.
-            lock_table(self.connection, self.pipeline)
+            lock(self.connection, self.pipeline)
+            kind(self.connection).lock(self.connection, "table", self.pipeline.table)
             fit = tables.fit(self.connection, self.pipeline, schema)
         self.warnings += fit.warnings
         self.types |= {name: kind_of(name, schema.field(name).type) for name in fit.types}
@@ -128,14 +221,61 @@ class Way:
             )
         shadow.drop()
 
-    def _write(self, table: str, writer: Writer, fit: tables.Fit, chunks: Iterable[pa.Table]) -> None:
-        before = writer.written
-        columns = [*fit.types, *writer.extra]
+    def _write(self, table: str, fit: tables.Fit, extra: tuple[str, ...], chunks: Iterable[pa.Table]) -> None:
+        before = self.written
+        columns = [*fit.types, *extra]
         into = tables.table(self.connection, table, columns)
-        ready = writer.ready(chunks, fit.types, fit.casts)
-        written = kind(self.connection).write(self.connection, into, columns, ready)
-        if written != writer.written - before:
+        written = kind(self.connection).write(self.connection, into, columns, self._ready(chunks, fit, extra))
+        if written != self.written - before:
             raise ReceiptMismatch(
-                f"table {table} took {written:,} rows of {writer.written - before:,}",
+                f"table {table} took {written:,} rows of {self.written - before:,}",
                 "look for a trigger or a rule on the table that drops rows",
             )
+
+    def _ready(self, chunks: Iterable[pa.Table], fit: tables.Fit, extra: tuple[str, ...]) -> Iterator[pa.Table]:
+        """Yield chunks with the columns that are loaded, as they are stored, and those that say whose row it is.
+
+        Raises:
+            BadSource: A key column is null.
+            TableMismatch: A value does not survive its cast.
+        """
+        for chunk in chunks:
+            columns = [self._column(chunk, name, fit.casts) for name in fit.types]
+            columns += [self._added(name, chunk[ROW]) for name in extra]
+            self.written += chunk.num_rows
+            yield pa.table(columns, names=[*fit.types, *extra])
+
+    def _column(self, chunk: pa.Table, name: str, casts: Mapping[str, pa.DataType]) -> pa.ChunkedArray:
+        column = chunk[name]
+        if self.pipeline.load.mode == "merge" and name in self.pipeline.load.key and column.null_count:
+            row = chunk[ROW][pc.index(column.is_null(), True).as_py()].as_py()
+            file, line = self.delivery.partition.pieces[row >> ROW_BITS].file, row & ((1 << ROW_BITS) - 1)
+            raise BadSource(
+                f"{file}, line {line:,}: key column {name} is empty in {column.null_count:,} rows",
+                f"say required = true for column {name}, so that such rows are rejected",
+            )
+        cast = casts.get(name)
+        if cast is None and (word := kind_of(name, column.type)) in _CAST:
+            cast = arrow_of(word)
+        if cast is None or cast == column.type:
+            return column
+        try:
+            return column.cast(cast)
+        except pa.ArrowInvalid as error:
+            raise TableMismatch(
+                f"table {self.pipeline.table}, column {name}: a value does not fit the column's type",
+                "give the column another type in [columns], or alter the table",
+            ) from error
+
+    def _added(self, name: str, row: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+        """Return a column that is added behind the data's, for the rows of a chunk."""
+        partition, count = self.delivery.partition, len(row)
+        if name == LINE:
+            return row
+        if name == ID:
+            first = (partition.number << PARTITION_BITS) + self.written
+            return pa.array(np.arange(first, first + count, dtype=np.int64))
+        if name == "_file" and len(partition.pieces) > 1:
+            return pc.take(pa.array([piece.file for piece in partition.pieces]), pc.shift_right(row, ROW_BITS))
+        same = {"_client": self.pipeline.client, "_run": self.delivery.run, "_file": partition.pieces[0].file}
+        return pa.repeat(pa.scalar(partition.order, pa.int64()) if name == ORDER else same[name], count)

@@ -1,10 +1,10 @@
-"""Guards: whether a delivery has as many rows, and as fresh ones, as the pipeline expects."""
+"""Guards: whether a delivery has as many rows, as fresh ones and as few rejects as the pipeline allows."""
 
 import time
 from collections.abc import Sequence
 
 from etl.config.pipeline import Pipeline
-from etl.errors import UnexpectedDelivery
+from etl.errors import TooManyRejects, UnexpectedDelivery
 from etl.partition import Partition
 
 
@@ -19,18 +19,18 @@ def unmet(pipeline: Pipeline, partitions: Sequence[Partition], read: int, now: f
     expect = pipeline.expect
     if expect is None:
         return []
-    told = []
+    found = []
     if expect.rows is not None and not expect.rows[0] <= read <= expect.rows[1]:
         delivered = "1 row was" if read == 1 else f"{read:,} rows were"
-        told.append(f"{delivered} delivered, {expect.rows[0]:,} to {expect.rows[1]:,} were expected")
+        found.append(f"{delivered} delivered, {expect.rows[0]:,} to {expect.rows[1]:,} were expected")
     modified = [piece.modified for partition in partitions for piece in partition.pieces if piece.modified]
     if expect.fresh is not None:
         age = (time.time() if now is None else now) - max(modified, default=0.0)
         if not partitions:
-            told.append(f"nothing was delivered, something not older than {_span(expect.fresh)} was expected")
+            found.append(f"nothing was delivered, something not older than {_span(expect.fresh)} was expected")
         elif modified and age > expect.fresh:
-            told.append(f"the newest file is {_span(age)} old, at most {_span(expect.fresh)} was expected")
-    return told
+            found.append(f"the newest file is {_span(age)} old, at most {_span(expect.fresh)} was expected")
+    return found
 
 
 def check(pipeline: Pipeline, partitions: Sequence[Partition], read: int) -> None:
@@ -39,9 +39,23 @@ def check(pipeline: Pipeline, partitions: Sequence[Partition], read: int) -> Non
     Raises:
         UnexpectedDelivery: With what was expected.
     """
-    told = unmet(pipeline, partitions, read) if pipeline.expect and pipeline.expect.otherwise == "fail" else []
-    if told:
-        raise UnexpectedDelivery("; ".join(told), "nothing was loaded; if it is right, change `expect` and retry")
+    wrong = unmet(pipeline, partitions, read) if pipeline.expect and pipeline.expect.otherwise == "fail" else []
+    if wrong:
+        raise UnexpectedDelivery("; ".join(wrong), "nothing was loaded; if it is right, change `expect` and retry")
+
+
+def check_rejects(pipeline: Pipeline, rejected: int, read: int) -> None:
+    """Refuse a delivery of which more rows were rejected than `max_rejects` allows.
+
+    Raises:
+        TooManyRejects: There are.
+    """
+    limit = pipeline.reject_limit(read)
+    if limit is not None and rejected > limit:
+        raise TooManyRejects(
+            f"{rejected:,} of {read:,} rows were rejected, max_rejects allows {limit:,}: nothing was loaded",
+            "look at them (rq-etl rejects), fix the source, or allow more with --max-rejects",
+        )
 
 
 def _span(seconds: float) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -11,15 +11,17 @@ import sqlalchemy as sa
 from etl.context import Context
 from etl.errors import FunctionFailed
 from etl.functions import call_by_name, load_function
-from etl.load.ledger import Delivery
-from etl.load.rows import ROW
+from etl.load.tables import ROW
 from etl.load.targets import kind
+
+if TYPE_CHECKING:
+    from etl.load.ledger import Delivery
 
 _CURE = "leave the transaction to rq-etl: it commits the rows together with the ledger"
 _ENDS = re.compile(r"\s*(commit|rollback(?!\s+to)|end|abort|begin|start\s+transaction)\b", re.IGNORECASE)
 
 
-def call(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Table]) -> int:
+def call(connection: sa.Connection, delivery: "Delivery", chunks: Iterable[pa.Table]) -> int:
     """Give the user's function the rows, the connection to load them with, and what else it asks for by name.
 
     It gets every piece of the partition by itself with `split = "rows"`, and the whole partition at once otherwise.

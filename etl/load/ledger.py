@@ -1,5 +1,9 @@
-"""The ledger: the target's table `_etl_loads`, which says which partition of which run was loaded, and from what."""
+"""The ledger: the target's table `_etl_loads`, which says which partition of which run was loaded, and from what.
 
+By it a file that is in the target already, as its content says, need not be loaded again.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +14,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
+from etl.config.urls import url_of
 from etl.context import Context
 from etl.errors import ChangedFile
 from etl.load import tables
 from etl.load.targets import kind
+from etl.load.targets.connect import transaction
 from etl.partition import Partition
 
 NAME = "_etl_loads"
+COUNTS = ("rows", "loaded", "unchanged", "superseded", "rejected")
+WORTH_ASKING = 8 << 20  # bytes; a smaller file is sooner read than the target is asked
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Entry:
 
 
 def table(connection: sa.Connection, pipeline: Pipeline) -> sa.Table:
-    """Return the ledger, made if it is missing. It stands in the schema of the pipeline's table."""
+    """Return the ledger, made if it is missing, in the schema of the pipeline's table."""
     return tables.own(connection, named(tables.split(connection, pipeline.table)[0]))
 
 
@@ -80,23 +88,13 @@ def named(schema: str | None) -> sa.Table:
         sa.Column("run", text, primary_key=True),
         sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("attempt", sa.Integer, nullable=False),
-        sa.Column("client", text, nullable=False),
-        sa.Column("pipeline", text, nullable=False),
-        sa.Column("table_name", text, nullable=False),
-        sa.Column("mode", text, nullable=False),
-        sa.Column("file", text, nullable=False),
+        *(sa.Column(name, text, nullable=False) for name in ("client", "pipeline", "table_name", "mode", "file")),
         sa.Column("first_byte", number, nullable=False),
         sa.Column("last_byte", number),
-        sa.Column("version", text, nullable=False),
-        sa.Column("content", text, nullable=False),
-        sa.Column("fingerprint", text, nullable=False),
+        *(sa.Column(name, text, nullable=False) for name in ("version", "content", "fingerprint")),
         sa.Column("types", text, nullable=False, server_default="{}"),
         sa.Column("read", number, nullable=False, server_default="-1"),
-        sa.Column("rows", number, nullable=False),
-        sa.Column("loaded", number, nullable=False),
-        sa.Column("unchanged", number, nullable=False),
-        sa.Column("superseded", number, nullable=False),
-        sa.Column("rejected", number, nullable=False),
+        *(sa.Column(name, number, nullable=False) for name in COUNTS),
         sa.Column("final", sa.Boolean, nullable=False),
         sa.Column("loaded_at", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Index(f"{NAME}_file", "client", "pipeline", "table_name", "file"),
@@ -124,7 +122,7 @@ def claim(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> En
         "fingerprint": pipeline.fingerprint,
         "types": "{}",
         "read": delivery.read,
-        **dict.fromkeys(("rows", "loaded", "unchanged", "superseded", "rejected"), 0),
+        **dict.fromkeys(COUNTS, 0),
         "final": False,
         "loaded_at": datetime.now(UTC),
     }
@@ -147,6 +145,12 @@ def record(connection: sa.Connection, ledger: sa.Table, run: str, partition: int
     """Write counts into a partition's row."""
     mine = (ledger.c.run == run) & (ledger.c.partition == partition)
     connection.execute(sa.update(ledger).where(mine).values(loaded_at=datetime.now(UTC), **values))
+
+
+def last_load(connection: sa.Connection, ledger: sa.Table, run: str) -> datetime:
+    """Return when a run last loaded something; the year 1 where it never has."""
+    found = connection.execute(sa.select(sa.func.max(ledger.c.loaded_at)).where(ledger.c.run == run)).scalar()
+    return (found or datetime.min).replace(tzinfo=found.tzinfo if found and found.tzinfo else UTC)
 
 
 def forget(connection: sa.Connection, ledger: sa.Table, run: str, partition: int | None = None) -> None:
@@ -200,17 +204,14 @@ def _earlier(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) ->
     same &= ledger.c.final.is_(True) & (ledger.c.rows > 0)
     if pipeline.extract.FACTS.windows == "query":  # its "file" is one for all windows
         same &= ledger.c.version == delivery.partition.pieces[0].version
-    # Several files stand in one row as a JSON list, where no index can find one of them.
+    # Several files are in one row as a JSON list, where no index can find one of them.
     either = ledger.c.file.startswith("[", autoescape=True)
     if len(names) == 1:
         either |= ledger.c.file == delivery.file
         same &= either
     query = sa.select(ledger).where(same).order_by(ledger.c.loaded_at.desc())
-    return [row for row in connection.execute(query) if names & _names(row.file)]
-
-
-def _names(file: str) -> set[str]:
-    return set(json.loads(file)) if file.startswith("[") else {file}
+    rows = connection.execute(query).all()
+    return [row for row in rows if names & set(json.loads(row.file) if row.file.startswith("[") else [row.file])]
 
 
 def _changed(delivery: Delivery, run: str) -> ChangedFile:
@@ -223,3 +224,81 @@ def _changed(delivery: Delivery, run: str) -> ChangedFile:
         f"{what} has changed since run {run} appended it to {delivery.pipeline.table}",
         'use mode = "replace" with by = ["_file"] to replace its rows, or give new rows a file of their own',
     )
+
+
+def may_skip(pipeline: Pipeline, partition: Partition, partitions: int) -> bool:
+    """Whether a partition can be left out without changing what becomes of the run's other rows."""
+    if not pipeline.extract.FACTS.files or pipeline.extract.cursor or pipeline.load.function:
+        return False
+    if len(partition.pieces) > 1:
+        return False
+    if partitions > 1 and any(column.unique for column in pipeline.columns.values()):
+        return False  # a row may be doubled between files
+    piece = partition.pieces[0]
+    whole = piece.start == 0 and piece.end is None
+    return pipeline.load.mode != "replace" or (pipeline.load.by == ("_file",) and whole)
+
+
+def rows_there(pipeline: Pipeline, partition: Partition, url: str | None = None) -> tuple[int, str] | None:
+    """Return how many rows of a large file are in the target since an earlier run, and its sha256; None to read it.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
+    """
+    piece = partition.pieces[0]
+    if piece.size < WORTH_ASKING:
+        return None
+    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+        book = table(connection, pipeline)
+        found = _latest(connection, book, pipeline, partition)
+        if found and _is_same(connection, pipeline, partition, found, piece.version or _hash(piece.path)):
+            return int(found["rows"]), found["content"]
+        return None
+
+
+def has_rows(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> bool:
+    """Whether the rows of a delivery are in the target since an earlier run."""
+    found = _latest(connection, ledger, delivery.pipeline, delivery.partition, but=delivery.run)
+    version = delivery.partition.pieces[0].version or delivery.content
+    return found is not None and _is_same(connection, delivery.pipeline, delivery.partition, found, version)
+
+
+def _latest(
+    connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline, partition: Partition, but: str = ""
+) -> Mapping[str, Any] | None:
+    """Return what the ledger says of this piece in the latest run that loaded any of its file."""
+    piece = partition.pieces[0]
+    same = (ledger.c.client == pipeline.client) & (ledger.c.pipeline == pipeline.name)
+    same &= (ledger.c.table_name == pipeline.table) & (ledger.c.file == piece.file) & (ledger.c.run != but)
+    query = sa.select(ledger.c.run).where(same, ledger.c.final.is_(True)).order_by(ledger.c.loaded_at.desc()).limit(1)
+    run = connection.execute(query).scalar()
+    if run is None:
+        return None
+    same &= (ledger.c.run == run) & (ledger.c.first_byte == piece.start)
+    mine = sa.select(ledger).where(same, ledger.c.last_byte.is_not_distinct_from(piece.end))
+    found = connection.execute(mine).mappings().first()
+    return None if found is None else dict(found)
+
+
+def _is_same(
+    connection: sa.Connection, pipeline: Pipeline, partition: Partition, found: Mapping[str, Any], version: str
+) -> bool:
+    # Where rows were rejected or superseded, the file is read again: what became of them is for this run to report.
+    clean = found["read"] == found["rows"] and not found["superseded"] and not found["rejected"]
+    if not clean or not found["rows"] or (found["version"], found["fingerprint"]) != (version, pipeline.fingerprint):
+        return False
+    if tables.existing(connection, pipeline.table) is None:
+        return False
+    there = tables.table(connection, pipeline.table, ["_file", "_client"])
+    query = sa.select(sa.literal(1)).where(there.c._file == partition.pieces[0].file).limit(1)
+    if pipeline.shared:
+        query = query.where(there.c._client == pipeline.client)
+    return bool(connection.execute(query).scalar())
+
+
+def _hash(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""  # reading it says what is wrong

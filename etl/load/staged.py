@@ -9,12 +9,14 @@ import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
 from etl.load import tables
-from etl.load.rows import ID, LINE, ORDER, PARTITION_BITS
 from etl.load.targets import kind
 
+ID, ORDER, LINE = "_etl_id", "_etl_order", "_etl_row"
+PARTITION_BITS = 32  # `_etl_id` = partition << 32 | number of the row in it
 TEMPORARY = "_etl_staged", "_etl_settled"
+PREFIXES = "_etl_shadow_", "_etl_settled_"  # of a run's tables, whose names go on with the run's id
 STAGED = {ID: "integer", ORDER: "integer", LINE: "integer", "_file": "string"}
-SETTLED = {ID: "integer", "why": "string", "column_name": "string"}
+LOST = {ID: "integer", "why": "string", "column_name": "string"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Shadow:
     connection: sa.Connection
     pipeline: Pipeline
     run: str
-    names: tuple[str, str]
+    names: tuple[str, ...]
     temporary: bool = False
     types: dict[str, Any] = field(default_factory=dict)
 
@@ -51,24 +53,25 @@ class Shadow:
         return tables.table(self.connection, self.names[0], [*STAGED, *self.types])
 
     @property
-    def settled(self) -> sa.TableClause:
-        """The table of rows that are not to be written."""
-        return tables.table(self.connection, self.names[1], SETTLED)
+    def lost(self) -> sa.TableClause:
+        """The table of rows that are not to be written: they lost to another row, or are in the target already."""
+        return tables.table(self.connection, self.names[1], LOST)
 
     def widen(self, types: Mapping[str, Any]) -> None:
         """Make the table of rows, or give it the columns it lacks."""
-        self._make(self.names[0], {**_typed(self.connection, STAGED), **types})
+        self._make(self.names[0], STAGED, types)
         self.types.update(types)
 
-    def make_settled(self) -> None:
+    def make_lost(self) -> None:
         """Make the table of rows that are not to be written, empty."""
         tables.drop(self.connection, self.names[1])
-        self._make(self.names[1], _typed(self.connection, SETTLED))
+        self._make(self.names[1], LOST, {})
 
-    def _make(self, name: str, types: Mapping[str, Any]) -> None:
-        # Where it costs nothing, the number of the row is the key.
-        key = (ID,) if kind(self.connection).FACTS.row_keys else ()
-        tables.ensure(self.connection, name, types, key, temporary=self.temporary)
+    def _make(self, name: str, own: Mapping[str, str], types: Mapping[str, Any]) -> None:
+        database = kind(self.connection)
+        key = (ID,) if database.FACTS.row_keys else ()
+        all_types = {**{column: database.TYPES[word] for column, word in own.items()}, **types}
+        tables.ensure(self.connection, name, all_types, key, temporary=self.temporary)
 
     def exists(self) -> bool:
         """Whether there are staged rows; reads their columns."""
@@ -98,11 +101,11 @@ class Shadow:
         """Return the rows that `apply` found to be doubled."""
         if tables.existing(self.connection, self.names[1]) is None:
             return []
-        settled, rows = self.settled, self.rows
+        lost, rows = self.lost, self.rows
         query = (
-            sa.select(partition_of(rows), rows.c[LINE], settled.c.column_name)
-            .join_from(rows, settled, rows.c[ID] == settled.c[ID])
-            .where(settled.c.why == "rejected")
+            sa.select(partition_of(rows), rows.c[LINE], lost.c.column_name)
+            .join_from(rows, lost, rows.c[ID] == lost.c[ID])
+            .where(lost.c.why == "rejected")
             .order_by(rows.c[ID])
         )
         return [Duplicate(int(number), row, column) for number, row, column in self.connection.execute(query)]
@@ -112,14 +115,14 @@ def of_run(connection: sa.Connection, pipeline: Pipeline, run: str) -> Shadow:
     """Return the shadow of a run of several partitions; its tables stand beside the pipeline's table."""
     schema, _ = tables.split(connection, pipeline.table)
     mark = run if len(run) <= 40 else hashlib.sha256(run.encode()).hexdigest()[:40]
-    names = [".".join(filter(None, (schema, f"{prefix}{mark}"))) for prefix in ("_etl_shadow_", "_etl_settled_")]
-    return Shadow(connection, pipeline, run, (names[0], names[1]))
+    return Shadow(connection, pipeline, run, names_of(schema, mark))
+
+
+def names_of(schema: str | None, run: str) -> tuple[str, ...]:
+    """Return the names of a run's tables: of rows, and of those that are not to be written."""
+    return tuple(".".join(filter(None, (schema, f"{prefix}{run}"))) for prefix in PREFIXES)
 
 
 def partition_of(rows: sa.TableClause) -> sa.ColumnElement[int]:
     """Return the number of the partition that a staged row is of."""
     return rows.c[ID].op(">>")(sa.literal_column(str(PARTITION_BITS)))
-
-
-def _typed(connection: sa.Connection, words: Mapping[str, str]) -> dict[str, Any]:
-    return {name: kind(connection).TYPES[word] for name, word in words.items()}

@@ -11,12 +11,26 @@ from sqlalchemy.types import TypeEngine
 
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, MissingColumn, TableMismatch
-from etl.load.rows import OWN, ROW, kind_of
 from etl.load.targets import Target, kind
 from etl.types.sql import word_of_column
+from etl.types.words import word_of
 
 Types = Mapping[str, TypeEngine[Any]]
+ROW = "_row"
+OWN = ("_client", "_run", "_file")
 BESIDE = 4  # columns that rows are staged with, beside their own; the table itself has up to three
+
+
+def kind_of(name: str, kind: pa.DataType) -> str:
+    """Return the pipeline's word for an Arrow type, or "null" for a column without any value.
+
+    Raises:
+        BadSource: No table column can hold it.
+    """
+    found = word_of(kind)
+    if found is None:
+        raise BadSource(f"column {name} holds {kind} values, which no table can", "turn it into text in your function")
+    return found
 
 
 def table(connection: sa.Connection, name: str, columns: Iterable[str]) -> sa.TableClause:

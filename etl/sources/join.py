@@ -1,14 +1,14 @@
 """Pieces of a partition on their way to chunks: with the columns of all of them, of the right size."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import rejects
 from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk
-from etl.sources.spool import Spool
-from etl.types.spelling import as_text
+from etl.sources.spool import Spool, fitted
 
 _EXACT = 2**53  # up to here every whole number is a float
 _LONG = pa.decimal128(19, 0)  # marks whole numbers of which some are longer
@@ -35,7 +35,7 @@ def widened(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """
     first: dict[str, str] = {}
     kinds: dict[str, pa.DataType] = {}
-    with Spool() as spool:
+    with closing(Spool()) as spool:
         for chunk in chunks:
             rows = chunk.rows.rename_columns([first.setdefault(n.casefold(), n) for n in chunk.rows.column_names])
             for name, column in zip(rows.column_names, rows.columns, strict=True):
@@ -47,15 +47,6 @@ def widened(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         schema = pa.schema([*((name, final.get(kind, kind)) for name, kind in kinds.items()), ("_row", pa.int64())])
         tables = spool.read()
         yield from _sized((Chunk(rows, next(tables)) for rows in tables), schema)
-
-
-def spelled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return values as text; a whole float like the whole number that it is."""
-    if column.type != pa.float64():
-        return as_text(column)
-    whole = pc.and_(pc.equal(pc.floor(column), column), pc.less_equal(pc.abs(column), float(_EXACT)))
-    numbers = pc.if_else(whole, column, pa.scalar(None, column.type)).cast(pa.int64())
-    return pc.if_else(whole, as_text(numbers), as_text(column))
 
 
 def _kind(column: pa.ChunkedArray) -> pa.DataType:
@@ -77,40 +68,17 @@ def _widest(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 def _sized(chunks: Iterable[Chunk], schema: pa.Schema) -> Iterator[Chunk]:
     """Yield chunks of a schema, cut and put together so that each fits memory."""
-    tables: list[pa.Table] = []
-    rejected: list[pa.Table] = []
-
-    def chunk(rows: pa.Table) -> Chunk:
-        bad = pa.concat_tables(rejected) if rejected else rejects.SCHEMA.empty_table()
-        rejected.clear()
-        return Chunk(rows, bad)
-
-    def together() -> pa.Table:
-        return pa.concat_tables(tables) if tables else schema.empty_table()
-
+    rows, bad, size = schema.empty_table(), rejects.SCHEMA.empty_table(), 0
     for each in chunks:
-        if each.rows.num_rows:
-            tables.append(_in(schema, each.rows))
-        if each.rejects.num_rows:
-            rejected.append(each.rejects)
-        while _is_enough(tables) or _is_enough(rejected):
-            rows = together()
-            tables = [rows.slice(CHUNK_ROWS)] if rows.num_rows > CHUNK_ROWS else []
-            yield chunk(rows.slice(0, CHUNK_ROWS))
-    yield chunk(together())
-
-
-def _is_enough(tables: Sequence[pa.Table]) -> bool:
-    return bool(sum(t.num_rows for t in tables) > CHUNK_ROWS or sum(t.nbytes for t in tables) > CHUNK_BYTES)
-
-
-def _in(schema: pa.Schema, rows: pa.Table) -> pa.Table:
-    columns = {name.casefold(): column for name, column in zip(rows.column_names, rows.columns, strict=True)}
-    made = []
-    for field in schema:
-        column = columns.get(field.name.casefold())
-        if column is None or column.type == pa.null():
-            made.append(pa.nulls(rows.num_rows, field.type))
-        else:
-            made.append(spelled(column) if field.type == pa.string() else column.cast(field.type))
-    return pa.table(made, schema=schema)
+        columns = {
+            name.casefold(): column for name, column in zip(each.rows.column_names, each.rows.columns, strict=True)
+        }
+        made = [fitted(columns.get(field.name.casefold()), field.type, each.rows.num_rows) for field in schema]
+        rows = pa.concat_tables([rows, table := pa.table(made, schema=schema)])
+        bad = pa.concat_tables([bad, each.rejects])
+        size += table.nbytes + each.rejects.nbytes
+        while max(rows.num_rows, bad.num_rows) > CHUNK_ROWS or size > CHUNK_BYTES:
+            yield Chunk(rows.slice(0, CHUNK_ROWS), bad)
+            rows, bad = rows.slice(CHUNK_ROWS), rejects.SCHEMA.empty_table()
+            size = rows.nbytes
+    yield Chunk(rows, bad)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from etl.config.columns import named
 from etl.config.pipeline import Pipeline
-from etl.sources.join import spelled
+from etl.types.spelling import as_text
 
 DEEPEST = 100  # levels of what is nested
 Objects = list[dict[str, Any]]
@@ -21,7 +22,7 @@ def columns_of(objects: Objects, pipeline: Pipeline) -> dict[str, pa.Array]:
 
     Raises:
         RecursionError: A value is nested too deep.
-        UnicodeEncodeError: A text holds half a surrogate pair.
+        ValueError: Its keys are wrong, or a text holds half a surrogate pair.
     """
     columns = _columns(objects)
     declared = {header: pipeline.columns.get(name) for header, name in named(columns, pipeline).items()}
@@ -32,20 +33,31 @@ def columns_of(objects: Objects, pipeline: Pipeline) -> dict[str, pa.Array]:
 def _columns(objects: Objects) -> dict[str, Sequence[Any]]:
     """Return the values of each key; keys that differ by case and blanks around them are one, spelled as the first."""
     shapes = dict.fromkeys(map(tuple, objects))
+    if any(map(wrong_keys, shapes)):
+        raise ValueError
     if len(shapes) == 1:
         [shape] = shapes
         values = zip(*map(dict.values, objects), strict=True)
         return dict(zip((key.strip() for key in shape), values, strict=True))
-    spelled: dict[str, list[str]] = {}
+    spellings: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for shape in shapes for key in shape):
-        spelled.setdefault(key.strip().casefold(), []).append(key)
+        spellings.setdefault(key.strip().casefold(), []).append(key)
     columns: dict[str, Sequence[Any]] = {}
-    for keys in spelled.values():
+    for keys in spellings.values():
         found = [each.get(keys[0]) for each in objects]
         for key in keys[1:]:
             found = [each.get(key) if value is None else value for each, value in zip(objects, found, strict=True)]
         columns[keys[0].strip()] = found
     return columns
+
+
+@lru_cache(4096)
+def wrong_keys(keys: tuple[str, ...]) -> str:
+    """Return why an object with these keys is no row, or nothing."""
+    names = [key.strip().casefold() for key in keys]
+    if "" in names or "_row" in names:
+        return "has a key without a name" if "" in names else "has a key _row"
+    return "has keys that are the same without case and blanks" if len(set(names)) < len(names) else ""
 
 
 def _array(values: Sequence[Any], mark: str) -> pa.Array:
@@ -114,7 +126,7 @@ def _spelled(numbers: set[bytes], mark: str) -> dict[bytes, str]:
         return {number: _plain(number.decode()).replace(".", mark) for number in numbers}
     found = {number: _numbers([number], {bytes}) for number in numbers}
     same = [number for number, floats in found.items() if floats is not None]
-    texts = spelled(pa.chunked_array([found[number] for number in same], pa.float64())).to_pylist()
+    texts = as_text(pa.chunked_array([found[number] for number in same], pa.float64())).to_pylist()
     return {number: number.decode() for number in numbers} | dict(zip(same, texts, strict=True))
 
 

@@ -4,8 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
-from types import TracebackType
-from typing import Self
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,6 @@ from etl import rejects
 from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
 from etl.types.spelling import as_text
-from etl.types.words import word_of
 
 
 class Spool:
@@ -25,17 +23,8 @@ class Spool:
         self._file = tempfile.SpooledTemporaryFile(max_size=2 * CHUNK_BYTES)  # noqa: SIM115
         self._count = 0
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no table has been written."""
-        return not self._count
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Remove the file."""
         self._file.close()
 
     def write(self, table: pa.Table) -> None:
@@ -64,11 +53,13 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
         error: What is raised where columns have the same name, or a value fits no common type.
     """
     types: dict[str, pa.DataType] = {}
-    with Spool() as spool:
+    with closing(Spool()) as spool:
         for table in tables:
             for field in table.schema:
                 types[field.name] = _wider(types.get(field.name, field.type), field.type)
             spool.write(table)
+        if not types:
+            spool.write(pa.table({}))
         check_names(list(types), name, error)
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
@@ -80,9 +71,6 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
             rows = pa.array(np.arange(first, first + table.num_rows), pa.int64())
             first += table.num_rows
             yield Chunk(table.append_column("_row", rows), rejects.SCHEMA.empty_table())
-        if spool.is_empty:
-            empty = schema.append(pa.field("_row", pa.int64())).empty_table()
-            yield Chunk(empty, rejects.SCHEMA.empty_table())
     return digest.hexdigest()
 
 
@@ -112,42 +100,29 @@ def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.string()
 
 
+def fitted(column: pa.ChunkedArray | None, kind: pa.DataType, length: int) -> pa.ChunkedArray:
+    """Return a column in another type, all null where there is none; raises ArrowInvalid where a value doesn't fit."""
+    if column is None or column.type == pa.null():
+        return pa.chunked_array([pa.nulls(length, kind)])
+    return as_text(column) if kind == pa.string() else column.cast(kind)
+
+
 def _cast(table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError]) -> pa.Table:
     columns = []
     for field in schema:
-        if field.name not in table.column_names:
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        column = table.column(field.name)
+        column = table.column(field.name) if field.name in table.column_names else None
         try:
-            as_decimal = word_of(column.type) == "decimal" and field.type == pa.string()
-            columns.append(as_text(column) if as_decimal else column.cast(field.type))
+            columns.append(fitted(column, field.type, table.num_rows))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            what = (
-                f"{name}: column {field.name} is {column.type} in one frame and does not fit the others' {field.type}"
-            )
+            kinds = f"{table.schema.field(field.name).type} in one frame and does not fit the others' {field.type}"
+            what = f"{name}: column {field.name} is {kinds}"
             raise error(what, "give the column the same type in every frame") from None
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-class _Hashing:
-    """A file that hashes what is written to it."""
-
-    closed = False
-
-    def __init__(self, digest: "hashlib._Hash") -> None:
-        self._digest = digest
-
-    def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        return len(data)
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
 def _hash(table: pa.Table, digest: "hashlib._Hash") -> None:
     # The text of one row after another: the same however the rows came in frames.
-    options = pyarrow.csv.WriteOptions(include_header=False)
-    pyarrow.csv.write_csv(table, pa.PythonFile(_Hashing(digest), "w"), options)
+    for batch in table.to_batches(max_chunksize=10_000):
+        text = pa.BufferOutputStream()
+        pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=False))
+        digest.update(text.getvalue())

@@ -4,9 +4,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from etl.config.base import Problem
-from etl.config.databases import SOURCES
-from etl.config.kinds import SourceConfig, SourceFacts
-from etl.config.models import database_problems
+from etl.config.kinds import SOURCES, SourceConfig, SourceFacts, database_problems
 from etl.config.pipeline import SPAN, Pipeline
 from etl.config.values import Positive, parameters, placeholders
 from etl.context import Context

@@ -23,6 +23,10 @@ def as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
         return values
     if word == "number":
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
+        # Arrow writes 1.2e+10; beyond 2**53 the digits would say more than the float knows.
+        whole = pc.and_(pc.equal(pc.floor(values), values), pc.less_equal(pc.abs(values), 2.0**53))
+        numbers = pc.if_else(whole, values, pa.scalar(None, kind)).cast(pa.int64())
+        return pc.coalesce(numbers.cast(pa.string()), values.cast(pa.string()))
     if word == "decimal" or is_spelled_by_python(kind):
         return spelled(values.to_pylist())
     if word == "timestamp" and kind.tz is not None:

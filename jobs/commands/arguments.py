@@ -25,10 +25,6 @@ def client_pipelines(
 
     Args:
         params: The run's own; they are checked here so that a mistake stops every run and not some.
-
-    Raises:
-        UnknownName: A client or a pipeline isn't configured.
-        ConfigError: A parameter is wrong or missing.
     """
     from etl.config.pipeline import needed_first, pipelines_of, resolve
     from etl.errors import ConfigError
@@ -45,11 +41,7 @@ def client_pipelines(
 
 
 def check_functions(config: "Config", pipelines: Collection[str]) -> None:
-    """Import the functions of pipelines and compare their parameters with what they will be given.
-
-    Raises:
-        ConfigError: One isn't there or can't be called; it has a line for each.
-    """
+    """Refuse functions of pipelines that aren't there or can't be called with what they will be given."""
     from etl.config import signatures
     from etl.errors import ConfigError
 
@@ -59,11 +51,7 @@ def check_functions(config: "Config", pipelines: Collection[str]) -> None:
 
 
 def moment_before(span: str | None) -> float | None:
-    """Return the moment a span such as `24h`, `90m` or `7d` ago, in seconds since the epoch; None for no span.
-
-    Raises:
-        ConfigError: It isn't a span.
-    """
+    """Return the moment a span such as `24h`, `90m` or `7d` ago, in seconds since the epoch; None for no span."""
     from etl.config.values import duration
     from etl.errors import ConfigError
 
@@ -76,11 +64,7 @@ def moment_before(span: str | None) -> float | None:
 
 
 def check_state(state: str | None) -> None:
-    """Refuse what is no state of a run.
-
-    Raises:
-        ConfigError: It isn't one.
-    """
+    """Refuse what is no state of a run."""
     from etl.errors import ConfigError
     from jobs.store.runs import STATES
 

@@ -54,12 +54,6 @@ def clear(pipeline: str, client: str) -> None:
 
 
 def _print(pipeline: str, client: str) -> None:
-    """Print a client's cursor.
-
-    Raises:
-        ConfigError: The pipeline has no cursor, or a name is unknown.
-        TargetUnreachable: The target, which keeps it, can't be reached.
-    """
     from etl.load import cursors
 
     resolved = _resolved(pipeline, client)

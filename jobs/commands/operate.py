@@ -36,9 +36,9 @@ def worker(count: int, burst: bool) -> None:
 @common
 def workers() -> None:
     """List the workers that are alive, and what they do."""
-    from jobs.views import console, workers
+    from jobs.views import clients, console
 
-    found = workers.workers(shared.session(workers=0))
+    found = clients.workers(shared.session(workers=0))
     columns = ("name", "host", "pid", "state", "job", "jobs_done", "heartbeat_age")
     # A process has a number, not an amount.
     lines = [{key: str(value) if isinstance(value, int) else value for key, value in line.items()} for line in found]
@@ -86,11 +86,6 @@ def limit(name: str, most: int | None) -> None:
 
 
 def _change_limits(verb: str, names: Sequence[str], text: str, most: int | None = None) -> None:
-    """Pause, resume or limit clients, and print it.
-
-    Raises:
-        UnknownName: A client isn't configured.
-    """
     from etl.config.pipeline import pipelines_of
     from jobs.store import limits
     from jobs.views.clients import overview

@@ -16,20 +16,19 @@ if TYPE_CHECKING:
 class Shared:
     """The options that several commands have, as they were given before or after the command's name."""
 
-    def __init__(self) -> None:
-        self.config: str | None = None
-        self.redis: str | None = None
-        self.json = False
-        self.inline = False
-        self.workers: int | None = None
-        self.wait = False
-        self.document: TextIO | None = None
+    config: str | None = None
+    redis: str | None = None
+    json = False
+    inline = False
+    workers: int | None = None
+    wait = False
+    document: TextIO | None = None
 
     def forget(self) -> None:
         """Forget what was given, as for another command line in the same process."""
         if self.document is not None and sys.stdout is sys.stderr:
             sys.stdout = self.document
-        self.__init__()  # type: ignore[misc]
+        vars(self).clear()
 
     def keep(self, ctx: click.Context, param: click.Parameter, value: Any) -> None:
         """Keep an option's value, if it was given; what comes after the command's name wins."""
@@ -67,7 +66,6 @@ class Shared:
 
 
 shared = Shared()
-
 
 _option = partial(click.option, expose_value=False, callback=shared.keep)
 COMMON = (

@@ -15,11 +15,7 @@ LOOK = 0.2  # seconds between looks for processes that have died
 
 
 def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> int:
-    """Become `rq worker`, or `rq worker-pool` for several, with our classes.
-
-    Returns:
-        The exit code, where this process supervises the workers, as their Redis ends with it.
-    """
+    """Become `rq worker`, or `rq worker-pool` for several; where their Redis ends with this process, supervise them."""
     server = _server(config, redis)
     if not server.owned:
         options = ["--burst"] if burst else []
@@ -31,11 +27,7 @@ def worker(config: str | None, redis: str | None, count: int, *, burst: bool) ->
 
 
 def up(config: str | None, redis: str | None, count: int, port: int) -> int:
-    """Run workers and the dashboard until interrupted, or until the dashboard ends.
-
-    Returns:
-        The exit code.
-    """
+    """Run workers and the dashboard until interrupted, or until the dashboard ends; return the exit code."""
     server = _server(config, redis)
     supervisor = Supervisor(server.url)
     dashboard = supervisor.start_other([sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)])
@@ -44,11 +36,7 @@ def up(config: str | None, redis: str | None, count: int, port: int) -> int:
 
 
 def _supervise(server: broker.Broker, supervisor: Supervisor, until: Callable[[], int | None]) -> int:
-    """Keep processes running until a signal, or until there is an exit code; then end them, workers before their Redis.
-
-    Returns:
-        The exit code.
-    """
+    """Keep processes running until a signal or an exit code, which is returned; end workers before their Redis."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)

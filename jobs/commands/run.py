@@ -14,6 +14,8 @@ from jobs.commands.options import common, shared, working
 if TYPE_CHECKING:
     from jobs.session import Session
 
+FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command()
 @click.argument("pipelines", nargs=-1)
@@ -115,20 +117,18 @@ def backfill(
             }
             for window in windows
         ]
-        code = 0
         if dry_run:
             shared.print(lines, lambda: console.table(("start", "end", "action", "state", "run"), lines))
-        else:
-            ids = backfill.submit(
-                session.config, session.connection, resolved, windows, parallel=parallel, reprocess=reprocess
-            )
-            if shared.waits(session):
-                code = await_runs(session, ids)
-            else:
-                text = f"{console.plural(len(ids), 'run')} submitted, "
-                text += f"{console.plural(len(lines) - len(ids), 'window')} loaded already"
-                shared.print(snapshot(session.connection, ids), lambda: click.echo(text))
-    sys.exit(code)
+            sys.exit(0)
+        ids = backfill.submit(
+            session.config, session.connection, resolved, windows, parallel=parallel, reprocess=reprocess
+        )
+        if shared.waits(session):
+            sys.exit(await_runs(session, ids))
+        text = f"{console.plural(len(ids), 'run')} submitted, "
+        text += f"{console.plural(len(lines) - len(ids), 'window')} loaded already"
+        shared.print(snapshot(session.connection, ids), lambda: click.echo(text))
+    sys.exit(0)
 
 
 @click.command()
@@ -138,8 +138,7 @@ def wait(run: str) -> None:
     """Wait until a run has ended."""
     # Where the Redis is ours, nobody else works on what a killed command has left there.
     with closing(shared.session()) as session:
-        code = await_runs(session, [run])
-    sys.exit(code)
+        sys.exit(await_runs(session, [run]))
 
 
 def await_runs(session: "Session", texts: Sequence[str]) -> int:
@@ -177,20 +176,17 @@ def _exit_code(found: Sequence[Mapping[str, Any]]) -> int:
 @click.command()
 @click.argument("run")
 @click.option("--rows", is_flag=True, help="Each rejected row instead of counts.")
-@click.option("--export", type=click.Path(path_type=Path, dir_okay=False), help="Write the rejected rows as CSV.")
-@click.option(
-    "--load", type=click.Path(path_type=Path, dir_okay=False), help="Load rows that --export wrote and you fixed."
-)
+@click.option("--export", type=FILE, help="Write the rejected rows as CSV.")
+@click.option("--load", type=FILE, help="Load rows that --export wrote and you fixed.")
 @common
 def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> None:
     """Count a run's rejected rows by file, column and reason."""
     from jobs.views import console, history, rejects
 
-    code = 0
     with closing(shared.session(workers=None if load else 0)) as session:
         id = history.find(session, run)["run"]
         if load:
-            code = await_runs(session, [rejects.load(session, id, load)])
+            sys.exit(await_runs(session, [rejects.load(session, id, load)]))
         elif export:
             count = rejects.export(session, id, export)
             text = f"wrote {console.plural(count, 'row')} to {export}"
@@ -202,7 +198,7 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
         else:
             counts = rejects.counted(session, id)
             shared.print(counts, lambda: console.table(("file", "column", "reason", "rows"), counts))
-    sys.exit(code)
+    sys.exit(0)
 
 
 @click.command()

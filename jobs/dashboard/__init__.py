@@ -33,7 +33,6 @@ def create_app(connection: Redis, *, password: str) -> Flask:
     """Return the dashboard as a WSGI application.
 
     Args:
-        connection: The Redis whose runs, queues, jobs and workers are shown.
         password: What every request must carry as basic authentication, under any user name.
     """
     app = Flask(__name__)
@@ -77,8 +76,7 @@ def serve(session: "Session", port: int) -> None:
     """Serve the dashboard on 127.0.0.1 until interrupted.
 
     Args:
-        session: Whose broker is shown.
-        port: The port to listen on; 0 takes a free one.
+        port: 0 takes a free one.
 
     Raises:
         ConfigError: There is no Redis server to look at, or the port is taken.

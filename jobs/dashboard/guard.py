@@ -29,11 +29,7 @@ HEADERS = {
 
 
 def protect(app: Flask, password: str) -> None:
-    """Put the checks before every request, and the headers on every answer.
-
-    Args:
-        password: Must come with every request as basic authentication.
-    """
+    """Put the checks before every request, and the headers on every answer."""
     app.config["TRUSTED_HOSTS"] = HOSTS  # a foreign name that resolves to 127.0.0.1 (DNS rebinding) is refused
 
     @app.before_request

@@ -111,11 +111,7 @@ class ShownWorker(Worker):
 
 
 def requeue(job_id: str, connection: Redis) -> None:
-    """Run a failed job again; of a stage the run is retried, as nothing would follow a stage alone.
-
-    Raises:
-        EtlError: It isn't in a state to be run again.
-    """
+    """Run a failed job again; of a stage the run is retried, as nothing would follow a stage alone."""
     job = EtlJob.fetch(job_id, connection=connection)
     run = run_of(job)
     if run is None:

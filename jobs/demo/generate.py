@@ -5,9 +5,8 @@ import io
 import os
 import random
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -81,28 +80,14 @@ class Truth:
         return sum(file.read for file in self.files if not file.fails)
 
     @property
-    def dropped(self) -> int:
-        """How many rows functions take away."""
-        return sum(file.dropped for file in self.files if not file.fails)
-
-    @property
     def planted(self) -> list[Planted]:
         """Every row that is rejected."""
         return [mistake for file in self.files if not file.fails for mistake in file.planted]
 
     @property
-    def rejected(self) -> Counter[str]:
-        """How many rows of each kind are rejected."""
-        return Counter(mistake.kind for mistake in self.planted)
-
-    @property
     def loaded(self) -> int:
         """How many rows a first run loads."""
-        return self.read - len(self.planted) - self.dropped
-
-    def fixed(self) -> "Truth":
-        """Return what holds once the files that fail are understood."""
-        return replace(self, files=tuple(replace(file, fails=False) for file in self.files))
+        return self.read - len(self.planted) - sum(file.dropped for file in self.files if not file.fails)
 
 
 @dataclass(frozen=True)

@@ -98,9 +98,6 @@ FILES = {
 def write(folder: Path) -> list[Path]:
     """Write a first project into a folder, which is made where it is missing.
 
-    Args:
-        folder: Where to; what is there already is left alone.
-
     Returns:
         The files written.
 

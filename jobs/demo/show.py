@@ -20,8 +20,6 @@ def load(folder: Path, rows: int | None, redis: str | None, *, quiet: bool) -> t
 
     Args:
         rows: How many rows to make, about; None makes 30,000.
-        redis: A URL, or None for REDIS_URL or a private broker.
-        quiet: Show nothing while it runs.
 
     Returns:
         What came of it, and what is wrong with it or "": two clients succeed, and the third fails for its broken
@@ -38,21 +36,17 @@ def load(folder: Path, rows: int | None, redis: str | None, *, quiet: bool) -> t
     finally:
         session.close()
     expected = {client: (list(truth.failing), truth.loaded) for client, truth in truths.items()}
-    actual = {run["client"]: ([failure["file"] for failure in run["failures"]], _kept(run)) for run in found}
+    actual = {
+        run["client"]: ([f["file"] for f in run["failures"]], run["rows"]["loaded"] + run["rows"]["unchanged"])
+        for run in found
+    }
     wrong = f"the demo's numbers are not those of its generator: {actual} instead of {expected}"
     return {"folder": str(folder), "runs": found, "rejects": reasons}, "" if actual == expected else wrong
 
 
-def _kept(run: dict[str, Any]) -> int:
-    return int(run["rows"]["loaded"] + run["rows"]["unchanged"])
-
-
 def _workers(session: Session) -> str:
-    if session.in_process:
-        return (
-            "in this process: no redis-server is on PATH (sudo apt-get install redis-server gives two worker processes)"
-        )
-    return "two worker processes"
+    alone = "in this process: no redis-server is on PATH (sudo apt-get install redis-server gives two worker processes)"
+    return alone if session.in_process else "two worker processes"
 
 
 def show(outcome: Mapping[str, Any]) -> None:

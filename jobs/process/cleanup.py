@@ -23,7 +23,7 @@ from redis import Redis
 from etl.config.pipeline import Config
 from etl.config.urls import target_places
 from etl.errors import EtlError
-from etl.load import history, leftovers, remember, resolve_url
+from etl.load import drop_leftovers, history, remember, resolve_url
 from etl.staging import Staging
 from etl.staging import folders as staging
 from etl.staging.folders import Folder
@@ -151,7 +151,7 @@ def _drop_shadows(config: Config, kept: Collection[str], before: float, found: C
     places = target_places(config, on_error=lambda exc: found.troubles.append(exc.what))
     for (url, name), schemas in places.items():
         try:
-            found.shadows += len(leftovers.drop(url, name, schemas, spare=kept, before=moment))
+            found.shadows += len(drop_leftovers(url, name, schemas, spare=kept, before=moment))
         except EtlError as exc:
             found.troubles.append(exc.what)
 

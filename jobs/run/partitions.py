@@ -12,7 +12,7 @@ from redis import Redis
 from etl import load as target
 from etl.config.pipeline import Pipeline
 from etl.errors import TableMismatch
-from etl.load import skips
+from etl.load import ledger
 from etl.partition import Chunk
 from etl.prefetch import prefetch
 from etl.sources import extract as read_source
@@ -28,8 +28,8 @@ from jobs.run.stage import StageContext
 
 def extract(work: StageContext, connection: Redis) -> Marker:
     """Read a partition of the source into staging, unless all of it is known to be loaded."""
-    if not work.full_refresh and skips.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
-        there = skips.rows_there(work.pipeline, work.partition)
+    if not work.full_refresh and ledger.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
+        there = ledger.rows_there(work.pipeline, work.partition)
         if there is not None:
             rows, content = there
             counts = {"read": rows, "out": rows, "rejected": 0, "skipped": rows}

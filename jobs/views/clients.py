@@ -1,8 +1,9 @@
-"""Clients as an operator sees them while they run: who waits, who works, and how fairly."""
+"""Clients and workers as an operator sees them: who waits, who works, and how fairly."""
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
 
 from redis import Redis
 
@@ -10,15 +11,14 @@ from jobs.store import keys, runs
 from jobs.store.keys import PREFIX, SPAN, use_key
 from jobs.store.run_json import text_of
 
+if TYPE_CHECKING:
+    from jobs.session import Session
+
 HOUR = 3600
 
 
 def overview(connection: Redis, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return, for each client, what waits and runs, its limits, its last run, and its last hour.
-
-    Args:
-        names: The configured clients.
-    """
+    """Return, for each client, what waits and runs, its limits, its last run, and its last hour."""
     pipe = connection.pipeline(transaction=False)
     for name in names:
         pipe.llen(f"rq:queue:{PREFIX}{name}")
@@ -91,3 +91,25 @@ def fairness(lines: Sequence[Mapping[str, Any]]) -> float | None:
     if not shares:
         return None
     return round(float(sum(shares)) ** 2 / (len(shares) * sum(share**2 for share in shares)), 4)
+
+
+def workers(session: "Session") -> list[dict[str, Any]]:
+    """Return the workers that are alive, as RQ knows them."""
+    from jobs.worker import Worker  # with the horse, which most commands do without
+
+    lines = []
+    for worker in Worker.all(connection=session.connection):
+        beat = worker.last_heartbeat
+        lines.append(
+            {
+                "name": worker.name,
+                "host": worker.hostname,
+                "pid": worker.pid,
+                "state": worker.get_state(),
+                "job": worker.get_current_job_id(),
+                "jobs_done": worker.successful_job_count,
+                "jobs_failed": worker.failed_job_count,
+                "heartbeat_age": round((datetime.now(UTC) - beat.astimezone(UTC)).total_seconds(), 1) if beat else None,
+            }
+        )
+    return lines

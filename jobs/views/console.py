@@ -19,11 +19,7 @@ def out() -> Console:
 
 
 def table(
-    columns: Sequence[str],
-    found: Iterable[Mapping[str, Any]],
-    *,
-    title: str | None = None,
-    spare: Sequence[str] = (),
+    columns: Sequence[str], found: Iterable[Mapping[str, Any]], *, title: str | None = None, spare: Sequence[str] = ()
 ) -> None:
     """Print dictionaries, a line each, under those of their keys that are columns; numbers are at the right.
 
@@ -173,16 +169,12 @@ def clients(found: Sequence[Mapping[str, Any]], fairness: float | None) -> None:
         {
             **line,
             "last run": line["last_state"],
-            "wait": _with_unit(line["wait_seconds"], "{:.2f} s"),
-            "a job takes": _with_unit(line["service_seconds"], "{:.2f} s"),
-            "share": _with_unit(line["share"], "{:.1%}"),
+            "wait": None if line["wait_seconds"] is None else f"{line['wait_seconds']:.2f} s",
+            "a job takes": None if line["service_seconds"] is None else f"{line['service_seconds']:.2f} s",
+            "share": None if line["share"] is None else f"{line['share']:.1%}",
         }
         for line in busy
     ]
     table(heads, lines)
     if fairness is not None:
         out().print(f"worker time was shared with a fairness of {fairness:.2f} over the last hour (1 is even)")
-
-
-def _with_unit(value: float | None, text: str) -> str | None:
-    return None if value is None else text.format(value)

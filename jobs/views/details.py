@@ -14,14 +14,7 @@ if TYPE_CHECKING:
 
 
 def run_with_stages(session: "Session", text: str) -> dict[str, Any]:
-    """Return one run with the records of its stages.
-
-    Args:
-        text: An id, a unique beginning of one, or `client/pipeline` (the latest).
-
-    Raises:
-        UnknownName: No run, or several, are meant.
-    """
+    """Return one run with the records of its stages; which one is meant: see `history.find`."""
     found = history.find(session, text)
     found["stages"] = stages(session.connection, found["run"])
     return found
@@ -35,11 +28,7 @@ def stages(connection: Redis, run: str) -> list[dict[str, Any]]:
 
 
 def logs(session: "Session", text: str) -> list[dict[str, Any]]:
-    """Return what a run's stages said, and what they raised as staging keeps it.
-
-    Args:
-        text: See `run_with_stages`.
-    """
+    """Return what a run's stages said, and what they raised as staging keeps it."""
     found = run_with_stages(session, text)
     lines = []
     for stage in found["stages"]:

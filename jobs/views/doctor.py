@@ -20,7 +20,7 @@ from jobs import broker, settings
 from jobs.store import dial, redis_errors, runs
 from jobs.views import console
 
-Finding = dict[str, Any]
+Finding = dict[str, Any]  # check, ok, what, cure, exit: its exit code; not ok and 0 is a warning
 
 SKEW = 5.0  # seconds
 SILENCE = 60.0  # seconds without a heartbeat after which a worker counts as dead
@@ -38,23 +38,16 @@ def examine(config: str | None, redis: str | None) -> list[Finding]:
     Args:
         config: Path of etl.toml, or None for ETL_CONFIG or the working directory.
         redis: A URL, or None for REDIS_URL or a private broker.
-
-    Returns:
-        Findings: `check`, `ok`, `what`, `cure`, and `exit`, the exit code that it asks for; what is
-        not ok but asks for 0 is a warning.
     """
     settings.use(config)
     return list(_findings(redis))
 
 
 def fix(config: str | None, redis: str | None) -> list[Finding]:
-    """Run maintenance and cleanup at once, as workers do every few seconds and every hour.
-
-    Args:
-        config, redis: See `examine`.
+    """Run maintenance and cleanup at once, as workers do every few seconds and every hour; see `examine`.
 
     Returns:
-        Findings that say what was fixed, and what could not be.
+        What was fixed, and what could not be.
     """
     from jobs.process import cleanup
     from jobs.process.maintenance import maintain
@@ -240,7 +233,8 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
     try:
         yield from _facts(broker.examine(found.connection), dial.shown(found.url))
         yield _workers(found.connection)
-        yield from _schedules(found.connection, config)
+        if scheduled := sum(len(client.schedule) for client in config.clients.values()) if config else 0:
+            yield _schedules(found.connection, scheduled)
     except RedisError as exc:
         yield _refused("redis", f"Redis at {dial.shown(found.url)}", exc)
     finally:
@@ -277,10 +271,9 @@ def _facts(facts: broker.Facts, where: str) -> Iterator[Finding]:
 
 def _workers(connection: Redis) -> Finding:
     alive = sum(_is_alive(connection.hget(key, "last_heartbeat")) for key in Worker.all_keys(connection))
-    waiting = len(runs.active(connection))
     if alive:
         return _fine("workers", f"{alive} alive")
-    if waiting:
+    if waiting := len(runs.active(connection)):
         return _failure("workers", f"none is alive, and {waiting} runs wait", "start some: rq-etl worker -n 2")
     return _warning("workers", "none is alive", "start some: rq-etl worker -n 2")
 
@@ -289,12 +282,8 @@ def _is_alive(heartbeat: Any) -> bool:
     return heartbeat is not None and utcparse(heartbeat.decode()).timestamp() > time.time() - SILENCE
 
 
-def _schedules(connection: Redis, config: Config | None) -> Iterator[Finding]:
-    scheduled = sum(len(client.schedule) for client in config.clients.values()) if config else 0
-    if not scheduled:
-        return
+def _schedules(connection: Redis, scheduled: int) -> Finding:
     if any(not connection.hexists(key, "death") for key in connection.scan_iter(f"{CRON}*", count=1000)):
-        yield _fine("cron", f"alive, for {scheduled} schedules")
-    else:
-        what = f"none is alive, and {scheduled} schedules are configured"
-        yield _failure("cron", what, "start it: rqscheduler, as the Procfile does")
+        return _fine("cron", f"alive, for {scheduled} schedules")
+    what = f"none is alive, and {scheduled} schedules are configured"
+    return _failure("cron", what, "start it: rqscheduler, as the Procfile does")

@@ -1,15 +1,14 @@
 """What Prometheus wants to know: queues, workers, runs and lateness, as numbers under names."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from jobs.store import runs
-from jobs.views import clients, status, workers
+from jobs.views import clients, status
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -30,22 +29,17 @@ HELP = {
 
 
 class Sample(NamedTuple):
-    """One number.
+    """One number."""
 
-    Args:
-        name: One of `HELP`.
-        labels: What it is of; never a value of a row.
-    """
-
-    name: str
-    labels: Mapping[str, str]
+    name: str  # one of HELP
+    labels: Mapping[str, str]  # never a value of a row
     value: float
 
 
 def collect(session: "Session") -> list[Sample]:
     """Return all numbers as they are now."""
     found = clients.overview(session.connection, list(session.config.clients))
-    states = Counter(str(worker["state"]) for worker in workers.workers(session))
+    states = Counter(str(worker["state"]) for worker in clients.workers(session))
     samples = [Sample("rq_etl_workers", {"state": state}, states[state]) for state in ("busy", "idle")]
     for line in found:
         client = {"client": line["client"]}
@@ -69,26 +63,16 @@ def collect(session: "Session") -> list[Sample]:
     return samples
 
 
-def text(samples: Iterable[Sample]) -> str:
+def text(samples: Sequence[Sample]) -> str:
     """Return samples in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Gauges(samples))
+    for name, about in HELP.items():
+        mine = [sample for sample in samples if sample.name == name]
+        # One without labels has the value 0 until it is set: what has no sample must not be that.
+        gauge = Gauge(name, about, list(mine[0].labels) if mine else ["none"], registry=registry)
+        for sample in mine:
+            (gauge.labels(**sample.labels) if sample.labels else gauge).set(sample.value)
     return generate_latest(registry).decode()
-
-
-class _Gauges:
-    """Samples as prometheus-client collects them."""
-
-    def __init__(self, samples: Iterable[Sample]) -> None:
-        self._samples = list(samples)
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        for name, about in HELP.items():
-            mine = [sample for sample in self._samples if sample.name == name]
-            family = GaugeMetricFamily(name, about, labels=list(mine[0].labels) if mine else [])
-            for sample in mine:
-                family.add_metric(list(sample.labels.values()), sample.value)
-            yield family
 
 
 def _known(found: Iterable[tuple[str, Mapping[str, str], float | None]]) -> list[Sample]:

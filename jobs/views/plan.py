@@ -15,15 +15,7 @@ from jobs.views import console
 
 
 def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
-    """Return the partitions a run would have and, where `rows` is given, its first rows and rejects.
-
-    Args:
-        pipeline: Resolved for one client.
-        rows: How many source rows to show at most.
-
-    Raises:
-        SourceMissing: No file matches.
-    """
+    """Return the partitions a run would have and its first rows, at most so many of the source, and their rejects."""
     planned = plan_source(pipeline)
     found: dict[str, Any] = {
         "pipeline": pipeline.name,
@@ -67,12 +59,13 @@ def plans(pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
     """Return, for each client, how many partitions, lanes and bytes a run would have, or why it can't be planned."""
     lines: list[dict[str, Any]] = []
     for pipeline in pipelines:
+        line = {"client": pipeline.client, "partitions": 0, "lanes": 0, "bytes": 0, "error": None}
         try:
             found = plan(pipeline)
+            line |= {"partitions": len(found["partitions"]), "lanes": found["lanes"], "bytes": found["bytes"]}
         except EtlError as exc:
-            found = {"client": pipeline.client, "partitions": [], "lanes": 0, "bytes": 0, "error": exc.what}
-        counted = {"partitions": len(found["partitions"]), "lanes": found["lanes"], "bytes": found["bytes"]}
-        lines.append({"client": found["client"], **counted, "error": found.get("error")})
+            line["error"] = exc.what
+        lines.append(line)
     return lines
 
 
@@ -80,9 +73,8 @@ def show_plans(lines: Sequence[dict[str, Any]]) -> None:
     """Print plans of many clients, those that can't be planned first."""
     ordered = sorted(lines, key=lambda line: (line["error"] is None, -line["bytes"]))
     console.table(("client", "partitions", "lanes", "bytes", "error"), ordered)
-    print(
-        f"{console.plural(len(lines), 'client')}, {sum(line['bytes'] for line in lines):,} bytes; nothing was enqueued"
-    )
+    size = sum(line["bytes"] for line in lines)
+    print(f"{console.plural(len(lines), 'client')}, {size:,} bytes; nothing was enqueued")
 
 
 def show(found: dict[str, Any]) -> None:
@@ -91,11 +83,9 @@ def show(found: dict[str, Any]) -> None:
     console.table(("partition", "file", "files", "start", "bytes"), partitions[:50])
     if len(partitions) > 50:
         print(f"… and {len(partitions) - 50} more")
-    print(
-        f"{console.plural(len(partitions), 'partition')}, {found['bytes']:,} bytes, in "
-        f"{console.plural(found['lanes'], 'lane')} → "
-        f"{found['mode']} into {found['target']}, table {found['table']}; nothing was enqueued"
-    )
+    cut = f"{console.plural(len(partitions), 'partition')}, {found['bytes']:,} bytes"
+    into = f"{found['mode']} into {found['target']}, table {found['table']}"
+    print(f"{cut}, in {console.plural(found['lanes'], 'lane')} → {into}; nothing was enqueued")
     for warning in found["warnings"]:
         print(f"warning: {warning}")
     if found.get("rows"):

@@ -22,11 +22,7 @@ Run = Mapping[str, Any]
 
 
 def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[dict[str, Any]]:
-    """Wait until runs have ended, showing rows and partitions per client, and return them.
-
-    Args:
-        quiet: Show nothing.
-    """
+    """Wait until runs have ended, showing rows and partitions per client unless `quiet`, and return them."""
     if not quiet and sys.stdout.isatty():
         _show_table(session, ids)
     else:
@@ -81,7 +77,7 @@ def table(found: Sequence[Run], seconds: float, terminal: Console) -> Group:
 
 def sums(found: Sequence[Run]) -> str:
     """Return in a line how many runs there are, in which states, and their partitions and rows."""
-    over, total = sum(map(_over, found)), sum(run["partitions"]["total"] for run in found)
+    over, total = sum(_over(run["partitions"]) for run in found), sum(run["partitions"]["total"] for run in found)
     read = console.plural(sum(run["rows"]["read"] for run in found), "row")
     parts = [console.plural(len(found), "run"), *_states(found)]
     return ", ".join([*parts, f"{over:,} of {console.plural(total, 'partition')}", f"{read} read"])
@@ -121,14 +117,14 @@ def _states(found: Sequence[Run]) -> list[str]:
 
 
 def _bar(partitions: Mapping[str, int]) -> str:
-    total, over = partitions["total"], partitions["done"] + partitions["failed"] + partitions["blocked"]
+    total, over = partitions["total"], _over(partitions)
     good, upto = (BAR * count // total if total else 0 for count in (partitions["done"], over))
     bar = f"[green]{'━' * good}[/][red]{'━' * (upto - good)}[/][dim]{'━' * (BAR - upto)}[/]"
     return f"{bar} {over:,}/{total:,}"
 
 
-def _over(run: Run) -> int:
-    return int(sum(run["partitions"][kind] for kind in ("done", "failed", "blocked")))
+def _over(partitions: Mapping[str, int]) -> int:
+    return partitions["done"] + partitions["failed"] + partitions["blocked"]
 
 
 def _why(run: Run) -> str:

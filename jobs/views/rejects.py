@@ -19,7 +19,6 @@ from jobs.run.balance import gather
 from jobs.run.graph import read_spec
 from jobs.run.submit import submit_run
 from jobs.session import Session
-from jobs.store import runs
 from jobs.views import history
 
 
@@ -30,7 +29,7 @@ def entries(session: Session, run: str) -> Iterator[dict[str, Any]]:
         UnknownName: No run has that id.
         StagingFailed: Its staging is gone.
     """
-    staging = staging_of(session, run)
+    staging = history.staging_of(session, history.find(session, run))
     names = staging.read_json("rejects.json")
     if names is None:
         spec = read_spec(staging)
@@ -50,16 +49,6 @@ def listed(session: Session, run: str) -> list[dict[str, Any]]:
     return sorted(entries(session, run), key=by_line)
 
 
-def staging_of(session: Session, run: str) -> Staging:
-    """Return the staging of a run that Redis or its target remembers."""
-    return history.staging_of(session, _about(session, run))
-
-
-def _about(session: Session, run: str) -> dict[str, Any]:
-    found = runs.snapshot(session.connection, [run]) or [history.find(session, run)]
-    return found[0]
-
-
 def counted(session: Session, run: str) -> list[dict[str, Any]]:
     """Return how many rows were rejected, by file, column and reason, most first."""
     counts: Counter[tuple[str | None, str | None, str]] = Counter()
@@ -74,10 +63,8 @@ def counted(session: Session, run: str) -> list[dict[str, Any]]:
 def export(session: Session, run: str, file: Path) -> int:
     """Write the rejected rows with their source columns, and file, row, column and reason before them, as CSV.
 
-    A row with too few or too many fields keeps them, so that it is rejected again unless it is fixed.
-
-    Returns:
-        How many rows were written.
+    A row with too few or too many fields keeps them, so that it is rejected again unless it is fixed. Returns how many
+    rows were written.
     """
     found = listed(session, run)
     names = list(dict.fromkeys(name for entry in found for name in json.loads(entry["raw"] or "{}") if name))
@@ -93,16 +80,12 @@ def export(session: Session, run: str, file: Path) -> int:
 
 
 def load(session: Session, run: str, file: Path) -> str:
-    """Submit a run of fixed rows, as `export` wrote them; the columns that say why are ignored.
-
-    Returns:
-        The new run's id.
-    """
-    record = _about(session, run)
+    """Submit a run of fixed rows, as `export` wrote them without the columns that say why, and return its id."""
+    record = history.find(session, run)
     if not file.is_file():
         raise ConfigError(f"{file} is not a file", f"write it with rq-etl rejects {run} --export {file}")
     pipeline = resolve(session.config, record["pipeline"], record["client"], params=record["params"])
-    staging = _first(staging_of(session, run), record["client"])
+    staging = _first(history.staging_of(session, record), record["client"])
     content = _without_reasons(file).encode()
     name = f"mended-{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
     staging.write_bytes(name, content)

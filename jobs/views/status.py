@@ -24,7 +24,6 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
     for the schedule, and a new schedule's first moment is the one after it was synced.
 
     Args:
-        client: Only this client.
         now: In UTC; None means now.
     """
     now, config = now or datetime.now(UTC), session.config

@@ -57,17 +57,17 @@ def test_a_config_that_is_not_there_or_is_a_folder(etl: Project) -> None:
     refused(etl, f"--config inbox {INLINE}", 2, "inbox")
 
 
-def test_bad_toml_is_told_with_line_and_column(etl: Project) -> None:
+def test_bad_toml_is_reported_with_line_and_column(etl: Project) -> None:
     etl.config('[settings]\nstaging = "staging"\nmodules = [steps]\n')
     refused(etl, INLINE, 2, "etl.toml", "line 3", "column 12")
 
 
-def test_an_unknown_key_is_told_with_its_path_and_a_suggestion(etl: Project) -> None:
+def test_an_unknown_key_is_reported_with_its_path_and_a_suggestion(etl: Project) -> None:
     etl.config(ETL_TOML, ("[pipelines.claims.columns]", "[pipelines.claims.colums]"))
     refused(etl, INLINE, 2, "pipelines.claims.colums", "did you mean columns?")
 
 
-def test_every_mistake_is_told_at_once(etl: Project) -> None:
+def test_every_mistake_is_reported_at_once(etl: Project) -> None:
     etl.config(ETL_TOML, ('mode = "merge"', 'mode = "merg"'), ("retries = 0", "retrys = 0"), ("decimal", "decimel"))
     said = etl("validate")
     assert said.code == 2
@@ -91,7 +91,7 @@ def test_every_mistake_is_told_at_once(etl: Project) -> None:
         ("run claims --client acme --inline --max-rejects many", ("max_rejects",)),
     ],
 )
-def test_unknown_names_are_told_with_what_is_meant(etl: Project, command: str, words: tuple[str, ...]) -> None:
+def test_unknown_names_are_reported_with_what_is_meant(etl: Project, command: str, words: tuple[str, ...]) -> None:
     refused(etl, command, 2, *words)
 
 

@@ -128,7 +128,7 @@ def check_run(run: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("command", ["run claims --client acme --inline --json", "--json run --client acme --inline"])
-def test_a_run_is_told_as_the_design_says(house: Project, command: str) -> None:
+def test_a_run_is_reported_as_the_design_says(house: Project, command: str) -> None:
     said = house(command)
     assert (said.code, said.err) == (0, "")
     [run] = said.json

@@ -110,7 +110,7 @@ def test_a_window_is_given_as_dates_moments_or_text_of_the_clients_zone(
         ({"params": {"region": object()}}, "param region is of type object"),
     ],
 )
-def test_a_window_or_parameter_that_is_none_is_told(
+def test_a_window_or_parameter_that_is_none_is_reported(
     etl: Project, fake_redis: Redis, given: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(rq_etl.EtlError, match=said):

@@ -66,7 +66,7 @@ def test_its_configuration_has_no_mistakes(demo: tuple[Path, dict[str, Truth]]) 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_every_kind_of_mistake_is_there(demo: tuple[Path, dict[str, Truth]], client: str) -> None:
     """In every client's files, however small the demo."""
-    assert set(demo[1][client].fixed().rejected) == set(KINDS)
+    assert {mistake.kind for file in demo[1][client].files for mistake in file.planted} == set(KINDS)
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -91,7 +91,7 @@ def test_the_smallest_demo_has_no_more_mistakes_than_its_pipeline_allows(tmp_pat
     assert 0 < len(truth.planted) <= allowed
 
 
-def test_the_renamed_column_is_told_and_the_two_lines_mend_it(tmp_path: Path) -> None:
+def test_the_renamed_column_is_reported_and_the_two_lines_fix_it(tmp_path: Path) -> None:
     """etl.toml says which two lines; a retry then reads the file."""
     truth = generate(tmp_path, scale=0.2)["lakeside"]
     assert truth.failing == ("inbox/lakeside/claims-2.csv",)
@@ -102,5 +102,5 @@ def test_the_renamed_column_is_told_and_the_two_lines_mend_it(tmp_path: Path) ->
 
     config = tmp_path / "etl.toml"
     config.write_text(config.read_text().replace("#[clients", "[clients").replace('#"Claim ref"', '"Claim ref"'))
-    (file,) = [file for file in truth.fixed().files if file.file in truth.failing]
+    (file,) = [file for file in truth.files if file.file in truth.failing]
     assert transformed(pipeline_of(tmp_path, "lakeside"), partition) == expected(file)

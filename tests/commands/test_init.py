@@ -42,7 +42,7 @@ def test_nothing_is_written_where_a_file_stands_in_the_way(tmp_path: Path, name:
     assert own.read_text() == "mine"
 
 
-def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_can_not_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="can't be written"):
         write(tmp_path / "file" / "new")

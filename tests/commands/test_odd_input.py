@@ -266,7 +266,7 @@ def test_a_column_that_nobody_declared_is_one_however_files_and_nights_spell_it(
 
 
 @pytest.mark.parametrize("name", ["_row", "_client", "_run", "_file"])
-def test_a_column_of_the_files_with_a_name_of_ours_is_told(etl: Project, name: str) -> None:
+def test_a_column_of_the_files_with_a_name_of_ours_is_reported(etl: Project, name: str) -> None:
     etl.write("inbox/acme/claims-1.csv", f"claim_id,{name}\nA1,1\n")
     run = etl.run()
     assert run["state"] == "failed"
@@ -277,6 +277,7 @@ def test_a_column_of_the_files_with_a_name_of_ours_is_told(etl: Project, name: s
         assert etl.run()["rows"]["loaded"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_fifteen_hundred_columns(etl: Project, kind: str, request: pytest.FixtureRequest) -> None:
     names = [f"c{n}" for n in range(1500)]

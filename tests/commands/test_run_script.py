@@ -134,7 +134,7 @@ def test_an_environment_without_its_python_is_made_anew(checkout: Checkout) -> N
     assert checkout.set_ups == 2
 
 
-def test_an_old_python_is_told(checkout: Checkout, tmp_path: Path) -> None:
+def test_an_old_python_is_reported(checkout: Checkout, tmp_path: Path) -> None:
     """With the version found and what to install."""
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -120,7 +120,7 @@ def test_a_configuration_elsewhere_has_its_own_root(write: Write, tmp_path_facto
         ('a = "ü\n', "line 1, column 7: illegal character '\\n'"),
     ],
 )
-def test_broken_toml_is_told_with_file_line_and_column(write: Write, text: str, said: str) -> None:
+def test_broken_toml_is_reported_with_file_line_and_column(write: Write, text: str, said: str) -> None:
     write(text)
     (told,) = mistakes()
     assert told.startswith("etl.toml: line ")
@@ -128,7 +128,7 @@ def test_broken_toml_is_told_with_file_line_and_column(write: Write, text: str, 
     assert "column " in told
 
 
-def test_every_broken_file_is_told_at_once(write: Write) -> None:
+def test_every_broken_file_is_reported_at_once(write: Write) -> None:
     write("x = \n", globex="max_active = = 2\n", initech=b'a = 1\nb = "\xff"\n', okay='timezone = "UTC"\n')
     told = mistakes()
     assert len(told) == 3
@@ -244,7 +244,7 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(write: Write) -> Non
         ("max_active = 4", 'max_active = 4\npipelines = []', "clients.acme.override.claims: the client does not have pipeline claims"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_its_key_and_cure(write: Write, old: str, new: str, said: str) -> None:
+def test_a_mistake_is_reported_with_its_key_and_cure(write: Write, old: str, new: str, said: str) -> None:
     assert old in DESIGNED
     write(DESIGNED.replace(old, new, 1))
     told = mistakes()
@@ -252,7 +252,7 @@ def test_a_mistake_is_told_with_its_key_and_cure(write: Write, old: str, new: st
     assert not any(".csv." in line for line in told), told  # the kind of a source is no key
 
 
-def test_all_mistakes_are_told_at_once_and_each_once(write: Write) -> None:
+def test_all_mistakes_are_reported_at_once_and_each_once(write: Write) -> None:
     text = DESIGNED
     for old, new in (
         ("[settings]", "[setings]\n[settings]"),
@@ -282,12 +282,12 @@ def test_all_mistakes_are_told_at_once_and_each_once(write: Write) -> None:
     ]
 
 
-def test_a_mistake_inside_of_a_source_is_told_once(write: Write) -> None:
+def test_a_mistake_inside_of_a_source_is_reported_once(write: Write) -> None:
     write(DESIGNED.replace('type = "csv", path', 'type = "csv", delimiter = ";;", path'))
     assert mistakes() == ['etl.toml: pipelines.claims.extract.delimiter: must be one character, or "auto"']
 
 
-def test_a_mistake_in_defaults_is_told_once_however_many_clients(write: Write) -> None:
+def test_a_mistake_in_defaults_is_reported_once_however_many_clients(write: Write) -> None:
     clients = {f"c{number}": "" for number in range(20)}
     write(SMALL + "[defaults]\npipelines = ['claims']\noverride.claims.retries = -1\ntimezone = 'Mars'\n", **clients)
     told = mistakes()
@@ -313,7 +313,7 @@ def test_a_url_is_kept_as_it_is_written(write: Write, url: str) -> None:
 
 
 @pytest.mark.parametrize("hiding", ["jobs/__init__.py", "etl.py"])
-def test_a_module_of_the_users_that_hides_ours_is_told(write: Write, hiding: str) -> None:
+def test_a_module_of_the_users_that_hides_ours_is_reported(write: Write, hiding: str) -> None:
     root = write(SMALL)
     (root / "jobs").mkdir()  # a plain folder hides nothing
     load_config()
@@ -357,7 +357,7 @@ VALUES = st.recursive(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_any_value_anywhere_is_read_or_told(write: Write, data: st.DataObject) -> None:
+def test_any_value_anywhere_is_read_or_reported(write: Write, data: st.DataObject) -> None:
     document = tomllib.loads(DESIGNED)
     document["defaults"]["override"] = {"claims": {"retries": 2}}
     document["defaults"]["rename"] = {"claims": {"a": "amount"}}

@@ -134,7 +134,7 @@ def test_whether_clients_share_a_table(config: Config) -> None:
         ),
     ],
 )
-def test_a_name_that_is_not_known_is_told_with_the_nearest(
+def test_a_name_that_is_not_known_is_reported_with_the_nearest(
     config: Config, pipeline: str, client: str, said: str
 ) -> None:
     with pytest.raises(UnknownName) as caught:
@@ -148,7 +148,7 @@ def test_the_pipelines_of_a_client(config: Config) -> None:
         pipelines_of(config, "globx")
 
 
-def test_a_param_that_is_missing_or_misnamed_is_told(config: Config) -> None:
+def test_a_param_that_is_missing_or_misnamed_is_reported(config: Config) -> None:
     with pytest.raises(
         ConfigError, match=r"extract\.path: \{sourc\} is no parameter of client globex; did you mean source"
     ):

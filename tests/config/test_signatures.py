@@ -73,7 +73,7 @@ def test_functions_that_fit_are_fine(write: Callable[..., Path]) -> None:
         ('"demo_steps:piecewise"', "demo_steps:piecewise yields; return one DataFrame instead"),
     ],
 )
-def test_a_function_that_can_not_be_called_is_told(write: Callable[..., Path], transform: str, said: str) -> None:
+def test_a_function_that_can_not_be_called_is_reported(write: Callable[..., Path], transform: str, said: str) -> None:
     path = write(with_functions(f'["demo_steps:clean", {transform}]'), STEPS)
     (told,) = check_functions(load_config(path))
     assert str(told).startswith(f"etl.toml: pipelines.claims.transform[1]: {said}")
@@ -89,7 +89,7 @@ def test_a_load_function_may_ask_for_what_a_run_knows_and_no_more(write: Callabl
     assert "asks for rate" in str(told)  # lookups are read for the functions of transform and extract
 
 
-def test_a_module_that_is_not_there_or_broken_is_told(write: Callable[..., Path]) -> None:
+def test_a_module_that_is_not_there_or_broken_is_reported(write: Callable[..., Path]) -> None:
     path = write(with_functions('["demo_steps:clean"]'))
     (told,) = check_functions(load_config(path))
     assert "there is no module demo_steps" in str(told)
@@ -98,7 +98,7 @@ def test_a_module_that_is_not_there_or_broken_is_told(write: Callable[..., Path]
     assert "demo_steps can't be imported: SyntaxError" in str(told)
 
 
-def test_a_function_of_an_override_is_told_in_the_clients_own_file(write: Callable[..., Path]) -> None:
+def test_a_function_of_an_override_is_reported_in_the_clients_own_file(write: Callable[..., Path]) -> None:
     acme = 'pipelines = ["claims"]\noverride.claims.transform = ["demo_steps:needy"]\n'
     path = write(with_functions("[]"), STEPS, acme=acme, globex=acme)
     (told,) = check_functions(load_config(path))

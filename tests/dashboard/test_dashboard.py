@@ -70,7 +70,7 @@ def test_a_password_of_the_environment_is_not_printed(
     assert served[0].app.test_client().get("/", headers=LOGIN).status_code == 200  # type: ignore[attr-defined]
 
 
-def test_a_port_that_is_taken_and_a_missing_redis_server_are_told(fake_redis: Redis) -> None:
+def test_a_port_that_is_taken_and_a_missing_redis_server_are_reported(fake_redis: Redis) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="--port"):
         serve(Opened(fake_redis), taken.getsockname()[1])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="REDIS_URL"):

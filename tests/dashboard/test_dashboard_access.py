@@ -180,7 +180,7 @@ def test_a_failed_job_is_requeued(connection: Redis, queue: FairQueue, pages: Pa
     pages.post("/rq/job/j/requeue", 409)
 
 
-def test_all_that_failed_is_requeued_and_what_cannot_be_is_told(
+def test_all_that_failed_is_requeued_and_what_cannot_be_is_reported(
     connection: Redis, queue: FairQueue, pages: Pages
 ) -> None:
     for id in ("a", "b"):
@@ -229,7 +229,7 @@ def test_compacting_a_queue_removes_what_is_gone_and_nothing_else(
     pages.post("/rq/queue/empty/compact")
 
 
-def test_a_redis_that_is_away_is_told_and_not_raised() -> None:
+def test_a_redis_that_is_away_is_reported_and_not_raised() -> None:
     away = Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0))
     client = create_app(away, password=PASSWORD).test_client()
     for path in ("/", "/rq/0/data/queues.json", "/rq/0/view/workers"):

@@ -360,7 +360,7 @@ def test_no_file_fails_or_warns_or_is_passed_over(tmp_path: Path, kind: str) -> 
 
 
 @kinds(files=False)
-def test_a_source_that_is_gone_is_told_in_words(tmp_path: Path, kind: str) -> None:
+def test_a_source_that_is_gone_is_reported_in_words(tmp_path: Path, kind: str) -> None:
     with pytest.raises(EtlError) as caught:
         read(pipeline(tmp_path, kind))
     assert caught.value.cure

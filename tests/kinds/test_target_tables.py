@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from etl.config.databases import DATABASES
+from etl.config.kinds import DATABASES
 from etl.errors import BadSource, ConfigError, EtlError, FunctionFailed, TableMismatch, TargetRefused
 from etl.load import Delivery, Move, check_target, column_types, cursors, history, load
 from etl.load.history import Record

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from etl.config.databases import DATABASES
+from etl.config.kinds import DATABASES
 from etl.errors import EtlError, TargetBusy
-from etl.load import Delivery, column_types, drop_shadow, leftovers, load
+from etl.load import Delivery, column_types, drop_leftovers, drop_shadow, load
 from etl.load.targets import TargetFacts, kind_named
 from etl.load.targets.connect import transaction
 from tests.helpers.deliveries import chunk, deliver, finished, partition, pipeline, query, values
@@ -51,6 +51,7 @@ def start(*given: Any) -> tuple[Any, Any]:
     return process, ready
 
 
+@pytest.mark.slow
 def test_processes_that_load_at_once_lose_and_double_nothing(url: str) -> None:
     made = [pipeline(table="claims", client=client) for client in ("acme", "zenith")]
     given = [(made[0], "r1", 1), (made[0], "r1", 1), (made[1], "r2", 2)]
@@ -218,5 +219,5 @@ def test_what_was_staged_can_be_dropped_by_its_run_and_by_cleaning(url: str) -> 
         deliver(url, made, chunk([{"id": 1}]), of=parts[0], partitions=2, run=run)
     drop_shadow(made, "r1", url=url)
     before = datetime.now(UTC).replace(year=2100)
-    assert leftovers.drop(url, "warehouse", [None], spare=(), before=before) == ["r2"]
+    assert drop_leftovers(url, "warehouse", [None], spare=(), before=before) == ["r2"]
     assert query(url, "SELECT count(*) FROM _etl_loads") == [(0,)]

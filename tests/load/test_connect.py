@@ -32,13 +32,13 @@ def test_the_environments_values_are_filled_in() -> None:
     assert filled == "postgresql://u:p%40ss%2Fw%3Ard%25@h:5432/d?host=%2Frun"
 
 
-def test_a_name_that_is_not_in_the_environment_is_told() -> None:
+def test_a_name_that_is_not_in_the_environment_is_reported() -> None:
     with pytest.raises(ConfigError, match=r"targets\.warehouse\.url: SECRET is not in the environment"):
         resolved("postgresql://u:${SECRET}@h/d")
 
 
 @pytest.mark.parametrize("url", ["mysql://root:secret@h/d", "nonsense secret", "sqlite://"])
-def test_what_is_no_target_is_told_without_its_password(url: str) -> None:
+def test_what_is_no_target_is_reported_without_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match="warehouse") as told:
         resolved("${URL}", URL=url)
     assert "secret" not in str(told.value)

@@ -56,13 +56,13 @@ def test_an_odd_delivery_is_refused_whole_where_the_pipeline_says_so(run: Any, t
     assert loaded(tmp_path) == 0
 
 
-def test_a_delivery_as_expected_is_not_told_of(run: Any, tmp_path: Path) -> None:
+def test_a_delivery_as_expected_is_not_reported(run: Any, tmp_path: Path) -> None:
     found = run('{ rows = [1, 10], fresh = "1h", otherwise = "fail" }', (5, 60))
     assert (found["state"], found["warnings"]) == ("succeeded", [])
     assert loaded(tmp_path) == 5
 
 
-def test_a_stale_delivery_is_told_by_its_newest_file(run: Any) -> None:
+def test_a_stale_delivery_is_reported_by_its_newest_file(run: Any) -> None:
     found = run('{ fresh = "26h" }', (1, 100 * 3600), (1, 30 * 3600))
     assert found["warnings"] == ["the newest file is 30.0 hours old, at most 26.0 hours was expected"]
 

@@ -128,7 +128,7 @@ def test_more_rejects_than_allowed_load_nothing(target_url: str) -> None:
     assert deliver(target_url, made, chunk([{"id": i} for i in range(9)]), rejected=1).loaded == 9
 
 
-def test_a_null_key_is_told_with_its_column_and_line(target_url: str) -> None:
+def test_a_null_key_is_reported_with_its_column_and_line(target_url: str) -> None:
     rows = chunk([{"id": 1, "n": 1}, {"id": None, "n": 2}])
     with pytest.raises(BadSource, match=r"1\.csv, line 3: key column id is empty in 1 rows") as told:
         deliver(target_url, pipeline("merge", key="id"), rows)
@@ -141,7 +141,7 @@ def test_a_column_that_decides_who_wins_must_be_there(target_url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["_file", "_run", "", "ID"])
-def test_a_column_no_table_can_have_is_told(target_url: str, name: str) -> None:
+def test_a_column_no_table_can_have_is_reported(target_url: str, name: str) -> None:
     if name == "ID" and not target_url.startswith("sqlite"):
         pytest.skip("PostgreSQL tells upper case from lower")
     with pytest.raises(BadSource, match="column"):
@@ -194,6 +194,7 @@ def _spawn(*args: Any) -> Any:
     return process, ready
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "made", [pipeline(), pipeline("merge", key="id"), pipeline("replace")], ids=lambda p: p.load.mode
 )

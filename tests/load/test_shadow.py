@@ -263,7 +263,7 @@ def test_a_run_of_which_nothing_was_loaded_finishes_without_the_target() -> None
     assert (counts(final), final.applied) == ((0, 0, 0), False)
 
 
-def test_staged_rows_that_went_missing_are_told(target_url: str) -> None:
+def test_staged_rows_that_went_missing_are_reported(target_url: str) -> None:
     made, parts = pipeline("merge", key="id"), [partition(1), partition(2)]
     for part in parts:
         deliver(target_url, made, chunk([{"id": part.number}]), of=part, partitions=2)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from etl.load import skips
+from etl.load import ledger
 from etl.staging import Marker
 from jobs.run import partitions
 from jobs.run.stage import StageContext
@@ -41,7 +41,7 @@ def etl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were read, where every file is worth asking for."""
-    monkeypatch.setattr(skips, "WORTH_ASKING", 0)
+    monkeypatch.setattr(ledger, "WORTH_ASKING", 0)
     files: list[str] = []
     real = partitions._read
 

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.load import history, leftovers
+from etl.load import drop_leftovers, history
 from tests.helpers.deliveries import query, values
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +58,7 @@ def rows(runs: list[Any]) -> dict[str, tuple[int, ...]]:
     return {f"{run['client']}/{run['pipeline']}": tuple(run["rows"][kind] for kind in kinds) for run in runs}
 
 
+@pytest.mark.slow
 def test_the_next_night_goes_on_where_the_last_ended(target_url: str, run: Callable[..., list[Any]]) -> None:
     counts = rows(run("run", "--all-clients", "--inline"))
     for client, first in (("acme", 0), ("zenith", 100)):
@@ -92,5 +93,5 @@ def test_what_an_unfinished_run_has_staged_is_known_and_cleaned(target_url: str,
     (failed,) = [each.run for each in history.read(target_url, "warehouse", [None]) if each.state == "failed"]
     assert query(target_url, f"SELECT count(*) FROM _etl_shadow_{failed}") == [(2,)]
     before = history.read(target_url, "warehouse", [None])[0].finished.replace(year=2100)
-    assert leftovers.drop(target_url, "warehouse", [None], spare=(), before=before) == [failed]
+    assert drop_leftovers(target_url, "warehouse", [None], spare=(), before=before) == [failed]
     assert query(target_url, f"SELECT count(*) FROM _etl_loads WHERE run = '{failed}'") == [(0,)]

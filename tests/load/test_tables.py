@@ -57,8 +57,9 @@ def test_a_declared_column_left_out_is_warned_of(target_url: str) -> None:
     assert "no column note" in warning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partitions", [1, 2])
-def test_more_columns_than_a_table_can_have_are_told_with_their_number(target_url: str, partitions: int) -> None:
+def test_more_columns_than_a_table_can_have_are_reported_with_their_number(target_url: str, partitions: int) -> None:
     most = 2000 if target_url.startswith("sqlite") else 1600
     made = pipeline("merge", key="c0")
 
@@ -72,7 +73,7 @@ def test_more_columns_than_a_table_can_have_are_told_with_their_number(target_ur
             deliver(target_url, made, chunk(row(most - 4)), of=part, partitions=partitions, run=run)
 
 
-def test_a_name_longer_than_a_table_of_postgresql_can_have_is_told(pg_url: str) -> None:
+def test_a_name_longer_than_a_table_of_postgresql_can_have_is_reported(pg_url: str) -> None:
     with pytest.raises(ConfigError, match="longer than 63 bytes"):
         deliver(pg_url, pipeline(table="x" * 64), chunk([{"id": 1}]))
     deliver(pg_url, pipeline(table="public." + "x" * 63), chunk([{"id": 1}]))
@@ -146,7 +147,7 @@ def test_a_value_that_would_not_survive_is_refused(target_url: str, there: str, 
 
 @pytest.mark.parametrize(("there", "value"), [("varchar(3)", "Jane Roe"), ("smallint", 70_000)])
 @pytest.mark.parametrize("mode", ["append", "replace"])
-def test_a_value_too_large_for_its_column_is_told_without_the_value(
+def test_a_value_too_large_for_its_column_is_reported_without_the_value(
     pg_url: str, there: str, value: Any, mode: str
 ) -> None:
     query(pg_url, f"CREATE TABLE claims_acme (v {there})")
@@ -173,12 +174,12 @@ def test_a_column_without_any_value_gets_its_type_from_the_first_that_has_one(ta
     assert values(target_url, "id, late") == [(1, None), (2, 1.5), (3, None)]
 
 
-def test_values_no_table_can_hold_are_told(target_url: str) -> None:
+def test_values_no_table_can_hold_are_reported(target_url: str) -> None:
     with pytest.raises(BadSource, match="column tags holds list"):
         deliver(target_url, pipeline(), chunk([{"tags": ["a"]}]))
 
 
-def test_a_partition_with_other_types_than_the_others_is_told(target_url: str) -> None:
+def test_a_partition_with_other_types_than_the_others_is_reported(target_url: str) -> None:
     made = pipeline("merge", key="id")
     deliver(target_url, made, chunk([{"id": 1, "v": 1}]), partitions=2)
     with pytest.raises(TableMismatch, match="column v has other types in other partitions"):
@@ -192,13 +193,13 @@ def test_a_table_without_the_merges_key_gets_a_unique_index(target_url: str) -> 
     assert deliver(target_url, made, chunk([{"id": 1, "n": "b"}]), run="r3").unchanged == 1
 
 
-def test_doubled_keys_in_the_table_are_told(target_url: str) -> None:
+def test_doubled_keys_in_the_table_are_reported(target_url: str) -> None:
     deliver(target_url, pipeline(), chunk([{"id": 1}, {"id": 1}]))
     with pytest.raises(TableMismatch, match="claims_acme has rows with the same id"):
         deliver(target_url, pipeline("merge", key="id"), chunk([{"id": 1}]), run="r2")
 
 
-def test_a_tables_own_constraints_are_told_by_name(target_url: str) -> None:
+def test_a_tables_own_constraints_are_reported_by_name(target_url: str) -> None:
     query(target_url, "CREATE TABLE claims_acme (id bigint UNIQUE, who text NOT NULL)")
     with pytest.raises(TargetRefused, match="unique"):
         deliver(target_url, pipeline(), chunk([{"id": 1, "who": "Jane"}, {"id": 1, "who": "Jane"}]))
@@ -207,11 +208,11 @@ def test_a_tables_own_constraints_are_told_by_name(target_url: str) -> None:
     assert "Jane" not in str(told.value)
 
 
-def test_a_schema_that_is_missing_is_told(pg_url: str) -> None:
+def test_a_schema_that_is_missing_is_reported(pg_url: str) -> None:
     with pytest.raises(TargetRefused, match="no such schema"):
         deliver(pg_url, pipeline(table="dw.claims"), chunk([{"id": 1}]))
 
 
-def test_a_column_name_longer_than_postgresql_takes_is_told(pg_url: str) -> None:
+def test_a_column_name_longer_than_postgresql_takes_is_reported(pg_url: str) -> None:
     with pytest.raises(BadSource, match="63 bytes"):
         deliver(pg_url, pipeline(), chunk([{"x" * 64: 1}]))

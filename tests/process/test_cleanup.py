@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 from etl.errors import DamagedArtifact
-from etl.load import leftovers
+from etl.load import drop_leftovers
 from etl.staging import Marker, Staging
 from etl.staging.folders import folders
 from jobs import settings
@@ -59,7 +59,7 @@ def test_of_a_run_that_succeeded_only_rejects_are_kept_and_for_as_long_as_histor
     assert house.names(run) == []
 
 
-def test_a_failed_run_is_kept_for_retry_and_then_swept(house: QueuedProject) -> None:
+def test_a_failed_run_is_kept_for_retry_and_then_removed(house: QueuedProject) -> None:
     house.configure('keep_failed = "3d"')
     house.files("acme", GOOD, BAD)
     run = house.run()
@@ -91,7 +91,7 @@ def test_an_active_run_is_never_touched(house: QueuedProject) -> None:
     assert house.state(run) == "succeeded"
 
 
-def test_a_run_that_redis_has_forgotten_is_swept_like_a_failed_one(house: QueuedProject) -> None:
+def test_a_run_that_redis_has_forgotten_is_removed_like_a_failed_one(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     house.submit()
     house.connection.flushall()
@@ -148,7 +148,7 @@ def test_what_killed_writers_leave_is_removed_at_the_end(house: QueuedProject) -
             assert list(place.chunks([name]))
 
 
-def test_of_a_canceled_run_they_are_swept_an_hour_later(house: QueuedProject) -> None:
+def test_of_a_canceled_run_they_are_removed_an_hour_later(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     run = house.submit()
     InProcessWorker(house.connection).step()
@@ -182,8 +182,8 @@ def test_a_shadow_table_that_no_run_will_apply_is_dropped(target_url: str) -> No
         deliver(target_url, merge, CLAIM, run=run, of=partition(1), partitions=2)
     now = datetime.now(UTC)
     hour = timedelta(hours=1)
-    assert leftovers.drop(target_url, "warehouse", [None], spare={"active"}, before=now - hour) == []
-    assert leftovers.drop(target_url, "warehouse", [None], spare={"active"}, before=now + hour) == ["old"]
+    assert drop_leftovers(target_url, "warehouse", [None], spare={"active"}, before=now - hour) == []
+    assert drop_leftovers(target_url, "warehouse", [None], spare={"active"}, before=now + hour) == ["old"]
     assert shadows(target_url) == ["_etl_shadow_active"]
     assert query(target_url, "SELECT run FROM _etl_loads") == [("active",)]
 
@@ -306,7 +306,7 @@ def test_a_full_disk_fails_the_run_with_its_cure_and_a_retry_succeeds_when_there
 # --- doctor --fix ---
 
 
-def test_doctor_fix_takes_back_lost_jobs_closes_lost_runs_and_sweeps(
+def test_doctor_fix_takes_back_lost_jobs_ends_lost_runs_and_cleans_up(
     house: QueuedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from jobs import broker

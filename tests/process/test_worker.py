@@ -26,6 +26,7 @@ def test_jobs_of_all_clients_are_run_by_one_horse(start: Start, real_redis: Redi
     assert pids.pop() != worker.pid
 
 
+@pytest.mark.slow
 def test_jobs_waiting_under_a_name_of_the_command_line_are_run_too(start: Start, real_redis: Redis) -> None:
     start(1)
     assert put(FairQueue("default", connection=real_redis), "add", 2, 3).wait(PATIENCE) == 5

@@ -12,7 +12,7 @@ from tests.commands.test_contract import url as url
 from tests.helpers.project import Project
 
 
-def test_a_file_that_was_mended_is_read_again_by_retry(house: Project, url: str, work: Callable[[], bool]) -> None:
+def test_a_file_that_was_fixed_is_read_again_by_retry(house: Project, url: str, work: Callable[[], bool]) -> None:
     """The files that are loaded are not."""
     [path] = list((house.root / "inbox").rglob("claims-2.csv"))
     good = path.read_bytes()
@@ -27,7 +27,7 @@ def test_a_file_that_was_mended_is_read_again_by_retry(house: Project, url: str,
     check_run(house("show acme/claims --json").json)
 
 
-def test_files_with_too_many_rejects_are_read_again_by_retry_once_they_are_mended(
+def test_files_with_too_many_rejects_are_read_again_by_retry_once_they_are_fixed(
     house: Project, url: str, work: Callable[[], bool]
 ) -> None:
     """All of the run waited in the target; what was mended takes the place of what waited."""

@@ -43,7 +43,7 @@ def test_a_rate_without_sense_is_a_mistake(text: object) -> None:
         rate(text)
 
 
-def test_a_wrong_rate_is_told_with_its_key(house: QueuedProject) -> None:
+def test_a_wrong_rate_is_reported_with_its_key(house: QueuedProject) -> None:
     limited(house, "often")
     with pytest.raises(ConfigError, match=r"pipelines\.claims\.extract\.rate: must be a number of times"):
         house.loaded()
@@ -62,7 +62,7 @@ def test_requests_get_moments_of_their_own_evenly_spaced(connection: Redis) -> N
     assert connection.pttl("etl:rate:acme:claims") <= 5 * 3600_000 + 1
 
 
-def test_who_has_begun_waits_and_who_has_not_is_told_to_come_later(connection: Redis) -> None:
+def test_who_has_begun_waits_and_who_has_not_is_asked_to_come_later(connection: Redis) -> None:
     pace = RateLimit(connection, "acme", "claims", 1 / 3600)
     pace()
     with pytest.raises(Snooze) as caught:

@@ -123,7 +123,7 @@ def test_a_query_is_cut_by_a_key_too(filled: str, tmp_path: Path) -> None:
     assert sorted(rows(cut)["id"].to_pylist()) == [2, 7]
 
 
-def test_a_name_without_a_value_is_told(filled: str, tmp_path: Path) -> None:
+def test_a_name_without_a_value_is_reported(filled: str, tmp_path: Path) -> None:
     made = pipeline(tmp_path, filled, query="SELECT * FROM people WHERE name = :nmae", params={"name": "x"})
     with pytest.raises(ConfigError, match=":nmae has no value; did you mean name"):
         rows(made)
@@ -160,13 +160,13 @@ def test_a_database_that_is_not_there_can_be_tried_again(tmp_path: Path) -> None
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_secret_that_is_missing_is_told(tmp_path: Path) -> None:
+def test_a_secret_that_is_missing_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"pipelines\.people\.extract\.url: NO_SUCH_URL is not in the environment"):
         rows(pipeline(tmp_path, "${NO_SUCH_URL}"))
 
 
 @pytest.mark.parametrize("query", ["SELEC 1", "SELECT nothing FROM people", "SELECT * FROM nobody"])
-def test_a_wrong_statement_is_told(filled: str, tmp_path: Path, query: str) -> None:
+def test_a_wrong_statement_is_reported(filled: str, tmp_path: Path, query: str) -> None:
     with pytest.raises(BadSource, match="sql:people: ") as caught:
         rows(pipeline(tmp_path, filled, query=query))
     assert not caught.value.retryable
@@ -220,7 +220,7 @@ def test_numbers_that_no_decimal_holds_come_as_text(pg_url: str, tmp_path: Path,
     assert found == ["12.5", {"1e40": str(10**40)}.get(value, value.strip("'"))]
 
 
-def test_dates_that_python_has_not_are_told(pg_url: str, tmp_path: Path) -> None:
+def test_dates_that_python_has_not_are_reported(pg_url: str, tmp_path: Path) -> None:
     with pytest.raises(BadSource, match="a date or time that Python has not"):
         rows(pipeline(tmp_path, pg_url, query="SELECT 'infinity'::timestamptz AS at"))
 

@@ -72,7 +72,7 @@ def test_after_an_exception_nothing_is_left_of_what_was_written(staging: Staging
     assert staging.names() == []
 
 
-def test_removing_keeps_what_it_is_told_to(staging: Staging) -> None:
+def test_removing_keeps_what_it_is_asked_to(staging: Staging) -> None:
     for name in ("run.json", "rejects.json", "00001.extract.json"):
         staging.write_json(name, {})
     staging.remove(keep=["run.json", "rejects.json"])
@@ -82,7 +82,7 @@ def test_removing_keeps_what_it_is_told_to(staging: Staging) -> None:
     staging.remove()
 
 
-def test_an_artifact_that_is_damaged_or_gone_is_told(staging: Staging) -> None:
+def test_an_artifact_that_is_damaged_or_gone_is_reported(staging: Staging) -> None:
     staging.write_bytes("bad.parquet", b"PAR1 but no more")
     for name in ("bad.parquet", "gone.parquet"):
         with pytest.raises(StagingFailed) as caught:
@@ -106,7 +106,7 @@ def test_files_and_folders_are_their_owners_alone(tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_file()} == {0o600}
 
 
-def test_a_folder_that_cannot_be_made_is_told_with_the_cure(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported_with_the_cure(tmp_path: Path) -> None:
     (tmp_path / "staging").write_text("a file")
     with pytest.raises(StagingFailed, match="staging") as caught:
         check(str(tmp_path / "staging"))

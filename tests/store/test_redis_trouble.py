@@ -190,7 +190,7 @@ def test_a_flush_in_the_middle_loses_and_doubles_nothing(shop: WorkerProject) ->
     assert found["rows"]["unchanged"] > 0
 
 
-def test_who_waits_for_a_run_that_was_flushed_is_told(own: Own) -> None:
+def test_who_waits_for_a_run_that_was_flushed_is_reported(own: Own) -> None:
     shop = own.shop
     shop.file("a", "hold")
     own.workers(1, env={"ETL_LEASE": LEASE})

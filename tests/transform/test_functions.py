@@ -123,7 +123,7 @@ def test_a_parameter_that_nothing_fills_is_named() -> None:
         call_by_name(lambda: 1, [1], CONTEXT, name="steps:clean")
 
 
-def test_what_a_function_raises_is_told_by_place_and_without_values(tmp_path: Path) -> None:
+def test_what_a_function_raises_is_reported_by_place_and_without_values(tmp_path: Path) -> None:
     text = "import helpers\n\ndef clean(df):\n    return helpers.parse(df)\n"
     write(tmp_path, "steps.py", text)
     write(tmp_path, "helpers.py", "def parse(value):\n    return int(value)\n")
@@ -144,7 +144,7 @@ def test_code_that_a_library_makes_is_not_taken_for_the_users(tmp_path: Path, mo
         load(tmp_path)(made["run"])
 
 
-def test_a_name_that_stands_in_the_users_code_is_told(tmp_path: Path) -> None:
+def test_a_name_that_stands_in_the_users_code_is_reported(tmp_path: Path) -> None:
     write(tmp_path, "steps.py", "def clean(df, key):\n    df['amuont']\n\ndef other(df, key):\n    return df[key]\n")
     frame = pd.DataFrame({"amount": [1]})
     with pytest.raises(FunctionFailed, match=r"KeyError amuont in steps\.py line 2, in clean"):

@@ -89,7 +89,7 @@ def test_a_lookup_that_cant_be_read_fails_the_run(etl: Project, content: str | N
         ("ref/{client}.csv", "ref/{clinet}.csv", "{clinet} is no parameter"),
     ],
 )
-def test_mistakes_in_lookups_are_told(etl: Project, old: str, new: str, said: str) -> None:
+def test_mistakes_in_lookups_are_reported(etl: Project, old: str, new: str, said: str) -> None:
     etl.config(TOML, (old, new))
     found = etl("validate")
     if "parameter" in said:

@@ -111,7 +111,7 @@ def test_unique_holds_across_chunks_and_is_taken_by_good_rows_only() -> None:
     ]
 
 
-def test_a_missing_column_is_empty_and_told_once() -> None:
+def test_a_missing_column_is_empty_and_reported_once() -> None:
     transformer = Transformer(pipeline({"id": {}, "n": {"type": "integer"}}), CONTEXT, ["inbox/x.csv"])
     done = transformer.apply(raw(id=["a"]))
     assert done.rows.select(["id", "n"]).to_pylist() == [{"id": "a", "n": None}]

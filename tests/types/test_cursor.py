@@ -289,6 +289,7 @@ EDITS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(EDITS, st.booleans())
 def test_incremental_runs_equal_a_full_load(

@@ -36,10 +36,25 @@ def test_every_target_takes_what_any_database_does(target: object, word: str) ->
     assert fits - {"any"} >= sql.FITS[word] - (set() if target is postgres else {word})
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_the_standards_types_are_postgresqls(word: str) -> None:
+def test_sqlite_takes_dates_and_booleans_as_it_keeps_them_and_any_column_takes_anything() -> None:
+    assert {
+        "string": {"string", "any"},
+        "integer": {"integer", "number", "decimal", "any"},
+        "number": {"number", "decimal", "any"},
+        "decimal": {"decimal", "any"},
+        "boolean": {"boolean", "integer", "decimal", "any"},
+        "date": {"date", "string", "any"},
+        "timestamp": {"timestamp", "string", "any"},
+    } == sqlite.FITS
+
+
+def test_columns_are_made_with_the_standards_types() -> None:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    assert sql.TYPES[word].compile(dialect) == postgres.TYPES[word].compile(dialect)
+    made = {word: sql.TYPES[word].compile(dialect) for word in WORDS}
+    assert made == {
+        "boolean": "BOOLEAN", "date": "DATE", "timestamp": "TIMESTAMP WITH TIME ZONE",
+        "integer": "BIGINT", "number": "DOUBLE PRECISION", "decimal": "NUMERIC", "string": "TEXT",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

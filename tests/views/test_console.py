@@ -79,7 +79,7 @@ def test_a_failure_is_what_and_where_and_then_the_cure(terminal: Callable[[int],
     assert lines(file) == ["lakeside/claims: partition 2, transform: inbox/a.csv: no column id", "  rename it"]
 
 
-def test_an_error_that_is_a_partitions_is_told_once(terminal: Callable[[int], io.StringIO]) -> None:
+def test_an_error_that_is_a_partitions_is_reported_once(terminal: Callable[[int], io.StringIO]) -> None:
     """A run of one partition has the same error."""
     failure = {"partition": 1, "file": "inbox/a.csv", "stage": "load", "error": "the table is read-only"}
     file = terminal(120)
@@ -101,7 +101,7 @@ def test_what_looks_like_markup_is_text(terminal: Callable[[int], io.StringIO]) 
     ("seconds", "text"),
     [(None, None), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (200_000, "2 d")],
 )
-def test_spans_are_told_in_the_largest_unit_that_fits(seconds: float | None, text: str | None) -> None:
+def test_spans_are_reported_in_the_largest_unit_that_fits(seconds: float | None, text: str | None) -> None:
     """Roughly, as for the age of a success."""
     assert console.span(seconds) == text
 

@@ -75,7 +75,7 @@ def test_nothing_is_left_behind_by_looking(folder: Path) -> None:
     assert made <= {"staging", ".check", "__pycache__"}
 
 
-def test_each_mistake_of_the_configuration_is_told(folder: Path) -> None:
+def test_each_mistake_of_the_configuration_is_reported(folder: Path) -> None:
     edit(folder, "merge", "mrge")
     edit(folder, 'staging = "staging"', 'stagin = "staging"')
     found = doctor.examine(None, None)
@@ -92,7 +92,7 @@ def test_a_missing_configuration_names_init(tmp_path: Path, folder: Path) -> Non
     assert finding["exit"] == 2
 
 
-def test_a_function_that_is_not_there_is_told(folder: Path) -> None:
+def test_a_function_that_is_not_there_is_reported(folder: Path) -> None:
     edit(folder, "steps:tidy", "steps:tidyy")
     finding = only(doctor.examine(None, None), "functions")
     assert "tidyy" in finding["what"]
@@ -100,7 +100,7 @@ def test_a_function_that_is_not_there_is_told(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("own", ["redis.py", "pandas/__init__.py", "rq_etl.py"])
-def test_a_file_that_hides_a_package_is_told(folder: Path, own: str) -> None:
+def test_a_file_that_hides_a_package_is_reported(folder: Path, own: str) -> None:
     (folder / own).parent.mkdir(exist_ok=True)
     (folder / own).write_text("")
     finding = only(doctor.examine(None, None), "names")
@@ -126,7 +126,7 @@ def test_a_windows_drive_is_a_warning_under_wsl(folder: Path, monkeypatch: pytes
     assert (finding["ok"], finding["exit"]) == (False, 0)
 
 
-def test_staging_that_can_not_be_written_is_told(folder: Path) -> None:
+def test_staging_that_can_not_be_written_is_reported(folder: Path) -> None:
     (folder / "staging").write_text("a file")
     finding = only(doctor.examine(None, None), "staging")
     assert not finding["ok"]
@@ -207,7 +207,7 @@ GOOD = Facts(version=(7, 0, 15), policy="noeviction", appendonly=True, skew=0.01
         (Facts((7, 0, 15), "noeviction", True, -90.0), "90 s behind", 1),
     ],
 )
-def test_what_loses_jobs_is_told_with_its_cure(
+def test_what_loses_jobs_is_reported_with_its_cure(
     folder: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, facts: Facts, word: str, exit: int
 ) -> None:
     monkeypatch.setattr(broker, "examine", lambda connection: facts)

@@ -171,7 +171,7 @@ def test_what_is_asked_for_is_answered(target_url: str) -> None:
     assert [record.run for record in told(target_url, latest=True)] == ["r2", "r1", "r0"]
 
 
-def test_an_unreachable_target_is_told_of(tmp_path: Path) -> None:
+def test_an_unreachable_target_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TargetUnreachable):
         told(f"postgresql://nobody@/none?host={tmp_path}")
 
@@ -207,7 +207,7 @@ def test_all_files_of_a_package_are_its_code(tmp_path: Path) -> None:
 # --- runs that ended where nobody could tell the target ---
 
 
-def test_a_canceled_run_that_loaded_something_is_told_by_the_sweep(house: House) -> None:
+def test_a_canceled_run_that_loaded_something_is_reported_by_the_cleanup(house: House) -> None:
     house.files("acme", GOOD, GOOD.replace("A", "B"))
     run = house.submit()
     worker = InProcessWorker(house.connection)

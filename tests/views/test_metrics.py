@@ -19,7 +19,7 @@ def gauges(house: QueuedProject) -> dict[tuple[str, ...], float]:
     return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
 
 
-def test_runs_are_told_by_client_and_pipeline(house: QueuedProject) -> None:
+def test_runs_are_reported_by_client_and_pipeline(house: QueuedProject) -> None:
     house.files("acme", GOOD)
     house.files("globex", BAD)
     house.run("acme")
@@ -36,7 +36,7 @@ def test_runs_are_told_by_client_and_pipeline(house: QueuedProject) -> None:
     assert 0.5 <= found["rq_etl_fairness",] <= 1
 
 
-def test_what_waits_runs_and_is_held_is_told_by_client(house: QueuedProject) -> None:
+def test_what_waits_runs_and_is_held_is_reported_by_client(house: QueuedProject) -> None:
     for client, count in (("acme", 3), ("globex", 2)):
         for _ in range(count):
             FairQueue(f"etl-{client}", connection=house.connection).enqueue("steps.same")

@@ -57,7 +57,7 @@ def test_rejects_are_exported_as_they_came(appended: Project) -> None:
     ]
 
 
-def test_rejects_are_told_by_file_and_line_whichever_stage_found_them(appended: Project) -> None:
+def test_rejects_are_reported_by_file_and_line_whichever_stage_found_them(appended: Project) -> None:
     appended.write("inbox/acme/claims-2.csv", "claim_id,amount\nA1,x\nA7\nA8,8\nA8,x\n")
     run = appended.run()
     assert run["rows"]["rejected"] == 7

@@ -66,7 +66,7 @@ def test_a_file_without_an_object_loads_nothing(harness: Harness, lines: list[st
 
 
 @pytest.mark.parametrize("harness", [COLUMNS], indirect=True)
-def test_rejected_rows_are_mended_as_csv_and_loaded_and_lines_that_are_none_are_rejected_again(
+def test_rejected_rows_are_fixed_as_csv_and_loaded_and_lines_that_are_none_are_rejected_again(
     harness: Harness, tmp_path: Path
 ) -> None:
     deliver(harness, '{"id": 1, "amount": "x"}', "no json", '{"id": 2, "amount": 0.1}')

@@ -1,16 +1,104 @@
-"""The kinds of databases that rows go to: one module each, registered in `etl.config.databases`."""
+"""Kinds of databases that rows go to: a module each, registered in `etl.config.kinds`.
 
+The rest of `load` asks a kind for its facts and calls its functions; it never asks for its name.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
-from typing import cast
+from typing import Any, Protocol, cast
 
+import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
 
-from etl.config.databases import DATABASES
-from etl.errors import ConfigError
-from etl.load.targets.kind import Guard, Target, TargetFacts
+from etl.config.kinds import DATABASES
+from etl.errors import ConfigError, EtlError
 
-__all__ = ["Guard", "Target", "TargetFacts", "kind", "kind_named"]
+
+@dataclass(frozen=True)
+class TargetFacts:
+    """What a kind of database can do.
+
+    Args:
+        schemas: Whether "schema.name" names a table of a schema; else the table's name has a dot.
+        folds_case: Whether `id` and `ID` are one column.
+        typed: Whether a column refuses, or changes, what is not of its type.
+        keys: Whether the tables of users get a unique key, which an insert finds the row to update by.
+        late_keys: Whether a table that has rows can be given a primary key.
+        row_keys: Whether a key of one integer costs nothing, since it is how rows are stored.
+        plain_text: Whether text is ordered by its code points.
+        writers: "one" where a transaction that writes is alone in the database; "many" where they meet at locks.
+        name_bytes: The longest name of a table or column.
+        columns: The most columns of a table.
+    """
+
+    schemas: bool
+    folds_case: bool
+    typed: bool
+    keys: bool
+    late_keys: bool
+    row_keys: bool
+    plain_text: bool
+    writers: str
+    name_bytes: int
+    columns: int
+
+
+class Guard(Protocol):
+    """Has the end of a transaction fail while the user's own code has the connection."""
+
+    def __init__(self, connection: sa.Connection) -> None: ...
+
+    def start(self) -> None:
+        """Refuse commits and rollbacks from now on."""
+
+    def caused(self, error: BaseException | None) -> bool:
+        """End the guard; say whether it, or what it refused, raised this error of the driver."""
+
+    def stop(self) -> bool:
+        """End the guard; say whether the transaction is still the one that it was."""
+
+
+class Target(Protocol):
+    """The module of a kind of target."""
+
+    FACTS: TargetFacts
+    TYPES: Mapping[str, TypeEngine[Any]]  # a column's word in the pipeline → the type that it is made with
+    FITS: Mapping[str, frozenset[str]]  # a column's word in the pipeline → words of columns that take it unharmed
+    ERRORS: tuple[type[Exception], ...]  # of the driver
+    Guard: type[Guard]
+    insert: Callable[[Any], Any]  # an INSERT that has `on_conflict_do_update`; rq-etl's own tables have keys everywhere
+
+    def engine(self, url: sa.URL) -> sa.Engine:
+        """Return an engine that opens one connection for each use."""
+
+    def reader(self, url: sa.URL, patience: float) -> sa.Engine:
+        """Return an engine that only reads, and gives up after `patience` seconds."""
+
+    def lock(self, connection: sa.Connection, *names: str) -> None:
+        """Wait for a lock that is held until the transaction ends; `names` say what is locked."""
+
+    def write(
+        self, connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]
+    ) -> int:
+        """Add rows to a table.
+
+        Args:
+            table: Its name and schema.
+            columns: Names, in the order of the chunks' columns.
+            chunks: Rows of storable types.
+
+        Returns:
+            How many rows the database says it took.
+        """
+
+    def prepare(self, connection: sa.Connection, *staged: sa.TableClause) -> None:
+        """Tell the planner about rows that have just been written."""
+
+    def translate(self, error: BaseException, where: str, *, connecting: bool = False) -> EtlError:
+        """Return the error of `etl.errors` that the driver's own means; row values never get into it."""
 
 
 @lru_cache
@@ -33,3 +121,18 @@ def kind_named(scheme: str) -> Target:
 def kind(connection: sa.Connection) -> Target:
     """Return the module of the connection's kind of target."""
     return kind_named(connection.dialect.name)
+
+
+def new_engine(url: sa.URL, **arguments: Any) -> sa.Engine:
+    """Return an engine that keeps no connection, and whose errors hold no values.
+
+    Args:
+        arguments: For the driver.
+    """
+    return sa.create_engine(
+        url,
+        poolclass=sa.NullPool,
+        hide_parameters=True,
+        execution_options={"preserve_rowcount": True},
+        connect_args=arguments,
+    )

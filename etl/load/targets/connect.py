@@ -7,11 +7,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from etl.config.databases import DATABASES
+from etl.config.kinds import DATABASES
 from etl.config.urls import parse_url
 from etl.errors import TargetRefused
 from etl.load.targets import kind_named
-from etl.load.targets.driver_errors import raised_by, translate, translated
+from etl.load.targets.driver_errors import translated
 
 PATIENCE = 5  # seconds to wait for a target that is only asked what it remembers
 
@@ -34,11 +34,10 @@ def transaction(url: str, name: str = "") -> Iterator[sa.Connection]:
     try:
         if DATABASES[parsed.get_backend_name()].file:
             Path(parsed.database or "").parent.mkdir(parents=True, exist_ok=True)
-        connection = kind.engine(parsed).connect()
     except OSError as error:
         raise TargetRefused(f"{where}: its folder can't be made: {error.strerror}", "check the url's path") from error
-    except raised_by(kind) as error:
-        raise translate(kind, error, where, connecting=True) from error
+    with translated(kind, where, connecting=True):
+        connection = kind.engine(parsed).connect()
     with translated(kind, where), connection, connection.begin():
         yield connection
 
@@ -51,10 +50,8 @@ def reading(url: str, name: str) -> Iterator[sa.Connection | None]:
         yield None
         return
     kind, where = kind_named(parsed.get_backend_name()), f"target {name}"
-    try:
+    with translated(kind, where, connecting=True):
         connection = kind.reader(parsed, PATIENCE).connect()
-    except raised_by(kind) as error:
-        raise translate(kind, error, where, connecting=True) from error
     with translated(kind, where), connection:
         yield connection
 
@@ -67,7 +64,7 @@ def check_target(url: str, name: str = "") -> str:
     """
     parsed = parse_url(url, name)
     database, path = DATABASES[parsed.get_backend_name()], Path(parsed.database or "")
-    kind_named(parsed.get_backend_name())
+    kind_named(parsed.get_backend_name())  # says now that the driver is missing
     if database.file and not path.exists():
         folder = next(folder for folder in path.parents if folder.exists())
         if not os.access(folder, os.W_OK):

@@ -22,8 +22,8 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.types import TypeEngine
 
 from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
+from etl.load.targets import TargetFacts, new_engine
 from etl.load.targets import driver_errors as why
-from etl.load.targets.kind import TargetFacts
 from etl.types import sql
 
 insert = postgresql.insert
@@ -45,6 +45,7 @@ FACTS = TargetFacts(
     columns=2000,
 )
 ERRORS = (duckdb.Error,)
+_DRIVER = "duckdb+rq_etl"  # "duckdb" alone may be the user's own
 
 _gates: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by path: threads take turns as programs do
 _SAME_FILE: dict[str, Any] = {"autoinstall_known_extensions": "false"}  # a load reaches for nothing outside
@@ -222,7 +223,7 @@ class Dialect(DefaultDialect):
         return [name for (name,) in connection.exec_driver_sql(query, (schema or "main",))]
 
 
-registry.register("duckdb.rq_etl", __name__, "Dialect")  # "duckdb" alone may be the user's own
+registry.register("duckdb.rq_etl", __name__, "Dialect")
 
 
 def _columns(connection: sa.Connection, table: str, schema: str | None) -> list[tuple[str, str, bool]]:
@@ -245,22 +246,12 @@ def _type(text: str) -> TypeEngine[Any]:
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
 def engine(url: sa.URL) -> sa.Engine:
     """Return an engine that opens the file for each use, as soon as nobody else has it open."""
-    return _engine(url)
+    return new_engine(url.set(drivername=_DRIVER))
 
 
 def reader(url: sa.URL, patience: float) -> sa.Engine:
     """Return an engine that only reads, as soon as nobody writes."""
-    return _engine(url, patience=patience, read_only=True)
-
-
-def _engine(url: sa.URL, **options: Any) -> sa.Engine:
-    return sa.create_engine(
-        url.set(drivername="duckdb+rq_etl"),
-        poolclass=sa.NullPool,
-        hide_parameters=True,
-        execution_options={"preserve_rowcount": True},
-        connect_args=options,
-    )
+    return new_engine(url.set(drivername=_DRIVER), patience=patience, read_only=True)
 
 
 def lock(connection: sa.Connection, *names: str) -> None:
@@ -281,31 +272,34 @@ def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
     """Do nothing: DuckDB counts rows as it writes them."""
 
 
+_DAMAGED = "is no sound DuckDB database", "restore it, or name another file"
+_REFUSED = (
+    (duckdb.IOException, "not a valid DuckDB", _DAMAGED),
+    (duckdb.IOException, "Permission denied", why.READ_ONLY),
+    (duckdb.IOException, "read-only", why.READ_ONLY),
+    (duckdb.IOException, "Read-only", why.READ_ONLY),
+    (duckdb.IOException, "No space left", why.FULL),
+    (duckdb.OutOfMemoryException, "", why.NO_MEMORY),
+    (duckdb.CatalogException, "Schema with name", why.NO_SCHEMA),
+    (duckdb.ConstraintException, "NOT NULL", why.NO_VALUE),
+    (duckdb.ConstraintException, "CHECK", why.CHECKED),
+    (duckdb.ConstraintException, "foreign key", why.NO_PARENT),
+    (duckdb.ConstraintException, "", why.DOUBLED),
+)
+
+
 def translate(error: BaseException, where: str, *, connecting: bool = False) -> EtlError:
     """Return the error of `etl.errors` that DuckDB's own means, by its class and by words that hold no values."""
     text = str(error)
     if isinstance(error, _Busy) or "Could not set lock" in text:
         return TargetBusy(f"{where}: the file is open in another program", why.BUSY_CURE)
+    for kind, word, (what, cure) in _REFUSED:
+        if isinstance(error, kind) and word in text:
+            return TargetRefused(f"{where} {what}", cure)
     if isinstance(error, duckdb.IOException):
-        if "not a valid DuckDB" in text:
-            return TargetRefused(f"{where} is no sound DuckDB database", "restore it, or name another file")
-        if "Permission denied" in text or "read-only" in text.lower():
-            return TargetRefused(f"{where} {why.READ_ONLY[0]}", why.READ_ONLY[1])
-        if "No space left" in text:
-            return TargetRefused(f"{where} {why.FULL[0]}", why.FULL[1])
-        return TargetUnreachable(
-            f"{where} can't be opened", "check the path of the url under [targets], and its rights"
-        )
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return TargetRefused(f"{where} {why.NO_MEMORY[0]}", why.NO_MEMORY[1])
-    if isinstance(error, duckdb.CatalogException) and "Schema with name" in text:
-        return TargetRefused(f"{where} {why.NO_SCHEMA[0]}", why.NO_SCHEMA[1])
-    if isinstance(error, duckdb.ConstraintException):
-        kinds = {"NOT NULL": why.NO_VALUE, "CHECK": why.CHECKED, "foreign key": why.NO_PARENT}
-        what, cure = next((kind for word, kind in kinds.items() if word in text), why.DOUBLED)
-        return TargetRefused(f"{where} {what}", cure)
+        return TargetUnreachable(f"{where} can't be opened", why.NOT_OPENED_CURE)
     if isinstance(error, (duckdb.ConversionException, duckdb.OutOfRangeException)):
-        return TableMismatch(f"{where}: a value that does not fit the column's type", why.MISMATCH_CURE)
+        return TableMismatch(f"{where}: {why.MISMATCH}", why.MISMATCH_CURE)
     return TargetRefused(f"{where} refused: {type(error).__name__}")
 
 
@@ -318,16 +312,13 @@ class Guard:
         self.number = self._transaction()
 
     def start(self) -> None:
-        """Refuse commits and rollbacks from now on."""
         self.driver.guarded = True
 
     def caused(self, error: BaseException | None) -> bool:
-        """End the guard; say whether it raised this error."""
         self.driver.guarded = False
         return isinstance(error, _Ended)
 
     def stop(self) -> bool:
-        """End the guard; say whether the transaction is still the one that it was."""
         self.driver.guarded = False
         with suppress(sa.exc.DBAPIError, duckdb.Error):
             return bool(self._transaction() == self.number)

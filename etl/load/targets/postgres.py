@@ -13,35 +13,17 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.types import TypeEngine
 
 from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
+from etl.load.targets import TargetFacts, new_engine
 from etl.load.targets import driver_errors as why
-from etl.load.targets.kind import TargetFacts
 from etl.prefetch import prefetch
+from etl.types import sql
 from etl.types.words import word_of
 
 insert = postgresql.insert
 
-TYPES: dict[str, TypeEngine[Any]] = {
-    "string": sa.TEXT(),
-    "integer": sa.BIGINT(),
-    "number": postgresql.DOUBLE_PRECISION(),
-    "decimal": sa.NUMERIC(),
-    "boolean": sa.BOOLEAN(),
-    "date": sa.DATE(),
-    "timestamp": postgresql.TIMESTAMP(timezone=True),
-}
-# Column's type in the pipeline → types in the table that take each of its values unharmed.
-FITS: dict[str, frozenset[str]] = {
-    "string": frozenset({"string"}),
-    "integer": frozenset({"integer", "number", "decimal"}),
-    "number": frozenset({"number", "decimal"}),
-    "decimal": frozenset({"decimal"}),
-    "boolean": frozenset({"boolean"}),
-    "date": frozenset({"date"}),
-    "timestamp": frozenset({"timestamp"}),
-}
+TYPES, FITS = sql.TYPES, sql.FITS
 FACTS = TargetFacts(
     schemas=True,
     folds_case=False,
@@ -55,6 +37,7 @@ FACTS = TargetFacts(
     columns=1600,
 )
 ERRORS = (psycopg.Error,)
+_DRIVER = "postgresql+psycopg"
 # SQLSTATE, or the class that its first two characters are. https://www.postgresql.org/docs/current/errcodes-appendix.html
 _BUSY = {
     "40001": "another transaction changed the same rows",
@@ -66,6 +49,7 @@ _BUSY = {
     "57P02": "the server closed the connection",
     "08": "the connection was cut",
 }
+_MISMATCH = {"22001": "text longer than the column takes", "22003": "a number larger than the column takes"}
 _REFUSED = {
     "25006": why.READ_ONLY,
     "42501": (
@@ -86,16 +70,8 @@ _REFUSED = {
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
 def engine(url: sa.URL) -> sa.Engine:
     """Return an engine that opens one connection for each use."""
-    arguments = {"application_name": "rq-etl"}
-    if "connect_timeout" not in url.query:
-        arguments["connect_timeout"] = "10"
-    made = sa.create_engine(
-        url.set(drivername="postgresql+psycopg"),
-        poolclass=sa.NullPool,
-        hide_parameters=True,
-        execution_options={"preserve_rowcount": True},
-        connect_args=arguments,
-    )
+    arguments = {} if "connect_timeout" in url.query else {"connect_timeout": "10"}
+    made = new_engine(url.set(drivername=_DRIVER), application_name="rq-etl", **arguments)
 
     @sa.event.listens_for(made, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -107,12 +83,7 @@ def engine(url: sa.URL) -> sa.Engine:
 
 def reader(url: sa.URL, patience: float) -> sa.Engine:
     """Return an engine that gives up connecting after `patience` seconds."""
-    return sa.create_engine(
-        url.set(drivername="postgresql+psycopg"),
-        poolclass=sa.NullPool,
-        hide_parameters=True,
-        connect_args={"application_name": "rq-etl", "connect_timeout": str(patience)},
-    )
+    return new_engine(url.set(drivername=_DRIVER), application_name="rq-etl", connect_timeout=str(patience))
 
 
 def lock(connection: sa.Connection, *names: str) -> None:
@@ -194,12 +165,8 @@ def translate(error: BaseException, where: str, *, connecting: bool = False) -> 
     if state in _REFUSED:
         what, cure = _REFUSED[state]
         return TargetRefused(f"{place} {what}", cure)
-    if state == "22001":
-        return TableMismatch(f"{place}: text longer than the column takes", why.MISMATCH_CURE)
-    if state == "22003":
-        return TableMismatch(f"{place}: a number larger than the column takes", why.MISMATCH_CURE)
     if state[:2] == "22" or state == "42804":
-        return TableMismatch(f"{place}: a value that does not fit the column's type", why.MISMATCH_CURE)
+        return TableMismatch(f"{place}: {_MISMATCH.get(state, why.MISMATCH)}", why.MISMATCH_CURE)
     name = type(error).__name__
     return TargetRefused(f"{place} refused: {name} ({state})" if state else f"{place} refused: {name}")
 
@@ -227,7 +194,7 @@ def _copy_column(context: str | None) -> str | None:
 
 
 class Guard:
-    """A deferred constraint that is broken for the while: PostgreSQL itself then refuses to commit."""
+    """A deferred constraint that is broken meanwhile: PostgreSQL itself then refuses to commit."""
 
     NAME = "_etl_guard"
 
@@ -235,7 +202,6 @@ class Guard:
         self.connection = connection
 
     def start(self) -> None:
-        """Refuse commits from now on."""
         columns = "one int UNIQUE DEFERRABLE INITIALLY DEFERRED"
         create = f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.NAME} ({columns}) ON COMMIT DROP"
         self.connection.exec_driver_sql(create)
@@ -246,7 +212,6 @@ class Guard:
         return getattr(getattr(error, "diag", None), "table_name", None) == self.NAME
 
     def stop(self) -> bool:
-        """End the guard; say whether the transaction is still the one that it was."""
         try:
             self.connection.exec_driver_sql(f"DELETE FROM {self.NAME}")
         except sa.exc.DBAPIError:

@@ -11,36 +11,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.types import TypeEngine
 
 from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
+from etl.load.targets import TargetFacts, new_engine
 from etl.load.targets import driver_errors as why
-from etl.load.targets.kind import TargetFacts
+from etl.types import sql
 from etl.types.words import word_of
 
 insert = sqlite.insert
 
 WAIT = 60  # seconds to wait for another writer
 
-TYPES: dict[str, TypeEngine[Any]] = {
-    "string": sa.TEXT(),
-    "integer": sa.INTEGER(),
-    "number": sa.REAL(),
-    "decimal": sa.NUMERIC(),
-    "boolean": sa.INTEGER(),
-    "date": sa.TEXT(),
-    "timestamp": sa.TEXT(),
-}
-# Column's type in the pipeline → types in the table that take each of its values unharmed.
-FITS: dict[str, frozenset[str]] = {
-    "string": frozenset({"string", "any"}),
-    "integer": frozenset({"integer", "number", "decimal", "any"}),
-    "number": frozenset({"number", "decimal", "any"}),
-    "decimal": frozenset({"decimal", "any"}),
-    "boolean": frozenset({"boolean", "integer", "decimal", "any"}),
-    "date": frozenset({"date", "string", "any"}),
-    "timestamp": frozenset({"timestamp", "string", "any"}),
-}
+TYPES = sql.TYPES | {"integer": sa.INTEGER(), "number": sa.REAL(), "boolean": sa.INTEGER()}
+TYPES |= dict.fromkeys(("date", "timestamp"), sa.TEXT())
+_KEPT_AS = {"boolean": {"integer", "decimal"}, "date": {"string"}, "timestamp": {"string"}}
+FITS = {word: fits | {"any"} | _KEPT_AS.get(word, set()) for word, fits in sql.FITS.items()}
 FACTS = TargetFacts(
     schemas=False,
     folds_case=True,
@@ -54,18 +39,23 @@ FACTS = TargetFacts(
     columns=2000,
 )
 ERRORS = (sqlite3.Error,)
+_DAMAGED = "is no sound SQLite database", "restore it, or name another file"
+_REFUSED = {  # by how the error's name begins
+    **dict.fromkeys(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"), why.READ_ONLY),
+    "SQLITE_FULL": why.FULL,
+    "SQLITE_IOERR": ("has a disk that can't be read or written", "look at the disk, then retry the run"),
+    **dict.fromkeys(("SQLITE_NOTADB", "SQLITE_CORRUPT"), _DAMAGED),
+    "SQLITE_CONSTRAINT_NOTNULL": why.NO_VALUE,
+    "SQLITE_CONSTRAINT_FOREIGNKEY": why.NO_PARENT,
+    "SQLITE_CONSTRAINT_CHECK": why.CHECKED,
+    "SQLITE_CONSTRAINT": why.DOUBLED,
+}
 
 
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
 def engine(url: sa.URL) -> sa.Engine:
     """Return an engine whose transactions take the write lock at once: several writers then never collide."""
-    made = sa.create_engine(
-        url,
-        poolclass=sa.NullPool,
-        hide_parameters=True,
-        execution_options={"preserve_rowcount": True},
-        connect_args={"timeout": WAIT},
-    )
+    made = new_engine(url, timeout=WAIT)
 
     @sa.event.listens_for(made, "connect")
     def connect(driver: Any, _record: object) -> None:
@@ -84,7 +74,7 @@ def engine(url: sa.URL) -> sa.Engine:
 
 def reader(url: sa.URL, patience: float) -> sa.Engine:
     """Return an engine that only reads; in WAL mode it waits for no writer."""
-    return sa.create_engine(url, poolclass=sa.NullPool, hide_parameters=True, connect_args={"timeout": patience})
+    return new_engine(url, timeout=patience)
 
 
 def lock(connection: sa.Connection, *names: str) -> None:
@@ -94,8 +84,8 @@ def lock(connection: sa.Connection, *names: str) -> None:
 def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]) -> int:
     """Add rows by executemany over lists of columns."""
     driver: Any = connection.connection.driver_connection
-    marks = ", ".join("?" * len(columns))
-    statement = f"INSERT INTO {_quoted(table.name)} ({', '.join(map(_quoted, columns))}) VALUES ({marks})"
+    quote, marks = connection.dialect.identifier_preparer.quote_identifier, ", ".join("?" * len(columns))
+    statement = f"INSERT INTO {quote(table.name)} ({', '.join(map(quote, columns))}) VALUES ({marks})"
     cursor = driver.cursor()
     written = 0
     for chunk in chunks:
@@ -106,10 +96,6 @@ def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[st
 
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
     """Do nothing: SQLite joins by the keys' index in any case."""
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
@@ -136,24 +122,13 @@ def translate(error: BaseException, where: str, *, connecting: bool = False) -> 
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return TargetBusy(f"{where}: database is locked by another program", why.BUSY_CURE)
     if name.startswith("SQLITE_CANTOPEN"):
-        return TargetUnreachable(
-            f"{where} can't be opened", "check the path of the url under [targets], and its rights"
-        )
-    if name.startswith(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
-        return TargetRefused(f"{where} {why.READ_ONLY[0]}", why.READ_ONLY[1])
-    if name.startswith("SQLITE_FULL"):
-        return TargetRefused(f"{where} {why.FULL[0]}", why.FULL[1])
-    if name.startswith("SQLITE_IOERR"):
-        return TargetRefused(f"{where}: its disk can't be read or written", "look at the disk, then retry the run")
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return TargetRefused(f"{where} is no sound SQLite database", "restore it, or name another file")
-    if name.startswith("SQLITE_CONSTRAINT"):
-        kinds = {"NOTNULL": why.NO_VALUE, "FOREIGNKEY": why.NO_PARENT, "CHECK": why.CHECKED}
-        what, cure = kinds.get(name.split("_")[-1], why.DOUBLED)
-        columns = re.search(r"constraint failed: (.*)", text)  # names of columns, or of a check; never values
-        return TargetRefused(f"{where}{f', {columns[1]},' if columns else ''} {what}", cure)
+        return TargetUnreachable(f"{where} can't be opened", why.NOT_OPENED_CURE)
+    for begins, (what, cure) in _REFUSED.items():
+        if name.startswith(begins):
+            columns = re.search(r"constraint failed: (.*)", text)  # names of columns, or of a check; never values
+            return TargetRefused(f"{where}{f', {columns[1]},' if columns else ''} {what}", cure)
     if name == "SQLITE_MISMATCH":
-        return TableMismatch(f"{where}: a value that does not fit the column's type", why.MISMATCH_CURE)
+        return TableMismatch(f"{where}: {why.MISMATCH}", why.MISMATCH_CURE)
     return TargetRefused(f"{where} refused: {name or type(error).__name__}")
 
 
@@ -164,7 +139,6 @@ class Guard:
         self.driver: Any = connection.connection.driver_connection
 
     def start(self) -> None:
-        """Refuse commits and rollbacks from now on."""
 
         def judge(action: int, *_: object) -> int:
             return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK

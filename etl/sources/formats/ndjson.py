@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from etl.config.pipeline import Pipeline
@@ -66,7 +65,7 @@ def chunks(feed: Feed, pipeline: Pipeline, config: Config, head: None) -> Iterat
             some = lines[at : at + LINES]
             try:
                 chunk = _chunk(*(_parsed_each if careful else _parsed)(some), feed, first + at, pipeline)
-            except (RecursionError, UnicodeEncodeError):  # a line is nested too deep, or holds half a surrogate pair
+            except (RecursionError, ValueError):  # an object can't be kept as it is: which, is asked line by line
                 chunk = _chunk(*_parsed_each(some), feed, first + at, pipeline)
             yield chunk
 
@@ -98,20 +97,20 @@ def _parsed(lines: list[str]) -> tuple[Objects, list[int], list[_Bad]]:
             objects.append(value)
     except (ValueError, StopIteration, RecursionError):
         pass
-    if len(objects) < len(lines) or any(map(_wrong_keys, set(map(tuple, objects)))):
-        return _parsed_each(lines)
-    return objects, list(range(len(lines))), []
+    return (objects, list(range(len(lines))), []) if len(objects) == len(lines) else _parsed_each(lines)
 
 
 def _parsed_each(lines: list[str]) -> tuple[Objects, list[int], list[_Bad]]:
     """Do the work of `_parsed` line by line."""
+    from etl.sources.objects import wrong_keys
+
     objects: Objects = []
     numbers: list[int] = []
     bad: list[_Bad] = []
     for number, line in enumerate(lines):
         found = _parse_line(line)
         if isinstance(found, dict):
-            found = _wrong_keys(tuple(found)) or _wrong_text(line, found) or found
+            found = wrong_keys(tuple(found)) or _wrong_text(line, found) or found
         if isinstance(found, dict):
             objects.append(found)
             numbers.append(number)
@@ -156,16 +155,6 @@ def _is_deep(text: str, value: dict[str, Any]) -> bool:
         nested = [each for each in level if isinstance(each, dict | list)]
         level = [item for each in nested for item in (each.values() if isinstance(each, dict) else each)]
     return bool(level)
-
-
-@lru_cache(4096)
-def _wrong_keys(keys: tuple[str, ...]) -> str:
-    names = [key.strip().casefold() for key in keys]
-    if "" in names or "_row" in names:
-        return "has a key without a name" if "" in names else "has a key _row"
-    if len(set(names)) < len(names):
-        return "has keys that are the same without case and blanks"
-    return _wrong_text("", list(keys))
 
 
 def _wrong_text(line: str, value: Any) -> str:
