@@ -159,9 +159,9 @@ def run_path(root: Path) -> tuple[list[str], list[str]]:
 
     It crosses a file whose function is on the stack while it reaches out of the process: to Redis, a file or the
     database. What only computes (checks, casts, names) is executed but not crossed. The run appends one CSV file to
-    SQLite, over fakeredis, and counts from the call of `submit_run`, which all runs start with, through the
-    worker in this process, to the row in `_etl_runs`; it is the second in its process, so that nothing is imported or
-    opened that is there already.
+    SQLite, over fakeredis, and counts from the call of `submit_run`, which every way of starting a run calls, through
+    the worker in this process, to the row in `_etl_runs`; it is the second in its process, so that nothing is imported
+    or opened that is there already.
     """
     own = root / ".venv" / "bin" / "python"
     with tempfile.TemporaryDirectory() as folder:

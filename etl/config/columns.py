@@ -71,7 +71,7 @@ def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> 
     if not absent or (not names and pipeline.extract.FACTS.files):  # a file without rows may have no columns either
         return
     if len(absent) == sum(not column.computed for column in pipeline.columns.values()):
-        # What stands there may be a row, of a file without a header: it isn't quoted.
+        # The header may be a row, of a file without one: it isn't quoted.
         count = f"{len(names)} other columns" if len(names) != 1 else "one other column"
         raise MissingColumn(
             f"{file}: none of the declared columns ({', '.join(absent[:5])}) is in it; its header has {count}",

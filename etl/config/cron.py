@@ -30,9 +30,9 @@ def moments(cron: str, zone: str, after: datetime) -> Iterator[datetime]:
         local = lines.get_next()
         found = [local.replace(tzinfo=there, fold=fold).astimezone(UTC) for fold in ((0, 1) if hourly else (0,))]
         # A moment may still move behind one that comes two local hours later; no zone shifts by more.
-        settled = found[0] - timedelta(hours=3)
-        ready = sorted({moment for moment in waiting if moment <= settled})
-        waiting = [moment for moment in waiting if moment > settled]
+        passed = found[0] - timedelta(hours=3)
+        ready = sorted({moment for moment in waiting if moment <= passed})
+        waiting = [moment for moment in waiting if moment > passed]
         yield from (moment for moment in ready if moment > after)
         exists = {moment for moment in found if _exists(local, moment, there) or moment == found[0]}
         waiting += [moment for moment in exists if moment not in waiting]

@@ -54,7 +54,6 @@ class SourceConfig(Model):
     type: str
 
     def problems(self) -> Iterable[Problem]:
-        """What is wrong with these keys taken together."""
         if self.cursor is not None and not self.cursor.strip():
             yield ("cursor",), 'is empty; name a column, such as cursor = "updated_at"'
         if self.overlap and self.cursor is None:

@@ -99,7 +99,8 @@ def _sentences(error: ValidationError, model: type[Model], table: Any) -> Iterat
             known = [field.alias or name for name, field in _model_at(model, loc[:-1], table).model_fields.items()]
             yield where, f"unknown key{suggest(where[-1], [key for key in known if key != 'name'])}"
         elif kind == "literal_error":
-            yield where, _one_of(context["expected"], item["input"])
+            names = re.findall(r"'([^']*)'", context["expected"])
+            yield where, f"must be {' or '.join(names)}{suggest(item['input'], names)}"
         elif kind == "value_error":
             yield where, str(context["error"])
         elif kind in ("greater_than_equal", "greater_than", "less_than_equal"):
@@ -107,11 +108,6 @@ def _sentences(error: ValidationError, model: type[Model], table: Any) -> Iterat
             yield where, " and ".join(f"must be {said[key]} {limit:g}" for key, limit in context.items())
         else:
             yield where, _SAID.get(kind, item["msg"][:1].lower() + item["msg"][1:])
-
-
-def _one_of(expected: str, given: object) -> str:
-    names = re.findall(r"'([^']*)'", expected)
-    return f"must be {' or '.join(names)}{suggest(given, names)}"
 
 
 def _real(loc: Sequence[str | int], table: Any) -> tuple[str | int, ...]:

@@ -49,7 +49,6 @@ class Column(Model):
         return typed(self.type, value)
 
     def problems(self) -> Iterable[Problem]:
-        """What is wrong with these keys taken together."""
         when, numeric = self.type in ("date", "timestamp"), self.type in ("number", "decimal")
         if self.format and not when:
             yield ("format",), f"is for date and timestamp columns, this one is {self.type}"
@@ -108,7 +107,6 @@ class Expect(Model):
     otherwise: Literal["warn", "fail"] = "warn"
 
     def problems(self) -> Iterable[Problem]:
-        """What is wrong with these keys taken together."""
         if self.rows is not None and self.rows[0] > self.rows[1]:
             yield ("rows",), "says more for the least than for the most; write rows = [1000, 100000]"
         if self.rows is None and self.fresh is None:
@@ -128,7 +126,6 @@ class Load(Model):
     function: Reference | None = None
 
     def problems(self) -> Iterable[Problem]:
-        """What is wrong with these keys taken together."""
         if not self.table and self.function is None:
             yield ("table",), 'is missing; name the table, such as table = "claims"'
         try:
@@ -154,5 +151,4 @@ class Target(Model):
     url: str
 
     def problems(self) -> Iterable[Problem]:
-        """What is wrong with the URL. It may hold a password, so it is never quoted."""
         yield from database_problems(self.url)

@@ -1,4 +1,4 @@
-"""What a pipeline is, whose it is, and `resolve`, which settles one for a client. `etl.config` reads the files."""
+"""What a pipeline is, whose it is, and `resolve`, which makes one a client's. `etl.config` reads the files."""
 
 import hashlib
 import json
@@ -34,19 +34,16 @@ RUN_VALUES = ("client", "date", "start", "end")  # what a path's {name}s may be,
 SPAN = ("since", "until")  # what a query's :name may be, besides those
 
 
-def _step(value: object) -> object:
-    return {"function": value} if isinstance(value, str) else value
-
-
-def _schedule(value: object) -> object:
-    return {"cron": value} if isinstance(value, str) else value
+def _short(key: str) -> BeforeValidator:
+    """Accept the text of one key in place of the whole table."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
 class Definition(Model):
     """A pipeline as it is written in etl.toml, for any client."""
 
     extract: Extract
-    transform: tuple[Annotated[Step, BeforeValidator(_step)], ...] = ()
+    transform: tuple[Annotated[Step, _short("function")], ...] = ()
     load: Load
     needs: Strings = ()
     expect: Expect | None = None
@@ -64,7 +61,7 @@ class Definition(Model):
 
 
 class Pipeline(Definition):
-    """A pipeline settled for one client: defaults, overrides, renames and params are in it.
+    """A pipeline resolved for one client: defaults, overrides, renames and params are in it.
 
     `Pipeline.model_validate_json(pipeline.model_dump_json())` gives an equal one.
     """
@@ -114,7 +111,6 @@ class Schedule(Model):
     catchup: Literal["none", "last", "all"] = "last"
 
     def problems(self) -> Iterable[Problem]:
-        """What is wrong with the cron line."""
         try:
             check_cron(self.cron)
         except ValueError as error:
@@ -130,12 +126,11 @@ class Client(Model):
     max_active: Positive = 4
     weight: Positive = 1
     params: Plain = Field(default_factory=dict)
-    schedule: dict[str, Annotated[Schedule, BeforeValidator(_schedule)]] = Field(default_factory=dict)
+    schedule: dict[str, Annotated[Schedule, _short("cron")]] = Field(default_factory=dict)
     override: dict[str, dict[str, Any]] = Field(default_factory=dict)
     rename: dict[str, dict[str, str]] = Field(default_factory=dict)
 
     def problems(self) -> Iterable[Problem]:
-        """What is wrong with these keys taken together."""
         for name in self.params:
             if problem := _param_problem(name):
                 yield ("params", name), problem
@@ -152,7 +147,6 @@ class Settings(Model):
     keep_failed: Seconds = 7 * 86400.0
 
     def problems(self) -> Iterable[Problem]:
-        """What is wrong with these keys taken together."""
         if not self.staging or "${" in self.staging or ("://" in self.staging and not self.staging.startswith("s3://")):
             yield ("staging",), "must be a folder or s3://bucket/prefix"
 
@@ -218,7 +212,7 @@ def resolve(
     params: Mapping[str, Any] | None = None,
     max_rejects: str | int | None = None,
 ) -> Pipeline:
-    """Settle a pipeline for a client: defaults, the client's keys, `override`, `rename`, then `params`.
+    """Return a pipeline as it is for a client: defaults, the client's keys, `override`, `rename`, then `params`.
 
     Args:
         params: The run's own parameters; they win over the client's.

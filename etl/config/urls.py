@@ -28,10 +28,10 @@ def resolve_url(target: Target, client: str, root: str | Path, environ: Mapping[
 def database_url(url: str, key: str, client: str, root: str | Path, environ: Mapping[str, str] | None = None) -> str:
     """Return a URL with `${NAME}` and `{client}` filled, and a database file's path made absolute.
 
-    A value that stands for user or password is quoted, so that it may hold any character.
+    A value in the place of a user or password is quoted, so that it may hold any character.
 
     Args:
-        key: Where in etl.toml the URL stands, for errors.
+        key: The URL's key in etl.toml, for errors.
         root: Folder of etl.toml, which relative paths are relative to.
         environ: Where values are taken from, by default this process's environment.
 
@@ -57,11 +57,7 @@ def database_url(url: str, key: str, client: str, root: str | Path, environ: Map
 
 
 def url_of(pipeline: Pipeline) -> str:
-    """Return the URL of a pipeline's target.
-
-    Raises:
-        ConfigError: See `resolve_url`.
-    """
+    """Return the URL of a pipeline's target; see `database_url`."""
     return resolve_url(pipeline.target, pipeline.client, pipeline.root)
 
 
@@ -70,7 +66,7 @@ def parse_url(url: str, name: str = "", *, key: str = "") -> "sa.URL":
 
     Args:
         name: The target's, for errors.
-        key: Where in etl.toml the URL stands, for errors; by default the target's.
+        key: The URL's key in etl.toml, for errors; by default the target's.
 
     Raises:
         ConfigError: It is no URL, or of no kind of database that there is.

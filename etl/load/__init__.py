@@ -118,7 +118,7 @@ def finish(
             if complete and not duplicates:
                 shadow.drop()
             entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
-        elif shadow.exists():
+        elif len(partitions) > 1 and shadow.exists():
             duplicates = shadow.duplicates()
         final = [entries[number] for number in done if entries[number].final]
         counts = FinishCounts(

@@ -22,7 +22,7 @@ NAME = "_etl_cursors"
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a cursor stands.
+    """Where a cursor is.
 
     Args:
         run: The run that moved it there; "" where an operator has set it.
@@ -42,7 +42,7 @@ class Move:
 
 
 def read(pipeline: Pipeline, url: str | None = None) -> Standing | None:
-    """Return where the pipeline's cursor stands, or None where it has not been moved yet."""
+    """Return where the pipeline's cursor is, or None where it has not been moved yet."""
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         book = _table(tables.split(connection, pipeline.table)[0])
         if not tables.there(connection, book):

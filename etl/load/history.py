@@ -1,7 +1,7 @@
 """Runs as the target remembers them: its table `_etl_runs`, one row for every run that workers have ended.
 
 The row is written in the transaction that makes the run's rows final, so that it is true whatever becomes of Redis.
-It stands beside `_etl_loads`, in the schema of the pipeline's table. A retried run keeps its row.
+It is beside `_etl_loads`, in the schema of the pipeline's table. A retried run keeps its row.
 
 | column | what |
 |---|---|
@@ -117,6 +117,7 @@ def read(
     Raises:
         TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
     """
+    same = {"client": client, "pipeline": pipeline}
     with reading(url, name) as connection:
         if connection is None:
             return []
@@ -125,37 +126,23 @@ def read(
             book = _table(tables.schema_of(connection, schema))
             if not tables.there(connection, book):
                 continue
-            rows = connection.execute(
-                _query(book, run, runs, {"client": client, "pipeline": pipeline}, since, latest, limit)
-            )
-            found += [_record(row._asdict()) for row in rows]
+            wanted = [book.c[column] == value for column, value in same.items() if value]
+            if run:
+                wanted.append(book.c.run.startswith(run, autoescape=True))
+            if runs:
+                wanted.append(book.c.run.in_(runs))
+            if since:
+                wanted.append(book.c.finished >= since.astimezone(UTC))
+            columns = [book.c[column] for column in Record.__dataclass_fields__]
+            query = sa.select(*columns).where(*wanted).order_by(book.c.finished.desc()).limit(limit)
+            if latest:
+                group = (book.c.client, book.c.pipeline, book.c.state == "succeeded")
+                rank = sa.func.row_number().over(partition_by=group, order_by=book.c.finished.desc()).label("rank")
+                ranked = sa.select(*columns, rank).where(*wanted).subquery()
+                query = sa.select(*(ranked.c[column.name] for column in columns)).where(ranked.c.rank == 1)
+            found += [_record(row._asdict()) for row in connection.execute(query)]
         found.sort(key=lambda record: record.finished, reverse=True)
         return found if latest else found[:limit]
-
-
-def _query(
-    book: sa.Table,
-    run: str | None,
-    runs: Sequence[str],
-    same: Mapping[str, str | None],
-    since: datetime | None,
-    latest: bool,
-    limit: int,
-) -> sa.Select[Any]:
-    columns = [book.c[column] for column in Record.__dataclass_fields__]
-    wanted = [book.c[column] == value for column, value in same.items() if value]
-    if run:
-        wanted.append(book.c.run.startswith(run, autoescape=True))
-    if runs:
-        wanted.append(book.c.run.in_(runs))
-    if since:
-        wanted.append(book.c.finished >= since.astimezone(UTC))
-    if not latest:
-        return sa.select(*columns).where(*wanted).order_by(book.c.finished.desc()).limit(limit)
-    group = (book.c.client, book.c.pipeline, book.c.state == "succeeded")
-    place = sa.func.row_number().over(partition_by=group, order_by=book.c.finished.desc()).label("place")
-    ranked = sa.select(*columns, place).where(*wanted).subquery()
-    return sa.select(*(ranked.c[column.name] for column in columns)).where(ranked.c.place == 1)
 
 
 def _record(values: dict[str, Any]) -> Record:
@@ -182,6 +169,3 @@ def _table(schema: str | None) -> sa.Table:
         sa.Index(f"{NAME}_finished", "finished"),
         schema=schema,
     )
-
-
-__all__ = ["NAME", "Record", "read", "remember", "write"]

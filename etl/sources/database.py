@@ -14,10 +14,11 @@ import pyarrow as pa
 import sqlalchemy as sa
 from psycopg.types.string import TextLoader
 
+from etl.config.kinds import DATABASES, SOURCES
 from etl.config.pipeline import Pipeline
 from etl.config.urls import database_url
 from etl.context import Context
-from etl.errors import BadSource, EtlError, SourceUnreachable
+from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
 from etl.partition import CHUNK_BYTES, Chunk, Partition, Piece
 from etl.sources.spool import check_names, spooled
 from etl.sources.statement import Window, for_psycopg, quoted, relation, select, source_name, values
@@ -181,7 +182,10 @@ def _opened(pipeline: Pipeline, config: "Config") -> Iterator[_Database]:
     key = f"pipelines.{pipeline.name}.extract.url"
     url = database_url(config.url, key, pipeline.client, pipeline.root)
     where = source_name(pipeline, config)
-    is_postgres = not url.startswith("sqlite")
+    kind = url.partition(":")[0].partition("+")[0]
+    if kind not in SOURCES:
+        raise ConfigError(f"{key}: {DATABASES[kind].title} can't be a source", f"use one of {', '.join(SOURCES)}")
+    is_postgres = kind == "postgresql"
     try:
         driver = _postgres(url) if is_postgres else _sqlite(sa.make_url(url).database or "")
     except (psycopg.Error, sqlite3.Error, OSError) as error:

@@ -6,9 +6,12 @@ published wins, so a stage that runs twice, even at once, leaves one consistent 
 """
 
 import json
+import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.errors import DamagedArtifact
-from etl.staging.place import PROBE, Place, failed
+from etl.staging.place import PROBE, failed, failing_as_staging, filesystem, make_private, path_of
 from etl.staging.writer import Writer
 
 STAGES = ("extract", "transform", "load")
@@ -47,8 +50,102 @@ class Marker:
     cursor: tuple[list[str] | None, list[str] | None] | None = None
 
 
-class Staging(Place):
-    """The artifacts of one run: what its stages publish, and their rows."""
+class Staging:
+    """The folder of one run, and in it what its stages publish, and their rows.
+
+    Args:
+        url: The staging folder of `etl.toml`, a path or `s3://bucket/prefix`.
+        client, run: Whose run it is; each run has a folder of its own.
+
+    Raises:
+        StagingFailed: From every method, when the folder can't be written or read.
+        EtlError: A client, a run or a file has a name that could lead out of the run's folder.
+    """
+
+    def __init__(self, url: str, client: str, run: str) -> None:
+        self.url = url
+        self.fs, self._root, self.local = filesystem(url)
+        self._client, self._run = client, run
+        self.folder = path_of(self._root, client, run)
+
+    def path(self, name: str) -> str:
+        """Return the full path of one file of this run."""
+        return path_of(self._root, self._client, self._run, name)
+
+    def write_bytes(self, name: str, content: bytes, *, exclusive: bool = False) -> bool:
+        """Publish a whole file by one atomic step.
+
+        Returns:
+            False where `exclusive` was asked for and another had published the name first.
+        """
+        path = self.path(name)
+        with failing_as_staging(self.folder):
+            if not self.local:
+                # In one request: an exception inside `fs.open(…, "wb")` would leave a visible half object.
+                if exclusive and self.fs.exists(path):
+                    return False
+                self.fs.pipe_file(path, content)
+                return True
+            make_private(self.folder)
+            temporary = self.path(f".{name}.{secrets.token_hex(4)}")
+            try:
+                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                (os.link if exclusive else os.replace)(temporary, path)
+            except FileExistsError:
+                if os.path.exists(path):
+                    return False
+                raise
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary)
+            return True
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """Return a file's bytes, or None where there is no such file."""
+        with failing_as_staging(self.folder):
+            try:
+                return bytes(self.fs.cat_file(self.path(name)))
+            except FileNotFoundError:
+                return None
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file, replacing an older one."""
+        self.write_bytes(name, json.dumps(value).encode())
+
+    def read_json(self, name: str) -> Any:
+        """Return a JSON file's value, or None where there is no such file."""
+        content = self.read_bytes(name)
+        return None if content is None else json.loads(content)
+
+    def names(self) -> list[str]:
+        """Return the names of this run's files, sorted."""
+        with failing_as_staging(self.folder):
+            if not self.fs.exists(self.folder):
+                return []
+            return sorted(path.rsplit("/", 1)[-1] for path in self.fs.ls(self.folder, detail=False))
+
+    def remove(self, keep: Iterable[str] = ()) -> None:
+        """Remove this run's files but those named in `keep`; the folder too where none is kept."""
+        kept = set(keep)
+        with failing_as_staging(self.folder):
+            if not kept and self.local:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                return
+            self.remove_files(name for name in self.names() if name not in kept)
+
+    def remove_files(self, names: Iterable[str]) -> None:
+        """Remove files of this run; one that is gone is no matter."""
+        with failing_as_staging(self.folder):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    self.fs.rm_file(self.path(name))
+
+    def keep_private(self, name: str, text: str) -> None:
+        """Write a text that may hold row values, readable by the owner alone."""
+        self.write_bytes(name, text.encode("utf-8", "replace"))
 
     def marker(self, stage: str, partition: int) -> Marker | None:
         """Return what a stage published, or None where it has not yet."""
@@ -125,6 +222,6 @@ def check(url: str) -> None:
     Raises:
         StagingFailed: It can't be written.
     """
-    probe = Place(url, PROBE, secrets.token_hex(4))
+    probe = Staging(url, PROBE, secrets.token_hex(4))
     probe.write_bytes("probe", b"rq-etl")
     probe.remove()

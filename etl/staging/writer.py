@@ -3,12 +3,15 @@
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.staging.place import Place, failing_as_staging, make_private
+from etl.staging.place import failing_as_staging, make_private
+
+if TYPE_CHECKING:
+    from etl.staging import Staging
 
 SMALL_CHUNK = 10_000  # rows; fewer are written at once, as a thread costs more than it wins
 
@@ -22,8 +25,8 @@ class Writer:
     Used as a context manager; after an exception nothing is left behind.
     """
 
-    def __init__(self, place: Place, stem: str) -> None:
-        self.place = place
+    def __init__(self, staging: "Staging", stem: str) -> None:
+        self.staging = staging
         self.stem = stem
         self.names: list[str] = []
         self.rows = 0
@@ -38,7 +41,7 @@ class Writer:
 
     def write(self, table: pa.Table) -> None:
         """Append one chunk."""
-        with failing_as_staging(self.place.folder):
+        with failing_as_staging(self.staging.folder):
             self._catch_up()
             if table.num_rows < SMALL_CHUNK:
                 self._append(table)
@@ -60,9 +63,9 @@ class Writer:
     def _open(self, schema: pa.Schema) -> None:
         self._close()
         name = f"{self.stem}.{len(self.names)}.parquet"
-        if self.place.local:
-            make_private(self.place.folder)
-            self._sink = open(os.open(self.place.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
+        if self.staging.local:
+            make_private(self.staging.folder)
+            self._sink = open(os.open(self.staging.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
         else:
             self._sink = pa.BufferOutputStream()
         self.names.append(name)
@@ -82,33 +85,32 @@ class Writer:
             return
         self._parquet.close()
         self._parquet = None
-        if self.place.local:
+        if self.staging.local:
             self._sink.flush()
             os.fsync(self._sink.fileno())
             self._sink.close()
         else:
-            self.place.fs.pipe_file(self.place.path(self.names[-1]), self._sink.getvalue().to_pybytes())
+            self.staging.fs.pipe_file(self.staging.path(self.names[-1]), self._sink.getvalue().to_pybytes())
 
     def __exit__(self, kind: object, exc: object, trace: object) -> None:
-        if kind is None:
-            try:
-                with failing_as_staging(self.place.folder):
+        try:
+            if kind is None:
+                with failing_as_staging(self.staging.folder):
                     self._catch_up()
                     self._close()
-            except BaseException:
+        except BaseException as failure:
+            kind = failure
+            raise
+        finally:
+            self._thread.shutdown()
+            if kind is not None:
                 self._clean_up()
-                raise
-            finally:
-                self._thread.shutdown()
-            return
-        self._thread.shutdown()
-        self._clean_up()
 
     def _clean_up(self) -> None:
-        with failing_as_staging(self.place.folder):
-            if self._parquet is not None and self.place.local:
+        with failing_as_staging(self.staging.folder):
+            if self._parquet is not None and self.staging.local:
                 with suppress(OSError, pa.ArrowException):  # a full disk takes no last bytes either
                     self._parquet.close()  # else it would write its end when it is collected, into a closed file
                 with suppress(OSError):
                     self._sink.close()
-            self.place.remove_files(self.names)
+            self.staging.remove_files(self.names)

@@ -165,6 +165,15 @@ def test_a_secret_that_is_missing_is_reported(tmp_path: Path) -> None:
         rows(pipeline(tmp_path, "${NO_SUCH_URL}"))
 
 
+def test_an_environment_variable_that_names_a_database_that_can_be_no_source_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_URL", "duckdb:///source.duckdb")
+    made = pipeline(tmp_path, "${SOURCE_URL}")
+    with pytest.raises(ConfigError, match=r"extract\.url: DuckDB can't be a source"):
+        rows(made)
+
+
 @pytest.mark.parametrize("query", ["SELEC 1", "SELECT nothing FROM people", "SELECT * FROM nobody"])
 def test_a_wrong_statement_is_reported(filled: str, tmp_path: Path, query: str) -> None:
     with pytest.raises(BadSource, match="sql:people: ") as caught:
