@@ -136,17 +136,17 @@ def backfill(
 @common
 def wait(run: str) -> None:
     """Wait until a run has ended."""
+    from jobs.store.runs import find
+
     # Where the Redis is ours, nobody else works on what a killed command has left there.
     with closing(shared.session()) as session:
-        sys.exit(await_runs(session, [run]))
+        sys.exit(await_runs(session, [find(session.connection, run)]))
 
 
-def await_runs(session: "Session", texts: Sequence[str]) -> int:
+def await_runs(session: "Session", ids: Sequence[str]) -> int:
     """Wait for runs, print them and return the exit code."""
-    from jobs.store.runs import find
     from jobs.views import progress
 
-    ids = [find(session.connection, text) for text in texts]
     found = progress.watch(session, ids, quiet=shared.json)
     shared.print(found, lambda: _ended(found))
     lost = sorted({*ids} - {run["run"] for run in found})
