@@ -25,7 +25,7 @@ from etl.sources.statement import Window, for_psycopg, quoted, relation, select,
 from etl.types.cursor import Cursor, Span, cursor_of
 
 if TYPE_CHECKING:
-    from etl.sources.sql import Config
+    from etl.sources.sql_config import Config
 
 FETCH = 20_000  # rows at once, fewer where they are long
 MOST = 256  # partitions; a key with gaps could make any number

@@ -12,7 +12,7 @@ from etl.partition import Piece
 from etl.types.cursor import Cursor, Span, back, below, is_strict, placed, read
 
 if TYPE_CHECKING:
-    from etl.sources.sql import Config
+    from etl.sources.sql_config import Config
 
 Window = tuple[datetime | None, datetime | None]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import etl.sources.feed
@@ -19,6 +20,7 @@ from etl.context import Context
 from etl.partition import Chunk
 from etl.sources import extract, plan
 from etl.types.infer import candidates, decide, merge_candidates
+from etl.types.spelling import as_text
 
 
 def read(
@@ -187,3 +189,17 @@ def test_chunks_are_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     chunks = read(tmp_path, "".join(f'{{"a": {number}}}\n' for number in range(1050)))
     assert [chunk.rows.num_rows for chunk in chunks] == [100] * 10 + [50]
     assert [row["a"] for chunk in chunks for row in chunk.rows.to_pylist()] == list(range(1050))
+
+
+@pytest.mark.parametrize("number", ["12000000000.0", "9007199254740992.0", "12", "0.5", "1e300", "-3e15"])
+def test_a_number_has_the_same_text_beside_text_as_in_a_partition_of_numbers(tmp_path: Path, number: str) -> None:
+    [alone] = read(tmp_path, f'{{"a": {number}}}\n{{"a": 0.25}}\n')
+    [beside] = read(tmp_path, f'{{"a": {number}}}\n{{"a": "text"}}\n')
+    assert str(alone.rows["a"].type) == "double"
+    assert as_text(alone.rows["a"])[0].as_py() == beside.rows["a"][0].as_py()
+
+
+def test_a_whole_float_reads_as_digits() -> None:
+    values = pa.chunked_array([pa.array([1.2e10, 12.0, 0.5, None, 2.0**53, float("nan")])])
+    assert as_text(values).to_pylist() == ["12000000000", "12", "0.5", None, "9007199254740992", None]
+    assert as_text(values.cast(pa.float32())).to_pylist()[:3] == ["12000000000", "12", "0.5"]

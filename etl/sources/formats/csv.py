@@ -47,14 +47,14 @@ class Config(FileConfig):
 def head(piece: Piece, config: Config) -> Head:
     """Return what the first lines of a piece's file say; raises BadSource where they are no header."""
     with closing(Feed(piece, config.encoding, whole=True)) as feed:
-        return read_head(feed, config)
+        return _read_head(feed, config)
 
 
 def cut(feed: Feed, config: Config, size: int) -> Cut:
     """Cut a file at the ends of records."""
     from etl.sources.formats import records
 
-    first = read_head(feed, config)
+    first = _read_head(feed, config)
     if not (first.delimiter + config.quote).isascii():
         raise Uncuttable
     return records.cut(feed.piece.path, first.begin, first.delimiter.encode(), config.quote.encode(), size)
@@ -65,5 +65,9 @@ def chunks(feed: Feed, pipeline: Pipeline, config: Config, head: Head) -> Iterat
     from etl.sources.formats.blocks import read_blocks
 
     if feed.piece.start == 0:
-        read_head(feed, config)
+        _read_head(feed, config)
     return read_blocks(feed, head, config.quote)
+
+
+def _read_head(feed: Feed, config: Config) -> Head:
+    return read_head(feed, config.delimiter, config.quote, config.header, config.skip)

@@ -2,14 +2,11 @@
 
 import csv
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from etl.errors import BadSource
 from etl.sources.feed import Feed
 from etl.sources.formats.strict import StrictReader, csv_format
-
-if TYPE_CHECKING:
-    from etl.sources.formats.csv import Config
 
 _SAMPLE = 1 << 16
 _DELIMITERS = ",;\t|"
@@ -29,8 +26,11 @@ class Head(NamedTuple):
     begin: int
 
 
-def read_head(feed: Feed, config: "Config") -> Head:
-    """Take what stands before the first record.
+def read_head(feed: Feed, delimiter: str, quote: str, header: bool | Sequence[str], skip: int) -> Head:
+    """Take what is before the first record.
+
+    Args:
+        delimiter, quote, header, skip: As in etl.toml; the delimiter may be "auto".
 
     Raises:
         BadSource: There is no header, or one without or with twice the same name.
@@ -38,23 +38,24 @@ def read_head(feed: Feed, config: "Config") -> Head:
     while len(feed.buffer) < _SAMPLE and feed.fill():
         pass
     taken = 0
-    for _ in range(config.skip):
+    for _ in range(skip):
         if not feed.buffer and not feed.fill():
             break
         if (end := feed.line_end(0)) < 0:
             raise BadSource(f"{feed.piece.file} line {feed.line} is longer than 16 MB", "check delimiter and skip")
         taken += _length(feed, feed.take(end, 1))
-    delimiter = _sniff(feed, config.quote) if config.delimiter == "auto" else config.delimiter
-    if not isinstance(config.header, bool):
-        return Head(_checked(feed, feed.line, config.header), delimiter, feed.bom + taken)
+    if delimiter == "auto":
+        delimiter = _sniff(feed, quote)
+    if not isinstance(header, bool):
+        return Head(_checked(feed, feed.line, header), delimiter, feed.bom + taken)
 
-    reader = StrictReader(feed, delimiter, config.quote)
+    reader = StrictReader(feed, delimiter, quote)
     while feed.buffer or feed.fill():
         record = reader.peek(0, feed.line)
         if record.reason:
             what = f"{feed.piece.file} line {record.line}, the header: {record.reason}"
             raise BadSource(what, "fix the line, or check delimiter, quote and skip")
-        if record.fields and not config.header:
+        if record.fields and not header:
             names = tuple(f"column{number}" for number in range(1, len(record.fields) + 1))
             return Head(names, delimiter, feed.bom + taken)
         line = feed.line
