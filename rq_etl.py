@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["AlreadyRunning", "EtlError", "Reject", "Rows", "Run", "enqueue", "reject", "submit", "wait"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     if name != "reject":
         raise AttributeError(f"module {__name__} has no attribute {name}")
