@@ -36,16 +36,19 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 CI = os.environ.get("CI") == "true"
 hypothesis.settings.register_profile("all", deadline=None, print_blob=True, derandomize=CI, max_examples=100)
 hypothesis.settings.register_profile("quick", parent=hypothesis.settings.get_profile("all"), max_examples=20)
+hypothesis.settings.register_profile("long", parent=hypothesis.settings.get_profile("all"), max_examples=2000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --all."""
+    """Add --all and --long."""
     parser.addoption("--all", action="store_true", help="run the slow tests too, and five times as many examples")
+    parser.addoption("--long", action="store_true", help="take twenty times as many examples as --all")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose how many examples hypothesis takes."""
-    hypothesis.settings.load_profile("all" if config.getoption("--all") else "quick")
+    profile = "long" if config.getoption("--long") else "all" if config.getoption("--all") else "quick"
+    hypothesis.settings.load_profile(profile)
 
 
 def leaves_out_slow(config: pytest.Config) -> bool:

@@ -4,5 +4,8 @@ from hypothesis import settings
 
 
 def examples(number: int) -> int:
-    """Return how many examples a test takes: the number given with --all, a fifth of it without, at least three."""
+    """Return how many examples a test takes: the number given with --all, twenty times that with --long.
+
+    Without either a fifth of it, at least three.
+    """
     return max(3, number * settings().max_examples // 100)
