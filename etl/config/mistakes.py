@@ -12,6 +12,7 @@ from etl.config.base import Model, Problem
 from etl.config.kinds import KINDS, SourceConfig, config_of
 from etl.config.models import Column, Load, Step
 from etl.config.pipeline import Definition, Schedule
+from etl.config.spellings import Spellings, clashes
 from etl.config.values import suggest
 from etl.context import GIVEN
 
@@ -156,6 +157,7 @@ def define(
         columns = {where[1]: part for where, part in parts.items() if where[0] == "columns"}
     problems += _references(extract, steps, load, targets, set(modules))
     problems += _columns(columns, computes=bool(table.get("transform") or (extract and extract.FACTS.own_code)))
+    problems += [problem for problem in clashes(extract, columns) if problem not in problems] if extract else ()
     problems += _keys(load, columns) if load else ()
     problems += _cursor(extract, load, columns) if load and extract and extract.cursor else ()
     for name, lookup in definition.lookups.items() if definition else ():
@@ -249,6 +251,9 @@ def _lookup(name: str, lookup: SourceConfig, modules: set[str]) -> Iterator[Prob
         yield ("lookups", name), f"is no name for a lookup; functions are given {', '.join(GIVEN)} by these names"
     if lookup.cursor:
         yield ("lookups", name, "cursor"), "a lookup is read whole; drop cursor"
+    for key in Spellings.model_fields:
+        if getattr(lookup, key) is not None:
+            yield ("lookups", name, key), f"a lookup's values are given as they are; drop {key}"
     if lookup.rate is not None:
         yield ("lookups", name, "rate"), "a lookup is read once for all; drop rate"
     for key, function, _ in lookup.functions():

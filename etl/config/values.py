@@ -114,10 +114,6 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def listed(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
 def reference(value: object) -> object:
     if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
         raise ValueError('must be "module:function"')
@@ -223,7 +219,6 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-Strings = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Seconds = Annotated[float, BeforeValidator(duration)]
 Rate = Annotated[float | None, BeforeValidator(rate)]
 Reference = Annotated[str, BeforeValidator(reference)]

@@ -12,12 +12,14 @@ from etl import rejects as etl_rejects
 from etl.config.columns import ROW, match, missing
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
+from etl.config.spellings import spelled
 from etl.context import Context
 from etl.errors import BadSource, ConfigError
 from etl.partition import ROW_BITS
 from etl.transform.checks import Checker, Unique
 from etl.transform.steps import from_frame, load_steps, run_steps, to_frame, undeclared
 from etl.types.casts import Failures, cast
+from etl.types.normalize import without_nothing
 from etl.types.spelling import as_text, plain
 from etl.types.words import arrow_of
 
@@ -118,7 +120,7 @@ class Transformer:
         return Transformed(rows, table, dropped, added, self._warnings(names, file, rows))
 
     def _cast(self, raw: pa.Table, names: dict[str, str], file: str) -> tuple[pa.Table, dict[str, Failures]]:
-        columns, zone = self._pipeline.columns, self._pipeline.timezone
+        columns, extract, zone = self._pipeline.columns, self._pipeline.extract, self._pipeline.timezone
         headers = {name: header for header, name in names.items()}
         made: dict[str, pa.ChunkedArray] = {}
         failures: dict[str, Failures] = {}
@@ -128,16 +130,17 @@ class Transformer:
             if name not in headers:
                 made[name] = pa.chunked_array([pa.nulls(raw.num_rows, arrow_of(column.type))])
                 continue
-            made[name], failed = cast(raw[headers[name]], column, zone)
+            made[name], failed = cast(raw[headers[name]], spelled(column, column.type, extract), zone)
             if failed:
                 failures[name] = failed
         for header, name in names.items():
             if name in made:
                 continue
             if name not in self._types:
-                made[name] = undeclared(raw[header], zone)
+                made[name] = undeclared(without_nothing(plain(raw[header]), extract), zone)
                 continue
-            made[name], failed = cast(raw[header], Column.model_validate({"type": self._types[name]}), zone)
+            column = Column.model_validate({"type": self._types[name]})
+            made[name], failed = cast(raw[header], spelled(column, column.type, extract), zone)
             if failed:
                 raise BadSource(
                     f"{file}: column {header} was taken for {self._types[name]}, but holds something else now",

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from etl.config.columns import match
 from etl.config.pipeline import Pipeline
+from etl.config.spellings import spelled
 from etl.errors import BadSource, ConfigError, MissingColumn
 from etl.types.casts import cast
 from etl.types.spelling import plain
@@ -228,6 +229,7 @@ class Narrowed:
         empty = values.null_count
         # A database compares values of its own type; text of files gets the type that the pipeline declares.
         if column and self.pipeline.extract.FACTS.windows != "query":
+            column = spelled(column, column.type, self.pipeline.extract)
             values = cast(values, column, self.pipeline.timezone)[0]
         if word_of(values.type) == "boolean":
             raise BadSource(f"{self.file}: cursor column {name} is a boolean", "name a column that says what is newer")

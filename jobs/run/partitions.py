@@ -64,7 +64,7 @@ def _read(work: StageContext, connection: Redis) -> Marker:
                 rejects.write(chunk.rejects)
                 rejected += chunk.rejects.num_rows
             if infer:
-                types.append(candidates(newer.drop_columns(["_row"])))
+                types.append(candidates(newer.drop_columns(["_row"]), work.pipeline.extract))
     counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
     if narrow.unchanged:
         counts["unchanged"] = narrow.unchanged

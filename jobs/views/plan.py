@@ -47,7 +47,11 @@ def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
         context = Context(client=pipeline.client, run="preview", params=pipeline.params)
         context = replace(context, lookups=read_lookups(pipeline, context, read_all))
         for chunk in islice(extract(pipeline, partition, context), 1):
-            types = None if pipeline.columns else decide(named_candidates([candidates(chunk.rows)], pipeline))
+            types = (
+                None
+                if pipeline.columns
+                else decide(named_candidates([candidates(chunk.rows, pipeline.extract)], pipeline))
+            )
             files = [piece.file for piece in partition.pieces]
             result = Transformer(pipeline, context, files, types).apply(chunk.rows.slice(0, rows))
             found["rows"] = result.rows.drop_columns(["_row"]).to_pylist()
