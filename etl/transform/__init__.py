@@ -37,6 +37,7 @@ class Transformed:
         dropped: Rows that functions left out without rejecting them.
         added: Rows that functions made.
         warnings: What the user should know; each is given once in a partition.
+        refused: `_row` of the rejected rows.
     """
 
     rows: pa.Table
@@ -44,6 +45,7 @@ class Transformed:
     dropped: int = 0
     added: int = 0
     warnings: list[str] = field(default_factory=list)
+    refused: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class Transformer:
         if self._lacks_newest(rows):
             rows = rows.add_column(rows.num_columns - 1, str(self._pipeline.load.newest), pa.nulls(rows.num_rows))
         table = self._rejects(raw, names, found)
-        return Transformed(rows, table, dropped, added, self._warnings(names, file, rows))
+        refused = frozenset(reject.row for reject in found)
+        return Transformed(rows, table, dropped, added, self._warnings(names, file, rows), refused)
 
     def _cast(self, raw: pa.Table, names: dict[str, str], file: str) -> tuple[pa.Table, dict[str, Failures]]:
         columns, extract, zone = self._pipeline.columns, self._pipeline.extract, self._pipeline.timezone
@@ -138,6 +141,8 @@ class Transformer:
                 continue
             if name not in self._types:
                 made[name] = undeclared(without_nothing(plain(raw[header]), extract), zone)
+                if raw[header].type == pa.null():  # SQLite knows no type without a value
+                    made[name] = raw[header]
                 continue
             column = Column.model_validate({"type": self._types[name]})
             made[name], failed = cast(raw[header], spelled(column, column.type, extract), zone)

@@ -18,8 +18,8 @@ from etl.prefetch import prefetch
 from etl.sources import extract as read_source
 from etl.staging import Marker
 from etl.transform import Transformer
-from etl.types.cursor import Narrowed
 from etl.types.infer import candidates, decide, merge_candidates, named_candidates
+from etl.types.newer import Narrowed, Reached
 from jobs.run import finish
 from jobs.run.balance import Tally
 from jobs.run.rate_limit import RateLimit
@@ -65,6 +65,7 @@ def _read(work: StageContext, connection: Redis) -> Marker:
                 rejected += chunk.rejects.num_rows
             if infer:
                 types.append(candidates(newer.drop_columns(["_row"]), work.pipeline.extract))
+    # Rows that are held back count as not read: another run reads them.
     counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
     if narrow.unchanged:
         counts["unchanged"] = narrow.unchanged
@@ -74,7 +75,7 @@ def _read(work: StageContext, connection: Redis) -> Marker:
         rejects=tuple(rejects.names),
         content=content,
         types=merge_candidates(types) if infer else None,
-        cursor=work.read_to(narrow.latest),
+        warnings=narrow.warnings,
     )
 
 
@@ -86,6 +87,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         return Marker(counts=counts)
     files = [piece.file for piece in work.partition.pieces]
     transformer = Transformer(work.pipeline, work.context, files, _types(work))
+    reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     warnings: list[str] = []
     with (
@@ -94,6 +96,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
     ):
         for chunk in _pieces(work.pipeline, prefetch(work.staging.chunks(source.data))):
             result = transformer.apply(chunk)
+            reached(chunk, result.refused)
             rows.write(result.rows)
             if result.rejects.num_rows:
                 rejects.write(result.rejects)
@@ -103,7 +106,13 @@ def transform(work: StageContext, connection: Redis) -> Marker:
             counts["dropped"] += result.dropped
             counts["added"] += result.added
             warnings += [warning for warning in result.warnings if warning not in warnings]
-    return Marker(counts=counts, data=tuple(rows.names), rejects=tuple(rejects.names), warnings=tuple(warnings))
+    return Marker(
+        counts=counts,
+        data=tuple(rows.names),
+        rejects=tuple(rejects.names),
+        warnings=tuple(warnings),
+        cursor=work.read_to(reached.latest),
+    )
 
 
 def _pieces(pipeline: Pipeline, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -178,6 +187,6 @@ def _deliver(work: StageContext) -> Marker:
         read=source.counts["read"],
         rejected=source.counts["rejected"] + rows.counts["rejected"],
         record=ended,
-        move=work.move(Tally({work.number: {"extract": source}}).latest),
+        move=work.move(Tally({work.number: {"transform": rows}}).latest),
     )
     return loaded(answer)
