@@ -10,6 +10,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from redis import Redis
@@ -123,7 +124,8 @@ def is_json(kind: type, each: Callable[[Any], bool] = lambda _: True) -> Check:
             found: Any = json.loads(value)
         except (ValueError, RecursionError):
             return False
-        return isinstance(found, kind) and all(map(each, found.values() if isinstance(found, dict) else found))
+        members: Iterable[Any] = found.values() if isinstance(found, dict) else found
+        return isinstance(found, kind) and all(map(each, members))
 
     return check
 
@@ -145,7 +147,7 @@ def _is_stage(value: bytes) -> bool:
         return False
     found = json.loads(value)
     kinds = {"state": str, "counts": dict, "seconds": int | float, "error": str, "exit": int}
-    known = all(key in kinds and isinstance(found[key], kinds[key]) for key in found)  # type: ignore[arg-type]
+    known = all(key in kinds and isinstance(found[key], kinds[key]) for key in found)
     return known and {"state", "counts"} <= found.keys() and all(map(_is_count, found["counts"].values()))
 
 
@@ -298,7 +300,7 @@ def set_aside(connection: Redis, names: Iterable[str] | None = None, *, only_typ
     """Move what is malformed out of the way, report it in the log, and return it. See `find`."""
     found = list(find(connection, names, only_types=only_types))
     for each in found:
-        connection.transaction(lambda pipe, each=each: _move(pipe, each), each.key)
+        connection.transaction(partial(_move, each=each), each.key)
     if found:
         now = time.time()
         connection.zadd(ASIDE, {each.text(): now for each in found})

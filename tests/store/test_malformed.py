@@ -109,7 +109,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stored]:
     schedules.sync(project.loaded(), connection)
     run = project.run("acme")
     project.run("globex")
-    Worker(["default"], connection=connection, name="w1").register_birth()
+    Worker(["default"], connection=connection, name="w1").register_birth()  # type: ignore[no-untyped-call]
     enqueue_on(connection, "acme", "steps:add", (2, 3))
     enqueue_on(connection, "acme", "steps:fail")
     project.work()
@@ -124,7 +124,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stored]:
     connection.zadd("rq:scheduled:etl-acme", {"later-job": 4e9})
     content = {}
     for key in connection.scan_iter():
-        kind = connection.type(key).decode()
+        kind = bytes(connection.type(key)).decode()  # type: ignore[arg-type]
         content[key] = kind, READ[kind](connection, key), connection.pttl(key)
     return root, Stored(content, run)
 
