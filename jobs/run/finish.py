@@ -165,7 +165,7 @@ def _make_final(
             read=rows["read"],
             rejected=rows["rejected"],
             record=lambda final: history_record(work, ending(tally, failures, final)),
-            move=work.move(tally.latest),
+            move=work.move(tally.latest, tally.future),
         )
     except EtlError as exc:
         if exc.retryable:

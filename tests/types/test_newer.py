@@ -60,7 +60,14 @@ def test_a_merge_loads_rows_of_the_future_and_its_cursor_stays_back(
     said = "sql:t: 1 row is in the future by cursor column v: loaded, but the cursor stays back"
     assert run["warnings"] == [said]
     assert "2026-01-01" in etl_("cursor get claims --client acme --json").json["value"]
+    seen = ["acme/claims: 1 row in the future by cursor column v, when the source was last read"]
+    assert etl_("status --json").json[0]["warnings"] == seen
+    assert seen[0] in etl_("status").out.replace("\n", " ")
+    assert [line["what"] for line in etl_("doctor --json").json if line["check"] == "cursor"] == seen
     assert night(etl_, target_url, (3, "2026-01-02 10:00:00"))["warnings"] == [said]
+    tell(target_url, "UPDATE t SET v = '2026-01-03 00:00:00' WHERE id = 2")
+    assert etl_.run()["warnings"] == []
+    assert etl_("status --json").json[0]["warnings"] == []
     assert ids(target_url) == [1, 2, 3]
 
 
@@ -93,6 +100,9 @@ def test_a_cursor_that_stands_in_the_future_is_said_by_runs_and_the_doctor(etl_:
     etl_("cursor set claims --client acme", "2099-01-01T00:00:00")
     said = "the cursor of acme/claims (column v) stands in the future"
     assert any(said in warning for warning in etl_.run()["warnings"])
+    findings = [line for line in etl_("doctor --json").json if line["check"] == "cursor"]
+    assert [said in line["what"] for line in findings] == [True]
+    assert "2099" not in str(findings)
 
 
 def test_rows_of_files_are_held_back_too(etl_: Project) -> None:
