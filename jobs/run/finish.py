@@ -116,7 +116,9 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
         if unmet and not work.plan.partitions:
             ended = replace(ended, error="; ".join(unmet), exit=1)
         unmet = []
-    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *unmet]))
+    warnings = list(
+        dict.fromkeys([*work.plan.warnings, *tally.warnings, *tally.rejected_files(work.plan.partitions), *unmet])
+    )
     if not is_recorded and (why := _remember(work, ended)):
         warnings.append(why)
     kept = _list_rejects(work, tally)
@@ -162,6 +164,7 @@ def _make_final(work: StageContext, tally: balance.Tally, failures: Sequence[Map
             complete=not failures,
             read=rows["read"],
             rejected=rows["rejected"],
+            all_rejected=tally.all_rejected,
             record=lambda final: history_record(work, ending(tally, failures, final)),
             move=work.move(tally.latest),
         )

@@ -25,11 +25,11 @@ class Config(FileConfig):
     type: Literal["ndjson"] = "ndjson"
 
 
-def head(piece: Piece, config: Config) -> None:
+def head(piece: Piece, pipeline: Pipeline, config: Config) -> None:
     """Return None: only all lines together show which columns there are."""
 
 
-def cut(feed: Feed, config: Config, size: int) -> Cut:
+def cut(feed: Feed, pipeline: Pipeline, config: Config, size: int) -> Cut:
     """Cut a file at the ends of lines."""
     from etl.sources.formats import records
 
@@ -56,7 +56,7 @@ def chunks(feed: Feed, pipeline: Pipeline, config: Config, head: None) -> Iterat
         try:
             text = block.decode()
         except UnicodeDecodeError as error:
-            raise feed.undecodable(first + count_lines(block[: error.start])) from None
+            raise feed.undecodable(first, block[: error.start]) from None
         if "\r" in text:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         lines = text.removesuffix("\n").split("\n")
