@@ -263,8 +263,8 @@ def _members(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _plain(path: str, flags: int) -> int:
-    """Open a plain file; a FIFO would have its reader wait for ever, and reading a device may do anything."""
-    opened = os.open(path, flags | os.O_NONBLOCK)
+    """Open a plain file: a FIFO would have its reader wait for ever, a device do anything, a link lead elsewhere."""
+    opened = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise OSError(errno.EINVAL, "it is no file")

@@ -52,8 +52,10 @@ def listed(root: str, pattern: str, fixed: str) -> tuple[list[File], list[str]]:
         if os.path.commonpath((inside, real)) != inside:
             left_out.setdefault(f"a link that leads out of {fixed or 'etl.toml’s folder'}", []).append(name)
         elif stat.S_ISREG(status.st_mode):
-            file = File(status.st_mtime, name, real, status.st_size)
-            found.append(_Match(os.path.islink(path), file, (status.st_dev, status.st_ino)))
+            # Only what the operator chose may still be a link, and another on another machine.
+            plain = real if real == inside else os.path.join(root, fixed, os.path.relpath(real, inside))
+            file = File(status.st_mtime, name, plain, status.st_size)
+            found.append(_Match(plain != path, file, (status.st_dev, status.st_ino)))
         elif kind := next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), None):
             left_out.setdefault(f"no file but {kind}", []).append(name)
     files: dict[tuple[int, int], File] = {}

@@ -44,7 +44,7 @@ _LETTERS: tuple[tuple[bytes, str], ...] = (
 )
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _HTML = re.compile(
-    r"<(!doctype|html|head|body|table|thead|tbody|tr|div|style|script|meta|title|center|font|span|h[1-6]|p|br|form|iframe)"
+    r"<(!doctype|html|head|body|table|thead|tbody|tr|div|style|script|meta|h[1-6]|form|iframe)"
     r"(?=[\s/>])[^<>]*>(?!\s*[,;\t|])",
     re.IGNORECASE,
 )
