@@ -13,6 +13,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _LIKELY = ("utf-8", "cp1252", "cp932", "gb18030", "latin-1")  # tried in this order; the last decodes whatever comes
+_NO_FILES = ("idna", "punycode", "unicode_escape", "raw_unicode_escape")  # of names and of Python's own source
 
 
 def encoding_of(file: str, head: bytes, declared: str) -> tuple[str, int]:
@@ -55,16 +56,14 @@ def ascii_compatible(encoding: str) -> bool:
 def is_usable(encoding: str) -> bool:
     """Return whether files can be read in an encoding: Python knows it, and it turns bytes into text step by step."""
     try:
-        info = codecs.lookup(encoding)
+        if codecs.lookup(encoding).name.replace("-", "_") in _NO_FILES:
+            return False
         ascii_compatible(encoding)
         codecs.getincrementaldecoder(encoding)().decode(b"", True)
-        return info.name not in _NO_FILES and isinstance("a".encode(encoding), bytes)
+        "".encode(encoding)
     except (LookupError, ValueError, TypeError, AssertionError):
         return False
-
-
-# Of names and of Python's own source, not of files.
-_NO_FILES = ("idna", "punycode", "unicode_escape", "unicode-escape", "raw_unicode_escape", "raw-unicode-escape")
+    return True
 
 
 def decoding(blocks: Callable[[], Iterable[bytes]], but: str) -> str:

@@ -183,7 +183,8 @@ class Feed:
         if compressed:
             with contextlib.suppress(zlib.error):  # reading it says what is wrong
                 head = zlib.decompressobj(wbits=31).decompress(head, 4096)
-        if what := foreign(head):
+        twice = "a gzip file" if compressed and head.startswith(b"\x1f\x8b") else None
+        if what := foreign(head) or twice:
             what += " inside gzip," if compressed else ","
             raise BadSource(f"{self.piece.file} is {what} not text", "unpack it, or export it as CSV")
         return compressed, *encoding_of(self.piece.file, head, encoding)

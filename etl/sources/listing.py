@@ -41,7 +41,7 @@ def listed(root: str, pattern: str, fixed: str) -> tuple[list[File], list[str]]:
     inside = os.path.realpath(os.path.join(root, fixed))
     found: list[_Match] = []
     left_out: dict[str, list[str]] = {}
-    for match in _matching(root, pattern):
+    for match in dict.fromkeys(_matching(root, pattern)):
         path = os.path.join(root, match)
         real = os.path.realpath(path)
         try:

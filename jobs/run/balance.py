@@ -77,9 +77,8 @@ class Tally:
                 known = counts.setdefault(file, [0, 0])
                 known[0] += found[0] if known[0] >= 0 else 0
                 known[1] += found[1]
-        said = {1: "its only row was rejected", 2: "both rows were rejected"}
         return [
-            f"{file}: {said.get(read, f'all {read:,} rows were rejected')}"
+            f"{file}: " + ("its only row was rejected" if read == 1 else f"all {read:,} rows were rejected")
             for file, (read, rejected) in counts.items()
             if 0 < read == rejected
         ]

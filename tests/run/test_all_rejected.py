@@ -53,7 +53,7 @@ def test_where_the_pipeline_says_warn_it_succeeds_with_a_warning(house: QueuedPr
     house.files("acme", BAD, BAD)
     found = house.record(house.run())
     assert (found["state"], found["rows"]["rejected"]) == ("succeeded", 4)
-    assert found["warnings"] == [f"inbox/acme/claims-{n}.csv: both rows were rejected" for n in (1, 2)]
+    assert found["warnings"] == [f"inbox/acme/claims-{n}.csv: all 2 rows were rejected" for n in (1, 2)]
 
 
 def test_a_file_mended_after_the_run_has_failed_is_loaded_by_a_retry(house: QueuedProject) -> None:

@@ -88,7 +88,7 @@ def test_a_file_of_which_every_row_is_rejected_is_a_warning_where_others_are_fin
     files = {"a.csv": BAD, "b.csv": "id,day\n1,2024-01-01\n2,never\n", "c.csv": "id,day\n1\n2,never\n"}
     run = sent.take(files, columns=DAYS, extract={"split": split})
     assert (run["state"], run["rows"]["loaded"], run["rows"]["rejected"]) == ("succeeded", 1, 5)
-    assert sorted(run["warnings"]) == [f"inbox/oak/{name}.csv: both rows were rejected" for name in "ac"]
+    assert sorted(run["warnings"]) == [f"inbox/oak/{name}.csv: all 2 rows were rejected" for name in "ac"]
 
 
 def test_a_cursor_stays_where_every_row_was_rejected(sent: Sent) -> None:

@@ -215,7 +215,8 @@ def _checked(
     # The names aren't quoted: of a file without a header they are a row's values.
     twice = [" and ".join(map(str, at)) for at in numbers.values() if len(at) > 1]
     if twice:
-        cure = "name all columns with header = [...], and skip = 1 where there is a header"
+        cure = f'name one by its place, from = ["#{next(at[1] for at in numbers.values() if len(at) > 1)}"], or name '
+        cure += "all columns with header = [...], and skip = 1 where there is a header"
         raise BadSource(f"{where}: columns have the same name in the header: {'; '.join(twice)}", cure)
     return tuple(names)
 
