@@ -25,7 +25,7 @@ from etl.transform.lookups import lookups_of
 from etl.types.cursor import Narrowed
 from etl.types.infer import candidates, decide, merge_candidates, named_candidates
 from jobs.run import finish
-from jobs.run.balance import Tally
+from jobs.run.balance import ByFile, Tally
 from jobs.run.rate_limit import RateLimit
 from jobs.run.stage import StageContext
 
@@ -55,6 +55,8 @@ def _shaped(work: StageContext) -> dict[str, str]:
 def _read(work: StageContext, connection: Redis) -> Marker:
     rows_out = rejected = 0
     types: list[dict[str, list[str]]] = []
+    warnings: list[str] = []
+    by_file = ByFile(work.partition)
     infer = not work.pipeline.columns
     context = work.context
     if rate := work.pipeline.extract.rate:
@@ -75,6 +77,8 @@ def _read(work: StageContext, connection: Redis) -> Marker:
             newer = narrow(chunk.rows)
             rows.write(newer)
             rows_out += newer.num_rows
+            warnings += chunk.warnings
+            by_file.read(chunk.rows, chunk.rejects)
             if chunk.rejects.num_rows:
                 rejects.write(chunk.rejects)
                 rejected += chunk.rejects.num_rows
@@ -89,6 +93,8 @@ def _read(work: StageContext, connection: Redis) -> Marker:
         rejects=tuple(rejects.names),
         content=content,
         types=merge_candidates(types) if infer else None,
+        warnings=tuple(warnings),
+        files=by_file.counts,
         cursor=work.read_to(narrow.latest),
     )
 
@@ -103,6 +109,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
     transformer = Transformer(work.pipeline, work.context, files, _types(work))
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     warnings: list[str] = []
+    by_file = ByFile(work.partition)
     with (
         work.staging.writer("transform", work.number) as rows,
         work.staging.writer("transform", work.number, "rejects") as rejects,
@@ -110,6 +117,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         for chunk in _pieces(work.pipeline, prefetch(work.staging.chunks(source.data))):
             result = transformer.apply(chunk)
             rows.write(result.rows)
+            by_file.rejected(result.rejects)
             if result.rejects.num_rows:
                 rejects.write(result.rejects)
             counts["in"] += chunk.num_rows
@@ -124,6 +132,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         rejects=tuple(rejects.names),
         warnings=tuple(warnings),
         shaped=_shaped(work),
+        files=by_file.counts,
     )
 
 
@@ -179,6 +188,7 @@ def _deliver(work: StageContext) -> Marker:
         attempt=work.attempt,
         read=source.counts["read"],
         skipped=source.counts.get("skipped", 0),
+        all_rejected=Tally({work.number: {"extract": source, "transform": rows}}).all_rejected,
         again=work.full_refresh,
         context=work.context,
         **rows.shaped,
