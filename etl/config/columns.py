@@ -32,7 +32,8 @@ def match(headers: Iterable[str], pipeline: Pipeline, file: str, spelled: Iterab
 def named(headers: Iterable[str], pipeline: Pipeline, spelled: Iterable[str] = ()) -> dict[str, str]:
     """Return the pipeline's name for each column of the source: the client's `rename`, then `from`, else its own.
 
-    Names are compared trimmed, without case, and however their accents are encoded.
+    Names are compared trimmed, without case, and however their accents are encoded. A header that another column's `from`
+    takes is not the computed column's of its name.
 
     Args:
         headers: The source's columns; `_row` is left out.
@@ -42,8 +43,9 @@ def named(headers: Iterable[str], pipeline: Pipeline, spelled: Iterable[str] = (
     load = pipeline.load
     undeclared = [*load.key, *load.by, load.newest or "", pipeline.extract.cursor or "", *spelled]
     known = {header_key(column): column for column in reversed(undeclared)}
+    known |= {header_key(column): column for column, declared in pipeline.columns.items() if declared.computed}
     known |= {header_key(alias): column for column, declared in pipeline.columns.items() for alias in declared.from_}
-    known |= {header_key(column): column for column in pipeline.columns}
+    known |= {header_key(column): column for column, declared in pipeline.columns.items() if not declared.computed}
     names = {}
     for header in headers:
         if header != ROW:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from etl.config.base import Model, Problem
+from etl.config.base import Model, Problem, Strings
 from etl.config.kinds import Extract, SourceConfig
 from etl.config.models import Column, Expect, Load, Step, Target
 from etl.config.values import (
@@ -18,7 +18,6 @@ from etl.config.values import (
     Positive,
     Seconds,
     Share,
-    Strings,
     Whole,
     Zone,
     check_cron,

@@ -50,9 +50,9 @@ def test_blank_is_missing_in_every_other_type() -> None:
 
 
 def test_integers_are_plain_digits() -> None:
-    good = [" 5 ", "-7", "007", "9223372036854775807", "-9223372036854775808"]
-    assert read(good, "integer") == [5, -7, 7, 2**63 - 1, -(2**63)]
-    bad = ["1e3", "0x1F", "+5", "1.0", "1_0", "1 0", "٣", "x", "--1"]
+    good = [" 5 ", "-7", "+5", "007", "9223372036854775807", "-9223372036854775808"]
+    assert read(good, "integer") == [5, -7, 5, 7, 2**63 - 1, -(2**63)]
+    bad = ["1e3", "0x1F", "++5", "1.0", "1_0", "1 0", "٣", "x", "--1"]
     assert read(bad, "integer") == [["not an integer"]] * len(bad)
     assert read(["9223372036854775808", "1", "9" * 50], "integer") == [["too many digits"], 1, ["too many digits"]]
 
