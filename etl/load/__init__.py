@@ -71,6 +71,7 @@ def finish(
     complete: bool,
     read: int,
     rejected: int,
+    all_rejected: bool = False,
     url: str | None = None,
     record: Callable[[FinishCounts], Record] | None = None,
     move: Move | None = None,
@@ -82,6 +83,7 @@ def finish(
         done: Numbers of those that were loaded.
         complete: Whether that is all of them; if not, an atomic run applies nothing, and what is staged is kept.
         read, rejected: Rows of the whole run, for `max_rejects`.
+        all_rejected: Whether rows were read and each of them was rejected.
         url: Of the target; by default the pipeline's.
         record: Says what the target is to remember of the run.
         move: Of the cursor; it stays where the run is not complete.
@@ -98,6 +100,8 @@ def finish(
         if complete:
             expect.check(pipeline, partitions, read)
         expect.check_rejects(pipeline, rejected, read)
+        if complete:
+            expect.check_all_rejected(pipeline, all_rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         book = ledger.table(connection, pipeline)
         shadow = of_run(connection, pipeline, run)
@@ -118,7 +122,9 @@ def finish(
             waiting = {number: entries[number] for number in pending}
             if _take_out_loaded(connection, book, shadow, partitions, waiting):
                 entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
-            duplicates = _apply(connection, book, shadow, partitions, {number: entries[number] for number in done})
+            # What had no row to load stays open until the run is complete: a retry may find rows in it.
+            ready = {number: entries[number] for number in done if complete or entries[number].rows}
+            duplicates = _apply(connection, book, shadow, partitions, ready)
             if duplicates:
                 expect.check_rejects(pipeline, rejected + len(duplicates), read)
             if complete and not duplicates:

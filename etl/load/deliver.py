@@ -89,6 +89,7 @@ def load(
     if is_all:
         expect.check(pipeline, [delivery.partition], read)
         expect.check_rejects(pipeline, rejected, read)
+        expect.check_all_rejected(pipeline, delivery.all_rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         counts = _load(connection, delivery, chunks)
         if move is not None and is_all:
@@ -113,6 +114,8 @@ def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Tab
         ledger.claim(connection, book, delivery)
     loading = _Loading(connection, book, delivery)
     counts = loading.load(shadow, chunks)
+    if delivery.partitions > 1 and delivery.all_rejected:
+        counts = replace(counts, final=False)  # a retry with another configuration reads it again
     number = ledger.next_number(connection, book, delivery.pipeline) if counts.final else None
     ledger.record(
         connection, book, delivery.run, delivery.partition.number,

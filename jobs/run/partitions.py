@@ -25,7 +25,7 @@ from etl.transform.lookups import lookups_of
 from etl.types.infer import candidates, decide, merge_candidates, named_candidates
 from etl.types.newer import Narrowed, Reached
 from jobs.run import finish
-from jobs.run.balance import Tally
+from jobs.run.balance import ByFile, Tally
 from jobs.run.rate_limit import RateLimit
 from jobs.run.stage import StageContext
 
@@ -55,6 +55,8 @@ def _shaped(work: StageContext) -> dict[str, str]:
 def _read(work: StageContext, connection: Redis) -> Marker:
     rows_out = rejected = 0
     types: list[dict[str, list[str]]] = []
+    warnings: list[str] = []
+    by_file = ByFile(work.partition)
     infer = not work.pipeline.columns
     context = work.context
     if rate := work.pipeline.extract.rate:
@@ -75,6 +77,8 @@ def _read(work: StageContext, connection: Redis) -> Marker:
             newer = narrow(chunk.rows)
             rows.write(newer)
             rows_out += newer.num_rows
+            warnings += chunk.warnings
+            by_file.read(chunk.rows, chunk.rejects)
             if chunk.rejects.num_rows:
                 rejects.write(chunk.rejects)
                 rejected += chunk.rejects.num_rows
@@ -92,7 +96,8 @@ def _read(work: StageContext, connection: Redis) -> Marker:
         rejects=tuple(rejects.names),
         content=content,
         types=merge_candidates(types) if infer else None,
-        warnings=narrow.warnings,
+        warnings=(*warnings, *narrow.warnings),
+        files=by_file.counts,
     )
 
 
@@ -107,6 +112,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
     reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     warnings: list[str] = []
+    by_file = ByFile(work.partition)
     with (
         work.staging.writer("transform", work.number) as rows,
         work.staging.writer("transform", work.number, "rejects") as rejects,
@@ -115,6 +121,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
             result = transformer.apply(chunk)
             reached(chunk, result.refused)
             rows.write(result.rows)
+            by_file.rejected(result.rejects)
             if result.rejects.num_rows:
                 rejects.write(result.rejects)
             counts["in"] += chunk.num_rows
@@ -128,8 +135,9 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         data=tuple(rows.names),
         rejects=tuple(rejects.names),
         warnings=tuple(warnings),
-        cursor=work.read_to(reached.latest),
         shaped=_shaped(work),
+        files=by_file.counts,
+        cursor=work.read_to(reached.latest),
     )
 
 
@@ -185,6 +193,7 @@ def _deliver(work: StageContext) -> Marker:
         attempt=work.attempt,
         read=source.counts["read"],
         skipped=source.counts.get("skipped", 0),
+        all_rejected=Tally({work.number: {"extract": source, "transform": rows}}).all_rejected,
         again=work.full_refresh,
         context=work.context,
         **rows.shaped,
