@@ -7,6 +7,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -15,7 +16,8 @@ from rq import get_current_job
 from rq.job import Job
 
 from etl import sources
-from etl.config.pipeline import Config, Pipeline
+from etl.config import trust
+from etl.config.pipeline import Pipeline, resolve
 from etl.context import Context
 from etl.errors import ConfigError, EtlError
 from etl.load import Move, cursors
@@ -208,7 +210,7 @@ def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) 
     config = settings.base()
     staging = Staging(config.staging, record["client"], run)
     spec = _spec(staging.url, record["client"], run, record["attempt"])
-    pipeline = _own(spec.pipeline, record["client"], config)
+    pipeline = own(spec, record["client"], record.get("pipeline") or spec.pipeline.name, number)
     if stage != "finish" and not 1 <= number <= len(spec.plan.partitions):
         raise EtlError(f"run {run} has no partition {number}", f"it has {len(spec.plan.partitions)}")
     context = Context(pipeline.client, run, pipeline.params, *spec.moments)
@@ -223,24 +225,29 @@ def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) 
     return StageContext(*which, pipeline, spec.plan, context, staging, span, spec.full_refresh, submitted, started)
 
 
-def _own(pipeline: Pipeline, client: str, config: Config) -> Pipeline:
+def own(spec: Spec, client: str, name: str, number: int) -> Pipeline:
     """Return a spec's pipeline with this worker's own folder, which code is imported from and files are relative to.
 
-    Whoever can write to Redis can have a worker read a spec, so it decides neither which code runs nor what is written.
+    Whoever can write to Redis can have a worker read a spec, so it decides neither which code runs nor what is read
+    and written.
 
     Args:
-        client: Whose run it is.
-        config: This worker's own.
+        client, name: Whose run it is, and of which pipeline.
+        number: Of the partition whose files are looked at; 0 for none.
 
     Raises:
-        EtlError: The spec's client, modules, staging or target (name and URL) are others.
+        EtlError: The spec is another's, or reaches what this worker's configuration does not.
     """
-    given = pipeline.client, set(pipeline.modules), pipeline.staging, pipeline.target
-    own = client, set(config.settings.modules), config.staging, config.targets.get(pipeline.target.name)
-    if given != own:
+    given, known = spec.pipeline, None
+    paths = [piece.path for part in spec.plan.partitions[max(0, number - 1) : number] for piece in part.pieces]
+    with suppress(ConfigError):  # this may be older than the client's file
+        known = resolve(settings.base(), name, client, params=given.params)
+    if known is None or not trust.is_own(given, known):
+        known = resolve(settings.config(), name, client, params=given.params)
+    rooted = given if given.root == known.root else given.model_copy(update={"root": known.root})
+    if not trust.is_own(given, known) or trust.strays(rooted, paths):
         raise EtlError(CHANGED)
-    root = str(config.root)
-    return pipeline if pipeline.root == root else pipeline.model_copy(update={"root": root})
+    return rooted
 
 
 def _span(staging: Staging, spec: Spec, *, decide: bool) -> Span:
