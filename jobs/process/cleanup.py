@@ -133,6 +133,7 @@ def _report(connection: Redis | None, config: Config, folder: Folder) -> bool:
         return False
     tally = balance.gather(work.staging, work.plan.partitions)
     state, error = (record["state"], record.get("error")) if record else ("failed", "")
+    state = state if state in ("failed", "canceled") else "failed"  # of a success the target knows already
     ended = replace(finish.ending(tally, []), error=error or "its end is not known: Redis has forgotten the run")
     finished = float((record or {}).get("ended") or folder.modified)
     row = finish.history_record(work, ended)
