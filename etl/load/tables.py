@@ -158,7 +158,7 @@ def _check_names(names: Sequence[str], fold: Callable[[str], str], limit: int) -
             raise BadSource(
                 f"column name {name!r} is empty or longer than {limit} bytes", "rename it with [columns] from"
             )
-        if name in OWN:
+        if name.casefold() in OWN:  # which a table's column may be in any case
             raise BadSource(f"column {name} has the name of a column that rq-etl adds", "rename it with [columns] from")
         if fold(name) in seen:
             raise BadSource(f"column {name} differs from another in case only", "rename one with [columns] from")
