@@ -20,6 +20,7 @@ from typing import cast
 
 from redis import Redis
 
+from etl import output
 from etl.config.pipeline import Config
 from etl.config.urls import target_places
 from etl.errors import EtlError
@@ -99,7 +100,8 @@ def _clean_folder(connection: Redis | None, config: Config, folder: Folder, now:
         record = runs.read(connection, folder.run) if connection is not None else None
         if record is not None and record["state"] == "succeeded" and "rejects.json" in folder.names:
             # Its finish died between closing the run and this.
-            artifacts.remove(keep=[*artifacts.read_json("rejects.json"), "rejects.json", "run.json"])
+            said = [name for name in folder.names if name.endswith(output.ENDING)]
+            artifacts.remove(keep=[*artifacts.read_json("rejects.json"), *said, "rejects.json", "run.json"])
             return False
         artifacts.remove_strays()
     if age <= (config.settings.keep_failed if folder.is_unfinished else config.settings.history):

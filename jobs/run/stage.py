@@ -4,8 +4,8 @@ Only the artifact that a stage publishes, last, says that it is done: one that f
 """
 
 import json
+import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from redis import Redis
 from rq import get_current_job
 from rq.job import Job
 
-from etl import sources
+from etl import output, sources
 from etl.config import trust
 from etl.config.pipeline import Pipeline, resolve
 from etl.context import Context
@@ -135,6 +135,13 @@ def execute(name: str, run: str, number: int, body: Body, give_up: GiveUp | None
     stage = _begin(name, run, number)
     if stage is None:
         return {"skipped": 1}
+    file = f"{number:05d}.{name}{output.ENDING}"
+    with output.kept(lambda: Staging(settings.staging(), stage.record["client"], run), file):
+        return _run(stage, body, give_up)
+
+
+def _run(stage: Stage, body: Body, give_up: GiveUp | None) -> dict[str, int]:
+    name, run, number = stage.name, stage.run, stage.number
     try:
         stage.context = stage_context(name, run, number, stage.record)
         marker = stage.context.staging.marker(name, number) if number else None
@@ -192,8 +199,8 @@ def keep_traceback(job: Job, text: str) -> None:
     number = int(job.args[1]) if len(job.args) > 1 else 0
     try:
         Staging(settings.staging(), record["client"], run).keep_private(f"{number:05d}.{stage}.error.txt", text)
-    except EtlError:
-        traceback.print_exc()
+    except EtlError as failed:  # not its traceback: what it came from may quote a row
+        print(f"what {stage} of run {run} raised is not kept: {safe_message(failed)}", file=sys.stderr)
 
 
 def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) -> StageContext:
