@@ -216,7 +216,7 @@ def _exists(root: str, name: str) -> bool:
 
 
 def _inside(path: str, root: str) -> bool:
-    if path.startswith("<"):
+    if not path or path.startswith("<"):
         return False  # of code that a library made: no file, whatever folder this process is in
     where = Path(path).resolve()
     return where.is_relative_to(root) and "site-packages" not in where.parts

@@ -72,8 +72,10 @@ def raised_at(exc: BaseException, is_users: Callable[[str], bool], *, but: str) 
         but: A file whose lines are not named where there are others: the caller's.
     """
     kind = type(exc).__name__
-    if isinstance(exc, SyntaxError) and is_users(exc.filename or ""):  # else its words are of what was evaluated
-        return f"{kind} ({exc.msg}) in {Path(exc.filename or '?').name} line {exc.lineno}"
+    if (
+        isinstance(exc, SyntaxError) and exc.filename and is_users(exc.filename)
+    ):  # else its words are of what was evaluated
+        return f"{kind} ({exc.msg}) in {Path(exc.filename).name} line {exc.lineno}"
     places = list(traceback.walk_tb(exc.__traceback__))
     places = [each for each in places if _file(each[0]) != but] or places
     users = [each for each in places if is_users(_file(each[0]))]

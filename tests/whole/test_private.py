@@ -127,7 +127,7 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "headerless_new": ('new_columns = "fail"', f"{MARK}1,{MARK}2\n{MARK}3,1\n"),
     "headerless_long": ("", f"{MARK}{'x' * 80},{MARK}2\n{MARK}3,1\n"),
-    "headerless_wide": ("", ",".join(f"{MARK}{n}" for n in range(2000)) + "\n"),
+    "headerless_wide": ("", ",".join(f"{MARK}{n}" for n in range(2000)) + f"\n{MARK}{',1' * 1999}\n"),
     "unclosed": ("", GOOD + f'{MARK}7,"{MARK}\n{MARK}8,1,{MARK}ed,2026-01-01\n'),
     "latin": ("", GOOD + f"{MARK}ä,1,{MARK}ed,2026-01-01\n"),
     "constraint": ("", GOOD),
