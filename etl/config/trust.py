@@ -1,14 +1,15 @@
 """What a pipeline reaches: files, databases and code. A run's are compared with the worker's own before it is believed.
 
 Whoever can write to Redis can name a run, and whoever can write a file may write a spec; neither decides what is read,
-which code runs, or where rows go.
+which code runs, or where rows go. Nor do clients' files, where `settings.trust_clients` is false.
 """
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from etl.config.base import Problem
 from etl.config.pipeline import Definition, Pipeline
 from etl.config.values import NAME
 
@@ -101,3 +102,76 @@ def _part(part: str, values: Mapping[str, str]) -> str:
         else:
             made += "[^/]*" if found[0][0] == "*" else "[^/]"
     return (r"(?!\.\.?(?:/|$))" if at else "") + made + re.escape(part[at:])
+
+
+# --- clients' files ---
+
+
+_NOT = "which a client's file may not while settings.trust_clients is false; write it in etl.toml"
+
+
+def foreign(table: Mapping[str, Any], pipelines: Mapping[str, Mapping[str, Any]], client: str) -> list[Problem]:
+    """Return what a client's file may not say where clients aren't trusted.
+
+    Args:
+        table: The file.
+        pipelines: As written in etl.toml.
+    """
+    found = [(where, f"{what}, {_NOT}") for where, what in _words(table)]
+    overrides = table.get("override")
+    for name, override in overrides.items() if isinstance(overrides, Mapping) else ():
+        if isinstance(override, Mapping):
+            reached = _overridden(override, pipelines.get(name, {}), client)
+            found += [(("override", name, *where), f"{what}, {_NOT}") for where, what in reached]
+    return found
+
+
+def _words(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[Problem]:
+    """Yield what no text of a client's file may hold."""
+    if isinstance(value, str) and "${" in value:
+        yield where, "reads the environment"
+    elif isinstance(value, str) and "://" in value:
+        yield where, "names a URL"
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _words(inner, (*where, key))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _words(inner, (*where, place))
+
+
+def _overridden(override: Mapping[str, Any], pipeline: Mapping[str, Any], client: str) -> Iterator[Problem]:
+    if "transform" in override:
+        yield ("transform",), "names functions"
+    load, lookups = override.get("load"), override.get("lookups")
+    for key, what in (("function", "names a function"), ("target", "names a target")):
+        if isinstance(load, Mapping) and key in load:
+            yield ("load", key), what
+    below = pipeline.get("lookups", {})
+    sources: list[tuple[tuple[str, ...], Any, Any]] = [
+        (("extract",), override.get("extract"), pipeline.get("extract")),
+        *((("lookups", name), lookup, below.get(name)) for name, lookup in (lookups or {}).items()),
+    ]
+    for where, source, known in sources:
+        if not isinstance(source, Mapping):
+            continue
+        for key in LEADING[2:]:
+            if key in source:
+                yield (*where, key), f"names a {'function' if key in ('function', 'args') else 'database'}"
+        base = known.get("path") if isinstance(known, Mapping) else None
+        if "path" in source and not (isinstance(base, str) and _lies_in(str(source["path"]), base, client)):
+            yield (*where, "path"), "leads out of the pipeline's folder"
+
+
+def _lies_in(path: str, base: str, client: str) -> bool:
+    """Whether a client's path stays where its pipeline's leads, and doesn't name another client where that names it."""
+    if ".." in path.split("/") or path.startswith("~"):
+        return False
+    tree, folder = (os.path.normpath(fixed_folder(each, client)) for each in (base, path))
+    if os.path.isabs(path) != os.path.isabs(os.path.expanduser(base)) or os.path.commonpath([tree, folder]) != tree:
+        return False
+    named, mark, rest = base.partition("{client}")
+    if not mark:
+        return True
+    prefix, after = os.path.normpath(named + client), os.path.normpath(path.replace("{client}", client))
+    return after.startswith(prefix) and after[len(prefix) : len(prefix) + 1] in {"", "/", ".", "-", rest[:1]}
