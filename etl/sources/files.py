@@ -160,7 +160,7 @@ def _path_pattern(
 
 def _fixed(config: FileConfig, pattern: str) -> str:
     """Return the part of a filled pattern that the operator chose: all, or the folders before the first wildcard."""
-    if not placeholders(config.path) and not glob.has_magic(_ESCAPED.sub("", pattern)):
+    if not dated_placeholders(config.path) and not glob.has_magic(_ESCAPED.sub("", pattern)):
         return _unescaped(pattern)
     parts = pattern.split(os.sep)[:-1]
     chosen = next((at for at, part in enumerate(parts) if glob.has_magic(_ESCAPED.sub("", part))), len(parts))
