@@ -180,11 +180,14 @@ class _Step:
     def _beaten(
         self, keys: list[Any], condition: Any, order: list[Any], why: str, column: str | None
     ) -> sa.Select[Any]:
-        doubled = sa.select(*keys).where(condition).group_by(*keys).having(sa.func.count() > 1).subquery()
+        # SQLite renames columns of a subquery that are called true or false.
+        named = {f"k{number}": key for number, key in enumerate(keys)}
+        labels = [key.label(name) for name, key in named.items()]
+        doubled = sa.select(*labels).where(condition).group_by(*keys).having(sa.func.count() > 1).subquery()
         rank = sa.func.row_number().over(partition_by=keys, order_by=order).label("rank")
         ranked = (
             sa.select(self.rows.c[ID], rank)
-            .join_from(self.rows, doubled, sa.and_(*(key == doubled.c[key.name] for key in keys)))
+            .join_from(self.rows, doubled, sa.and_(*(key == doubled.c[name] for name, key in named.items())))
             .where(condition)
             .subquery()
         )
@@ -249,11 +252,14 @@ class _Step:
                 self.connection.execute(sa.delete(table).where(mine, table.c._file.in_(names[start : start + 1000])))
         else:
             there, here = [table.c[name] for name in by], [self.rows.c[name] for name in by]
-            values = sa.select(*here).where(self.live()).distinct()
+            values = sa.select(*(column.label(f"k{number}") for number, column in enumerate(here)))
+            values = values.where(self.live()).distinct()
             self.connection.execute(sa.delete(table).where(mine, sa.tuple_(*there).in_(values)))
             # IN finds no nulls; and a comparison that does find them can't be hashed, so it gets only those.
             some_null = values.where(sa.or_(*(column.is_(None) for column in here))).subquery()
-            alike = sa.and_(*(column.is_not_distinct_from(some_null.c[column.name]) for column in there))
+            alike = sa.and_(
+                *(column.is_not_distinct_from(null) for column, null in zip(there, some_null.c, strict=True))
+            )
             self.connection.execute(sa.delete(table).where(mine, sa.exists().where(alike)))
 
     def clear_keys(self) -> None:

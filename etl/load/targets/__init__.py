@@ -3,6 +3,7 @@
 The rest of `load` asks a kind for its facts and calls its functions; it never asks for its name.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -124,15 +125,27 @@ def kind(connection: sa.Connection) -> Target:
 
 
 def new_engine(url: sa.URL, **arguments: Any) -> sa.Engine:
-    """Return an engine that keeps no connection, and whose errors hold no values.
+    """Return an engine that keeps no connection, quotes every name, and whose errors hold no values.
 
     Args:
         arguments: For the driver.
     """
-    return sa.create_engine(
+    made = sa.create_engine(
         url,
         poolclass=sa.NullPool,
         hide_parameters=True,
         execution_options={"preserve_rowcount": True},
         connect_args=arguments,
     )
+    # Which words must be quoted differs by database and version: SQLAlchemy's own lists lack `lateral` and `returning`.
+    dialect: Any = made.dialect
+    dialect.identifier_preparer._requires_quotes = _always
+    # SQLAlchemy looks for %(name)s when it numbers parameters: what stands in a quoted name is none.
+    compiler = dialect.statement_compiler
+    pattern = re.compile(f'"(?:[^"]|"")*"|{compiler._positional_pattern.pattern}')
+    dialect.statement_compiler = type("Compiler", (compiler,), {"_positional_pattern": pattern})
+    return made
+
+
+def _always(_name: str) -> bool:
+    return True

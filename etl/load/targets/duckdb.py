@@ -173,11 +173,6 @@ class _Ddl(PGDDLCompiler):
         return ""  # temporary tables go with their connection: there is no ON COMMIT DROP
 
 
-class _Names(PGIdentifierPreparer):
-    def _requires_quotes(self, value: str) -> bool:
-        return True  # DuckDB reserves other words than PostgreSQL, and more with each version
-
-
 class Dialect(DefaultDialect):
     """What SQLAlchemy has to know of DuckDB."""
 
@@ -187,7 +182,7 @@ class Dialect(DefaultDialect):
     supports_native_boolean = supports_native_decimal = supports_multivalues_insert = True
     max_identifier_length = FACTS.name_bytes
     statement_compiler, ddl_compiler, type_compiler_cls = PGCompiler, _Ddl, PGTypeCompiler
-    preparer = _Names
+    preparer = PGIdentifierPreparer
     _backslash_escapes = False
 
     @classmethod

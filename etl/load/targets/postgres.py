@@ -71,7 +71,9 @@ _REFUSED = {
 def engine(url: sa.URL) -> sa.Engine:
     """Return an engine that opens one connection for each use."""
     arguments = {} if "connect_timeout" in url.query else {"connect_timeout": "10"}
-    made = new_engine(url.set(drivername=_DRIVER), application_name="rq-etl", **arguments)
+    # Rows are sent as UTF-8, whatever encoding the database has.
+    arguments |= {"client_encoding": "utf8", "application_name": "rq-etl"}
+    made = new_engine(url.set(drivername=_DRIVER), **arguments)
 
     @sa.event.listens_for(made, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -83,7 +85,8 @@ def engine(url: sa.URL) -> sa.Engine:
 
 def reader(url: sa.URL, patience: float) -> sa.Engine:
     """Return an engine that gives up connecting after `patience` seconds."""
-    return new_engine(url.set(drivername=_DRIVER), application_name="rq-etl", connect_timeout=str(patience))
+    arguments = {"client_encoding": "utf8", "application_name": "rq-etl", "connect_timeout": str(patience)}
+    return new_engine(url.set(drivername=_DRIVER), **arguments)
 
 
 def lock(connection: sa.Connection, *names: str) -> None:
