@@ -1,7 +1,7 @@
 """Loading: one partition's rows go into the target in one transaction with the ledger row that says so."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import resolve_url, url_of
 from etl.errors import ReceiptMismatch
-from etl.load import expect, ledger, tables
+from etl.load import expect, ledger, names, tables
 from etl.load.apply import apply, lock
 from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
@@ -99,7 +99,8 @@ def finish(
         expect.check_rejects(pipeline, rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         book = ledger.table(connection, pipeline)
-        shadow = of_run(connection, pipeline, run)
+        spelling = names.spelling(connection, pipeline)
+        shadow = of_run(connection, spelling.spelled(), run)
         # Two executions of one finish meet here; the second finds everything final.
         lock(connection, pipeline)
         entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
@@ -112,6 +113,7 @@ def finish(
         applied = not pending or complete or not is_atomic(pipeline)
         duplicates: list[Duplicate] = []
         if pending and applied:
+            shadow.spell(spelling.names)
             duplicates = _apply(connection, book, shadow, partitions, {number: entries[number] for number in done})
             if duplicates:
                 expect.check_rejects(pipeline, rejected + len(duplicates), read)
@@ -125,7 +127,7 @@ def finish(
             loaded=sum(entry.loaded for entry in final),
             unchanged=sum(entry.unchanged for entry in final),
             superseded=sum(entry.superseded for entry in final),
-            duplicates=tuple(duplicates),
+            duplicates=tuple(replace(each, column=spelling.back(each.column)) for each in duplicates),
             applied=applied,
         )
         if move is not None and complete and applied:
@@ -193,7 +195,8 @@ def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
         fits = kind(connection).FITS
         # SQLite keeps dates as text: what was last loaded says which they are.
         found |= {name: type for name, type in last.items() if name in found and found[name] in fits[type]}
-        return {name: type for name, type in found.items() if type in fits}
+        ours = {theirs: ours for ours, theirs in names.spelling(connection, pipeline).names.items()}
+        return {ours.get(name, name): type for name, type in found.items() if type in fits}
 
 
 def _apply(

@@ -19,7 +19,7 @@ from etl.load import tables
 from etl.load.staged import ID, LINE, LOST, ORDER, Shadow, partition_of
 from etl.load.targets import kind
 from etl.partition import Partition
-from etl.types.sql import word_of_column
+from etl.types.sql import CastText, word_of_column
 
 
 @dataclass
@@ -199,6 +199,11 @@ class _Step:
         plain = kind(self.connection).FACTS.plain_text
         return sa.collate(column, "C") if isinstance(type, sa.String) and not plain else column
 
+    def _alike(self, table: sa.TableClause, name: str) -> sa.ColumnElement[Any]:
+        """Compare types that text is cast to by their text: json has no equality, that of others overlooks changes."""
+        column = table.c[name]
+        return sa.cast(column, sa.Text) if isinstance(self.shadow.types[name], CastText) else column
+
     def compare_with_table(self) -> None:
         """Rows that the table has already, or has newer, are not written."""
         table, rows, run = self.table, self.rows, self.shadow.run
@@ -208,8 +213,8 @@ class _Step:
             sa.true(),
             *(
                 # As rows: SQLite takes no more than a thousand terms in a chain.
-                sa.tuple_(*(table.c[name] for name in some)).is_not_distinct_from(
-                    sa.tuple_(*(rows.c[name] for name in some))
+                sa.tuple_(*(self._alike(table, name) for name in some)).is_not_distinct_from(
+                    sa.tuple_(*(self._alike(rows, name) for name in some))
                 )
                 for some in (data[start : start + 100] for start in range(0, len(data), 100))
             ),

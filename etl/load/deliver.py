@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.errors import BadSource, ReceiptMismatch, TableMismatch
-from etl.load import expect, function, ledger, tables
+from etl.load import expect, function, ledger, names, tables
 from etl.load.apply import apply, lock
 from etl.load.cursors import Move, advance
 from etl.load.history import Record, write
@@ -140,6 +140,8 @@ class _Loading:
             return LoadCounts(function.call(self.connection, delivery, chunks))
         if self._is_there():
             return LoadCounts(unchanged=sum(chunk.num_rows for chunk in chunks))
+        spelling = names.spelling(self.connection, self.pipeline)
+        self.pipeline, chunks = spelling.spelled(), map(spelling.rows, chunks)
         is_append = settings.mode == "append"
         unique = any(column.unique for column in self.pipeline.columns.values())
         # Rows of several partitions that have to be seen together before they are the table's.

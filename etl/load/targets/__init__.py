@@ -5,7 +5,7 @@ The rest of `load` asks a kind for its facts and calls its functions; it never a
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol, cast
@@ -32,6 +32,7 @@ class TargetFacts:
         plain_text: Whether text is ordered by its code points.
         writers: "one" where a transaction that writes is alone in the database; "many" where they meet at locks.
         name_bytes: The longest name of a table or column.
+        system: Names that no column may have, since every table has one of its own.
         columns: The most columns of a table.
     """
 
@@ -45,6 +46,23 @@ class TargetFacts:
     writers: str
     name_bytes: int
     columns: int
+    system: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What the database says of a table.
+
+    Args:
+        kind: "table", or what else it is.
+        columns: As they are spelled there; those of `generated` get their values from the database alone.
+        types: Of columns that SQLAlchemy has no type for, as the database writes them.
+    """
+
+    kind: str
+    columns: tuple[str, ...]
+    generated: frozenset[str] = frozenset()
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 class Guard(Protocol):
@@ -94,6 +112,9 @@ class Target(Protocol):
         Returns:
             How many rows the database says it took.
         """
+
+    def describe(self, connection: sa.Connection, schema: str | None, table: str) -> Relation | None:
+        """Return what a table is and which columns it has, or None where there is none."""
 
     def prepare(self, connection: sa.Connection, *staged: sa.TableClause) -> None:
         """Tell the planner about rows that have just been written."""
