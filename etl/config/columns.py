@@ -1,9 +1,11 @@
 """Which column of the source is which column of the pipeline."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from unicodedata import normalize
 
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
+from etl.config.values import header_key
 from etl.errors import BadSource, MissingColumn
 
 ROW = "_row"
@@ -22,7 +24,7 @@ def match(headers: Iterable[str], pipeline: Pipeline, file: str, spelled: Iterab
         MissingColumn: A required column or a column of the load's key isn't there.
     """
     names = named(headers, pipeline, spelled)
-    _refuse_doubles(names, file)
+    refuse_doubles(names, file)
     _refuse_missing(names, pipeline, file)
     return names
 
@@ -30,40 +32,49 @@ def match(headers: Iterable[str], pipeline: Pipeline, file: str, spelled: Iterab
 def named(headers: Iterable[str], pipeline: Pipeline, spelled: Iterable[str] = ()) -> dict[str, str]:
     """Return the pipeline's name for each column of the source: the client's `rename`, then `from`, else its own.
 
-    Names are compared trimmed and without case.
+    Names are compared trimmed, without case, and however their accents are encoded.
 
     Args:
         headers: The source's columns; `_row` is left out.
         spelled: How columns that are not declared are written elsewhere, where one file writes them otherwise.
     """
-    renames = {_key(header): column for header, column in pipeline.rename.items()}
+    renames = {header_key(header): column for header, column in pipeline.rename.items()}
     load = pipeline.load
     undeclared = [*load.key, *load.by, load.newest or "", pipeline.extract.cursor or "", *spelled]
-    known = {_key(column): column for column in reversed(undeclared)}
-    known |= {_key(alias): column for column, declared in pipeline.columns.items() for alias in declared.from_}
-    known |= {_key(column): column for column in pipeline.columns}
+    known = {header_key(column): column for column in reversed(undeclared)}
+    known |= {header_key(alias): column for column, declared in pipeline.columns.items() for alias in declared.from_}
+    known |= {header_key(column): column for column in pipeline.columns}
     names = {}
     for header in headers:
         if header != ROW:
-            column = renames.get(_key(header), header.strip())
-            names[header] = known.get(_key(column), column)
+            column = renames.get(header_key(header), normalize("NFC", header).strip())
+            names[header] = known.get(header_key(column), column)
     return names
+
+
+def refuse_doubles(names: Mapping[str, str], file: str) -> None:
+    """Refuse columns of a source that are the same column of the pipeline.
+
+    Args:
+        names: The pipeline's name for each.
+        file: Name of the file, for errors.
+
+    Raises:
+        BadSource: There are two.
+    """
+    first: dict[str, str] = {}
+    for header, name in names.items():
+        if header_key(name) in first:
+            raise BadSource(
+                f'{file}: its columns "{first[header_key(name)]}" and "{header}" are both {name}',
+                "take one out of `from` or `rename`, or rename it in the source",
+            )
+        first[header_key(name)] = header
 
 
 def missing(names: Mapping[str, str], columns: Mapping[str, Column]) -> list[str]:
     """Return the declared columns that the source doesn't have and no function makes."""
     return [name for name, column in columns.items() if not column.computed and name not in names.values()]
-
-
-def _refuse_doubles(names: Mapping[str, str], file: str) -> None:
-    first: dict[str, str] = {}
-    for header, name in names.items():
-        if _key(name) in first:
-            raise BadSource(
-                f'{file}: its columns "{first[_key(name)]}" and "{header}" are both {name}',
-                "take one out of `from` or `rename`, or rename it in the source",
-            )
-        first[_key(name)] = header
 
 
 def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
@@ -92,7 +103,3 @@ def _other_delimiter(headers: Sequence[str]) -> str:
             if delimiter in headers[0]:
                 return f'; delimiter = "{written}" or "auto" would split this header'
     return ""
-
-
-def _key(name: str) -> str:
-    return name.strip().casefold()

@@ -12,7 +12,7 @@ from etl.config.base import Model, Problem
 from etl.config.kinds import KINDS, SourceConfig, config_of
 from etl.config.models import Column, Load, Step
 from etl.config.pipeline import Definition, Schedule
-from etl.config.values import suggest
+from etl.config.values import header_key, suggest
 from etl.context import GIVEN
 
 RESERVED = ("_client", "_run", "_file", "_row", "_partition", "_ord")
@@ -209,7 +209,7 @@ def _columns(columns: Mapping[str, Column], *, computes: bool) -> Iterator[Probl
         if column.computed and not computes:
             yield ("columns", name, "computed"), "no function of transform makes it; drop computed or add the function"
         for header in {name, *column.from_} if not column.computed else {name}:
-            other = taken.setdefault(header.strip().casefold(), name)
+            other = taken.setdefault(header_key(header), name)
             if other != name:
                 yield ("columns", name), f'header "{header}" goes to {other} too; let it go to one column'
 
@@ -273,7 +273,7 @@ def rename_problems(pipeline: str, rename: Mapping[str, str], table: Mapping[str
             problems.append((where, f"column {column} is made by a function; name another"))
         if not column.strip() or column in RESERVED:
             problems.append((where, "must be a column's name that rq-etl does not keep for itself"))
-        if header.strip().casefold() in headers:
+        if header_key(header) in headers:
             problems.append((where, "is the same header as another one here; case and blanks do not count"))
-        headers.add(header.strip().casefold())
+        headers.add(header_key(header))
     return problems

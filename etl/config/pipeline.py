@@ -52,6 +52,7 @@ class Definition(Model):
     retry_delays: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (5.0, 30.0, 120.0)
     timeout: Annotated[Seconds, Field(gt=0)] = 600.0
     max_rejects: Share = None
+    all_rejected: Literal["fail", "warn"] = "fail"
     new_columns: Literal["add", "ignore", "fail"] = "add"
     columns: dict[str, Column] = Field(default_factory=dict)
 
@@ -77,6 +78,7 @@ class Pipeline(Definition):
     timezone: str = "UTC"
     max_active: int = 4
     weight: int = 1
+    max_unpacked: int = 100
     given: tuple[str, ...] = ()  # keys that were given for one run alone: a retry keeps them
 
     @property
@@ -145,6 +147,7 @@ class Settings(Model):
     modules: Strings = ()
     history: Seconds = 90 * 86400.0
     keep_failed: Seconds = 7 * 86400.0
+    max_unpacked: Positive = 100
 
     def problems(self) -> Iterable[Problem]:
         if not self.staging or "${" in self.staging or ("://" in self.staging and not self.staging.startswith("s3://")):
@@ -251,6 +254,7 @@ def resolve(
         timezone=owner.timezone,
         max_active=owner.max_active,
         weight=owner.weight,
+        max_unpacked=config.settings.max_unpacked,
         given=() if max_rejects is None else ("max_rejects",),
     )
 

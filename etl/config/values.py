@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
@@ -51,6 +52,11 @@ def rate(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
         return float(value)
     raise ValueError('must be a number of times such as "10/s", "600/m" or "1000/h"')
+
+
+def header_key(name: str) -> str:
+    """Return what spellings of one header share: blanks around it, case and how accents are encoded make no other."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
 
 
 def suggest(word: object, known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from etl import rejects
+from etl.config.values import header_key
 from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
 from etl.types.spelling import as_text
@@ -81,7 +82,7 @@ def check_names(names: list[str], name: str, error: type[EtlError]) -> None:
         name: Who gave them, for errors.
         error: What is raised where there is one.
     """
-    folded = [text.casefold() for text in names]
+    folded = [header_key(text) for text in names]
     twice = sorted({text for text, key in zip(names, folded, strict=True) if folded.count(key) > 1})
     if twice:
         raise error(f"{name} gave columns of the same name: {', '.join(twice)}", "rename one of them")
