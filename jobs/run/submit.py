@@ -16,7 +16,7 @@ from etl.staging import Staging
 from jobs.run import claims
 from jobs.run.graph import Spec, enqueue_graph, plan_of, write_spec
 from jobs.run.held import hold, needed_runs, promote, wait_fields
-from jobs.store import runs
+from jobs.store import keys, runs
 from jobs.store.transitions import sources
 
 
@@ -86,11 +86,9 @@ def _hold(connection: Redis, run: str, spec: Spec, after: list[str], needs: list
     options: dict[str, Any] = {"start": start, "end": end, "due": due, "full_refresh": spec.full_refresh}
     options["max_rejects"] = pipeline.max_rejects
     about = runs.about(pipeline.client, pipeline.name, pipeline.params, start, end)
-    hold(connection, run, {**about, "options": json.dumps(options), **wait_fields(after, needs)}, was=None)
-    if failed:
-        runs.close(connection, run, "failed", error=failed, exit=1)
-    else:
-        promote(connection, [run])
+    fields = {**about, "options": json.dumps(options), **wait_fields(after, needs)}
+    hold(connection, run, fields, was=None, failed=failed)
+    promote(connection, [run])
     return run
 
 
@@ -168,6 +166,8 @@ def _plan_and_enqueue(
             max_active=pipeline.max_active,
             weight=pipeline.weight,
         )
+        if failure is not None:  # so that maintenance closes it with these words if this process dies before it can
+            pipe.hset(keys.run_key(run), mapping={"error": str(failure), "exit": str(failure.exit_code)})
 
     dead = failure is not None
     try:
