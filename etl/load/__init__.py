@@ -1,6 +1,7 @@
 """Loading: one partition's rows go into the target in one transaction with the ledger row that says so."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import resolve_url, url_of
 from etl.errors import ReceiptMismatch
-from etl.load import expect, ledger, tables
+from etl.load import expect, known, ledger, tables
 from etl.load.apply import apply, lock
 from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
@@ -100,6 +101,8 @@ def finish(
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         book = ledger.table(connection, pipeline)
         shadow = of_run(connection, pipeline, run)
+        if known.is_known_again(pipeline):
+            known.lock_files(connection, pipeline, (each for each in partitions if each.number in done))
         # Two executions of one finish meet here; the second finds everything final.
         lock(connection, pipeline)
         entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
@@ -112,6 +115,9 @@ def finish(
         applied = not pending or complete or not is_atomic(pipeline)
         duplicates: list[Duplicate] = []
         if pending and applied:
+            waiting = {number: entries[number] for number in pending}
+            if _take_out_loaded(connection, book, shadow, partitions, waiting):
+                entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
             duplicates = _apply(connection, book, shadow, partitions, {number: entries[number] for number in done})
             if duplicates:
                 expect.check_rejects(pipeline, rejected + len(duplicates), read)
@@ -127,6 +133,7 @@ def finish(
             superseded=sum(entry.superseded for entry in final),
             duplicates=tuple(duplicates),
             applied=applied,
+            warnings=tuple(known.doubled(connection, book, pipeline, run, [entry.partition for entry in final])),
         )
         if move is not None and complete and applied:
             advance(connection, pipeline, run, move)
@@ -196,6 +203,35 @@ def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
         return {name: type for name, type in found.items() if type in fits}
 
 
+def _take_out_loaded(
+    connection: sa.Connection,
+    book: sa.Table,
+    shadow: Shadow,
+    partitions: Sequence[Partition],
+    waiting: Mapping[int, Entry],
+) -> bool:
+    """Leave out what another run has appended since it was staged here; says whether there is any.
+
+    Whether it was there already was asked when it was staged, by a run that may have ended long ago.
+
+    Raises:
+        ChangedFile: What the other run has appended is another version of the file.
+    """
+    deliveries = [
+        Delivery(shadow.pipeline, shadow.run, each, waiting[each.number].content, len(partitions))
+        for each in partitions
+        if each.number in waiting
+    ]
+    loaded = known.loaded_before(connection, book, deliveries)
+    number = ledger.next_number(connection, book, shadow.pipeline) if loaded else 0
+    for each in sorted(loaded):
+        if waiting[each].rows:
+            shadow.forget(each)
+        values = {"final": True, "unchanged": waiting[each].rows, "sequence": number}
+        ledger.record(connection, book, shadow.run, each, **values)
+    return bool(loaded)
+
+
 def _apply(
     connection: sa.Connection, book: sa.Table, shadow: Shadow, partitions: Sequence[Partition], done: dict[int, Entry]
 ) -> list[Duplicate]:
@@ -211,13 +247,17 @@ def _apply(
     else:
         counting = [partition for partition in partitions if partition.number in done]
         applied = [number for number, entry in done.items() if entry.final]
-        outcomes = apply(shadow, counting, applied, staged=staged)
+        columns = {number: {name.casefold() for name in json.loads(entry.types)} for number, entry in done.items()}
+        outcomes = apply(shadow, counting, applied, staged=staged, columns=columns)
+    sequence = ledger.next_number(connection, book, shadow.pipeline)
     for number, entry in done.items():
         outcome = outcomes.get(number)
         if outcome is None or (entry.final and not outcome.staged):
             if not entry.final:
-                ledger.record(connection, book, shadow.run, number, final=True)
+                ledger.record(connection, book, shadow.run, number, final=True, sequence=sequence)
             continue
+        if not entry.final:
+            ledger.record(connection, book, shadow.run, number, sequence=sequence)
         ledger.record(
             connection, book, shadow.run, number, final=True, loaded=outcome.loaded, unchanged=outcome.unchanged,
             superseded=outcome.superseded, rejected=outcome.rejected,

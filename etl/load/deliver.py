@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.errors import BadSource, ReceiptMismatch, TableMismatch
-from etl.load import expect, function, ledger, tables
+from etl.load import expect, function, known, ledger, tables
 from etl.load.apply import apply, lock
 from etl.load.cursors import Move, advance
 from etl.load.history import Record, write
@@ -101,11 +101,11 @@ def load(
 def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Table]) -> LoadCounts:
     book = ledger.table(connection, delivery.pipeline)
     shadow = of_run(connection, delivery.pipeline, delivery.run)
-    known = ledger.claim(connection, book, delivery)
-    if known is not None:
-        if known.final or known.attempt >= delivery.attempt:
-            staged = 0 if known.final else known.rows
-            return LoadCounts(known.loaded, known.unchanged, known.superseded, known.rejected, staged, known.final)
+    entry = ledger.claim(connection, book, delivery)
+    if entry is not None:
+        if entry.final or entry.attempt >= delivery.attempt:
+            staged = 0 if entry.final else entry.rows
+            return LoadCounts(entry.loaded, entry.unchanged, entry.superseded, entry.rejected, staged, entry.final)
         # An earlier attempt staged this partition: that goes, and the partition is claimed anew.
         if shadow.exists():
             shadow.forget(delivery.partition.number)
@@ -113,12 +113,17 @@ def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Tab
         ledger.claim(connection, book, delivery)
     loading = _Loading(connection, book, delivery)
     counts = loading.load(shadow, chunks)
+    number = ledger.next_number(connection, book, delivery.pipeline) if counts.final else None
     ledger.record(
         connection, book, delivery.run, delivery.partition.number,
         rows=counts.loaded + counts.unchanged + counts.superseded + counts.staged,
         loaded=counts.loaded, unchanged=counts.unchanged, superseded=counts.superseded,
-        final=counts.final, types=json.dumps(loading.types),
+        final=counts.final, types=json.dumps(loading.types), sequence=number,
     )  # fmt: skip
+    if counts.loaded:
+        loading.warnings += known.doubled(
+            connection, book, delivery.pipeline, delivery.run, [delivery.partition.number]
+        )
     return replace(counts, warnings=tuple(dict.fromkeys(loading.warnings)))
 
 
@@ -154,11 +159,11 @@ class _Loading:
     def _is_there(self) -> bool:
         delivery = self.delivery
         if self.pipeline.load.mode == "append":
-            return ledger.loaded_before(self.connection, self.book, delivery)
+            return bool(known.loaded_before(self.connection, self.book, [delivery]))
         if self.pipeline.load.mode != "replace" or delivery.again:
             return False
-        may_skip = ledger.may_skip(self.pipeline, delivery.partition, delivery.partitions)
-        return may_skip and ledger.has_rows(self.connection, self.book, delivery)
+        may_skip = known.may_skip(self.pipeline, delivery.partition, delivery.partitions)
+        return may_skip and known.has_rows(self.connection, self.book, delivery)
 
     def _append(self, chunks: Iterable[pa.Table]) -> None:
         extra = OWN if self.pipeline.shared else OWN[1:]
@@ -201,7 +206,9 @@ class _Loading:
             kind(self.connection).lock(self.connection, "table", self.pipeline.table)
             fit = tables.fit(self.connection, self.pipeline, schema)
         self.warnings += fit.warnings
-        self.types |= {name: kind_of(name, schema.field(name).type) for name in fit.types}
+        kinds = {name: kind_of(name, schema.field(name).type) for name in schema.names if name != ROW}
+        # A column without a value is one that the rows have, also where nothing is written into it.
+        self.types |= {name: word for name, word in kinds.items() if name in fit.types or word == "null"}
         return fit
 
     def _check_staged(self, shadow: Shadow, fit: tables.Fit) -> None:

@@ -39,6 +39,7 @@ class Marker:
         warnings: Sentences for the run's warnings.
         cursor: The latest value of the cursor's column read (extract only), and the latest that could be: each a type
             and a text, or None.
+        shaped: Fingerprints of the code and the lookups that shaped the rows (transform only).
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Marker:
     types: dict[str, list[str]] | None = None
     warnings: tuple[str, ...] = ()
     cursor: tuple[list[str] | None, list[str] | None] | None = None
+    shaped: dict[str, str] = field(default_factory=dict)
 
 
 class Staging:

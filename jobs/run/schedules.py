@@ -19,9 +19,8 @@ from etl.config.pipeline import Client, Config, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
-from jobs.store import keys, runs
+from jobs.store import keys, malformed, runs
 from jobs.store.keys import PREFIX
-from jobs.store.run_json import text_of
 
 FUNCTION = "jobs.stages.start_due"
 ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
@@ -122,8 +121,8 @@ def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[dateti
 
 def seen(connection: Redis, client: str, pipeline: str) -> float | None:
     """Return the last moment of a schedule that was handled, in seconds since the epoch, or None."""
-    found = text_of(connection.hget(keys.DUE, f"{client}/{pipeline}"))
-    return float(found) if found else None
+    found = cast(bytes | None, connection.hget(keys.DUE, f"{client}/{pipeline}"))
+    return float(found) if found and malformed.is_number(found) else None
 
 
 def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:

@@ -13,10 +13,11 @@ from etl.config.pipeline import Config, Pipeline, resolve
 from etl.errors import AlreadyRunning, BadSource, EtlError, SourceMissing
 from etl.partition import Plan
 from etl.staging import Staging
+from jobs.queue import FairQueue
 from jobs.run import claims
 from jobs.run.graph import Spec, enqueue_graph, plan_of, write_spec
 from jobs.run.held import hold, needed_runs, promote, wait_fields
-from jobs.store import keys, runs
+from jobs.store import keys, malformed, runs
 from jobs.store.transitions import sources
 
 
@@ -170,6 +171,8 @@ def _plan_and_enqueue(
             pipe.hset(keys.run_key(run), mapping={"error": str(failure), "exit": str(failure.exit_code)})
 
     dead = failure is not None
+    # What a transaction writes before it meets a key of another type stays.
+    malformed.set_aside(connection, _written(pipeline, spec.window), only_types=True)
     try:
         enqueue_graph(connection, run, spec, 1, spec.plan.partitions, write, was=was, dead=dead, claim=claim)
     except EtlError:
@@ -179,3 +182,11 @@ def _plan_and_enqueue(
     if failure is not None:
         runs.close(connection, run, "failed", error=str(failure), exit=failure.exit_code)
     return run
+
+
+def _written(pipeline: Pipeline, window: str | None) -> list[str]:
+    """Return the keys that a submission writes, beside those of the run and its jobs."""
+    client, name = pipeline.client, pipeline.name
+    whose = [keys.client_key(client), keys.holder_key(client, name, window), keys.held_key(client, name, window)]
+    queue = FairQueue.redis_queue_namespace_prefix, "rq:deferred:"
+    return [*malformed.FIXED, *whose, *(f"{prefix}{keys.PREFIX}{client}" for prefix in queue)]
