@@ -80,7 +80,9 @@ def read(
         ends = _ends(database, pipeline, config, piece, span, window) if config.query and config.cursor else None
         bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends)
         known = {} if database.postgres or config.query else _affinities(database, pipeline, config)
-        return (yield from spooled(_tables(database, statement, bound, known), piece.file, BadSource))
+        compared = pipeline.load.mode == "append" and config.cursor is None
+        found = _tables(database, statement, bound, known)
+        return (yield from spooled(found, piece.file, BadSource, unordered=compared))
 
 
 def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partition, ...]:

@@ -13,6 +13,7 @@ import pyarrow.csv
 from etl import rejects
 from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
+from etl.sources.unordered import Unordered
 from etl.types.spelling import as_text
 
 
@@ -41,7 +42,9 @@ class Spool:
                 yield reader.read_all()
 
 
-def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Generator[Chunk, None, str]:
+def spooled(
+    tables: Iterable[pa.Table], name: str, error: type[EtlError], *, unordered: bool = False
+) -> Generator[Chunk, None, str]:
     """Yield tables as chunks, `_row` counted from 1; return the sha256 of the content.
 
     Where tables differ, a column gets the type that holds all of them, text if no other does; so the rows rest in a
@@ -51,6 +54,7 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
         tables: Each of the size of a chunk; columns may come and go.
         name: Where they come from, for errors.
         error: What is raised where columns have the same name, or a value fits no common type.
+        unordered: Whether rows may come in another order each time: the content then begins with a hash without it.
     """
     types: dict[str, pa.DataType] = {}
     with closing(Spool()) as spool:
@@ -63,15 +67,17 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
         check_names(list(types), name, error)
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
+        apart = Unordered() if unordered else None
+        shape = digest.hexdigest()[:16]
         first = 1
         for kept in spool.read():
             table = _cast(kept, schema, name, error)
             if types:
-                _hash(table, digest)
+                _hash(table, digest, apart)
             rows = pa.array(np.arange(first, first + table.num_rows), pa.int64())
             first += table.num_rows
             yield Chunk(table.append_column("_row", rows), rejects.SCHEMA.empty_table())
-    return digest.hexdigest()
+    return f"{shape}{apart.hexdigest()} {digest.hexdigest()}" if apart else digest.hexdigest()
 
 
 def check_names(names: list[str], name: str, error: type[EtlError]) -> None:
@@ -120,9 +126,11 @@ def _cast(table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError]) 
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _hash(table: pa.Table, digest: "hashlib._Hash") -> None:
+def _hash(table: pa.Table, digest: "hashlib._Hash", apart: Unordered | None) -> None:
     # The text of one row after another: the same however the rows came in frames.
     for batch in table.to_batches(max_chunksize=10_000):
         text = pa.BufferOutputStream()
         pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=False))
         digest.update(text.getvalue())
+        if apart is not None:
+            apart.update(text.getvalue().to_pybytes())
