@@ -54,6 +54,31 @@ def loaded_before(connection: sa.Connection, book: sa.Table, deliveries: Sequenc
     return found
 
 
+def outdated(connection: sa.Connection, book: sa.Table, deliveries: Sequence[Delivery]) -> set[int]:
+    """Return the numbers of those partitions that would replace a file's rows by those of an older version of it.
+
+    That is so where another run has loaded a newer version since these rows were read.
+    """
+    if not deliveries or deliveries[0].pipeline.load.by != ("_file",):
+        return set()
+    pipeline, run, found = deliveries[0].pipeline, deliveries[0].run, set[int]()
+    asked = {row.partition: row.sequence for row in connection.execute(sa.select(book).where(book.c.run == run))}
+    latest: dict[str, tuple[int, float]] = {}
+    names = sorted({delivery.file for delivery in deliveries})
+    for start in range(0, len(names), BATCH):
+        same = _of_table(book, pipeline) & (book.c.run != run) & book.c.final.is_(True) & (book.c.rows > 0)
+        query = sa.select(book.c.file, book.c.sequence, book.c.modified).where(same, book.c.modified.is_not(None))
+        query = query.where(book.c.file.in_(names[start : start + BATCH])).order_by(*ledger.latest_first(book))
+        for file, sequence, modified in connection.execute(query):
+            latest.setdefault(file, (sequence or 0, modified))
+    for delivery in deliveries:
+        sequence, modified = latest.get(delivery.file, (0, 0.0))
+        number, mine = delivery.partition.number, delivery.modified[0]
+        if mine is not None and sequence > (asked[number] or 0) and modified > mine:
+            found.add(number)
+    return found
+
+
 def is_known_again(pipeline: Pipeline) -> bool:
     """Whether what was appended once is not appended again: its source gives the same again, and no cursor decides."""
     return pipeline.load.mode == "append" and pipeline.extract.FACTS.repeatable and pipeline.extract.cursor is None
