@@ -219,7 +219,7 @@ def _take_out_loaded(
     partitions: Sequence[Partition],
     waiting: Mapping[int, Entry],
 ) -> bool:
-    """Leave out what another run has appended since it was staged here; says whether there is any.
+    """Leave out what another run has loaded, or loaded newer, since it was staged here; says whether there is any.
 
     Whether it was there already was asked when it was staged, by a run that may have ended long ago.
 
@@ -231,14 +231,15 @@ def _take_out_loaded(
         for each in partitions
         if each.number in waiting
     ]
-    loaded = known.loaded_before(connection, book, deliveries)
-    number = ledger.next_number(connection, book, shadow.pipeline) if loaded else 0
-    for each in sorted(loaded):
+    became = dict.fromkeys(known.loaded_before(connection, book, deliveries), "unchanged")
+    became |= dict.fromkeys(known.outdated(connection, book, deliveries), "superseded")
+    number = ledger.next_number(connection, book, shadow.pipeline) if became else 0
+    for each, what in sorted(became.items()):
         if waiting[each].rows:
             shadow.forget(each)
-        values = {"final": True, "unchanged": waiting[each].rows, "sequence": number}
+        values = {"final": True, what: waiting[each].rows, "sequence": number}
         ledger.record(connection, book, shadow.run, each, **values)
-    return bool(loaded)
+    return bool(became)
 
 
 def _apply(
