@@ -4,6 +4,7 @@ The horse only runs functions. What is written to Redis about a job is written b
 if its lease still stands; so a horse that outlives its worker can change nothing.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -23,7 +24,7 @@ from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 from typing_extensions import override
 
-from etl.safe_message import safe_message
+from etl.safe_message import printable, safe_message
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
@@ -34,6 +35,12 @@ from jobs.queue import FairQueue, ServedQueues
 from jobs.store import scripts
 from jobs.store.malformed import FIXED, may_be_why, passing, set_aside
 from jobs.store.redis_errors import AWAY
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Keep what a record quotes of Redis, such as a job's description, from forging lines of the log."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
 
 
 class Worker(RQWorker):
@@ -61,6 +68,7 @@ class Worker(RQWorker):
         self._horse = Horse(connection)
         self._reported: set[str] = set()
         self._cold = False  # whether the job in hand goes back unfinished
+        self.log.addFilter(_in_one_line)
 
     @override
     def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from etl.config.base import Problem
 from etl.config.kinds import SourceConfig, SourceFacts
 from etl.config.pipeline import Pipeline
-from etl.config.values import Seconds, fill, placeholders
+from etl.config.values import MOMENTS, Seconds, dated_placeholders, fill
 from etl.context import Context
 from etl.errors import BadSource, ConfigError, SourceMissing
 from etl.partition import ROW_BITS, Chunk, Partition, Piece, Plan
@@ -42,7 +42,7 @@ class FileConfig(SourceConfig):
         try:
             if not self.path.strip():
                 yield ("path",), 'is empty; name files, such as "inbox/{client}/claims-*.csv"'
-            placeholders(self.path)
+            dated_placeholders(self.path)
         except ValueError as error:
             yield ("path",), str(error)
         if not is_usable(self.encoding):
@@ -50,11 +50,11 @@ class FileConfig(SourceConfig):
 
     def names(self) -> Iterable[tuple[str, str, str]]:
         """The names in the path."""
-        return [("path", name, f"{{{name}}}") for name in placeholders(self.path)]
+        return [("path", name, f"{{{name}}}") for name, _ in dated_placeholders(self.path)]
 
     def not_windowed(self) -> tuple[str, str] | None:
         """Why every window would read the same files, or None."""
-        if {"date", "start", "end"} & set(placeholders(self.path)):
+        if set(MOMENTS) & {name for name, _ in dated_placeholders(self.path)}:
             return None
         return ".path names no window: every window would load the same files", "put {date}, {start} or {end} into it"
 
@@ -139,16 +139,17 @@ def _path_pattern(
 ) -> str:
     zone = ZoneInfo(pipeline.timezone)
     values = {name: str(value) for name, value in {**pipeline.params, "client": pipeline.client}.items()}
-    values["date"] = f"{start or today or datetime.now(zone):%Y-%m-%d}"
-    for name, moment in (("start", start), ("end", end)):
-        if moment is not None:
-            local = moment.astimezone(zone) if moment.tzinfo else moment
-            values[name] = f"{local:%Y-%m-%d}" if local.time() == datetime.min.time() else f"{local:%Y-%m-%dT%H%M%S}"
-            if name == "start":
-                values["date"] = f"{local:%Y-%m-%d}"
-    for name in placeholders(config.path):
-        if name in ("start", "end") and name not in values:
+    given = {"date": start or today or datetime.now(zone), "start": start, "end": end}
+    moments = {name: moment.astimezone(zone) if moment.tzinfo else moment for name, moment in given.items() if moment}
+    for name, form in dated_placeholders(config.path):
+        moment = moments.get(name)
+        if name in ("start", "end") and moment is None:
             raise ConfigError(f"{config.path} needs a window: {{{name}}} has no value", "give --start and --end")
+        if form is not None:
+            values[f"{name}:{form}"] = moments[name].strftime(form)
+        elif moment is not None:
+            has_time = name != "date" and moment.time() != datetime.min.time()
+            values[name] = f"{moment:%Y-%m-%dT%H%M%S}" if has_time else f"{moment:%Y-%m-%d}"
         value = values.get(name, "")
         if "/" in value or "\0" in value or value in ("..", "."):
             cure = "give it a value without /, such as the name of a folder or file"
@@ -159,7 +160,7 @@ def _path_pattern(
 
 def _fixed(config: FileConfig, pattern: str) -> str:
     """Return the part of a filled pattern that the operator chose: all, or the folders before the first wildcard."""
-    if not placeholders(config.path) and not glob.has_magic(_ESCAPED.sub("", pattern)):
+    if not dated_placeholders(config.path) and not glob.has_magic(_ESCAPED.sub("", pattern)):
         return _unescaped(pattern)
     parts = pattern.split(os.sep)[:-1]
     chosen = next((at for at, part in enumerate(parts) if glob.has_magic(_ESCAPED.sub("", part))), len(parts))

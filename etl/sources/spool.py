@@ -42,7 +42,9 @@ class Spool:
                 yield reader.read_all()
 
 
-def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Generator[Chunk, None, str]:
+def spooled(
+    tables: Iterable[pa.Table], name: str, error: type[EtlError], *, typeless: bool = False
+) -> Generator[Chunk, None, str]:
     """Yield tables as chunks, `_row` counted from 1; return the sha256 of the content.
 
     Where tables differ, a column gets the type that holds all of them, text if no other does; so the rows rest in a
@@ -52,6 +54,7 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
         tables: Each of the size of a chunk; columns may come and go.
         name: Where they come from, for errors.
         error: What is raised where columns have the same name, or a value fits no common type.
+        typeless: A column without any value has no type; otherwise it is text.
     """
     types: dict[str, pa.DataType] = {}
     with closing(Spool()) as spool:
@@ -64,6 +67,7 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
         check_names(list(types), name, error)
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
+        schema = pa.schema(list(types.items())) if typeless else schema
         first = 1
         for kept in spool.read():
             table = _cast(kept, schema, name, error)

@@ -104,8 +104,8 @@ class Tally:
 
     @property
     def latest(self) -> Cursor | None:
-        """How far the source has been read, by all partitions alike."""
-        read = [stages["extract"].cursor for stages in self.markers.values() if "extract" in stages]
+        """How far the source has been read, by all partitions alike, rejects left out."""
+        read = [stages["transform"].cursor for stages in self.markers.values() if "transform" in stages]
         pairs = [pair for pair in read if pair is not None]
         latest = latest_of([Cursor(*pair[0]) for pair in pairs if pair[0]])
         for _, until in pairs:

@@ -22,8 +22,8 @@ from etl.sources import extract as read_source
 from etl.staging import Marker
 from etl.transform import Transformer
 from etl.transform.lookups import lookups_of
-from etl.types.cursor import Narrowed
 from etl.types.infer import candidates, decide, merge_candidates, named_candidates
+from etl.types.newer import Narrowed, Reached
 from jobs.run import finish
 from jobs.run.balance import ByFile, Tally
 from jobs.run.rate_limit import RateLimit
@@ -83,7 +83,8 @@ def _read(work: StageContext, connection: Redis) -> Marker:
                 rejects.write(chunk.rejects)
                 rejected += chunk.rejects.num_rows
             if infer:
-                types.append(candidates(newer.drop_columns(["_row"])))
+                types.append(candidates(newer.drop_columns(["_row"]), work.pipeline.extract))
+    # Rows that are held back count as not read: another run reads them.
     counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
     if narrow.unchanged:
         counts["unchanged"] = narrow.unchanged
@@ -93,9 +94,8 @@ def _read(work: StageContext, connection: Redis) -> Marker:
         rejects=tuple(rejects.names),
         content=content,
         types=merge_candidates(types) if infer else None,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *narrow.warnings),
         files=by_file.counts,
-        cursor=work.read_to(narrow.latest),
     )
 
 
@@ -107,6 +107,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         return Marker(counts=counts, shaped=_shaped(work))
     files = [piece.file for piece in work.partition.pieces]
     transformer = Transformer(work.pipeline, work.context, files, _types(work))
+    reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     warnings: list[str] = []
     by_file = ByFile(work.partition)
@@ -116,6 +117,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
     ):
         for chunk in _pieces(work.pipeline, prefetch(work.staging.chunks(source.data))):
             result = transformer.apply(chunk)
+            reached(chunk, result.refused)
             rows.write(result.rows)
             by_file.rejected(result.rejects)
             if result.rejects.num_rows:
@@ -133,6 +135,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         warnings=tuple(warnings),
         shaped=_shaped(work),
         files=by_file.counts,
+        cursor=work.read_to(reached.latest),
     )
 
 
@@ -210,6 +213,6 @@ def _deliver(work: StageContext) -> Marker:
         read=source.counts["read"],
         rejected=source.counts["rejected"] + rows.counts["rejected"],
         record=ended,
-        move=work.move(Tally({work.number: {"extract": source}}).latest),
+        move=work.move(Tally({work.number: {"transform": rows}}).latest),
     )
     return loaded(answer)

@@ -42,7 +42,7 @@ def words(url: str) -> list[str]:
     found = [
         *SQLITE,
         *STRANGE,
-        *(word for (word,) in duckdb.sql("SELECT keyword_name FROM duckdb_keywords()").fetchall()),
+        *(word for (word,) in duckdb.execute("SELECT keyword_name FROM duckdb_keywords()").fetchall()),
     ]
     if url.startswith("postgresql"):
         found += [word for (word,) in query(url, "SELECT word FROM pg_get_keywords()")]
