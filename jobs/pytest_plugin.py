@@ -77,6 +77,9 @@ class Harness:
             own = resolved.extract.FACTS.files
             extract = resolved.extract if own else source({"type": "csv", **changes})
             changed["extract"] = extract.model_copy(update=changes)
+            definition = read.variants.get((client, pipeline), read.pipelines[pipeline])
+            mine = definition.model_copy(update={"extract": changed["extract"]})
+            read = read.model_copy(update={"variants": {**read.variants, (client, pipeline): mine}})
         if self._session is None:
             self._session = Session(self.config, inline=True)
         settings.override(read)

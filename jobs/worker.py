@@ -4,6 +4,7 @@ The horse only runs functions. What is written to Redis about a job is written b
 if its lease still stands; so a horse that outlives its worker can change nothing.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -23,17 +24,23 @@ from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 from typing_extensions import override
 
-from etl.safe_message import safe_message
+from etl.safe_message import printable, safe_message
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
-from jobs.process.horse import Horse
+from jobs.process.horse import Horse, preload
 from jobs.process.maintenance import is_time, maintain, request_cleanup, rescue
 from jobs.process.spawn import end_with_owner
 from jobs.queue import FairQueue, ServedQueues
 from jobs.store import scripts
 from jobs.store.malformed import FIXED, may_be_why, passing, set_aside
 from jobs.store.redis_errors import AWAY
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Keep what a record quotes of Redis, such as a job's description, from forging lines of the log."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
 
 
 class Worker(RQWorker):
@@ -61,6 +68,7 @@ class Worker(RQWorker):
         self._horse = Horse(connection)
         self._reported: set[str] = set()
         self._cold = False  # whether the job in hand goes back unfinished
+        self.log.addFilter(_in_one_line)
 
     @override
     def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:
@@ -71,12 +79,13 @@ class Worker(RQWorker):
             end_with_owner(signal.SIGTERM, pool.pid)()
         self._install_signal_handlers()  # now, not after registering: a pool sends its signal once
         self.connection.set_retry(Retry(NoBackoff(), 1))  # our loops wait for Redis
+        preload()
         set_aside(self.connection, FIXED)
         self._horse.start()
         try:
             return bool(super().work(burst, *arguments, **options))
         finally:
-            self._horse.stop()
+            self._horse.close()
 
     # --- what RQ's loop asks for ---
 
@@ -167,7 +176,7 @@ class Worker(RQWorker):
 
     def _run_in_horse(self, job: EtlJob) -> Outcome | None:
         """Return how the job ended, or None where it is not ours any more."""
-        self._horse.send(job.id, job.raw)
+        self._horse.send(job)
         if self._cold or self._stopped_job_id == job.id:  # since it was dequeued
             self.kill_horse()
         began = time.monotonic()

@@ -1,6 +1,6 @@
 """Which column of the source is which column of the pipeline."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from unicodedata import normalize
 
 from etl.config.models import Column
@@ -32,8 +32,8 @@ def match(headers: Iterable[str], pipeline: Pipeline, file: str, spelled: Iterab
 def named(headers: Iterable[str], pipeline: Pipeline, spelled: Iterable[str] = ()) -> dict[str, str]:
     """Return the pipeline's name for each column of the source: the client's `rename`, then `from`, else its own.
 
-    Names are compared trimmed, without case, and however their accents are encoded. A header that a column's `from`
-    takes is not the computed column's of its name.
+    Names are compared trimmed, without case, and however their accents are encoded. A header that another column's
+    `from` takes is not the computed column's of its name.
 
     Args:
         headers: The source's columns; `_row` is left out.
@@ -92,11 +92,43 @@ def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> 
         )
     needed = [name for name in absent if pipeline.columns[name].required or name in pipeline.load.key]
     if needed:
-        found = ", ".join(f'"{header}"' for header in list(names)[:20]) + (", …" if len(names) > 20 else "")
-        raise MissingColumn(
-            f"{file}: no column {', '.join(needed)}; its header has {found}",
+        error = MissingColumn(
+            f"{file}: no column {', '.join(needed)}; its header has {listed(list(names), names.values(), pipeline)}",
             f'if it goes by another name, give it: columns.{needed[0]}.from = ["…"], or rename for this client',
         )
+        error.add_note(f"Its header: {', '.join(names)}")  # in the private file that rq-etl logs shows
+        raise error
+
+
+def listed(headers: Sequence[str], names: Iterable[str], pipeline: Pipeline) -> str:
+    """Return a source's columns for an error: those that may be quoted by their names, and how many others."""
+    known = {name for name, column in pipeline.columns.items() if not column.computed} | {*pipeline.load.key}
+    pairs = list(zip(headers, names, strict=True))
+    shown = headers if is_header([name for _, name in pairs], known) else [h for h, name in pairs if name in known]
+    texts = [f'"{header}"' for header in shown[:20]] + (["…"] if len(shown) > 20 else [])
+    others = len(headers) - len(shown)
+    return ", ".join([*texts, *([f"{others} other column{'s' if others > 1 else ''}"] if others else [])])
+
+
+def is_header(names: Collection[str], known: Collection[str]) -> bool:
+    """Whether names are a header for sure, so that they may be quoted: half of them are known, and half of the known.
+
+    Of a file without a header, the first row is taken for one.
+
+    Args:
+        names: Of the source's columns, as the pipeline or its table would call them.
+        known: Names in etl.toml or in the table.
+    """
+    return 2 * len({header_key(name) for name in names} & {header_key(name) for name in known}) >= max(
+        len(names), len(known)
+    )
+
+
+def shown(name: str, names: Sequence[str], known: Collection[str]) -> str:
+    """Return a column of a source for an error: `column x`, or its place where the names may be a row's values."""
+    if header_key(name) in map(header_key, known) or is_header(names, known):
+        return f"column {name}"
+    return f"column {names.index(name) + 1}"
 
 
 def _other_delimiter(headers: Sequence[str]) -> str:

@@ -147,12 +147,18 @@ class Transformer:
             column = Column.model_validate({"type": self._types[name]})
             made[name], failed = cast(raw[header], spelled(column, column.type, extract), zone)
             if failed:
+                what = f"{self._shown(header, names)} was taken for {self._types[name]}"
                 raise BadSource(
-                    f"{file}: column {header} was taken for {self._types[name]}, but holds something else now",
-                    f"the file changed meanwhile: run it again, or declare columns.{name}",
+                    f"{file}: {what}, but holds something else now",
+                    "the file changed meanwhile: run it again, or declare the column",
                 )
         made[ROW] = raw[ROW]
         return pa.table(made), failures
+
+    def _shown(self, header: str, names: Mapping[str, str]) -> str:
+        """Return a column for an error: by its name where etl.toml has it, else by its place."""
+        known = {*self._pipeline.rename.values(), *self._pipeline.load.key}
+        return f"column {header}" if names[header] in known else f"column {[*names].index(header) + 1}"
 
     def _call(self, rows: pa.Table) -> tuple[pa.Table, list[_Reject]]:
         """Run the functions, and cast and check again what they return."""

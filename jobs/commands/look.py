@@ -1,8 +1,10 @@
 """Commands that look at runs and change nothing: plan, status, runs, show, logs."""
 
+import sys
+
 import click
 
-from jobs.commands.arguments import check_state, client_pipelines, moment_before, parameters
+from jobs.commands.arguments import check_state, client_pipelines, moment_before, name_broken, parameters
 from jobs.commands.options import common, shared
 
 
@@ -38,6 +40,7 @@ def plan(
     pairs = client_pipelines(config, [pipeline], [], given)
     lines = plan.plans([resolve(config, name, owner, params=given) for owner, name in pairs], start, end)
     shared.print(lines, lambda: plan.show_plans(lines))
+    sys.exit(name_broken(config))
 
 
 @click.command()
@@ -47,8 +50,10 @@ def status(client: str | None) -> None:
     """Show each client's pipelines: the last run, the last success, its age."""
     from jobs.views import console, status
 
-    found = status.status(shared.session(workers=0), client)
+    session = shared.session(workers=0)
+    found = status.status(session, client)
     shared.print(found, lambda: console.status(found))
+    name_broken(session.config)
 
 
 @click.command()

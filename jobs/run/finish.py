@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from redis import Redis
 
 from etl import load as target
+from etl import output
 from etl import rejects as rejected_rows
 from etl.config import code
 from etl.config.columns import match
@@ -258,7 +259,9 @@ def _source_rows(work: StageContext, number: int, lines: Sequence[int]) -> dict[
 
 
 def _list_rejects(work: StageContext, tally: balance.Tally) -> list[str]:
+    """List the files of a run's rejects in staging; returns all files that outlive the run."""
     duplicates = work.staging.marker("finish", 0)
     names = [*tally.rejects, *(duplicates.rejects if duplicates else ())]
     work.staging.write_json("rejects.json", names)
-    return [*names, "rejects.json", "run.json"]
+    said = [name for name in work.staging.names() if name.endswith(output.ENDING)]
+    return [*names, *said, "rejects.json", "run.json"]

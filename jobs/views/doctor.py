@@ -155,6 +155,8 @@ def _config() -> Iterator[Finding]:
         for mistake in exc.mistakes:
             yield _failure("config", mistake, exc.cure, 2)
         return
+    for mistake in (line for lines in config.broken.values() for line in lines):
+        yield _failure("config", mistake, "its client is left out until it is corrected", 2)
     counts = {"pipeline": len(config.pipelines), "client": len(config.clients), "target": len(config.targets)}
     names = ", ".join(console.plural(number, noun) for noun, number in counts.items())
     mistakes = check_functions(config)

@@ -10,7 +10,6 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import EtlError
 from etl.sources import plan as plan_source
-from jobs.run.backfill import window
 from jobs.run.graph import lanes
 from jobs.views import console
 
@@ -23,6 +22,8 @@ def plan(
     Args:
         start, end: The run's window; without a zone they are the client's.
     """
+    from jobs.run.backfill import window
+
     first, last = window(start, end, pipeline.timezone)
     planned = plan_source(pipeline, start=first, end=last)
     found: dict[str, Any] = {

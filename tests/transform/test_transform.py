@@ -144,7 +144,7 @@ def test_typed_columns_nobody_declared_keep_their_types() -> None:
 def test_inferred_types_are_cast_or_the_file_has_changed() -> None:
     done = apply(pipeline(rename={"N": "n"}), raw(N=["1"], s=["066"]), types={"n": "integer", "s": "string"})
     assert done.rows.to_pylist() == [{"n": 1, "s": "066", "_row": 2}]
-    with pytest.raises(BadSource, match=r"x\.csv: column N was taken for integer"):
+    with pytest.raises(BadSource, match=r"x\.csv: column 1 was taken for integer"):
         apply(pipeline(), raw(N=["Jane"]), types={"N": "integer"})
 
 
