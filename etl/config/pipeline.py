@@ -146,11 +146,8 @@ class Settings(Model):
     modules: Strings = ()
     history: Seconds = 90 * 86400.0
     keep_failed: Seconds = 7 * 86400.0
-<<<<<<< HEAD
     max_unpacked: Positive = 100
-=======
     trust_clients: StrictBool = True
->>>>>>> trust
 
     def problems(self) -> Iterable[Problem]:
         if not self.staging or "${" in self.staging or ("://" in self.staging and not self.staging.startswith("s3://")):
