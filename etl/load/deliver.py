@@ -18,9 +18,8 @@ from etl.load.apply import apply, lock
 from etl.load.cursors import Move, advance
 from etl.load.history import Record, write
 from etl.load.ledger import Delivery
-from etl.load.names import OWN, ROW
 from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
-from etl.load.tables import kind_of
+from etl.load.tables import OWN, ROW, kind_of
 from etl.load.targets import kind
 from etl.load.targets.connect import transaction
 from etl.partition import ROW_BITS

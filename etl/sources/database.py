@@ -225,8 +225,9 @@ def _opened(pipeline: Pipeline, config: "Config") -> Iterator[_Database]:
 
 
 def _postgres(url: str) -> "psycopg.Connection[Any]":
-    timeout = {} if "connect_timeout" in url else {"connect_timeout": 10}
-    connection = psycopg.connect(url, application_name="rq-etl", **timeout)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"application_name": "rq-etl", "client_encoding": "utf8"}
+    given |= {} if "connect_timeout" in url else {"connect_timeout": 10}
+    connection = psycopg.connect(url, **given)
     connection.read_only = True
     prepare(connection)
     connection.execute("SET TIME ZONE 'UTC'")
