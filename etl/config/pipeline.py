@@ -53,6 +53,7 @@ class Definition(Model):
     timeout: Annotated[Seconds, Field(gt=0)] = 600.0
     max_rejects: Share = None
     new_columns: Literal["add", "ignore", "fail"] = "add"
+    type_changes: Literal["widen", "fail"] = "widen"
     columns: dict[str, Column] = Field(default_factory=dict)
 
     def sources(self) -> dict[str, SourceConfig]:

@@ -1,25 +1,24 @@
 """Loading: one partition's rows go into the target in one transaction with the ledger row that says so."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
-from etl.config.urls import resolve_url, url_of
+from etl.config.urls import parse_url, resolve_url, url_of
 from etl.errors import ReceiptMismatch
-from etl.load import expect, ledger, tables
+from etl.load import change, columns, expect, ledger, tables
 from etl.load.apply import apply, lock
 from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
 from etl.load.history import Record, remember, write
 from etl.load.ledger import Delivery, Entry
 from etl.load.staged import PREFIXES, Duplicate, Shadow, names_of, of_run
-from etl.load.targets import kind
+from etl.load.targets import kind, kind_named
 from etl.load.targets.connect import check_target, reading, transaction
 from etl.partition import Partition
-from etl.types.sql import word_of_column
 
 __all__ = [
     "Delivery",
@@ -33,6 +32,7 @@ __all__ = [
     "drop_leftovers",
     "drop_shadow",
     "finish",
+    "keeps_digits",
     "load",
     "remember",
     "resolve_url",
@@ -73,6 +73,8 @@ def finish(
     url: str | None = None,
     record: Callable[[FinishCounts], Record] | None = None,
     move: Move | None = None,
+    zones: Mapping[str, str] | None = None,
+    locate: change.Locate | None = None,
 ) -> FinishCounts:
     """Apply what a run's partitions have staged, in one transaction; called again it answers the same.
 
@@ -84,6 +86,8 @@ def finish(
         url: Of the target; by default the pipeline's.
         record: Says what the target is to remember of the run.
         move: Of the cursor; it stays where the run is not complete.
+        zones: Time zones of clients that share the table.
+        locate: Says where a value is that its column's type has to change for.
 
     Raises:
         CursorMoved: What is appended may be there already.
@@ -97,7 +101,8 @@ def finish(
         if complete:
             expect.check(pipeline, partitions, read)
         expect.check_rejects(pipeline, rejected, read)
-    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+
+    def once(connection: sa.Connection, warnings: Sequence[str]) -> FinishCounts:
         book = ledger.table(connection, pipeline)
         shadow = of_run(connection, pipeline, run)
         # Two executions of one finish meet here; the second finds everything final.
@@ -112,7 +117,8 @@ def finish(
         applied = not pending or complete or not is_atomic(pipeline)
         duplicates: list[Duplicate] = []
         if pending and applied:
-            duplicates = _apply(connection, book, shadow, partitions, {number: entries[number] for number in done})
+            mine = {number: entries[number] for number in done}
+            duplicates = _apply(connection, book, shadow, partitions, mine, zones or {})
             if duplicates:
                 expect.check_rejects(pipeline, rejected + len(duplicates), read)
             if complete and not duplicates:
@@ -127,12 +133,15 @@ def finish(
             superseded=sum(entry.superseded for entry in final),
             duplicates=tuple(duplicates),
             applied=applied,
+            warnings=tuple(warnings),
         )
         if move is not None and complete and applied:
             advance(connection, pipeline, run, move)
         if record is not None:
             write(connection, pipeline, record(counts))
         return counts
+
+    return change.changing(url or url_of(pipeline), pipeline, once, locate)
 
 
 def drop_shadow(pipeline: Pipeline, run: str, url: str | None = None) -> None:
@@ -180,6 +189,7 @@ def drop_leftovers(
                 ledger.forget(connection, book, run)
             for table in names_of(schema, run):
                 tables.drop(connection, table)
+            columns.forget(connection, names_of(schema, run)[0])
             dropped.append(run)
     return dropped
 
@@ -187,17 +197,24 @@ def drop_leftovers(
 def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
     """Return the types of the columns that the pipeline's table has, in the pipeline's words; {} if there is none."""
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
-        there = tables.existing(connection, pipeline.table) or {}
-        found = {name: word_of_column(type) for name, type in there.items() if name not in ("_client", "_run", "_file")}
-        last = ledger.last_types(connection, ledger.table(connection, pipeline), pipeline)
+        known = ledger.columns_there(connection, pipeline) or {}
         fits = kind(connection).FITS
-        # SQLite keeps dates as text: what was last loaded says which they are.
-        found |= {name: type for name, type in last.items() if name in found and found[name] in fits[type]}
-        return {name: type for name, type in found.items() if type in fits}
+        return {name: each.word for name, each in known.items() if name not in tables.OWN and each.word in fits}
+
+
+def keeps_digits(pipeline: Pipeline) -> bool:
+    """Whether the pipeline's target keeps each digit of a decimal."""
+    url = parse_url(url_of(pipeline), pipeline.target.name)
+    return kind_named(url.get_backend_name()).FACTS.exact_decimals
 
 
 def _apply(
-    connection: sa.Connection, book: sa.Table, shadow: Shadow, partitions: Sequence[Partition], done: dict[int, Entry]
+    connection: sa.Connection,
+    book: sa.Table,
+    shadow: Shadow,
+    partitions: Sequence[Partition],
+    done: dict[int, Entry],
+    zones: Mapping[str, str],
 ) -> list[Duplicate]:
     staged = shadow.counts() if shadow.exists() else {}
     for number, entry in done.items():
@@ -211,6 +228,7 @@ def _apply(
     else:
         counting = [partition for partition in partitions if partition.number in done]
         applied = [number for number, entry in done.items() if entry.final]
+        change.align(shadow, ledger.columns_there(connection, shadow.pipeline), zones)
         outcomes = apply(shadow, counting, applied, staged=staged)
     for number, entry in done.items():
         outcome = outcomes.get(number)

@@ -17,7 +17,7 @@ from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.context import Context
 from etl.errors import ChangedFile
-from etl.load import tables
+from etl.load import columns, tables
 from etl.load.targets import kind
 from etl.load.targets.connect import transaction
 from etl.partition import Partition
@@ -167,6 +167,13 @@ def last_types(connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline) 
     query = sa.select(ledger.c.types).where(same).order_by(ledger.c.loaded_at.desc()).limit(1)
     found: Mapping[str, str] = json.loads(connection.execute(query).scalar() or "{}")
     return dict(found)
+
+
+def columns_there(connection: sa.Connection, pipeline: Pipeline) -> dict[str, columns.Known] | None:
+    """Return the columns of the pipeline's table, or None where there is no such table."""
+    if tables.existing(connection, pipeline.table) is None:
+        return None
+    return columns.known(connection, pipeline.table, last_types(connection, table(connection, pipeline), pipeline))
 
 
 def loaded_before(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> bool:

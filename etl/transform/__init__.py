@@ -18,6 +18,7 @@ from etl.partition import ROW_BITS
 from etl.transform.checks import Checker, Unique
 from etl.transform.steps import from_frame, load_steps, run_steps, to_frame, undeclared
 from etl.types.casts import Failures, cast
+from etl.types.infer import take
 from etl.types.spelling import as_text, plain
 from etl.types.words import arrow_of
 
@@ -137,8 +138,10 @@ class Transformer:
             if name not in self._types:
                 made[name] = undeclared(raw[header], zone)
                 continue
-            made[name], failed = cast(raw[header], Column.model_validate({"type": self._types[name]}), zone)
-            if failed:
+            made[name], failed = take(raw[header], self._types[name], zone)
+            if failed and plain(raw[header]).type != pa.string():
+                failures[name] = failed
+            elif failed:
                 raise BadSource(
                     f"{file}: column {header} was taken for {self._types[name]}, but holds something else now",
                     f"the file changed meanwhile: run it again, or declare columns.{name}",
@@ -230,7 +233,7 @@ class _Checks:
             spelled: For rows that functions made, the text of columns that didn't fit.
         """
         faults = [
-            (self._order[name], name, reason, mask.to_numpy().astype(bool))
+            (self._order.get(name, len(self._order)), name, reason, mask.to_numpy().astype(bool))
             for name, found in failures.items()
             for mask, reason in found
         ]

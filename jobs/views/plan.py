@@ -41,13 +41,15 @@ def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
         from etl.sources import extract, read_all
         from etl.transform import Transformer
         from etl.transform.lookups import read_lookups
-        from etl.types.infer import candidates, decide, named_candidates
+        from etl.types.infer import candidates, named_candidates
+        from etl.types.lattice import decide
 
         partition = planned.partitions[0]
         context = Context(client=pipeline.client, run="preview", params=pipeline.params)
         context = replace(context, lookups=read_lookups(pipeline, context, read_all))
         for chunk in islice(extract(pipeline, partition, context), 1):
-            types = None if pipeline.columns else decide(named_candidates([candidates(chunk.rows)], pipeline))
+            guess = pipeline.extract.FACTS.text and not pipeline.columns
+            types = decide(named_candidates([candidates(chunk.rows, guess=guess)], pipeline))
             files = [piece.file for piece in partition.pieces]
             result = Transformer(pipeline, context, files, types).apply(chunk.rows.slice(0, rows))
             found["rows"] = result.rows.drop_columns(["_row"]).to_pylist()

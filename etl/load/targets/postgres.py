@@ -17,6 +17,10 @@ from sqlalchemy.dialects import postgresql
 from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
 from etl.load.targets import TargetFacts, new_engine
 from etl.load.targets import driver_errors as why
+from etl.load.targets.postgres_columns import dependents as dependents
+from etl.load.targets.postgres_columns import no_decimal as no_decimal
+from etl.load.targets.postgres_columns import statement as statement
+from etl.load.targets.postgres_columns import widen as widen
 from etl.prefetch import prefetch
 from etl.types import sql
 from etl.types.words import word_of
@@ -35,6 +39,7 @@ FACTS = TargetFacts(
     writers="many",
     name_bytes=63,  # longer names are cut by the server, silently
     columns=1600,
+    widens=True,
 )
 ERRORS = (psycopg.Error,)
 _DRIVER = "postgresql+psycopg"
@@ -90,6 +95,11 @@ def lock(connection: sa.Connection, *names: str) -> None:
     """Wait for a lock that is held until the transaction ends; `names` say what is locked."""
     number = int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:8], "big", signed=True)
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
+
+def impatient(connection: sa.Connection) -> None:
+    """Give up after half a second where others hold a lock: whoever asks after us waits behind us."""
+    connection.exec_driver_sql("SET LOCAL lock_timeout = '500ms'")
 
 
 def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]) -> int:
