@@ -1,5 +1,6 @@
 """Loading: one partition's rows go into the target in one transaction with the ledger row that says so."""
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,8 +10,9 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import parse_url, resolve_url, url_of
 from etl.errors import ReceiptMismatch
-from etl.load import change, columns, expect, ledger, tables
+from etl.load import columns, expect, known, ledger, tables
 from etl.load.apply import apply, lock
+from etl.load.columns import change
 from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
 from etl.load.history import Record, remember, write
@@ -70,6 +72,7 @@ def finish(
     complete: bool,
     read: int,
     rejected: int,
+    all_rejected: bool = False,
     url: str | None = None,
     record: Callable[[FinishCounts], Record] | None = None,
     move: Move | None = None,
@@ -83,6 +86,7 @@ def finish(
         done: Numbers of those that were loaded.
         complete: Whether that is all of them; if not, an atomic run applies nothing, and what is staged is kept.
         read, rejected: Rows of the whole run, for `max_rejects`.
+        all_rejected: Whether rows were read and each of them was rejected.
         url: Of the target; by default the pipeline's.
         record: Says what the target is to remember of the run.
         move: Of the cursor; it stays where the run is not complete.
@@ -101,10 +105,14 @@ def finish(
         if complete:
             expect.check(pipeline, partitions, read)
         expect.check_rejects(pipeline, rejected, read)
+        if complete:
+            expect.check_all_rejected(pipeline, all_rejected, read)
 
     def once(connection: sa.Connection, warnings: Sequence[str]) -> FinishCounts:
         book = ledger.table(connection, pipeline)
         shadow = of_run(connection, pipeline, run)
+        if known.is_known_again(pipeline):
+            known.lock_files(connection, pipeline, (each for each in partitions if each.number in done))
         # Two executions of one finish meet here; the second finds everything final.
         lock(connection, pipeline)
         entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
@@ -117,8 +125,12 @@ def finish(
         applied = not pending or complete or not is_atomic(pipeline)
         duplicates: list[Duplicate] = []
         if pending and applied:
-            mine = {number: entries[number] for number in done}
-            duplicates = _apply(connection, book, shadow, partitions, mine, zones or {})
+            waiting = {number: entries[number] for number in pending}
+            if _take_out_loaded(connection, book, shadow, partitions, waiting):
+                entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
+            # What had no row to load stays open until the run is complete: a retry may find rows in it.
+            ready = {number: entries[number] for number in done if complete or entries[number].rows}
+            duplicates = _apply(connection, book, shadow, partitions, ready, zones or {})
             if duplicates:
                 expect.check_rejects(pipeline, rejected + len(duplicates), read)
             if complete and not duplicates:
@@ -133,7 +145,10 @@ def finish(
             superseded=sum(entry.superseded for entry in final),
             duplicates=tuple(duplicates),
             applied=applied,
-            warnings=tuple(warnings),
+            warnings=(
+                *warnings,
+                *known.doubled(connection, book, pipeline, run, [entry.partition for entry in final]),
+            ),
         )
         if move is not None and complete and applied:
             advance(connection, pipeline, run, move)
@@ -197,15 +212,44 @@ def drop_leftovers(
 def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
     """Return the types of the columns that the pipeline's table has, in the pipeline's words; {} if there is none."""
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
-        known = ledger.columns_there(connection, pipeline) or {}
+        there = ledger.columns_there(connection, pipeline) or {}
         fits = kind(connection).FITS
-        return {name: each.word for name, each in known.items() if name not in tables.OWN and each.word in fits}
+        return {name: each.word for name, each in there.items() if name not in tables.OWN and each.word in fits}
 
 
 def keeps_digits(pipeline: Pipeline) -> bool:
     """Whether the pipeline's target keeps each digit of a decimal."""
     url = parse_url(url_of(pipeline), pipeline.target.name)
     return kind_named(url.get_backend_name()).FACTS.exact_decimals
+
+
+def _take_out_loaded(
+    connection: sa.Connection,
+    book: sa.Table,
+    shadow: Shadow,
+    partitions: Sequence[Partition],
+    waiting: Mapping[int, Entry],
+) -> bool:
+    """Leave out what another run has appended since it was staged here; says whether there is any.
+
+    Whether it was there already was asked when it was staged, by a run that may have ended long ago.
+
+    Raises:
+        ChangedFile: What the other run has appended is another version of the file.
+    """
+    deliveries = [
+        Delivery(shadow.pipeline, shadow.run, each, waiting[each.number].content, len(partitions))
+        for each in partitions
+        if each.number in waiting
+    ]
+    loaded = known.loaded_before(connection, book, deliveries)
+    number = ledger.next_number(connection, book, shadow.pipeline) if loaded else 0
+    for each in sorted(loaded):
+        if waiting[each].rows:
+            shadow.forget(each)
+        values = {"final": True, "unchanged": waiting[each].rows, "sequence": number}
+        ledger.record(connection, book, shadow.run, each, **values)
+    return bool(loaded)
 
 
 def _apply(
@@ -229,13 +273,17 @@ def _apply(
         counting = [partition for partition in partitions if partition.number in done]
         applied = [number for number, entry in done.items() if entry.final]
         change.align(shadow, ledger.columns_there(connection, shadow.pipeline), zones)
-        outcomes = apply(shadow, counting, applied, staged=staged)
+        names = {number: {name.casefold() for name in json.loads(entry.types)} for number, entry in done.items()}
+        outcomes = apply(shadow, counting, applied, staged=staged, columns=names)
+    sequence = ledger.next_number(connection, book, shadow.pipeline)
     for number, entry in done.items():
         outcome = outcomes.get(number)
         if outcome is None or (entry.final and not outcome.staged):
             if not entry.final:
-                ledger.record(connection, book, shadow.run, number, final=True)
+                ledger.record(connection, book, shadow.run, number, final=True, sequence=sequence)
             continue
+        if not entry.final:
+            ledger.record(connection, book, shadow.run, number, sequence=sequence)
         ledger.record(
             connection, book, shadow.run, number, final=True, loaded=outcome.loaded, unchanged=outcome.unchanged,
             superseded=outcome.superseded, rejected=outcome.rejected,

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.errors import BadSource, ReceiptMismatch, TableMismatch
-from etl.load import change, expect, function, ledger, tables
+from etl.load import expect, function, known, ledger, tables
 from etl.load.apply import apply, lock
-from etl.load.columns import Change
+from etl.load.columns import Change, change
+from etl.load.columns.fit import Changes, Fit, Kinds, fit, kind_of, lacks
 from etl.load.cursors import Move, advance
-from etl.load.fit import Changes, Fit, Kinds, fit, kind_of, lacks
 from etl.load.history import Record, write
 from etl.load.ledger import Delivery
 from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
@@ -96,6 +96,7 @@ def load(
     if is_all:
         expect.check(pipeline, [delivery.partition], read)
         expect.check_rejects(pipeline, rejected, read)
+        expect.check_all_rejected(pipeline, delivery.all_rejected, read)
     rows = iter(chunks)
     first: list[pa.Table] = []
     while not (first and first[-1].num_rows) and (chunk := list(islice(rows, 1))):
@@ -125,11 +126,11 @@ def _load(
 ) -> LoadCounts:
     book = ledger.table(connection, delivery.pipeline)
     shadow = of_run(connection, delivery.pipeline, delivery.run)
-    known = ledger.claim(connection, book, delivery)
-    if known is not None:
-        if known.final or known.attempt >= delivery.attempt:
-            staged = 0 if known.final else known.rows
-            return LoadCounts(known.loaded, known.unchanged, known.superseded, known.rejected, staged, known.final)
+    entry = ledger.claim(connection, book, delivery)
+    if entry is not None:
+        if entry.final or entry.attempt >= delivery.attempt:
+            staged = 0 if entry.final else entry.rows
+            return LoadCounts(entry.loaded, entry.unchanged, entry.superseded, entry.rejected, staged, entry.final)
         # An earlier attempt staged this partition: that goes, and the partition is claimed anew.
         if shadow.exists():
             shadow.forget(delivery.partition.number)
@@ -137,12 +138,19 @@ def _load(
         ledger.claim(connection, book, delivery)
     loading = _Loading(connection, book, delivery, kinds, zones)
     counts = loading.load(shadow, chunks)
+    if delivery.partitions > 1 and delivery.all_rejected:
+        counts = replace(counts, final=False)  # a retry with another configuration reads it again
+    number = ledger.next_number(connection, book, delivery.pipeline) if counts.final else None
     ledger.record(
         connection, book, delivery.run, delivery.partition.number,
         rows=counts.loaded + counts.unchanged + counts.superseded + counts.staged,
         loaded=counts.loaded, unchanged=counts.unchanged, superseded=counts.superseded,
-        final=counts.final, types=json.dumps(loading.types),
+        final=counts.final, types=json.dumps(loading.types), sequence=number,
     )  # fmt: skip
+    if counts.loaded:
+        loading.warnings += known.doubled(
+            connection, book, delivery.pipeline, delivery.run, [delivery.partition.number]
+        )
     return replace(counts, warnings=tuple(dict.fromkeys(loading.warnings)))
 
 
@@ -181,11 +189,11 @@ class _Loading:
     def _is_there(self) -> bool:
         delivery = self.delivery
         if self.pipeline.load.mode == "append":
-            return ledger.loaded_before(self.connection, self.book, delivery)
+            return bool(known.loaded_before(self.connection, self.book, [delivery]))
         if self.pipeline.load.mode != "replace" or delivery.again:
             return False
-        may_skip = ledger.may_skip(self.pipeline, delivery.partition, delivery.partitions)
-        return may_skip and ledger.has_rows(self.connection, self.book, delivery)
+        may_skip = known.may_skip(self.pipeline, delivery.partition, delivery.partitions)
+        return may_skip and known.has_rows(self.connection, self.book, delivery)
 
     def _append(self, chunks: Iterable[pa.Table]) -> None:
         extra = OWN if self.pipeline.shared else OWN[1:]
@@ -243,7 +251,9 @@ class _Loading:
             change.make(self.connection, self.pipeline, found, wanted, self.zones)
             found = self._fitting(self.connection, schema)
         self.warnings += found.warnings
-        self.types |= found.staged
+        kinds = {name: kind_of(name, schema.field(name).type) for name in schema.names if name != ROW}
+        # A column without a value is one that the rows have, also where nothing is written into it.
+        self.types |= {name: word for name, word in kinds.items() if word == "null"} | found.staged
         return found
 
     def _fitting(self, connection: sa.Connection, schema: pa.Schema) -> Fit:

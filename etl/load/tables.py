@@ -28,14 +28,36 @@ def split(connection: sa.Connection, name: str) -> tuple[str | None, str]:
 
 
 def own(connection: sa.Connection, table: sa.Table) -> sa.Table:
-    """Return one of rq-etl's own tables, made if it is missing."""
-    if not there(connection, table):
+    """Return one of rq-etl's own tables, made if it is missing; one of an earlier release gets what it lacks.
+
+    Such columns are null in rows that are there. An earlier release names its columns, so it goes on with the table.
+    """
+    if lacks(connection, table) != []:
         kind(connection).lock(connection, "table", table.name)
-        if not there(connection, table):  # another load may have made it while this one waited
+        lacking = lacks(connection, table)  # another load may have been quicker while this one waited
+        if lacking is None:
             connection.execute(sa.schema.CreateTable(table))
-            for index in table.indexes if kind(connection).FACTS.keys else ():
-                index.create(connection)
+        quote = connection.dialect.identifier_preparer
+        for column in lacking or ():
+            made = table.c[column].type.compile(connection.dialect)
+            connection.exec_driver_sql(
+                f"ALTER TABLE {quote.format_table(table)} ADD COLUMN {quote.quote(column)} {made}"
+            )
+        if kind(connection).FACTS.keys and lacking != []:
+            there = {index["name"] for index in sa.inspect(connection).get_indexes(table.name, schema=table.schema)}
+            for index in table.indexes:
+                if index.name not in there:
+                    index.create(connection)
     return table
+
+
+def lacks(connection: sa.Connection, table: sa.Table) -> list[str] | None:
+    """Return the columns that one of rq-etl's own tables lacks, or None where there is no such table."""
+    if not there(connection, table):
+        return None
+    name = connection.dialect.identifier_preparer.format_table(table)
+    found = set(connection.exec_driver_sql(f"SELECT * FROM {name} LIMIT 0").keys())  # a tenth of what inspecting costs
+    return [column.name for column in table.c if column.name not in found]
 
 
 def there(connection: sa.Connection, table: sa.Table) -> bool:

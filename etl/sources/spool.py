@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from etl import rejects
+from etl.config.values import header_key
 from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
 from etl.types.spelling import as_text
@@ -41,7 +42,9 @@ class Spool:
                 yield reader.read_all()
 
 
-def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Generator[Chunk, None, str]:
+def spooled(
+    tables: Iterable[pa.Table], name: str, error: type[EtlError], *, typeless: bool = False
+) -> Generator[Chunk, None, str]:
     """Yield tables as chunks, `_row` counted from 1; return the sha256 of the content.
 
     Where tables differ, a column gets the type that holds all of them, text if no other does; so the rows rest in a
@@ -51,6 +54,7 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
         tables: Each of the size of a chunk; columns may come and go.
         name: Where they come from, for errors.
         error: What is raised where columns have the same name, or a value fits no common type.
+        typeless: A column without any value has no type; otherwise it is text.
     """
     types: dict[str, pa.DataType] = {}
     with closing(Spool()) as spool:
@@ -63,6 +67,7 @@ def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Gen
         check_names(list(types), name, error)
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
+        schema = pa.schema(list(types.items())) if typeless else schema
         first = 1
         for kept in spool.read():
             table = _cast(kept, schema, name, error)
@@ -81,7 +86,7 @@ def check_names(names: list[str], name: str, error: type[EtlError]) -> None:
         name: Who gave them, for errors.
         error: What is raised where there is one.
     """
-    folded = [text.casefold() for text in names]
+    folded = [header_key(text) for text in names]
     twice = sorted({text for text, key in zip(names, folded, strict=True) if folded.count(key) > 1})
     if twice:
         raise error(f"{name} gave columns of the same name: {', '.join(twice)}", "rename one of them")

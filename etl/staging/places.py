@@ -36,14 +36,14 @@ def _first(staging: Staging, pipeline: Pipeline, number: int, column: str, word:
     for chunk in staging.chunks(marker.data if marker else ()):
         for header, name in named(chunk.column_names, pipeline).items():
             values = chunk.select([header, "_row"])
-            if name.casefold() == column.casefold() and not _all(values, word):
+            if name.casefold() == column.casefold() and not _all(values, pipeline, word):
                 while values.num_rows > 1:  # by halves, since only many values together are looked at fast
                     half = values.slice(0, values.num_rows // 2)
-                    values = half if not _all(half, word) else values.slice(half.num_rows)
+                    values = half if not _all(half, pipeline, word) else values.slice(half.num_rows)
                 return int(values["_row"][0].as_py())
     return None
 
 
-def _all(values: pa.Table, word: str) -> bool:
-    [kinds] = candidates(values).values()
+def _all(values: pa.Table, pipeline: Pipeline, word: str) -> bool:
+    [kinds] = candidates(values, pipeline.extract).values()
     return word in kinds

@@ -8,19 +8,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config.models import Column
+from etl.types.normalize import digits, without_nothing, words_of
 from etl.types.spelling import as_text, plain, spelled
 from etl.types.times import INSTANT, WALL, cast_fitting, localize, read_dates, read_timestamps
 from etl.types.words import PLACES, TYPES, WHOLE_DIGITS, arrow_of, word_of
 
 # Digits that no cast accepts: Arrow says that a value fails, not which.
 _TOO_LONG = {
-    "integer": "^-?0*[1-9][0-9]{19}",
+    "integer": "^[+-]?0*[1-9][0-9]{19}",
     # The last: of 39 digits, zeros behind the point counted, Arrow makes another number, without an error.
     "decimal": rf"^[+-]?0*[1-9][0-9]{{{WHOLE_DIGITS}}}|\.[0-9]{{{PLACES}}}[0-9]*[1-9]"
     r"|^[+-]?[0.]*[1-9](?:\.?[0-9]){38}",
 }
-
-_YES, _NO = pa.array(["true", "1", "yes", "y", "t"]), pa.array(["false", "0", "no", "n", "f"])
 
 Failures = list[tuple[pa.ChunkedArray, str]]  # which rows (booleans without nulls), and why
 
@@ -35,7 +34,7 @@ def cast(values: pa.ChunkedArray, column: Column, zone: str, *, made: bool = Fal
             division always has them; those of a source are refused. Floats are rounded in either case.
     """
     target = arrow_of(column.type)
-    values = plain(values)
+    values = without_nothing(plain(values), column)
     word = word_of(values.type)
     if word == "string":
         return _from_text(values, column, zone)
@@ -87,21 +86,26 @@ def _from_text(text: pa.ChunkedArray, column: Column, zone: str) -> tuple[pa.Chu
         moments = read_timestamps(text, column.format, zone)
         return moments, _failed(text, moments, f"not a timestamp ({', '.join(column.format or ('ISO 8601',))})")
     if column.type == "boolean":
-        lowered = pc.ascii_lower(text)
-        known = pc.or_(pc.is_in(lowered, value_set=_YES), pc.is_in(lowered, value_set=_NO))
-        flags = pc.if_else(known, pc.is_in(lowered, value_set=_YES), pa.scalar(None, pa.bool_()))
+        yes, no = (pc.is_in(pc.utf8_lower(text), value_set=pa.array(words, pa.string())) for words in words_of(column))
+        flags = pc.if_else(pc.or_(yes, no), yes, pa.scalar(None, pa.bool_()))
         return flags, _failed(text, flags, "not a boolean")
     return _from_digits(text, column)
 
 
 def _from_digits(text: pa.ChunkedArray, column: Column) -> tuple[pa.ChunkedArray, Failures]:
+    failures: Failures = []
+    if column.numeric():
+        text, wrong = digits(text, column)
+        failures, column = _bad(wrong, f"not {_named(column)}"), Column(type=column.type)
     shape = TYPES[column.type].reads.replace(r"\.", column.decimal if column.decimal == "," else r"\.")
     fits = pc.match_substring_regex(text, shape)
-    failures = _bad(pc.invert(fits), f"not {_named(column)}")
+    failures += _bad(pc.invert(fits), f"not {_named(column)}")
     if failures:
         text = pc.if_else(fits, text, pa.scalar(None, pa.string()))
     if column.decimal == ",":
         text = pc.replace_substring(text, ",", ".")
+    if column.type == "integer" and pc.any(pc.starts_with(text, "+")).as_py():
+        text = pc.utf8_ltrim(text, "+")
     values = cast_fitting(text, arrow_of(column.type), _TOO_LONG.get(column.type, ""))
     if column.type == "number":
         values = _finite(values)

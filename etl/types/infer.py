@@ -9,8 +9,10 @@ import pyarrow.compute as pc
 from etl.config.columns import ROW, named
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
+from etl.config.spellings import Spellings, spelled
 from etl.types.casts import Failures, cast
 from etl.types.lattice import DOUBLE, EMPTY, KINDS, merge_candidates
+from etl.types.normalize import usual, without_nothing
 from etl.types.spelling import as_text, plain
 from etl.types.words import TYPES, arrow_of, natural_word, word_of
 
@@ -22,14 +24,17 @@ _MANY_DIGITS = r"^-?(?:[0-9]\.?){16}|e"  # more than any float keeps
 _MANY_PLACES = r"\.[0-9]{9}[0-9]*[1-9]"
 
 
-def candidates(rows: pa.Table, *, guess: bool = True) -> dict[str, list[str]]:
+def candidates(rows: pa.Table, spellings: Spellings | None = None, *, guess: bool = True) -> dict[str, list[str]]:
     """Return for each column of a chunk the types that hold every value of it; all of them where there is no value.
 
     Args:
+        spellings: The extract's, which its values are read by.
         guess: Whether text means what it looks like. Where the source has types, its text is text: a string comes
             first then, and the others count only for a table that has the column already.
     """
-    return {name: _fitting(plain(rows[name]), guess) for name in rows.column_names if name != ROW}
+    given = spellings or Spellings()
+    columns = {name: without_nothing(plain(rows[name]), given) for name in rows.column_names if name != ROW}
+    return {name: _fitting(values, given, guess) for name, values in columns.items()}
 
 
 def named_candidates(
@@ -50,11 +55,14 @@ def named_candidates(
     return merge_candidates(found)
 
 
-def take(values: pa.ChunkedArray, word: str, zone: str) -> tuple[pa.ChunkedArray, Failures]:
+def take(
+    values: pa.ChunkedArray, word: str, zone: str, spellings: Spellings | None = None
+) -> tuple[pa.ChunkedArray, Failures]:
     """Return values in a type that is one of their candidates, and what did not fit it after all.
 
     Args:
         zone: Time zone of what carries none.
+        spellings: The extract's, which its values are read by.
     """
     if word == EMPTY:
         word = "string"
@@ -64,10 +72,10 @@ def take(values: pa.ChunkedArray, word: str, zone: str) -> tuple[pa.ChunkedArray
             values = as_text(values)  # Arrow's own cast has digits that the float's shortest spelling has not
         if word_of(values.type) == "string":
             values = _without_exponents(values)
-    return cast(values, Column.model_validate({"type": word}), zone)
+    return cast(values, spelled(Column.model_validate({"type": word}), word, spellings or Spellings()), zone)
 
 
-def _fitting(values: pa.ChunkedArray, guess: bool) -> list[str]:
+def _fitting(values: pa.ChunkedArray, spellings: Spellings, guess: bool) -> list[str]:
     if values.null_count == len(values):
         return list(KINDS)
     if values.type != pa.string():
@@ -76,21 +84,29 @@ def _fitting(values: pa.ChunkedArray, guess: bool) -> list[str]:
     distinct = distinct.filter(pc.not_equal(distinct, ""))
     if not len(distinct):
         return list(KINDS)
-    found = _fitting_text(pa.chunked_array([distinct]))
+    found = _fitting_text(pa.chunked_array([distinct]), spellings)
     return found if guess else ["string", *(kind for kind in found if kind != "string")]
 
 
-def _fitting_text(text: pa.ChunkedArray) -> list[str]:
-    if _all(text, _NUMERIC):
-        return _numeric(text)
-    return [kind for kind in ("boolean", "date", "timestamp") if _fits(text, kind)] + ["string"]
+def _fitting_text(text: pa.ChunkedArray, spellings: Spellings) -> list[str]:
+    numbers = _read(text, "number", spellings)
+    if numbers is not None and _all(numbers, _NUMERIC):
+        whole = _read(text, "integer", spellings)
+        return _numeric(numbers, whole is not None and _all(whole, TYPES["integer"].infers))
+    return [kind for kind in ("boolean", "date", "timestamp") if _fits(text, kind, spellings)] + ["string"]
 
 
-def _numeric(text: pa.ChunkedArray) -> list[str]:
+def _read(text: pa.ChunkedArray, kind: str, spellings: Spellings) -> pa.ChunkedArray | None:
+    """Return text as it would be without an extract's spellings for a type, or None where some is none of it."""
+    text, wrong = usual(text, spelled(Column.model_validate({"type": kind}), kind, spellings))
+    return None if wrong is not None and pc.any(wrong).as_py() else text
+
+
+def _numeric(text: pa.ChunkedArray, is_whole: bool) -> list[str]:
     if _any(text, _ID):
         return ["string"]
     is_double = _is_double(text)
-    found = ["integer"] if _all(text, TYPES["integer"].infers) else []
+    found = ["integer"] if is_whole else []
     found += ["number"] if is_double else []
     found += ["decimal"] if _is_decimal(text) else []
     return [*found, "string", DOUBLE] if is_double else [*found, "string"]
@@ -124,15 +140,16 @@ def _without_exponents(text: pa.ChunkedArray) -> pa.ChunkedArray:
     powers = pc.fill_null(pc.match_substring_regex(text, r"^-?[0-9.]+e[+-]?[0-9]{1,3}$"), False)
     if not pc.any(powers).as_py():
         return text
-    spelled = [
+    plain = [
         format(Decimal(value), "f") if power else value
         for value, power in zip(text.to_pylist(), powers.to_pylist(), strict=True)
     ]
-    return pa.chunked_array([pa.array(spelled, pa.string())])
+    return pa.chunked_array([pa.array(plain, pa.string())])
 
 
-def _fits(text: pa.ChunkedArray, kind: str) -> bool:
-    if not _all(text, TYPES[kind].infers):
+def _fits(values: pa.ChunkedArray, kind: str, spellings: Spellings) -> bool:
+    text = _read(values, kind, spellings)
+    if text is None or not _all(text, TYPES[kind].infers):
         return False
     # The client's zone isn't known here: a moment must stay within the calendar in all of them.
     zones = {"date": ["UTC"], "timestamp": ["Etc/GMT+12", "Etc/GMT-14"]}.get(kind, [])

@@ -5,6 +5,7 @@ Each of the three returns what it is to publish; `jobs.run.stage` publishes it, 
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,27 +13,35 @@ import pyarrow as pa
 from redis import Redis
 
 from etl import load as target
+from etl import sources
+from etl.config import code
 from etl.config.columns import named
 from etl.config.pipeline import Pipeline
-from etl.load import ledger
+from etl.errors import EtlError
+from etl.load import known
 from etl.partition import Chunk
 from etl.prefetch import prefetch
 from etl.sources import extract as read_source
 from etl.staging import Marker
 from etl.transform import Transformer
-from etl.types.cursor import Narrowed
+from etl.transform.lookups import lookups_of
 from etl.types.infer import candidates, named_candidates
 from etl.types.lattice import decide, merge_candidates
+from etl.types.newer import Narrowed, Reached
 from jobs.run import finish
-from jobs.run.balance import Tally
+from jobs.run.balance import ByFile, Tally
 from jobs.run.rate_limit import RateLimit
 from jobs.run.stage import StageContext
 
 
 def extract(work: StageContext, connection: Redis) -> Marker:
     """Read a partition of the source into staging, unless all of it is known to be loaded."""
-    if not work.full_refresh and ledger.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
-        there = ledger.rows_there(work.pipeline, work.partition)
+    if not work.full_refresh and known.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
+        pieces = [piece for partition in work.plan.partitions for piece in partition.pieces]
+        there = None
+        with suppress(EtlError):  # a target that can't be asked now may be there when the rows are to be loaded
+            which = work.pipeline, work.run, work.attempt, work.partition
+            there = known.rows_there(*which, pieces, lambda: _shaped(work))
         if there is not None:
             rows, content = there
             counts = {"read": rows, "out": rows, "rejected": 0, "skipped": rows}
@@ -40,9 +49,18 @@ def extract(work: StageContext, connection: Redis) -> Marker:
     return _read(work, connection)
 
 
+def _shaped(work: StageContext) -> dict[str, str]:
+    """Return what shapes rows beside their source and the configuration, by the ledger's names for it."""
+    lookups = work.pipeline.lookups if work.pipeline.transform or work.pipeline.extract.FACTS.own_code else {}
+    content = lookups_of(work.pipeline, work.context, sources.read_all).content if lookups else ""
+    return {"code": code.fingerprint(work.pipeline), "lookups": content}
+
+
 def _read(work: StageContext, connection: Redis) -> Marker:
     rows_out = rejected = 0
     types: list[dict[str, list[str]]] = []
+    warnings: list[str] = []
+    by_file = ByFile(work.partition)
     pipeline = work.pipeline
     guess = pipeline.extract.FACTS.text and not pipeline.columns
     context = work.context
@@ -64,12 +82,15 @@ def _read(work: StageContext, connection: Redis) -> Marker:
             newer = narrow(chunk.rows)
             rows.write(newer)
             rows_out += newer.num_rows
+            warnings += chunk.warnings
+            by_file.read(chunk.rows, chunk.rejects)
             if chunk.rejects.num_rows:
                 rejects.write(chunk.rejects)
                 rejected += chunk.rejects.num_rows
             names = named(newer.column_names, pipeline)
             declared = [header for header, name in names.items() if name in pipeline.columns]
-            types.append(candidates(newer.drop_columns(declared), guess=guess))
+            types.append(candidates(newer.drop_columns(declared), pipeline.extract, guess=guess))
+    # Rows that are held back count as not read: another run reads them.
     counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
     if narrow.unchanged:
         counts["unchanged"] = narrow.unchanged
@@ -79,7 +100,8 @@ def _read(work: StageContext, connection: Redis) -> Marker:
         rejects=tuple(rejects.names),
         content=content,
         types=merge_candidates(types),
-        cursor=work.read_to(narrow.latest),
+        warnings=(*warnings, *narrow.warnings),
+        files=by_file.counts,
     )
 
 
@@ -88,20 +110,24 @@ def transform(work: StageContext, connection: Redis) -> Marker:
     source = work.input("extract")
     if skipped := source.counts.get("skipped"):
         counts = dict.fromkeys(("in", "out"), skipped) | dict.fromkeys(("rejected", "dropped", "added"), 0)
-        return Marker(counts=counts)
+        return Marker(counts=counts, shaped=_shaped(work))
     files = [piece.file for piece in work.partition.pieces]
     types = _types(work)
     transformer = Transformer(work.pipeline, work.context, files, types.words)
+    reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
     made: list[dict[str, list[str]]] = []
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     warnings: list[str] = []
+    by_file = ByFile(work.partition)
     with (
         work.staging.writer("transform", work.number) as rows,
         work.staging.writer("transform", work.number, "rejects") as rejects,
     ):
         for chunk in _pieces(work.pipeline, prefetch(work.staging.chunks(source.data))):
             result = transformer.apply(chunk)
+            reached(chunk, result.refused)
             rows.write(result.rows)
+            by_file.rejected(result.rejects)
             if result.rejects.num_rows:
                 rejects.write(result.rejects)
             if work.pipeline.transform:
@@ -119,6 +145,9 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         rejects=tuple(rejects.names),
         types=merge_candidates(made) if work.pipeline.transform else types.kinds,
         warnings=tuple(warnings),
+        shaped=_shaped(work),
+        files=by_file.counts,
+        cursor=work.read_to(reached.latest),
     )
 
 
@@ -177,8 +206,10 @@ def load(work: StageContext, connection: Redis) -> Marker:
         attempt=work.attempt,
         read=source.counts["read"],
         skipped=source.counts.get("skipped", 0),
+        all_rejected=Tally({work.number: {"extract": source, "transform": rows}}).all_rejected,
         again=work.full_refresh,
         context=work.context,
+        **rows.shaped,
     )
 
     def loaded(answer: target.LoadCounts) -> Marker:
@@ -197,7 +228,7 @@ def load(work: StageContext, connection: Redis) -> Marker:
         read=source.counts["read"],
         rejected=source.counts["rejected"] + rows.counts["rejected"],
         record=ended,
-        move=work.move(Tally({work.number: {"extract": source}}).latest),
+        move=work.move(Tally({work.number: {"transform": rows}}).latest),
         types=rows.types,
         zones=work.zones,
         locate=work.locate,

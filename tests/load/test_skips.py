@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from etl.load import ledger
 from etl.staging import Marker
 from jobs.run import partitions
 from jobs.run.stage import StageContext
@@ -40,8 +39,7 @@ def etl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that were read, where every file is worth asking for."""
-    monkeypatch.setattr(ledger, "WORTH_ASKING", 0)
+    """The files that were read."""
     files: list[str] = []
     real = partitions._read
 

@@ -15,7 +15,7 @@ from etl.config.pipeline import Pipeline
 from etl.errors import TableMismatch, TargetBusy
 from etl.load import columns, tables
 from etl.load.columns import Change, Known
-from etl.load.fit import Changes, Fit
+from etl.load.columns.fit import Changes, Fit
 from etl.load.staged import Shadow
 from etl.load.targets import kind
 from etl.load.targets.connect import transaction

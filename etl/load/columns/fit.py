@@ -7,6 +7,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
+from etl.config.columns import is_header, shown
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, MissingColumn, TableMismatch
 from etl.load import columns, tables
@@ -97,10 +98,16 @@ def fit(
     fold = tables.folding(connection)
     known = {fold(name): (name, column) for name, column in (there or {}).items()}
     names = [name for name in schema.names if name != ROW]
-    _check_names(names, fold, facts.name_bytes)
+    quotable = ({*(there or {})} - {*OWN}) | {*pipeline.columns}
+    _check_names(names, fold, facts.name_bytes, quotable)
     needed = {*pipeline.load.key, *pipeline.load.by, *filter(None, [pipeline.load.newest])} - {"_file"}
     if missing := sorted(needed - set(names)):
-        raise MissingColumn(f"the rows have no column {missing[0]}, which load needs", f"they have {', '.join(names)}")
+        others = [name for name in names if name in quotable or is_header(names, quotable)]
+        more = f"{len(names) - len(others)} other columns" if len(others) < len(names) else ""
+        have = ", ".join([*others[:20], *filter(None, [more])])
+        error = MissingColumn(f"the rows have no column {missing[0]}, which load needs", f"they have {have}")
+        error.add_note(f"They have: {', '.join(names)}")  # in the private file that rq-etl logs shows
+        raise error
     fitting = _Fitting(connection, pipeline, schema, kinds or {})
     warnings = []
     for name in names:
@@ -110,7 +117,7 @@ def fit(
         expected = name in needed or (there is None and (name in pipeline.columns or not pipeline.columns))
         if pipeline.new_columns == "fail" and not expected:
             raise TableMismatch(
-                f"table {pipeline.table} has no column {name}, and new_columns is fail",
+                f"table {pipeline.table} has no {shown(name, names, quotable)}, and new_columns is fail",
                 f'add the column to the table, or say new_columns = "add" or "ignore" for {pipeline.name}',
             )
         if pipeline.new_columns == "ignore" and not expected:
@@ -276,17 +283,17 @@ class _Fitting:
             self.casts[name] = to
 
 
-def _check_names(names: Sequence[str], fold: Callable[[str], str], limit: int) -> None:
+def _check_names(names: Sequence[str], fold: Callable[[str], str], limit: int, known: Collection[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if not name or len(name.encode()) > limit:
-            raise BadSource(
-                f"column name {name!r} is empty or longer than {limit} bytes", "rename it with [columns] from"
-            )
-        if name in OWN:
+            what = f"the name of {shown(name, names, known)} is empty or longer than {limit} bytes"
+            raise BadSource(what, "rename it with [columns] from")
+        if name.casefold() in OWN:  # which a table's column may be in any case
             raise BadSource(f"column {name} has the name of a column that rq-etl adds", "rename it with [columns] from")
         if fold(name) in seen:
-            raise BadSource(f"column {name} differs from another in case only", "rename one with [columns] from")
+            what = f"{shown(name, names, known)} differs from another in case only"
+            raise BadSource(what, "rename one with [columns] from")
         seen.add(fold(name))
 
 
