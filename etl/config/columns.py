@@ -119,12 +119,14 @@ def is_header(names: Collection[str], known: Collection[str]) -> bool:
         names: Of the source's columns, as the pipeline or its table would call them.
         known: Names in etl.toml or in the table.
     """
-    return 2 * len({_key(name) for name in names} & {_key(name) for name in known}) >= max(len(names), len(known))
+    return 2 * len({header_key(name) for name in names} & {header_key(name) for name in known}) >= max(
+        len(names), len(known)
+    )
 
 
 def shown(name: str, names: Sequence[str], known: Collection[str]) -> str:
     """Return a column of a source for an error: `column x`, or its place where the names may be a row's values."""
-    if _key(name) in map(_key, known) or is_header(names, known):
+    if header_key(name) in map(header_key, known) or is_header(names, known):
         return f"column {name}"
     return f"column {names.index(name) + 1}"
 

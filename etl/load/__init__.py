@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import parse_url, resolve_url, url_of
 from etl.errors import ReceiptMismatch
-from etl.load import columns, expect, known, ledger, tables
+from etl.load import columns, expect, known, ledger, names, tables
 from etl.load.apply import apply, lock
 from etl.load.columns import change
 from etl.load.cursors import Move, advance
@@ -110,7 +110,8 @@ def finish(
 
     def once(connection: sa.Connection, warnings: Sequence[str]) -> FinishCounts:
         book = ledger.table(connection, pipeline)
-        shadow = of_run(connection, pipeline, run)
+        spelling = names.spelling(connection, pipeline)
+        shadow = of_run(connection, spelling.spelled(), run)
         if known.is_known_again(pipeline):
             known.lock_files(connection, pipeline, (each for each in partitions if each.number in done))
         # Two executions of one finish meet here; the second finds everything final.
@@ -125,6 +126,7 @@ def finish(
         applied = not pending or complete or not is_atomic(pipeline)
         duplicates: list[Duplicate] = []
         if pending and applied:
+            shadow.spell(spelling.names)
             waiting = {number: entries[number] for number in pending}
             if _take_out_loaded(connection, book, shadow, partitions, waiting):
                 entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
@@ -143,7 +145,7 @@ def finish(
             loaded=sum(entry.loaded for entry in final),
             unchanged=sum(entry.unchanged for entry in final),
             superseded=sum(entry.superseded for entry in final),
-            duplicates=tuple(duplicates),
+            duplicates=tuple(replace(each, column=spelling.back(each.column)) for each in duplicates),
             applied=applied,
             warnings=(
                 *warnings,
@@ -214,7 +216,9 @@ def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         there = ledger.columns_there(connection, pipeline) or {}
         fits = kind(connection).FITS
-        return {name: each.word for name, each in there.items() if name not in tables.OWN and each.word in fits}
+        ours = {theirs: ours for ours, theirs in names.spelling(connection, pipeline).names.items()}
+        found = {name: each.word for name, each in there.items() if name not in names.OWN and each.word in fits}
+        return {ours.get(name, name): word for name, word in found.items()}
 
 
 def keeps_digits(pipeline: Pipeline) -> bool:

@@ -13,15 +13,15 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.errors import BadSource, ReceiptMismatch, TableMismatch
-from etl.load import expect, function, known, ledger, tables
+from etl.load import expect, function, known, ledger, names, tables
 from etl.load.apply import apply, lock
 from etl.load.columns import Change, change
 from etl.load.columns.fit import Changes, Fit, Kinds, fit, kind_of, lacks
 from etl.load.cursors import Move, advance
 from etl.load.history import Record, write
 from etl.load.ledger import Delivery
+from etl.load.names import OWN, ROW
 from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
-from etl.load.tables import OWN, ROW
 from etl.load.targets import kind
 from etl.partition import ROW_BITS
 from etl.types.cursor import is_strict
@@ -175,6 +175,10 @@ class _Loading:
             return LoadCounts(function.call(self.connection, delivery, chunks))
         if self._is_there():
             return LoadCounts(unchanged=sum(chunk.num_rows for chunk in chunks))
+        spelling = names.spelling(self.connection, self.pipeline)
+        self.pipeline, chunks = spelling.spelled(), map(spelling.rows, chunks)
+        respelled = spelling.of([*self.kinds, *spelling.names])
+        self.kinds = {respelled.get(name, name): kinds for name, kinds in self.kinds.items()}
         is_append = settings.mode == "append"
         unique = any(column.unique for column in self.pipeline.columns.values())
         # Rows of several partitions that have to be seen together before they are the table's.

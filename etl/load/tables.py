@@ -1,6 +1,7 @@
 """The target's tables: what is there, and making what is missing."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,11 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from etl.errors import TableMismatch
+from etl.load.names import plain_types
 from etl.load.targets import kind
 
 Types = Mapping[str, TypeEngine[Any]]
-ROW = "_row"
-OWN = ("_client", "_run", "_file")
 
 
 def table(connection: sa.Connection, name: str, columns: Iterable[str]) -> sa.TableClause:
@@ -74,10 +74,12 @@ def existing(connection: sa.Connection, name: str) -> dict[str, TypeEngine[Any]]
     """Return the types of a table's columns, or None where there is no such table."""
     schema, name = split(connection, name)
     try:
-        columns = sa.inspect(connection).get_columns(name, schema=schema)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sa.exc.SAWarning)  # of types that it does not know, which are given text
+            columns = sa.inspect(connection).get_columns(name, schema=schema)
     except sa.exc.NoSuchTableError:
         return None
-    return {column["name"]: column["type"] for column in columns}
+    return plain_types(connection, schema, name, {column["name"]: column["type"] for column in columns})
 
 
 def ensure(
@@ -179,7 +181,8 @@ def _index(connection: sa.Connection, name: str, key: Sequence[str]) -> None:
     _, short = split(connection, name)
     mark = hashlib.sha256("\0".join((short, *key)).encode()).hexdigest()[:8]
     quote = connection.dialect.identifier_preparer.quote_identifier
-    index = quote(f"{short[:40]}_key_{mark}")
+    begins = short.encode()[:40].decode(errors="ignore")  # PostgreSQL would cut a long name, and its end with it
+    index = quote(f"{begins}_key_{mark}")
     columns = ", ".join(quote(column) for column in key)
     try:
         connection.exec_driver_sql(f"CREATE UNIQUE INDEX {index} ON {_formatted(connection, name)} ({columns})")
@@ -188,6 +191,13 @@ def _index(connection: sa.Connection, name: str, key: Sequence[str]) -> None:
             f"table {name} has rows with the same {', '.join(key)}, so it can't be merged into by that key",
             "remove the doubled rows, or name a key that tells them apart",
         ) from error
+
+
+def rename(connection: sa.Connection, name: str, old: str, new: str) -> None:
+    """Rename a column."""
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    where = _formatted(connection, name)
+    connection.exec_driver_sql(f"ALTER TABLE {where} RENAME COLUMN {quote(old)} TO {quote(new)}")
 
 
 def drop(connection: sa.Connection, name: str) -> None:

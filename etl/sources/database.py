@@ -2,7 +2,7 @@
 
 import math
 import sqlite3
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -12,36 +12,25 @@ from urllib.parse import quote
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
-from psycopg.types.string import TextLoader
 
 from etl.config.kinds import DATABASES, SOURCES
 from etl.config.pipeline import Pipeline
 from etl.config.urls import database_url
 from etl.context import Context
 from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
-from etl.partition import CHUNK_BYTES, Chunk, Partition, Piece
+from etl.partition import Chunk, Partition, Piece
 from etl.sources.compared import DATED, as_day, as_number, held
-from etl.sources.spool import check_names, spooled
+from etl.sources.fetched import FETCH, POSTGRES, fetched, prepare
+from etl.sources.spool import Given, check_names, spooled
 from etl.sources.statement import Window, for_psycopg, quoted, relation, select, source_name, values
 from etl.types.cursor import Cursor, Span, cursor_of
 
 if TYPE_CHECKING:
     from etl.sources.sql_config import Config
 
-FETCH = 20_000  # rows at once, fewer where they are long
 MOST = 256  # partitions; a key with gaps could make any number
 WAIT = 60  # seconds for an SQLite writer to end
 
-# By PostgreSQL's type numbers; anything else is read as the text that the server writes.
-_TYPES = {
-    16: pa.bool_(),
-    **dict.fromkeys((20, 21, 23, 26), pa.int64()),
-    **dict.fromkeys((700, 701), pa.float64()),
-    1700: pa.decimal128(38, 9),
-    1082: pa.date32(),
-    1114: pa.timestamp("us"),
-    1184: pa.timestamp("us", tz="UTC"),
-}
 # What is below and above all values of a type, for a cursor that stands nowhere yet.
 _ENDS = {
     21: (-(2**15), 2**15 - 1),
@@ -51,8 +40,6 @@ _ENDS = {
     1700: ("-1e1000", "1e1000"),
     **dict.fromkeys((1082, 1114, 1184), ("-infinity", "infinity")),
 }
-# What a column that prefers a type holds if it holds nothing else.
-_HELD: dict[pa.DataType, set[type]] = {pa.int64(): {int}, pa.string(): {str}, pa.float64(): {int, float}}
 _TEXT_ENDS = ("", "\U0010ffff")
 
 
@@ -120,7 +107,7 @@ def latest(pipeline: Pipeline, config: "Config") -> Cursor | None:
         elif held_as:
             order = f"max({as_number(column, postgres=database.postgres)})"
         source = relation(pipeline, config, schemas=database.postgres)
-        rows = next(_tables(database, f"SELECT {order} AS latest FROM {source}", bound), None)
+        rows, _ = next(_tables(database, f"SELECT {order} AS latest FROM {source}", bound), (None, {}))
     found = rows["latest"][0].as_py() if rows is not None and rows.num_rows else None
     if found is None:
         return None
@@ -166,7 +153,7 @@ def _range(
         ends = _ends(database, pipeline, config, piece, Span(), window)
     bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
     statement = f"SELECT min({key}) AS low, max({key}) AS high FROM "
-    table = next(_tables(database, statement + relation(pipeline, config, schemas=database.postgres), bound))
+    table, _ = next(_tables(database, statement + relation(pipeline, config, schemas=database.postgres), bound))
     low, high = table["low"][0].as_py(), table["high"][0].as_py()
     if low is None:
         return 0, 0
@@ -229,11 +216,7 @@ def _postgres(url: str) -> "psycopg.Connection[Any]":
     timeout = {} if "connect_timeout" in url else {"connect_timeout": 10}
     connection = psycopg.connect(url, application_name="rq-etl", **timeout)  # type: ignore[arg-type]
     connection.read_only = True
-    for info in connection.adapters.types:
-        if info.oid not in _TYPES:
-            connection.adapters.register_loader(info.oid, TextLoader)
-        if info.array_oid:
-            connection.adapters.register_loader(info.array_oid, TextLoader)
+    prepare(connection)
     connection.execute("SET TIME ZONE 'UTC'")
     return connection
 
@@ -259,7 +242,7 @@ def _affinities(database: _Database, pipeline: Pipeline, config: "Config") -> di
 
 def _tables(
     database: _Database, statement: str, bound: Mapping[str, Any], known: Mapping[str, pa.DataType] | None = None
-) -> Iterator[pa.Table]:
+) -> Iterator[Given]:
     """Yield a statement's rows, a table of bounded size at a time; at least one.
 
     Args:
@@ -271,60 +254,19 @@ def _tables(
                 cursor.itersize = FETCH
                 cursor.execute(*_encoded(statement, bound))
                 names = [column.name for column in cursor.description]
-                types = [_TYPES.get(column.type_code, pa.string()) for column in cursor.description]
+                types = [POSTGRES.get(column.type_code, pa.string()) for column in cursor.description]
                 check_names(names, database.where, BadSource)
-                yield from _fetched(cursor, names, types)
+                yield from fetched(cursor, names, types)
         else:
             cursor = database.driver.execute(statement, bound)
             names = [column[0] for column in cursor.description]
             check_names(names, database.where, BadSource)
-            yield from _fetched(cursor, names, [(known or {}).get(name) for name in names])
+            yield from fetched(cursor, names, [(known or {}).get(name) for name in names])
 
 
 def _encoded(statement: str, bound: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     text, used = for_psycopg(statement, bound)
     return text.encode(), used
-
-
-def _fetched(cursor: Any, names: Sequence[str], types: Sequence[pa.DataType | None]) -> Iterator[pa.Table]:
-    size, first = FETCH // 10, True
-    while (rows := cursor.fetchmany(size)) or first:
-        columns = list(zip(*rows, strict=True)) or [()] * len(names)
-        made = [_array(column, kind) for column, kind in zip(columns, types, strict=True)]
-        table = pa.table(dict(zip(names, made, strict=True)))
-        first = False
-        size = min(FETCH, max(100, CHUNK_BYTES // 4 * len(rows) // max(1, table.nbytes))) if rows else size
-        yield table
-
-
-def _array(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
-    """Return a column; values that its type can't hold exactly make it text."""
-    kinds = {type(value) for value in values} - {type(None)}
-    if kind is None or not kinds <= _HELD.get(kind, kinds):
-        kind = _kind_of(kinds, values)
-    try:
-        return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([_text(value) for value in values], pa.string())
-
-
-def _kind_of(kinds: set[type], values: Sequence[Any]) -> pa.DataType:
-    """Return the type of an SQLite column, where every value has one of its own."""
-    if not kinds:
-        return pa.null()
-    if kinds == {int}:
-        return pa.int64()
-    if kinds <= {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int)):
-        return pa.float64()
-    return pa.string()
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        return f"\\x{value.hex()}"
-    if isinstance(value, Decimal):
-        return format(value, "f") if value.is_finite() else str(value)
-    return None if value is None else str(value)
 
 
 @contextmanager
@@ -347,8 +289,7 @@ def _translated(where: str) -> Iterator[None]:
 
 def _refused(error: psycopg.Error, state: str, where: str) -> EtlError:
     if not state and isinstance(error, psycopg.DataError):
-        what = f"{where}: a date or time that Python has not (infinity, before the year 1 or after 9999)"
-        return BadSource(what, "leave it out, or turn it into text, in a query")
+        return BadSource(f"{where}: a value that Python has not", "leave it out, or turn it into text, in a query")
     if not state or state[:2] in ("08", "53", "57", "40", "55"):
         return SourceUnreachable(f"{where}: {type(error).__name__}", "it is tried again by itself")
     if state[:2] == "42":  # what these say is the statement's own: names of tables, columns, operators

@@ -9,12 +9,14 @@ from sqlalchemy.types import TypeEngine
 
 from etl.config.columns import is_header, shown
 from etl.config.pipeline import Pipeline
-from etl.errors import BadSource, ConfigError, MissingColumn, TableMismatch
+from etl.errors import BadSource, MissingColumn, TableMismatch
 from etl.load import columns, tables
 from etl.load.columns import Change, Known
-from etl.load.tables import OWN, ROW, Types, split
+from etl.load.names import OWN, ROW
+from etl.load.tables import Types
 from etl.load.targets import kind
 from etl.types.lattice import EMPTY, choose, fixed
+from etl.types.sql import CastText
 from etl.types.words import WORDS, word_of
 
 BESIDE = 4  # columns that rows are staged with, beside their own; the table itself has up to three
@@ -87,14 +89,10 @@ def fit(
 
     Raises:
         TableMismatch: Columns have other types there, or are unknown where `new_columns = "fail"`.
-        ConfigError: The table's name is too long.
         BadSource: A column can't be a table's, or there are more than a table can have.
         MissingColumn: A column that decides which row wins is not among the rows'.
     """
     facts = kind(connection).FACTS
-    if len(split(connection, pipeline.table)[1].encode()) > facts.name_bytes:
-        what = f"the name of table {pipeline.table} is longer than {facts.name_bytes} bytes"
-        raise ConfigError(what, "give load.table a shorter one")
     fold = tables.folding(connection)
     known = {fold(name): (name, column) for name, column in (there or {}).items()}
     names = [name for name in schema.names if name != ROW]
@@ -187,6 +185,9 @@ class _Fitting:
         wanted = self._word(name)
         if wanted == "null":
             self.types[name], self.staged[name] = known.type, known.word
+            return
+        if isinstance(known.type, CastText) and wanted == "string":  # the server reads the text
+            self.types[name], self.staged[name] = known.type, "string"
             return
         is_free = name in self.kinds and name not in self.pipeline.columns
         if known.word in self.database.FITS[wanted] and not (known.ours and is_free):
