@@ -29,7 +29,7 @@ Cut = tuple[list[tuple[int, int]], str]  # where each range starts and how many 
 class FileConfig(SourceConfig):
     """Rows come from files."""
 
-    FACTS: ClassVar = SourceFacts(files=True, typed=False, own_code=False, repeatable=True, windows="path")
+    FACTS: ClassVar = SourceFacts(files=True, typed=False, own_code=False, repeatable=True, windows="path", text=True)
 
     path: str
     encoding: str = "utf-8"

@@ -19,6 +19,7 @@ from etl.partition import ROW_BITS
 from etl.transform.checks import Checker, Unique
 from etl.transform.steps import from_frame, load_steps, run_steps, to_frame, undeclared
 from etl.types.casts import Failures, cast
+from etl.types.infer import take
 from etl.types.normalize import without_nothing
 from etl.types.spelling import as_text, plain
 from etl.types.words import arrow_of
@@ -144,9 +145,11 @@ class Transformer:
                 if raw[header].type == pa.null():  # SQLite knows no type without a value
                     made[name] = raw[header]
                 continue
-            column = Column.model_validate({"type": self._types[name]})
-            made[name], failed = cast(raw[header], spelled(column, column.type, extract), zone)
-            if failed:
+            values = without_nothing(plain(raw[header]), extract)
+            made[name], failed = take(values, self._types[name], zone, extract)
+            if failed and values.type != pa.string():
+                failures[name] = failed
+            elif failed:
                 what = f"{self._shown(header, names)} was taken for {self._types[name]}"
                 raise BadSource(
                     f"{file}: {what}, but holds something else now",
@@ -244,7 +247,7 @@ class _Checks:
             spelled: For rows that functions made, the text of columns that didn't fit.
         """
         faults = [
-            (self._order[name], name, reason, mask.to_numpy().astype(bool))
+            (self._order.get(name, len(self._order)), name, reason, mask.to_numpy().astype(bool))
             for name, found in failures.items()
             for mask, reason in found
         ]

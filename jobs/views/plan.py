@@ -50,17 +50,16 @@ def plan(
         from etl.sources import extract, read_all
         from etl.transform import Transformer
         from etl.transform.lookups import read_lookups
-        from etl.types.infer import candidates, decide, named_candidates
+        from etl.types.infer import candidates, named_candidates
+        from etl.types.lattice import decide
 
         partition = planned.partitions[0]
         context = Context(client=pipeline.client, run="preview", params=pipeline.params, start=first, end=last)
         context = replace(context, lookups=read_lookups(pipeline, context, read_all))
         for chunk in islice(extract(pipeline, partition, context), 1):
-            types = (
-                None
-                if pipeline.columns
-                else decide(named_candidates([candidates(chunk.rows, pipeline.extract)], pipeline))
-            )
+            guess = pipeline.extract.FACTS.text and not pipeline.columns
+            found_types = candidates(chunk.rows, pipeline.extract, guess=guess)
+            types = decide(named_candidates([found_types], pipeline))
             files = [piece.file for piece in partition.pieces]
             result = Transformer(pipeline, context, files, types).apply(chunk.rows.slice(0, rows))
             found["rows"] = result.rows.drop_columns(["_row"]).to_pylist()

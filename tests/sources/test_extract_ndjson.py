@@ -19,7 +19,8 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.partition import Chunk
 from etl.sources import extract, plan
-from etl.types.infer import candidates, decide, merge_candidates
+from etl.types.infer import candidates
+from etl.types.lattice import decide, merge_candidates
 from etl.types.spelling import as_text
 
 
