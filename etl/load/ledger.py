@@ -33,6 +33,7 @@ class Delivery:
         attempt: Which attempt of the run this is, from 1; a later one takes back what an earlier one staged.
         read: Rows that the partition was read as, rejects included; -1 where nobody knows.
         skipped: Rows that were not even read, as an earlier run has loaded the same file.
+        all_rejected: Whether rows were read and each of them was rejected.
         again: Whether a file that is loaded is loaded again.
         code, lookups: sha256 of the user's modules, and of the lookups' rows, that shaped these rows; "" without any.
         context: What a load function of the user's may ask for by name; None means what the pipeline knows.
@@ -46,6 +47,7 @@ class Delivery:
     attempt: int = 1
     read: int = -1
     skipped: int = 0
+    all_rejected: bool = False
     again: bool = False
     context: Context | None = None
     code: str = ""
@@ -246,8 +248,8 @@ def ranked_files(
                 since[row.run, name] = row.sequence or 0
     if not theirs:
         return []
-    for row in connection.execute(sa.select(book.c.file, book.c.sequence).where(book.c.run == run)):
-        since |= {(run, name): row.sequence or 0 for name in names_in(row.file)}
+    for file, sequence in connection.execute(sa.select(book.c.file, book.c.sequence).where(book.c.run == run)):
+        since |= {(run, name): sequence or 0 for name in names_in(file)}
     ranks = {each: rank for rank, each in enumerate(sorted({*mine.values(), *theirs.values()}))}
     found = {(run, name): each for name, each in mine.items()} | theirs
     return [(*key, ranks[each], since.get(key, 0)) for key, each in found.items()]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.commands.arguments import check_functions, client_pipelines, moment_before, parameters
+from jobs.commands.arguments import check_functions, client_pipelines, moment_before, name_broken, parameters
 from jobs.commands.options import common, shared, working
 
 if TYPE_CHECKING:
@@ -47,9 +47,11 @@ def run(
     given = parameters(params)
     pairs = client_pipelines(shared.configuration(), pipelines, clients, given)
     with closing(shared.session()) as session:
-        config, ids, code = session.config, [], 0
+        config, ids = session.config, []
+        code = name_broken(config) if all_clients else 0
         if session.is_ours:  # elsewhere the functions' modules need be where workers are, and nowhere else
-            check_functions(config, {pipeline for _, pipeline in pairs})
+            left_out = check_functions(config, pairs)
+            code, pairs = 2 if left_out else code, [pair for pair in pairs if pair not in left_out]
         for client, pipeline in pairs:
             try:
                 resolved = resolve(config, pipeline, client, params=given, max_rejects=max_rejects)
@@ -250,7 +252,7 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
 @common
 def cancel(runs: tuple[str, ...], client: str | None) -> None:
     """Stop runs; what they have loaded stays loaded."""
-    from etl.config.pipeline import pipelines_of
+    from etl.config.pipeline import known_client
     from jobs.run.cancel import cancel_run
     from jobs.store.runs import active, find, held, snapshot
 
@@ -259,7 +261,7 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
     session = shared.session(workers=0)
     ids = [find(session.connection, text) for text in runs]
     if client:
-        pipelines_of(session.config, client)
+        known_client(session.config, client)
         # What is held first, or it would start when the run before it ends.
         pending = snapshot(session.connection, [*reversed(held(session.connection)), *active(session.connection)])
         ids = list(dict.fromkeys(run["run"] for run in pending if run["client"] == client))

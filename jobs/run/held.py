@@ -18,9 +18,9 @@ from etl.errors import EtlError
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
-from jobs.store import runs
+from jobs.store import malformed, runs
 from jobs.store.keys import HELD, HELD_READY, PREFIX, held_key, run_key, waiters_key
-from jobs.store.run_json import text_of, texts_of
+from jobs.store.run_json import text_of
 from jobs.store.transitions import NOTHING, sources
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def promote(connection: Redis, only: Sequence[str] | None = None) -> int:
     """
     candidates, started, has_failed = only, 0, True
     while has_failed:  # those that waited for a run that has failed here are ready now
-        ready = texts_of(connection.spop(HELD_READY, MANY)) if candidates is None else candidates
+        ready = malformed.ids(connection.spop(HELD_READY, MANY)) if candidates is None else candidates
         count, has_failed = _look_at(connection, ready)
         started, candidates = started + count, None
     return started

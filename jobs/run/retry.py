@@ -12,7 +12,7 @@ from etl.errors import BadSource, EtlError, SourceMissing
 from etl.partition import Partition, Plan
 from etl.staging import STAGES, Marker, Staging
 from jobs.run import claims
-from jobs.run.graph import Spec, enqueue_graph, plan_of, read_spec, write_spec
+from jobs.run.graph import Spec, enqueue_graph, plan_of, read_request, read_spec, write_spec
 from jobs.run.held import hold, how_it_ended, needed_runs, promote, wait_fields
 from jobs.store import keys, runs
 from jobs.store.transitions import sources
@@ -70,6 +70,8 @@ def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, st
     if spec is None:
         raise EtlError(f"run {run} has no staging left", "run its pipeline again")
     old = spec.pipeline
+    if (old.client, old.name) != (record["client"], record["pipeline"]):
+        raise EtlError(f"run {run} is not of {record['client']}/{record['pipeline']}", "run that pipeline again")
     pipeline = resolve(config, old.name, old.client, params=old.params)
     pipeline = pipeline.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
     today = replace(spec, pipeline=pipeline)
@@ -174,8 +176,10 @@ def _hold_again(config: Config, connection: Redis, run: str, record: Mapping[str
     Raises:
         EtlError: What it needs has still not succeeded.
     """
-    params, most = json.loads(record["params"]), json.loads(record["options"])["max_rejects"]
-    pipeline = resolve(config, record["pipeline"], record["client"], params=params, max_rejects=most)
+    request = read_request(Staging(config.staging, record["client"], run), record)
+    if request is None:
+        raise EtlError(f"run {run} has no staging left", "run its pipeline again")
+    pipeline = request.resolved(config)
     needs, failed = needed_runs(connection, pipeline)
     if failed:
         raise EtlError(f"run {run} {failed}", "retry that first")
