@@ -40,13 +40,16 @@ def held(pipeline: Pipeline, config: "Config", where: str, is_text: Callable[[],
     if usual and (config.table or (column.type in DATED and not postgres)):
         return column.type
     how = "which is not in the order of text" if config.table else "which the query compares as text"
-    cast = f"cast({config.cursor} as {'numeric' if column.type in NUMERIC else column.type})"
-    if column.type in DATED and (not postgres or not usual):
-        cast = f"{config.cursor} as an ISO date, such as 2026-01-31"
+    name, drop = config.cursor, ""
+    cast = f"cast({name} as {'numeric' if column.type in NUMERIC else column.type}) as {name}"
+    if column.type in DATED and postgres and not usual:
+        cast = f"{'to_date' if column.type == 'date' else 'to_timestamp'}({name}, 'its format') as {name}"
+    elif column.type in DATED and not postgres:
+        cast, drop = f"{name} as an ISO date, such as 2026-01-31,", ", and drop the column's format"
     raise BadSource(
         f"{where}: cursor column {config.cursor} is text in the source and a {column.type} in the pipeline, {how}: "
         "newer rows would never come",
-        f'give a query that selects {cast}, and says "where … >= :since" of the same',
+        f'select {cast} in a query that says "where … >= :since" of the same{drop}',
     )
 
 

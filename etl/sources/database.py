@@ -69,9 +69,9 @@ def read(
         ends = _ends(database, pipeline, config, piece, span, window) if config.query and config.cursor else None
         bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends, held=held_as)
         known = {} if database.postgres or config.query else _affinities(database, pipeline, config)
-        rows = _tables(database, statement, bound, known)
         compared = pipeline.load.mode == "append" and config.cursor is None
-        return (yield from spooled(rows, piece.file, BadSource, typeless=True, unordered=compared))
+        found = _tables(database, statement, bound, known)
+        return (yield from spooled(found, piece.file, BadSource, typeless=True, unordered=compared))
 
 
 def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partition, ...]:

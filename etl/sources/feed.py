@@ -178,12 +178,12 @@ class Feed:
     def _look(self, encoding: str) -> tuple[bool, str, int]:
         if self.piece.version and self._opened[0] != self.piece.modified:
             raise self._changed("since the run was planned")
-        head = self._file.read(4096)
+        head = packed = self._file.read(4096)
         compressed = head.startswith(b"\x1f\x8b")
         if compressed:
             with contextlib.suppress(zlib.error):  # reading it says what is wrong
                 head = zlib.decompressobj(wbits=31).decompress(head, 4096)
-        twice = "a gzip file" if compressed and head.startswith(b"\x1f\x8b") else None
+        twice = "a gzip file" if head is not packed and head.startswith(b"\x1f\x8b") else None
         if what := foreign(head) or twice:
             what += " inside gzip," if compressed else ","
             raise BadSource(f"{self.piece.file} is {what} not text", "unpack it, or export it as CSV")

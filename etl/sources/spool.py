@@ -105,8 +105,9 @@ def spooled(
         check_names(list(types), name, error)
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
-        apart, shape = Unordered() if unordered else None, digest.hexdigest()[:16]
         schema = pa.schema(list(types.items())) if typeless else schema
+        apart = Unordered() if unordered else None
+        shape = digest.hexdigest()[:16]
         kept = spool.read()
         for rows in kept:
             table = _cast(rows, schema, name, error)

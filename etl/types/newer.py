@@ -64,12 +64,11 @@ class Narrowed:
         """What the user should know of the cursor."""
         name, found = self.pipeline.extract.cursor, []
         if self.future:
-            so = (
-                "held back until their time has come"
-                if is_strict(self.pipeline)
-                else "loaded, but the cursor stays back"
+            rows, its, it = (
+                ("1 row is", "its", "it") if self.future == 1 else (f"{self.future:,} rows are", "their", "them")
             )
-            rows = f"{self.future:,} {'row is' if self.future == 1 else 'rows are'}"
+            held = f"held back until {its} time has come"
+            so = held if is_strict(self.pipeline) else f"the cursor stays before {it}"
             found.append(f"{self.file}: {rows} in the future by cursor column {name}: {so}")
         if self.span.since and self.span.now and is_future(self.span.since, self.span.now, self.pipeline.timezone):
             found.append(STANDS.format(f"{self.pipeline.client}/{self.pipeline.name}", name))

@@ -103,6 +103,11 @@ class Tally:
         )
 
     @property
+    def future(self) -> int:
+        """How many rows were in the future by the cursor's column."""
+        return sum(stages["extract"].counts.get("future", 0) for stages in self.markers.values() if "extract" in stages)
+
+    @property
     def latest(self) -> Cursor | None:
         """How far the source has been read, by all partitions alike, rejects left out."""
         read = [stages["transform"].cursor for stages in self.markers.values() if "transform" in stages]

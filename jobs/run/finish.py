@@ -168,7 +168,7 @@ def _make_final(
             rejected=rows["rejected"],
             all_rejected=tally.all_rejected,
             record=lambda final: history_record(work, ending(tally, failures, final)),
-            move=work.move(tally.latest),
+            move=work.move(tally.latest, tally.future),
         )
     except EtlError as exc:
         if exc.retryable:

@@ -88,6 +88,8 @@ def _read(work: StageContext, connection: Redis) -> Marker:
     counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
     if narrow.unchanged:
         counts["unchanged"] = narrow.unchanged
+    if narrow.future:
+        counts["future"] = narrow.future
     return Marker(
         counts=counts,
         data=tuple(rows.names),
@@ -207,12 +209,13 @@ def _deliver(work: StageContext) -> Marker:
         stages = {"extract": source, "transform": rows, "load": loaded(answer)}
         return finish.history_record(work, finish.ending(Tally({work.number: stages}), []))
 
+    mine = Tally({work.number: {"extract": source, "transform": rows}})
     answer = target.load(
         delivery,
         work.staging.chunks(rows.data),
         read=source.counts["read"],
         rejected=source.counts["rejected"] + rows.counts["rejected"],
         record=ended,
-        move=work.move(Tally({work.number: {"transform": rows}}).latest),
+        move=work.move(mine.latest, mine.future),
     )
     return loaded(answer)

@@ -71,9 +71,13 @@ class StageContext:
         until = self.span.until
         return (latest and list(latest), until and list(until)) if self.follows else None
 
-    def move(self, latest: Cursor | None) -> Move | None:
-        """Return how the run moves its cursor, or None where it has none."""
-        return Move(self.span.since, latest) if self.follows else None
+    def move(self, latest: Cursor | None, future: int) -> Move | None:
+        """Return how the run moves its cursor, or None where it has none.
+
+        Args:
+            future: Rows that were in the future by the cursor's column.
+        """
+        return Move(self.span.since, latest, future) if self.follows else None
 
     def input(self, stage: str) -> Marker:
         """Return what the stage before published.

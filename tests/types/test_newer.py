@@ -57,10 +57,17 @@ def test_a_merge_loads_rows_of_the_future_and_its_cursor_stays_back(
     prepared(etl_, target_url, "timestamp", STAMPED if declared else {})
     run = night(etl_, target_url, (1, "2026-01-01 10:00:00"), (2, "2099-12-31 00:00:00"))
     assert run["state"] == "succeeded"
-    said = "sql:t: 1 row is in the future by cursor column v: loaded, but the cursor stays back"
+    said = "sql:t: 1 row is in the future by cursor column v: the cursor stays before it"
     assert run["warnings"] == [said]
     assert "2026-01-01" in etl_("cursor get claims --client acme --json").json["value"]
+    seen = ["acme/claims: 1 row in the future by cursor column v, when the source was last read"]
+    assert etl_("status --json").json[0]["warnings"] == seen
+    assert seen[0] in etl_("status").out.replace("\n", " ")
+    assert [line["what"] for line in etl_("doctor --json").json if line["check"] == "cursor"] == seen
     assert night(etl_, target_url, (3, "2026-01-02 10:00:00"))["warnings"] == [said]
+    tell(target_url, "UPDATE t SET v = '2026-01-03 00:00:00' WHERE id = 2")
+    assert etl_.run()["warnings"] == []
+    assert etl_("status --json").json[0]["warnings"] == []
     assert ids(target_url) == [1, 2, 3]
 
 
@@ -93,6 +100,9 @@ def test_a_cursor_that_stands_in_the_future_is_said_by_runs_and_the_doctor(etl_:
     etl_("cursor set claims --client acme", "2099-01-01T00:00:00")
     said = "the cursor of acme/claims (column v) stands in the future"
     assert any(said in warning for warning in etl_.run()["warnings"])
+    findings = [line for line in etl_("doctor --json").json if line["check"] == "cursor"]
+    assert [said in line["what"] for line in findings] == [True]
+    assert "2099" not in str(findings)
 
 
 def test_rows_of_files_are_held_back_too(etl_: Project) -> None:
@@ -147,7 +157,19 @@ def test_text_that_no_database_can_compare_is_refused_with_the_cure(
     run = night(etl_, target_url, (1, value))
     assert run["state"] == "failed"
     assert f"cursor column v is text in the source and a {column['type']} in the pipeline" in run["error"]
-    assert "give a query that selects" in run["error"]
+    assert "in a query that says" in run["error"]
+
+
+def test_the_cure_of_dates_as_text_works(etl_: Project, target_url: str) -> None:
+    prepared(etl_, target_url, "text", {"id": "integer", "v": {"type": "date", "format": ["%m/%d/%Y"]}})
+    run = night(etl_, target_url, (1, "12/31/2025"))
+    is_postgres = target_url.startswith("postgresql")
+    iso = "to_date(v, 'MM/DD/YYYY')" if is_postgres else "substr(v,7)||'-'||substr(v,1,2)||'-'||substr(v,4,2)"
+    assert ("select to_date(v, " if is_postgres else "select v as an ISO date") in run["error"]
+    query = f'query = "select id, {iso} as v from t where {iso} >= :since"'
+    etl_.change(('table = "t"', query), (', format = ["%m/%d/%Y"]', ""))
+    assert etl_.run()["rows"]["loaded"] == 1
+    assert night(etl_, target_url, (2, "01/02/2026"))["rows"]["loaded"] == 1
 
 
 def test_a_query_that_compares_text_is_refused_but_for_dates_of_sqlite(etl_: Project, target_url: str) -> None:

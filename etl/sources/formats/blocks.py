@@ -81,8 +81,8 @@ class _Widths:
         self.is_fit |= parsed.rows.num_rows > 0 or any(record.reason for record in parsed.bad)
 
     def all_differ(self) -> bool:
-        """Whether all records have the same number of fields, and it is not the header's."""
-        return not self.is_fit and len(self.found) == 1
+        """Whether all records so far have the same number of fields, and it is not the header's."""
+        return not self.is_fit and len(self.found) <= 1
 
 
 def _refuse_other_width(feed: Feed, head: Head, widths: _Widths) -> None:

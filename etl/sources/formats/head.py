@@ -3,6 +3,8 @@
 import csv
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 from etl.config.values import header_key
@@ -181,7 +183,9 @@ def _sniff(feed: Feed, dialect: Dialect, first: Record | None = None, least: flo
         if candidate == dialect.quote:
             continue
         form = csv_format(dialect._replace(delimiter=candidate)) | {"strict": False}
-        counts = [len(record) for record, _ in zip(filter(None, csv.reader(lines, **form)), range(30), strict=False)]
+        counts: list[int] = []
+        with suppress(csv.Error):
+            counts.extend(map(len, islice(filter(None, csv.reader(lines, **form)), 30)))
         if counts and counts[0] > 1 and (score := (counts.count(counts[0]) / len(counts), counts[0])) > best:
             best, delimiter = score, candidate
     return delimiter
