@@ -22,7 +22,7 @@ BATCH = 500  # names in one question
 FEW = 3  # files of which each is asked for by itself, which ends at its first row
 KEPT = 8  # runs whose known files a process remembers: clients take turns
 
-Row = sa.Row[Any]
+Row = Any  # of a query of the ledger
 
 
 def lock_files(connection: sa.Connection, pipeline: Pipeline, partitions: Iterable[Partition]) -> None:

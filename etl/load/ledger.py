@@ -248,8 +248,8 @@ def ranked_files(
                 since[row.run, name] = row.sequence or 0
     if not theirs:
         return []
-    for row in connection.execute(sa.select(book.c.file, book.c.sequence).where(book.c.run == run)):
-        since |= {(run, name): row.sequence or 0 for name in names_in(row.file)}
+    for file, sequence in connection.execute(sa.select(book.c.file, book.c.sequence).where(book.c.run == run)):
+        since |= {(run, name): sequence or 0 for name in names_in(file)}
     ranks = {each: rank for rank, each in enumerate(sorted({*mine.values(), *theirs.values()}))}
     found = {(run, name): each for name, each in mine.items()} | theirs
     return [(*key, ranks[each], since.get(key, 0)) for key, each in found.items()]
