@@ -180,8 +180,8 @@ def _met(
             f"table {pipeline.table}, column {name}: the table has {there}, the pipeline {wanted}",
             f"{declared}, or alter the table",
         )
-    if wanted == "integer" and found == "number":
-        return database.TYPES["number"], pa.float64()  # refuses what a float can't hold
+    if found == "number":  # staged as it is there: a float of 32 bits equals what it becomes there
+        return there, pa.float64() if wanted == "integer" else None  # the cast refuses what a float can't hold
     return database.TYPES[wanted], _fewer_digits(type, there)
 
 

@@ -20,6 +20,7 @@ from etl.staging import Marker
 from etl.transform import Transformer
 from etl.types.cursor import Narrowed
 from etl.types.infer import candidates, decide, merge_candidates, named_candidates
+from etl.types.limits import Limit, Limits
 from jobs.run import finish
 from jobs.run.balance import Tally
 from jobs.run.rate_limit import RateLimit
@@ -85,7 +86,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         counts = dict.fromkeys(("in", "out"), skipped) | dict.fromkeys(("rejected", "dropped", "added"), 0)
         return Marker(counts=counts)
     files = [piece.file for piece in work.partition.pieces]
-    transformer = Transformer(work.pipeline, work.context, files, _types(work))
+    transformer = Transformer(work.pipeline, work.context, files, _types(work), _limits(work))
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     warnings: list[str] = []
     with (
@@ -123,6 +124,18 @@ def _types(work: StageContext) -> dict[str, str] | None:
         _decide_types(work)
         found = work.staging.read_json("types.json")
     return found
+
+
+def _limits(work: StageContext) -> Limits:
+    """Return what the table's columns keep; the target is asked once in an attempt of the run."""
+    name = f"limits-{work.attempt}.json"
+    found = work.staging.read_json(name)
+    if found is None:
+        limits = target.limits(work.pipeline)
+        work.staging.write_json(name, [limits.columns, limits.new])
+        return limits
+    columns, new = ({key: limit and Limit(*limit) for key, limit in part.items()} for part in found)
+    return Limits(columns, new)
 
 
 def _decide_types(work: StageContext) -> None:
