@@ -30,15 +30,15 @@ def cli() -> None:
     """Extract, clean and load many clients' files and tables as RQ jobs."""
 
 
-for command in COMMANDS:
-    cli.add_command(command)
+for each in COMMANDS:
+    cli.add_command(each)
 
 
 def main() -> None:
     """Run the command line; what goes wrong is one or two lines on stderr and an exit code."""
     shared.forget()
     try:
-        cli(standalone_mode=False)
+        command()
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message())
         sys.exit(2)
@@ -48,6 +48,21 @@ def main() -> None:
         sys.exit(130)
     except Exception as exc:
         sys.exit(fail(exc))
+
+
+def command() -> None:
+    """Run the command; once more where malformed data in Redis prevented it, and could be set aside."""
+    try:
+        cli(standalone_mode=False)
+    except Exception as exc:
+        if shared.opened is None:
+            raise
+        from jobs.store import malformed
+
+        if not malformed.may_be_why(exc) or not malformed.set_aside(shared.opened.connection):
+            raise
+        shared.forget()
+        cli(standalone_mode=False)
 
 
 def misused(exc: click.ClickException) -> int:
@@ -61,15 +76,13 @@ def misused(exc: click.ClickException) -> int:
 
 def fail(exc: Exception) -> int:
     """Report an error and return the exit code; what is not the user's to fix keeps its traceback."""
-    from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
+    from redis.exceptions import RedisError
 
-    from etl.errors import BrokerUnreachable, EtlError
+    from etl.errors import EtlError
     from jobs.store import redis_errors
 
-    if isinstance(exc, ConnectionError | TimeoutError | AuthenticationError):
-        exc = BrokerUnreachable("Redis went away", "start it, or see rq-etl doctor")
-    if isinstance(exc, redis_errors.FULL):
-        exc = redis_errors.full(exc)
+    if isinstance(exc, RedisError):
+        exc = redis_errors.translate(exc)
     if not isinstance(exc, EtlError):
         raise exc
     return report(exc)

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import linecache
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from typing import Any
 
 from etl.context import GIVEN, Context
 from etl.errors import ConfigError, EtlError, FunctionFailed
-from etl.safe_message import raised_at
+from etl.safe_message import is_ours, raised_at
 
 OURS = ("etl", "jobs", "cli", "rq_etl")
 NOT_UNICODE = 'read its source in the right encoding, or with errors="replace"'  # the cure for half a surrogate pair
@@ -102,6 +103,27 @@ def call_by_name(
 
 
 @contextmanager
+def one_process() -> Iterator[None]:
+    """End a process that the user's code inside the block has forked and that comes out of it.
+
+    The work is its parent's, with whose files, transactions and sockets it would go on. One that ends by itself inside
+    the block is left alone.
+    """
+    pid, code = os.getpid(), 0
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        raise
+    finally:
+        if os.getpid() != pid:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(Exception):
+                    stream.flush()
+            os._exit(code & 0xFF)
+
+
+@contextmanager
 def blame(name: str) -> Iterator[None]:
     """Turn whatever the user's function raises inside the block into a FunctionFailed that quotes no value.
 
@@ -110,9 +132,10 @@ def blame(name: str) -> Iterator[None]:
             FunctionInterrupted, which is tried again, unless the exception says that the code is wrong.
     """
     try:
-        yield
+        with one_process():
+            yield
     except (Exception, SystemExit) as error:
-        if isinstance(error, EtlError) and not _is_users(error):
+        if isinstance(error, EtlError) and is_ours(error):
             raise
         bug = isinstance(error, (*_BUGS, EtlError)) and not isinstance(error, OSError)  # some of `requests` are both
         raise (FunctionFailed if bug else FunctionInterrupted)(
@@ -216,18 +239,10 @@ def _exists(root: str, name: str) -> bool:
 
 
 def _inside(path: str, root: str) -> bool:
-    if path.startswith("<"):
+    if not path or path.startswith("<"):
         return False  # of code that a library made: no file, whatever folder this process is in
     where = Path(path).resolve()
     return where.is_relative_to(root) and "site-packages" not in where.parts
-
-
-def _is_users(error: BaseException) -> bool:
-    """Whether the user's own code raised it: then its words, ours or not, may quote a row."""
-    step = error.__traceback__
-    while step is not None and step.tb_next is not None:
-        step = step.tb_next
-    return step is not None and bool(_code.root) and _inside(step.tb_frame.f_code.co_filename, _code.root)
 
 
 def _place(error: BaseException) -> str:

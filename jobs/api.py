@@ -17,6 +17,7 @@ from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
 from jobs.session import Session, session
 from jobs.store import runs
+from jobs.store.redis_errors import translated
 from jobs.views import history
 
 
@@ -66,8 +67,9 @@ class Run:
         Raises:
             UnknownName: Both have forgotten the run.
         """
-        found = runs.snapshot(self.session.connection, [self.id])
-        return found[0] if found else history.find(self.session, self.id)
+        with translated():
+            found = runs.snapshot(self.session.connection, [self.id])
+            return found[0] if found else history.find(self.session, self.id)
 
     @property
     def client(self) -> str:
@@ -127,16 +129,19 @@ class Run:
         from jobs.views.rejects import listed
 
         keys = ("file", "row", "column", "value", "reason")
-        return [Reject(**{key: entry[key] for key in keys}) for entry in listed(self.session, self.id)]
+        with translated():
+            return [Reject(**{key: entry[key] for key in keys}) for entry in listed(self.session, self.id)]
 
     def cancel(self) -> "Run":
         """Stop the run; what is loaded stays loaded."""
-        cancel_run(self.session.connection, self.id)
+        with translated():
+            cancel_run(self.session.connection, self.id)
         return self
 
     def retry(self) -> "Run":
         """Run again what is missing, with today's configuration and code."""
-        retry_run(self.session.config, self.session.connection, self.id)
+        with translated():
+            retry_run(self.session.config, self.session.connection, self.id)
         return self
 
 
@@ -167,11 +172,12 @@ def submit(
         ConfigError: The configuration has mistakes, a name is unknown, or a parameter or the window is wrong.
         BrokerUnreachable: Redis can't be reached.
     """
-    opened = session(config, redis)
-    resolved = resolve(opened.config, pipeline, client, params=params)
-    first, last = backfill.window(start, end, resolved.timezone)
-    id = submit_run(opened.connection, resolved, start=first, end=last, full_refresh=full_refresh, queue=queue)
-    return Run(opened, id)
+    with translated():
+        opened = session(config, redis)
+        resolved = resolve(opened.config, pipeline, client, params=params)
+        first, last = backfill.window(start, end, resolved.timezone)
+        id = submit_run(opened.connection, resolved, start=first, end=last, full_refresh=full_refresh, queue=queue)
+        return Run(opened, id)
 
 
 def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
@@ -190,7 +196,8 @@ def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
     loops = {opened: opened.ended([run.id for run in pending if run.session is opened]) for opened in sessions}
     while pending:
         for opened, loop in loops.items():
-            over = next(loop, [])
+            with translated():
+                over = next(loop, [])
             yield from [run for run in pending if run.session is opened and run.id in over]
             pending = [run for run in pending if run.session is not opened or run.id not in over]
         if pending and deadline is not None and time.monotonic() > deadline:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 from redis import Redis
@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from jobs import settings
 from jobs.job import EtlJob
-from jobs.store import scripts
+from jobs.store import malformed, scripts
 from jobs.store.keys import PREFIX, READY
 
 
@@ -64,7 +64,7 @@ def dequeue(
     found = scripts.dequeue(connection, settings.lease(), *arguments)
     if not found:
         return None
-    name, id, pairs = found[0].decode(), found[1].decode(), found[2]
+    name, id, pairs = found[0].decode(), found[1].decode(errors="backslashreplace"), found[2]
     job = EtlJob(id, connection=connection)
     job.execution = Execution(execution, id, connection, worker_name=worker)
     job.read(dict(zip(pairs[::2], pairs[1::2], strict=True)))
@@ -86,8 +86,8 @@ class ServedQueues:
 
     def refresh(self) -> None:
         """Look for new clients' queues."""
-        keys = cast(set[bytes], self.connection.smembers(Queue.redis_queues_keys))
-        found = {key.decode().removeprefix(Queue.redis_queue_namespace_prefix) for key in keys}
+        keys = malformed.ids(self.connection.smembers(Queue.redis_queues_keys))
+        found = {key.removeprefix(Queue.redis_queue_namespace_prefix) for key in keys}
         self.names = sorted(self.named | {name for name in found if name.startswith(PREFIX)})
 
     def dequeue(self, worker: str = "") -> tuple[EtlJob, FairQueue] | None:

@@ -13,7 +13,7 @@ from redis import Redis
 from etl.errors import BrokerUnreachable
 from jobs import broker, settings
 from jobs.process.supervisor import Supervisor
-from jobs.store import redis_errors, runs
+from jobs.store import malformed, redis_errors, runs
 
 if TYPE_CHECKING:
     from etl.config.pipeline import Config
@@ -62,6 +62,7 @@ class Session:
                 settings.config()  # there must be one, or a private Redis would be started in any folder
             self.broker = broker.connect(url, settings.path().parent)
         self.connection = self.broker.connection
+        malformed.set_aside(self.connection, malformed.FIXED, only_types=True)
         if not self.in_process:
             self.start_workers(workers if workers is not None else WORKERS if self.is_ours else 0)
         atexit.register(self.close)

@@ -4,6 +4,7 @@ The horse only runs functions. What is written to Redis about a job is written b
 if its lease still stands; so a horse that outlives its worker can change nothing.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -23,15 +24,23 @@ from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 from typing_extensions import override
 
+from etl.safe_message import printable, safe_message
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
-from jobs.process.horse import Horse
+from jobs.process.horse import Horse, preload
 from jobs.process.maintenance import is_time, maintain, request_cleanup, rescue
 from jobs.process.spawn import end_with_owner
 from jobs.queue import FairQueue, ServedQueues
 from jobs.store import scripts
+from jobs.store.malformed import FIXED, may_be_why, passing, set_aside
 from jobs.store.redis_errors import AWAY
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Keep what a record quotes of Redis, such as a job's description, from forging lines of the log."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
 
 
 class Worker(RQWorker):
@@ -57,7 +66,9 @@ class Worker(RQWorker):
         self._next_tick = 0.0
         self._is_idle = False
         self._horse = Horse(connection)
+        self._reported: set[str] = set()
         self._cold = False  # whether the job in hand goes back unfinished
+        self.log.addFilter(_in_one_line)
 
     @override
     def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:
@@ -68,11 +79,13 @@ class Worker(RQWorker):
             end_with_owner(signal.SIGTERM, pool.pid)()
         self._install_signal_handlers()  # now, not after registering: a pool sends its signal once
         self.connection.set_retry(Retry(NoBackoff(), 1))  # our loops wait for Redis
+        preload()
+        set_aside(self.connection, FIXED)
         self._horse.start()
         try:
             return bool(super().work(burst, *arguments, **options))
         finally:
-            self._horse.stop()
+            self._horse.close()
 
     # --- what RQ's loop asks for ---
 
@@ -111,7 +124,7 @@ class Worker(RQWorker):
         while not self._stop_requested:
             try:
                 self._tick()
-                found = self._served.dequeue(self.name) if has_jobs else None
+                found = passing(self.connection, lambda: self._served.dequeue(self.name)) if has_jobs else None
                 if found is not None:
                     self._state = WorkerStatus.BUSY
                     return found
@@ -120,6 +133,10 @@ class Worker(RQWorker):
                 has_jobs = self._idle()
             except AWAY as error:
                 self._wait_for_redis(error)
+            except Exception as error:  # none that malformed data may be why ends a worker
+                if not may_be_why(error):
+                    raise
+                self._wait_for_cure(error)
             if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                 return None
         return None
@@ -159,7 +176,7 @@ class Worker(RQWorker):
 
     def _run_in_horse(self, job: EtlJob) -> Outcome | None:
         """Return how the job ended, or None where it is not ours any more."""
-        self._horse.send(job.id, job.raw)
+        self._horse.send(job)
         if self._cold or self._stopped_job_id == job.id:  # since it was dequeued
             self.kill_horse()
         began = time.monotonic()
@@ -191,6 +208,11 @@ class Worker(RQWorker):
             return is_ours
         except AWAY:
             return True  # whether it is still ours is asked when Redis is back
+        except Exception as error:
+            if not may_be_why(error):
+                raise
+            self._wait_for_cure(error, 0)
+            return True
         finally:
             self._next_tick = time.monotonic() + self._renewal
 
@@ -215,7 +237,7 @@ class Worker(RQWorker):
         """
         while True:
             try:
-                return complete(self.connection, job, queue, outcome)
+                return passing(self.connection, lambda: complete(self.connection, job, queue, outcome))
             except AWAY as error:
                 if self._stop_requested:
                     return None
@@ -228,6 +250,9 @@ class Worker(RQWorker):
         if not force and time.monotonic() < self._next_tick:
             return
         self._next_tick = time.monotonic() + self._renewal
+        passing(self.connection, self._maintain)
+
+    def _maintain(self) -> None:
         self._served.refresh()
         if self._registered != self._served.names or not self.connection.hexists(self.key, "birth"):
             self._register()
@@ -253,7 +278,18 @@ class Worker(RQWorker):
 
     def _wait_for_redis(self, error: Exception) -> None:
         self.log.error("Redis is away (%s); trying again", type(error).__name__)
-        until = time.monotonic() + 1
+        self._pause(1)
+
+    def _wait_for_cure(self, error: Exception, seconds: float = 1) -> None:
+        """Go on after an error that nothing set aside has cured; said once for each place it comes from."""
+        where = safe_message(error)
+        if where not in self._reported:
+            self._reported.add(where)
+            self.log.error("what is in Redis can't be worked with: %s; see rq-etl doctor", where)
+        self._pause(seconds)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
         while time.monotonic() < until and not self._stop_requested:
             time.sleep(settings.POLL)
 

@@ -1,4 +1,4 @@
-"""Applying staged rows: who wins a key, what is there already, and one swap into the table.
+"""Applying staged rows: one swap into the table of those that win.
 
 A run of one partition stages its rows in a temporary table and applies them in the same transaction. A run of
 several stages them in a shadow table that `finish` applies. The code is the same.
@@ -11,15 +11,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
 from etl.errors import ReceiptMismatch, TableMismatch
-from etl.load import tables
+from etl.load import ledger, swap, tables
 from etl.load.staged import ID, LINE, LOST, ORDER, Shadow, partition_of
 from etl.load.targets import kind
 from etl.partition import Partition
-from etl.types.sql import word_of_column
+from etl.types.sql import CastText, word_of_column
+from etl.types.words import arrow_of
+
+RANKS = "_etl_ranks"  # temporary
+_RANK = {"run": "string", "file": "string", "rank": "integer", "since": "integer"}
 
 
 @dataclass
@@ -39,6 +44,7 @@ def apply(
     applied: Collection[int],
     *,
     staged: Mapping[int, int] | None = None,
+    columns: Mapping[int, Collection[str]] | None = None,
 ) -> dict[int, Outcome]:
     """Bring staged rows into the pipeline's table, in the connection's transaction.
 
@@ -46,6 +52,7 @@ def apply(
         partitions: Those whose rows count; rows of others are left as they are.
         applied: Numbers of those among them that were applied before.
         staged: Rows by partition, where they have been counted.
+        columns: Of partitions whose rows have not all of the columns, in lower case.
 
     Returns:
         What became of each partition's rows, counting what became of them earlier.
@@ -67,22 +74,25 @@ def apply(
         _check_types(shadow)
     shadow.make_lost()
     database.prepare(connection, shadow.rows)
-    step = _Step(shadow, {p.number for p in partitions}, set(applied), set(outcomes), key)
+    winners = _Winners(shadow, partitions, set(applied), set(outcomes), key, columns or {})
     if len(partitions) > 1:
-        step.reject_duplicates()
+        winners.reject_duplicates()
     if pipeline.load.mode == "merge":
-        step.compare_staged()
+        winners.compare_staged()
+        winners.fill_absent(with_table=not new)
         if not new:
-            step.compare_with_table()
-    outcomes = {number: outcomes.get(number, Outcome()) for number in step.counting}
-    for number, why, count in step.lost_counts():
+            winners.compare_with_table()
+    outcomes = {number: outcomes.get(number, Outcome()) for number in winners.counting}
+    for number, why, count in winners.lost_counts():
         outcome = outcomes[number]
         setattr(outcome, why, getattr(outcome, why) + count)
-    to_write = step.to_write()
+    to_write = winners.to_write()
     if pipeline.load.mode == "replace" and to_write:
         # A partition that is final and staged nothing is a file that has not changed: its rows stay.
-        step.clear([each for each in partitions if each.number not in applied or each.number in step.present])
-    written = step.write(over=not (new and late)) if to_write else 0
+        swap.clear(
+            winners, [each for each in partitions if each.number not in applied or each.number in winners.present]
+        )
+    written = swap.write(winners, over=not (new and late)) if to_write else 0
     if new and late:
         tables.add_key(connection, pipeline.table, key)
     if written != to_write:
@@ -117,17 +127,32 @@ def _check_types(shadow: Shadow) -> None:
             )
 
 
-class _Step:
-    """The statements of one `apply`."""
+class _Winners:
+    """The staged rows of one `apply`, less those that lose.
+
+    Args:
+        applied: Numbers of the partitions that were applied before.
+        present: Numbers of those that have staged rows.
+        key: The columns that tell the table's rows apart, or nothing.
+        columns: What each partition's rows have, where some have fewer columns than others of the run.
+    """
 
     def __init__(
-        self, shadow: Shadow, counting: set[int], applied: set[int], present: set[int], key: tuple[str, ...]
+        self,
+        shadow: Shadow,
+        partitions: Collection[Partition],
+        applied: set[int],
+        present: set[int],
+        key: tuple[str, ...],
+        columns: Mapping[int, Collection[str]],
     ) -> None:
         self.shadow, self.connection, self.pipeline = shadow, shadow.connection, shadow.pipeline
-        self.counting, self.applied, self.present = counting, applied & present, present
+        self.run, self.types = shadow.run, shadow.types
+        self.partitions, self.counting = partitions, {partition.number for partition in partitions}
+        self.applied, self.present, self.columns = applied & present, present, columns
         self.rows, self.lost, self.key = shadow.rows, shadow.lost, key
-        columns = dict.fromkeys([*shadow.types, "_client", "_run", "_file"])
-        self.table = tables.table(self.connection, self.pipeline.table, columns)
+        names = dict.fromkeys([*shadow.types, "_client", "_run", "_file"])
+        self.table = tables.table(self.connection, self.pipeline.table, names)
         # A column without any value that the table lacks is not staged, and decides nothing.
         self.newest = self.pipeline.load.newest if self.pipeline.load.newest in shadow.types else None
         self.any_lost = False
@@ -161,10 +186,10 @@ class _Step:
     def reject_duplicates(self) -> None:
         """Of rows with the same value of a unique column the first stays, or the one that was applied before."""
         for name, column in self.pipeline.columns.items():
-            if not column.unique or name not in self.shadow.types:
+            if not column.unique or name not in self.types:
                 continue
             there = sa.and_(self.live(), self.rows.c[name].is_not(None))
-            first: list[sa.ColumnElement[Any]] = [self.rows.c[ORDER], self.rows.c[LINE], self.rows.c[ID]]
+            first: list[sa.ColumnElement[Any]] = [self._order(), self.rows.c[LINE], self.rows.c[ID]]
             if self.applied:
                 first.insert(0, sa.case((partition_of(self.rows).in_(sorted(self.applied)), 0), else_=1))
             self.lose(self._beaten([self.rows.c[name]], there, first, "rejected", name))
@@ -172,19 +197,32 @@ class _Step:
     def compare_staged(self) -> None:
         """Of rows with the same key the newest stays, else that of the later file, else the later."""
         keys = [self.rows.c[name] for name in self.pipeline.load.key]
-        last = [self.rows.c[name].desc() for name in (ORDER, LINE, ID)]
+        self.lose(self._beaten(keys, self.live(), self._latest_first(), "superseded", None))
+
+    def _latest_first(self) -> list[sa.ColumnElement[Any]]:
+        last: list[sa.ColumnElement[Any]] = [self._order().desc(), self.rows.c[LINE].desc(), self.rows.c[ID].desc()]
         if self.newest:
             last.insert(0, self._plain(self.rows.c[self.newest]).desc().nulls_last())
-        self.lose(self._beaten(keys, self.live(), last, "superseded", None))
+        return last
+
+    def _order(self) -> sa.ColumnElement[Any]:
+        """Return the rank of a staged row's file; a retry ranks files anew that were fixed since others were staged."""
+        ranks = {partition.number: partition.order for partition in self.partitions}
+        if all(rank == number - 1 for number, rank in ranks.items()):
+            return self.rows.c[ORDER]
+        return sa.case(ranks, value=partition_of(self.rows), else_=self.rows.c[ORDER])
 
     def _beaten(
         self, keys: list[Any], condition: Any, order: list[Any], why: str, column: str | None
     ) -> sa.Select[Any]:
-        doubled = sa.select(*keys).where(condition).group_by(*keys).having(sa.func.count() > 1).subquery()
+        # SQLite renames columns of a subquery that are called true or false.
+        named = {f"k{number}": key for number, key in enumerate(keys)}
+        labels = [key.label(name) for name, key in named.items()]
+        doubled = sa.select(*labels).where(condition).group_by(*keys).having(sa.func.count() > 1).subquery()
         rank = sa.func.row_number().over(partition_by=keys, order_by=order).label("rank")
         ranked = (
             sa.select(self.rows.c[ID], rank)
-            .join_from(self.rows, doubled, sa.and_(*(key == doubled.c[key.name] for key in keys)))
+            .join_from(self.rows, doubled, sa.and_(*(key == doubled.c[name] for name, key in named.items())))
             .where(condition)
             .subquery()
         )
@@ -192,29 +230,35 @@ class _Step:
 
     def _plain(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Compare text by its code points, whatever the database's language."""
-        type = self.shadow.types[self.newest or ""]
+        type = self.types[self.newest or ""]
         plain = kind(self.connection).FACTS.plain_text
         return sa.collate(column, "C") if isinstance(type, sa.String) and not plain else column
 
+    def _alike(self, table: sa.TableClause, name: str) -> sa.ColumnElement[Any]:
+        """Compare types that text is cast to by their text: json has no equality, that of others overlooks changes."""
+        column = table.c[name]
+        return sa.cast(column, sa.Text) if isinstance(self.shadow.types[name], CastText) else column
+
     def compare_with_table(self) -> None:
         """Rows that the table has already, or has newer, are not written."""
-        table, rows, run = self.table, self.rows, self.shadow.run
+        table, rows, run = self.table, self.rows, self.run
         meet = sa.and_(self.same_key(), self.mine())
-        data = [name for name in self.shadow.types if name not in self.pipeline.load.key]
+        data = [name for name in self.types if name not in self.pipeline.load.key]
         equal = sa.and_(
             sa.true(),
             *(
                 # As rows: SQLite takes no more than a thousand terms in a chain.
-                sa.tuple_(*(table.c[name] for name in some)).is_not_distinct_from(
-                    sa.tuple_(*(rows.c[name] for name in some))
+                sa.tuple_(*(self._alike(table, name) for name in some)).is_not_distinct_from(
+                    sa.tuple_(*(self._alike(rows, name) for name in some))
                 )
                 for some in (data[start : start + 100] for start in range(0, len(data), 100))
             ),
         )
-        older: sa.ColumnElement[bool] = sa.false()
+        older = self._is_of_an_older_file()
         if self.newest:
             there, here = table.c[self.newest], rows.c[self.newest]
-            older = (self._plain(there) > self._plain(here)) | (there.is_not(None) & here.is_(None))
+            older = sa.and_(there.is_not_distinct_from(here), older)
+            older |= (self._plain(there) > self._plain(here)) | (there.is_not(None) & here.is_(None))
         ours = table.c._run.is_not_distinct_from(run)
         nothing = sa.cast(sa.null(), sa.Text)
         if self.applied:
@@ -222,9 +266,35 @@ class _Step:
             became = sa.case((ours, "loaded"), (equal, "unchanged"), else_="superseded")
             query = sa.select(rows.c[ID], became, nothing).join_from(rows, table, meet, isouter=True)
             self.lose(query.where(self.live(but=self.counting - self.applied)))
-        became = sa.case((older, "superseded"), else_="unchanged")
+        became = sa.case((equal, "unchanged"), else_="superseded")
         query = sa.select(rows.c[ID], became, nothing).join_from(rows, table, meet)
         self.lose(query.where(self.live(), older | (equal & ~ours)))
+
+    def _is_of_an_older_file(self) -> sa.ColumnElement[bool]:
+        """Whether a staged row's file is older than the file that the table's row of its key is from.
+
+        What earlier releases have loaded counts as older, and so does what came from no file.
+        """
+        staged = [partition for partition in self.partitions if partition.number in self.present]
+        ranks = ledger.ranked_files(self.connection, self.pipeline, self.run, staged)
+        if not ranks:
+            return sa.false()
+        tables.drop(self.connection, RANKS)
+        types = {name: kind(self.connection).TYPES[word] for name, word in _RANK.items()}
+        tables.ensure(self.connection, RANKS, types, temporary=True)
+        known = tables.table(self.connection, RANKS, _RANK)
+        columns = zip(zip(*ranks, strict=True), _RANK.values(), strict=True)
+        rows = pa.table([pa.array(column, arrow_of(word)) for column, word in columns], names=list(_RANK))
+        kind(self.connection).write(self.connection, known, list(_RANK), [rows])
+        kind(self.connection).prepare(self.connection, known)
+        theirs, mine = known.alias("theirs"), known.alias("mine")
+        newer = sa.exists().where(
+            (theirs.c.run == self.table.c._run) & (theirs.c.file == self.table.c._file)
+            & (mine.c.run == self.run) & (mine.c.file == self.rows.c._file) & (theirs.c.rank > mine.c.rank)
+            # An older copy of a file that was put in its place later is what the file is now.
+            & ((theirs.c.file != mine.c.file) | (theirs.c.since > mine.c.since))
+        )  # fmt: skip
+        return newer.correlate(self.table, self.rows)
 
     def lost_counts(self) -> list[tuple[int, str, int]]:
         """Return (partition, why, rows) of the rows that are not written."""
@@ -237,45 +307,37 @@ class _Step:
         query = sa.select(sa.func.count()).select_from(self.rows).where(self.live(but=self.applied))
         return int(self.connection.execute(query).scalar_one())
 
-    def clear(self, partitions: Collection[Partition]) -> None:
-        """Delete what a replace replaces, of this client alone."""
-        table, by = self.table, self.pipeline.load.by
-        mine = self.mine()
-        if not by:
-            self.connection.execute(sa.delete(table).where(mine))
-        elif by == ("_file",):
-            names = sorted({piece.file for partition in partitions for piece in partition.pieces})
-            for start in range(0, len(names), 1000):
-                self.connection.execute(sa.delete(table).where(mine, table.c._file.in_(names[start : start + 1000])))
-        else:
-            there, here = [table.c[name] for name in by], [self.rows.c[name] for name in by]
-            values = sa.select(*here).where(self.live()).distinct()
-            self.connection.execute(sa.delete(table).where(mine, sa.tuple_(*there).in_(values)))
-            # IN finds no nulls; and a comparison that does find them can't be hashed, so it gets only those.
-            some_null = values.where(sa.or_(*(column.is_(None) for column in here))).subquery()
-            alike = sa.and_(*(column.is_not_distinct_from(some_null.c[column.name]) for column in there))
-            self.connection.execute(sa.delete(table).where(mine, sa.exists().where(alike)))
+    def fill_absent(self, *, with_table: bool) -> None:
+        """Give rows whose file lacks a column the value that their key has there without them.
 
-    def clear_keys(self) -> None:
-        """Delete the rows that are about to be written anew, where no unique key finds them."""
-        anew = sa.exists().where(self.same_key(), self.live(but=self.applied)).correlate(self.table)
-        self.connection.execute(sa.delete(self.table).where(self.mine(), anew))
+        As if the files of a run had been loaded one after another: what a file does not have it does not empty.
 
-    def write(self, *, over: bool) -> int:
-        """Insert the rows that are left, `over` those of their keys; return how many the target says it wrote."""
-        keys = kind(self.connection).FACTS.keys
-        if over and self.key and not keys:
-            self.clear_keys()
-        rows, table = self.rows, self.table
-        values: dict[str, Any] = {name: rows.c[name] for name in self.shadow.types}
-        if self.pipeline.shared:
-            values["_client"] = sa.cast(sa.literal(self.pipeline.client), sa.Text)
-        values |= {"_run": sa.cast(sa.literal(self.shadow.run), sa.Text), "_file": rows.c._file}
-        # SQLite takes ON CONFLICT for a join's ON unless there is a WHERE.
-        chosen = sa.select(*(value.label(name) for name, value in values.items()))
-        chosen = chosen.where(sa.literal_column("1") == sa.literal_column("1"), self.live(but=self.applied))
-        insert = kind(self.connection).insert(table).from_select(list(values), chosen)
-        if over and self.key and keys:
-            kept = {name: insert.excluded[name] for name in values if name not in self.key}
-            insert = insert.on_conflict_do_update(index_elements=list(self.key), set_=kept)
-        return int(self.connection.execute(insert).rowcount)
+        Args:
+            with_table: Whether the table may have rows of the same keys.
+        """
+        lacking: dict[frozenset[int], list[str]] = {}
+        for name in self.types:
+            without = frozenset(n for n in self.columns if n in self.present and name.casefold() not in self.columns[n])
+            if without and name not in self.pipeline.load.key:
+                lacking.setdefault(without, []).append(name)
+        for numbers, names in lacking.items():
+            mine = partition_of(self.rows).in_(sorted(numbers)) & self.live(but=self.applied)
+            if with_table:
+                values = {name: self.table.c[name] for name in names}
+                self.connection.execute(sa.update(self.rows).values(values).where(mine, self.same_key(), self.mine()))
+            # Of the rows that lost, the last one that has the columns.
+            keys, others = list(self.pipeline.load.key), partition_of(self.rows).not_in(sorted(numbers))
+            rank = sa.func.row_number().over(
+                partition_by=[self.rows.c[name] for name in keys], order_by=self._latest_first()
+            )
+            # SQLite renames columns of a subquery that are called true or false.
+            labels = {name: f"k{number}" for number, name in enumerate((*keys, *names))}
+            columns = [self.rows.c[name].label(label) for name, label in labels.items()]
+            counting = partition_of(self.rows).in_(sorted(self.counting & self.present))
+            doubled = sa.exists().where(self.lost.c[ID] == self.rows.c[ID], self.lost.c.why == "rejected")
+            some = counting & others & ~doubled.correlate(self.rows)
+            ranked = sa.select(*columns, rank.label("_rank")).where(some).subquery()
+            best = sa.select(*(ranked.c[label] for label in labels.values())).where(ranked.c["_rank"] == 1).subquery()
+            same = sa.and_(*(self.rows.c[name] == best.c[labels[name]] for name in keys))
+            best_values = {name: best.c[labels[name]] for name in names}
+            self.connection.execute(sa.update(self.rows).values(best_values).where(mine, same))

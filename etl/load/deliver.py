@@ -13,13 +13,14 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.errors import BadSource, ReceiptMismatch, TableMismatch
-from etl.load import expect, function, ledger, tables
+from etl.load import expect, function, known, ledger, names, tables
 from etl.load.apply import apply, lock
 from etl.load.cursors import Move, advance
 from etl.load.history import Record, write
 from etl.load.ledger import Delivery
+from etl.load.names import OWN, ROW
 from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
-from etl.load.tables import OWN, ROW, kind_of
+from etl.load.tables import kind_of
 from etl.load.targets import kind
 from etl.load.targets.connect import transaction
 from etl.partition import ROW_BITS
@@ -89,6 +90,7 @@ def load(
     if is_all:
         expect.check(pipeline, [delivery.partition], read)
         expect.check_rejects(pipeline, rejected, read)
+        expect.check_all_rejected(pipeline, delivery.all_rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         counts = _load(connection, delivery, chunks)
         if move is not None and is_all:
@@ -101,11 +103,11 @@ def load(
 def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Table]) -> LoadCounts:
     book = ledger.table(connection, delivery.pipeline)
     shadow = of_run(connection, delivery.pipeline, delivery.run)
-    known = ledger.claim(connection, book, delivery)
-    if known is not None:
-        if known.final or known.attempt >= delivery.attempt:
-            staged = 0 if known.final else known.rows
-            return LoadCounts(known.loaded, known.unchanged, known.superseded, known.rejected, staged, known.final)
+    entry = ledger.claim(connection, book, delivery)
+    if entry is not None:
+        if entry.final or entry.attempt >= delivery.attempt:
+            staged = 0 if entry.final else entry.rows
+            return LoadCounts(entry.loaded, entry.unchanged, entry.superseded, entry.rejected, staged, entry.final)
         # An earlier attempt staged this partition: that goes, and the partition is claimed anew.
         if shadow.exists():
             shadow.forget(delivery.partition.number)
@@ -113,12 +115,19 @@ def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Tab
         ledger.claim(connection, book, delivery)
     loading = _Loading(connection, book, delivery)
     counts = loading.load(shadow, chunks)
+    if delivery.partitions > 1 and delivery.all_rejected:
+        counts = replace(counts, final=False)  # a retry with another configuration reads it again
+    number = ledger.next_number(connection, book, delivery.pipeline) if counts.final else None
     ledger.record(
         connection, book, delivery.run, delivery.partition.number,
         rows=counts.loaded + counts.unchanged + counts.superseded + counts.staged,
         loaded=counts.loaded, unchanged=counts.unchanged, superseded=counts.superseded,
-        final=counts.final, types=json.dumps(loading.types),
+        final=counts.final, types=json.dumps(loading.types), sequence=number,
     )  # fmt: skip
+    if counts.loaded:
+        loading.warnings += known.doubled(
+            connection, book, delivery.pipeline, delivery.run, [delivery.partition.number]
+        )
     return replace(counts, warnings=tuple(dict.fromkeys(loading.warnings)))
 
 
@@ -140,6 +149,8 @@ class _Loading:
             return LoadCounts(function.call(self.connection, delivery, chunks))
         if self._is_there():
             return LoadCounts(unchanged=sum(chunk.num_rows for chunk in chunks))
+        spelling = names.spelling(self.connection, self.pipeline)
+        self.pipeline, chunks = spelling.spelled(), map(spelling.rows, chunks)
         is_append = settings.mode == "append"
         unique = any(column.unique for column in self.pipeline.columns.values())
         # Rows of several partitions that have to be seen together before they are the table's.
@@ -154,11 +165,11 @@ class _Loading:
     def _is_there(self) -> bool:
         delivery = self.delivery
         if self.pipeline.load.mode == "append":
-            return ledger.loaded_before(self.connection, self.book, delivery)
+            return bool(known.loaded_before(self.connection, self.book, [delivery]))
         if self.pipeline.load.mode != "replace" or delivery.again:
             return False
-        may_skip = ledger.may_skip(self.pipeline, delivery.partition, delivery.partitions)
-        return may_skip and ledger.has_rows(self.connection, self.book, delivery)
+        may_skip = known.may_skip(self.pipeline, delivery.partition, delivery.partitions)
+        return may_skip and known.has_rows(self.connection, self.book, delivery)
 
     def _append(self, chunks: Iterable[pa.Table]) -> None:
         extra = OWN if self.pipeline.shared else OWN[1:]
@@ -201,7 +212,9 @@ class _Loading:
             kind(self.connection).lock(self.connection, "table", self.pipeline.table)
             fit = tables.fit(self.connection, self.pipeline, schema)
         self.warnings += fit.warnings
-        self.types |= {name: kind_of(name, schema.field(name).type) for name in fit.types}
+        kinds = {name: kind_of(name, schema.field(name).type) for name in schema.names if name != ROW}
+        # A column without a value is one that the rows have, also where nothing is written into it.
+        self.types |= {name: word for name, word in kinds.items() if name in fit.types or word == "null"}
         return fit
 
     def _check_staged(self, shadow: Shadow, fit: tables.Fit) -> None:

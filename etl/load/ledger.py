@@ -1,11 +1,10 @@
 """The ledger: the target's table `_etl_loads`, which says which partition of which run was loaded, and from what.
 
-By it a file that is in the target already, as its content says, need not be loaded again.
+`etl.load.known` asks it what is in the target already.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,17 +13,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
-from etl.config.urls import url_of
 from etl.context import Context
-from etl.errors import ChangedFile
 from etl.load import tables
 from etl.load.targets import kind
-from etl.load.targets.connect import transaction
 from etl.partition import Partition
 
 NAME = "_etl_loads"
 COUNTS = ("rows", "loaded", "unchanged", "superseded", "rejected")
-WORTH_ASKING = 8 << 20  # bytes; a smaller file is sooner read than the target is asked
+SHAPED = ("code", "lookups")  # what shapes rows beside content and configuration; null in rows of earlier releases
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,9 @@ class Delivery:
         attempt: Which attempt of the run this is, from 1; a later one takes back what an earlier one staged.
         read: Rows that the partition was read as, rejects included; -1 where nobody knows.
         skipped: Rows that were not even read, as an earlier run has loaded the same file.
+        all_rejected: Whether rows were read and each of them was rejected.
         again: Whether a file that is loaded is loaded again.
+        code, lookups: sha256 of the user's modules, and of the lookups' rows, that shaped these rows; "" without any.
         context: What a load function of the user's may ask for by name; None means what the pipeline knows.
     """
 
@@ -49,21 +47,48 @@ class Delivery:
     attempt: int = 1
     read: int = -1
     skipped: int = 0
+    all_rejected: bool = False
     again: bool = False
     context: Context | None = None
+    code: str = ""
+    lookups: str = ""
 
     @property
     def file(self) -> str:
         """What the partition is read from: a file's name, or a JSON list of several."""
-        names = [piece.file for piece in self.partition.pieces]
-        return names[0] if len(names) == 1 and not names[0].startswith("[") else json.dumps(names)
+        return name_of(self.partition)
+
+    @property
+    def modified(self) -> tuple[float | None, str | None]:
+        """When the latest of its files was modified, and where there are several, a JSON list of when each was."""
+        times = [piece.modified for piece in self.partition.pieces]
+        if not self.pipeline.extract.FACTS.files or not all(times):
+            return None, None
+        return max(times), json.dumps(times) if self.file.startswith("[") else None
+
+
+def name_of(partition: Partition) -> str:
+    """Return what the ledger calls the files of a partition: a file's name, or a JSON list of several."""
+    names = [piece.file for piece in partition.pieces]
+    return names[0] if len(names) == 1 and not names[0].startswith("[") else json.dumps(names)
+
+
+def names_in(file: str) -> list[str]:
+    """Return the names of the files that the ledger's `file` means."""
+    return list(json.loads(file)) if file.startswith("[") else [file]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the ledger says of one partition."""
+    """What the ledger says of one partition.
+
+    Args:
+        types: JSON of its columns and their types.
+    """
 
     partition: int
+    content: str
+    types: str
     rows: int
     loaded: int
     unchanged: int
@@ -97,7 +122,12 @@ def named(schema: str | None) -> sa.Table:
         *(sa.Column(name, number, nullable=False) for name in COUNTS),
         sa.Column("final", sa.Boolean, nullable=False),
         sa.Column("loaded_at", sa.TIMESTAMP(timezone=True), nullable=False),
+        *(sa.Column(name, text) for name in (*SHAPED, "modified_each")),
+        sa.Column("modified", sa.Double),
+        sa.Column("sequence", number),
         sa.Index(f"{NAME}_file", "client", "pipeline", "table_name", "file"),
+        sa.Index(f"{NAME}_content", "content"),
+        sa.Index(f"{NAME}_sequence", "table_name", "sequence"),
         schema=schema,
     )
 
@@ -125,6 +155,12 @@ def claim(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> En
         **dict.fromkeys(COUNTS, 0),
         "final": False,
         "loaded_at": datetime.now(UTC),
+        "code": delivery.code,
+        "lookups": delivery.lookups,
+        "modified": delivery.modified[0],
+        "modified_each": delivery.modified[1],
+        # Until it is final: what was final when it was read; whatever came later it does not know of.
+        "sequence": _latest_number(connection, ledger, pipeline),
     }
     insert = kind(connection).insert(ledger).values(values).on_conflict_do_nothing()
     if connection.execute(insert).rowcount == 1:
@@ -139,6 +175,25 @@ def entries(connection: sa.Connection, ledger: sa.Table, run: str, partition: in
     if partition is not None:
         query = query.where(ledger.c.partition == partition)
     return [Entry(*row) for row in connection.execute(query)]
+
+
+def latest_first(ledger: sa.Table) -> list[sa.ColumnElement[Any]]:
+    """Return what orders loads from the latest on: no worker's clock but where an earlier release has loaded."""
+    return [ledger.c.sequence.desc().nulls_last(), ledger.c.loaded_at.desc()]
+
+
+def next_number(connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline) -> int:
+    """Return the `sequence` of what this transaction makes final; the next one's waits until it has ended.
+
+    This is the last lock but the cursor's, so that it is held for a moment only.
+    """
+    kind(connection).lock(connection, "sequence", pipeline.table)
+    return _latest_number(connection, ledger, pipeline) + 1
+
+
+def _latest_number(connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline) -> int:
+    latest = sa.select(sa.func.max(ledger.c.sequence)).where(ledger.c.table_name == pipeline.table)
+    return int(connection.execute(latest).scalar() or 0)
 
 
 def record(connection: sa.Connection, ledger: sa.Table, run: str, partition: int, **values: Any) -> None:
@@ -161,144 +216,48 @@ def forget(connection: sa.Connection, ledger: sa.Table, run: str, partition: int
     connection.execute(sa.delete(ledger).where(gone))
 
 
+def ranked_files(
+    connection: sa.Connection, pipeline: Pipeline, run: str, partitions: Collection[Partition]
+) -> list[tuple[str, str, int, int]]:
+    """Return files that rows of the table may be from and that are newer than any of a run's own; most nights none.
+
+    A file is newer by its modification time, then by its name. One that was there unchanged when it was modified last
+    is as new as that.
+
+    Returns:
+        The run, the file, its rank, and the `sequence` of its load. The run's own files are among them.
+    """
+    mine = {piece.file: (piece.modified, piece.file) for partition in partitions for piece in partition.pieces}
+    if not mine or not min(mine.values())[0] or not pipeline.extract.FACTS.files:
+        return []  # nobody knows how old they are
+    book, oldest = table(connection, pipeline), min(mine.values())
+    same = [book.c[name] for name in ("file", "content", "first_byte")]
+    of_pipeline = (book.c.client == pipeline.client) & (book.c.pipeline == pipeline.name)
+    of_pipeline &= book.c.table_name == pipeline.table
+    latest = sa.func.max(book.c.modified).label("modified"), sa.func.max(book.c.modified_each).label("modified_each")
+    late = sa.select(*same, *latest).where(of_pipeline, book.c.modified >= oldest[0]).group_by(*same).subquery()
+    query = sa.select(book.c.run, book.c.file, book.c.sequence, late.c.modified, late.c.modified_each)
+    query = query.where(of_pipeline, *(late.c[column.name] == column for column in same))
+    theirs: dict[tuple[str, str], tuple[float, str]] = {}
+    since: dict[tuple[str, str], int] = {}
+    for row in connection.execute(query.where(book.c.run != run, book.c.loaded > 0, book.c.final.is_(True))):
+        times = json.loads(row.modified_each) if row.modified_each else [row.modified]
+        for name, modified in zip(names_in(row.file), times, strict=True):
+            if (modified, name) > oldest:
+                theirs[row.run, name] = max((modified, name), theirs.get((row.run, name), oldest))
+                since[row.run, name] = row.sequence or 0
+    if not theirs:
+        return []
+    for row in connection.execute(sa.select(book.c.file, book.c.sequence).where(book.c.run == run)):
+        since |= {(run, name): row.sequence or 0 for name in names_in(row.file)}
+    ranks = {each: rank for rank, each in enumerate(sorted({*mine.values(), *theirs.values()}))}
+    found = {(run, name): each for name, each in mine.items()} | theirs
+    return [(*key, ranks[each], since.get(key, 0)) for key, each in found.items()]
+
+
 def last_types(connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline) -> dict[str, str]:
     """Return the types of the columns that the pipeline's latest load had."""
     same = (ledger.c.pipeline == pipeline.name) & (ledger.c.table_name == pipeline.table) & (ledger.c.types != "{}")
-    query = sa.select(ledger.c.types).where(same).order_by(ledger.c.loaded_at.desc()).limit(1)
+    query = sa.select(ledger.c.types).where(same).order_by(*latest_first(ledger)).limit(1)
     found: Mapping[str, str] = json.loads(connection.execute(query).scalar() or "{}")
-    return dict(found)
-
-
-def loaded_before(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> bool:
-    """Say whether an earlier run has loaded this very piece of this file.
-
-    Raises:
-        ChangedFile: An earlier run has loaded the file when it was another, so that its rows would be there twice.
-    """
-    pipeline, piece = delivery.pipeline, delivery.partition.pieces[0]
-    if not pipeline.extract.FACTS.repeatable or pipeline.extract.cursor is not None:
-        return False  # no file that could be the same; or the cursor says what is loaded
-    kind(connection).lock(connection, "file", pipeline.client, pipeline.name, pipeline.table, delivery.file)
-    earlier = _earlier(connection, ledger, delivery)
-    if not earlier:
-        return False
-    if len(delivery.partition.pieces) > 1 or any(row.file != delivery.file for row in earlier):
-        if any((row.file, row.content) == (delivery.file, delivery.content) for row in earlier):
-            return True
-        raise _changed(delivery, earlier[0].run)
-    if any((row.first_byte, row.content) == (piece.start, delivery.content) for row in earlier):
-        return True
-    version = piece.version or (delivery.content if piece.start == 0 and piece.end is None else "")
-    end = piece.end if piece.end is not None else float("inf")
-    for row in earlier:
-        last = row.last_byte if row.last_byte is not None else float("inf")
-        if row.version != version or not version or (row.first_byte < end and piece.start < last):
-            raise _changed(delivery, row.run)
-    return False  # the rest of a file of which another run loaded a part
-
-
-def _earlier(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> Sequence[sa.Row[Any]]:
-    pipeline, names = delivery.pipeline, {piece.file for piece in delivery.partition.pieces}
-    same = (ledger.c.client == pipeline.client) & (ledger.c.pipeline == pipeline.name)
-    same &= (ledger.c.table_name == pipeline.table) & (ledger.c.run != delivery.run)
-    same &= ledger.c.final.is_(True) & (ledger.c.rows > 0)
-    if pipeline.extract.FACTS.windows == "query":  # its "file" is one for all windows
-        same &= ledger.c.version == delivery.partition.pieces[0].version
-    # Several files are in one row as a JSON list, where no index can find one of them.
-    either = ledger.c.file.startswith("[", autoescape=True)
-    if len(names) == 1:
-        either |= ledger.c.file == delivery.file
-        same &= either
-    query = sa.select(ledger).where(same).order_by(ledger.c.loaded_at.desc())
-    rows = connection.execute(query).all()
-    return [row for row in rows if names & set(json.loads(row.file) if row.file.startswith("[") else [row.file])]
-
-
-def _changed(delivery: Delivery, run: str) -> ChangedFile:
-    pieces = delivery.partition.pieces
-    if delivery.pipeline.extract.FACTS.windows == "query":
-        what = f"{pieces[0].file} has other rows now than when run {run} appended it to {delivery.pipeline.table}"
-        return ChangedFile(what, 'read new rows only (cursor = "…"), or use mode = "merge" or mode = "replace"')
-    what = pieces[0].file if len(pieces) == 1 else f"{pieces[0].file} or one of {len(pieces) - 1} files with it"
-    return ChangedFile(
-        f"{what} has changed since run {run} appended it to {delivery.pipeline.table}",
-        'use mode = "replace" with by = ["_file"] to replace its rows, or give new rows a file of their own',
-    )
-
-
-def may_skip(pipeline: Pipeline, partition: Partition, partitions: int) -> bool:
-    """Whether a partition can be left out without changing what becomes of the run's other rows."""
-    if not pipeline.extract.FACTS.files or pipeline.extract.cursor or pipeline.load.function:
-        return False
-    if len(partition.pieces) > 1:
-        return False
-    if partitions > 1 and any(column.unique for column in pipeline.columns.values()):
-        return False  # a row may be doubled between files
-    piece = partition.pieces[0]
-    whole = piece.start == 0 and piece.end is None
-    return pipeline.load.mode != "replace" or (pipeline.load.by == ("_file",) and whole)
-
-
-def rows_there(pipeline: Pipeline, partition: Partition, url: str | None = None) -> tuple[int, str] | None:
-    """Return how many rows of a large file are in the target since an earlier run, and its sha256; None to read it.
-
-    Raises:
-        TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
-    """
-    piece = partition.pieces[0]
-    if piece.size < WORTH_ASKING:
-        return None
-    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
-        book = table(connection, pipeline)
-        found = _latest(connection, book, pipeline, partition)
-        if found and _is_same(connection, pipeline, partition, found, piece.version or _hash(piece.path)):
-            return int(found["rows"]), found["content"]
-        return None
-
-
-def has_rows(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> bool:
-    """Whether the rows of a delivery are in the target since an earlier run."""
-    found = _latest(connection, ledger, delivery.pipeline, delivery.partition, but=delivery.run)
-    version = delivery.partition.pieces[0].version or delivery.content
-    return found is not None and _is_same(connection, delivery.pipeline, delivery.partition, found, version)
-
-
-def _latest(
-    connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline, partition: Partition, but: str = ""
-) -> Mapping[str, Any] | None:
-    """Return what the ledger says of this piece in the latest run that loaded any of its file."""
-    piece = partition.pieces[0]
-    same = (ledger.c.client == pipeline.client) & (ledger.c.pipeline == pipeline.name)
-    same &= (ledger.c.table_name == pipeline.table) & (ledger.c.file == piece.file) & (ledger.c.run != but)
-    query = sa.select(ledger.c.run).where(same, ledger.c.final.is_(True)).order_by(ledger.c.loaded_at.desc()).limit(1)
-    run = connection.execute(query).scalar()
-    if run is None:
-        return None
-    same &= (ledger.c.run == run) & (ledger.c.first_byte == piece.start)
-    mine = sa.select(ledger).where(same, ledger.c.last_byte.is_not_distinct_from(piece.end))
-    found = connection.execute(mine).mappings().first()
-    return None if found is None else dict(found)
-
-
-def _is_same(
-    connection: sa.Connection, pipeline: Pipeline, partition: Partition, found: Mapping[str, Any], version: str
-) -> bool:
-    # Where rows were rejected or superseded, the file is read again: what became of them is for this run to report.
-    clean = found["read"] == found["rows"] and not found["superseded"] and not found["rejected"]
-    if not clean or not found["rows"] or (found["version"], found["fingerprint"]) != (version, pipeline.fingerprint):
-        return False
-    if tables.existing(connection, pipeline.table) is None:
-        return False
-    there = tables.table(connection, pipeline.table, ["_file", "_client"])
-    query = sa.select(sa.literal(1)).where(there.c._file == partition.pieces[0].file).limit(1)
-    if pipeline.shared:
-        query = query.where(there.c._client == pipeline.client)
-    return bool(connection.execute(query).scalar())
-
-
-def _hash(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""  # reading it says what is wrong
+    return {name: word for name, word in found.items() if word != "null"}

@@ -19,6 +19,7 @@ from etl.config.urls import database_url
 from etl.context import Context
 from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
 from etl.partition import Chunk, Partition, Piece
+from etl.sources.compared import DATED, as_day, as_number, held
 from etl.sources.fetched import FETCH, POSTGRES, fetched, prepare
 from etl.sources.spool import Given, check_names, spooled
 from etl.sources.statement import Window, for_psycopg, quoted, relation, select, source_name, values
@@ -63,11 +64,14 @@ def read(
     piece = partition.pieces[0]
     window = context.start, context.end
     with _opened(pipeline, config) as database:
-        statement = select(pipeline, config, piece, span, window, postgres=database.postgres)
+        held_as = _held(database, pipeline, config, window)
+        statement = select(pipeline, config, piece, span, window, postgres=database.postgres, held=held_as)
         ends = _ends(database, pipeline, config, piece, span, window) if config.query and config.cursor else None
-        bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends)
+        bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends, held=held_as)
         known = {} if database.postgres or config.query else _affinities(database, pipeline, config)
-        return (yield from spooled(_tables(database, statement, bound, known), piece.file, BadSource))
+        compared = pipeline.load.mode == "append" and config.cursor is None
+        found = _tables(database, statement, bound, known)
+        return (yield from spooled(found, piece.file, BadSource, typeless=True, unordered=compared))
 
 
 def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partition, ...]:
@@ -96,13 +100,19 @@ def latest(pipeline: Pipeline, config: "Config") -> Cursor | None:
     with _opened(pipeline, config) as database:
         ends = _ends(database, pipeline, config, piece, Span(), (None, None)) if config.query else None
         bound = values(pipeline, config, piece, Span(), (None, None), postgres=database.postgres, ends=ends)
-        column = quoted(config.cursor)
+        column, held_as = quoted(config.cursor), _held(database, pipeline, config, (None, None))
         # Text is compared by code points, whatever the database's language.
         order = f'max({column} COLLATE "C")' if _is_text(database, pipeline, config, bound) else f"max({column})"
+        if held_as in DATED:
+            order += f" FILTER (WHERE {as_day(column, postgres=database.postgres)} IS NOT NULL)"
+        elif held_as:
+            order = f"max({as_number(column, postgres=database.postgres)})"
         source = relation(pipeline, config, schemas=database.postgres)
         rows, _ = next(_tables(database, f"SELECT {order} AS latest FROM {source}", bound), (None, {}))
     found = rows["latest"][0].as_py() if rows is not None and rows.num_rows else None
-    return None if found is None else cursor_of(found)
+    if found is None:
+        return None
+    return Cursor(held_as, found.strip()) if held_as in DATED else cursor_of(found)
 
 
 def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: Mapping[str, Any]) -> bool:
@@ -110,6 +120,26 @@ def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: M
         return False
     names = _described(database, f"SELECT * FROM {relation(pipeline, config, schemas=True)}", bound)
     return names.get(config.cursor or "") in (25, 1042, 1043)
+
+
+def _held(database: _Database, pipeline: Pipeline, config: "Config", window: Window) -> str:
+    """Return what the pipeline declares of a cursor's column that holds text; see `etl.sources.compared.held`."""
+
+    def is_text() -> bool:
+        piece = Piece(file=database.where, path="")
+        ends = _ends(database, pipeline, config, piece, Span(), window) if config.query else None
+        bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
+        if database.postgres:
+            return _is_text(database, pipeline, config, bound)
+        known = {} if config.query else _affinities(database, pipeline, config)
+        if known.get(config.cursor or "", pa.string()) != pa.string():
+            return False
+        column, source = quoted(config.cursor or ""), relation(pipeline, config, schemas=False)
+        with _translated(database.where):
+            found = database.driver.execute(f"SELECT 1 FROM {source} WHERE typeof({column}) = 'text' LIMIT 1", bound)
+            return found.fetchone() is not None
+
+    return held(pipeline, config, database.where, is_text, postgres=database.postgres)
 
 
 def _range(

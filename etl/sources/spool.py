@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from etl import rejects
+from etl.config.values import header_key
 from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
+from etl.sources.unordered import Unordered
 from etl.types.spelling import as_text
 from etl.types.words import word_of
 
@@ -72,7 +74,9 @@ class Spool:
                 yield reader.read_all()
 
 
-def spooled(given: Iterable[Given], name: str, error: type[EtlError]) -> Generator[Chunk, None, str]:
+def spooled(
+    given: Iterable[Given], name: str, error: type[EtlError], *, typeless: bool = False, unordered: bool = False
+) -> Generator[Chunk, None, str]:
     """Yield tables as chunks, `_row` counted from 1; return the sha256 of the content.
 
     Where tables differ, a column gets the type that holds all of them, text if no other does; so the rows rest in a
@@ -82,6 +86,8 @@ def spooled(given: Iterable[Given], name: str, error: type[EtlError]) -> Generat
         given: Tables of the size of a chunk; columns may come and go.
         name: Where they come from, for errors.
         error: What is raised where columns have the same name, or a value fits no common type.
+        typeless: A column without any value has no type; otherwise it is text.
+        unordered: Whether rows may come in another order each time: the content then begins with a hash without it.
     """
     types: dict[str, pa.DataType] = {}
     with closing(Spool()) as spool:
@@ -99,14 +105,18 @@ def spooled(given: Iterable[Given], name: str, error: type[EtlError]) -> Generat
         check_names(list(types), name, error)
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
+        schema = pa.schema(list(types.items())) if typeless else schema
+        apart = Unordered() if unordered else None
+        shape = digest.hexdigest()[:16]
         kept = spool.read()
         for rows in kept:
             table = _cast(rows, schema, name, error)
-            _hash(table, digest)
+            if types:
+                _hash(table, digest, apart)
             yield Chunk(table.append_column("_row", rows["_row"]), next(kept))
         if not types:
             yield Chunk(pa.table({"_row": pa.array([], pa.int64())}), rejects.SCHEMA.empty_table())
-    return digest.hexdigest()
+    return f"{shape}{apart.hexdigest()} {digest.hexdigest()}" if apart else digest.hexdigest()
 
 
 def check_names(names: list[str], name: str, error: type[EtlError]) -> None:
@@ -116,7 +126,7 @@ def check_names(names: list[str], name: str, error: type[EtlError]) -> None:
         name: Who gave them, for errors.
         error: What is raised where there is one.
     """
-    folded = [text.casefold() for text in names]
+    folded = [header_key(text) for text in names]
     twice = sorted({text for text, key in zip(names, folded, strict=True) if folded.count(key) > 1})
     if twice:
         raise error(f"{name} gave columns of the same name: {', '.join(twice)}", "rename one of them")
@@ -184,9 +194,11 @@ def _cast(table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError]) 
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _hash(table: pa.Table, digest: "hashlib._Hash") -> None:
+def _hash(table: pa.Table, digest: "hashlib._Hash", apart: Unordered | None) -> None:
     # The text of one row after another: the same however the rows came in frames.
     for batch in table.to_batches(max_chunksize=10_000):
         text = pa.BufferOutputStream()
         pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=False))
         digest.update(text.getvalue())
+        if apart is not None:
+            apart.update(text.getvalue().to_pybytes())

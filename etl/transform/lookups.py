@@ -1,7 +1,10 @@
 """Lookups: reference tables that a pipeline's functions are given by name, read once per run and process."""
 
+import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 
 import pandas as pd
 import pyarrow as pa
@@ -27,6 +30,16 @@ class Lookups(Mapping[str, pd.DataFrame]):
 
     def __init__(self, frames: Mapping[str, pd.DataFrame]) -> None:
         self._frames = dict(frames)
+
+    @cached_property
+    def content(self) -> str:
+        """sha256 of all rows, by which a run knows that a file would be shaped otherwise than before."""
+        digest = hashlib.sha256()
+        for name, frame in sorted(self._frames.items()):
+            digest.update(json.dumps([name, len(frame), [[str(c), str(frame[c].dtype)] for c in frame]]).encode())
+            for column in frame:
+                digest.update(pd.util.hash_pandas_object(frame[column].astype(str), index=False).to_numpy().tobytes())
+        return digest.hexdigest()
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         return self._frames[name].copy(deep=False)  # pandas copies what is written to

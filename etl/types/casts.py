@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config.models import Column
+from etl.types.normalize import digits, without_nothing, words_of
 from etl.types.spelling import as_text, plain, spelled
 from etl.types.times import (
     INSTANT,
@@ -25,15 +26,13 @@ from etl.types.words import PLACES, TYPES, WHOLE_DIGITS, arrow_of, word_of
 
 # Digits that no cast accepts: Arrow says that a value fails, not which.
 _TOO_LONG = {
-    "integer": "^-?0*[1-9][0-9]{19}",
+    "integer": "^[+-]?0*[1-9][0-9]{19}",
     # The last: of 39 digits, zeros behind the point counted, Arrow makes another number, without an error.
     "decimal": rf"^[+-]?0*[1-9][0-9]{{{WHOLE_DIGITS}}}|\.[0-9]{{{PLACES}}}[0-9]*[1-9]"
     r"|^[+-]?[0.]*[1-9](?:\.?[0-9]){38}",
 }
 
 FINER = "more than 6 digits of a second"
-
-_YES, _NO = pa.array(["true", "1", "yes", "y", "t"]), pa.array(["false", "0", "no", "n", "f"])
 
 Failures = list[tuple[pa.ChunkedArray, str]]  # which rows (booleans without nulls), and why
 
@@ -48,7 +47,7 @@ def cast(values: pa.ChunkedArray, column: Column, zone: str, *, made: bool = Fal
             division always has them; those of a source are refused.
     """
     target = arrow_of(column.type)
-    values = plain(values)
+    values = without_nothing(plain(values), column)
     word = word_of(values.type)
     if word == "string":
         return _from_text(values, column, zone)
@@ -58,7 +57,7 @@ def cast(values: pa.ChunkedArray, column: Column, zone: str, *, made: bool = Fal
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
     if values.type == target and word not in ("number", "date", "timestamp"):
         return values, []
-    if (direct := _direct(values, target, zone, column.truncate, made)) is not None:
+    if (direct := _direct(values, target, zone, bool(column.truncate), made)) is not None:
         return direct, _failed(values, direct, *_why_not(values, column))
     # What is typed otherwise is spelled as ISO and plain decimals, whatever the column says of its text.
     return _from_text(as_text(values), Column(type=column.type), zone)
@@ -97,25 +96,30 @@ def _from_text(text: pa.ChunkedArray, column: Column, zone: str) -> tuple[pa.Chu
         dates = read_dates(text, column.format)
         return dates, _failed(text, dates, f"not a date ({', '.join(column.format or ('%Y-%m-%d',))})")
     if column.type == "timestamp":
-        moments = read_timestamps(text, column.format, zone, truncate=column.truncate)
+        moments = read_timestamps(text, column.format, zone, truncate=bool(column.truncate))
         why = f"not a timestamp ({', '.join(column.format or ('ISO 8601',))})"
         return moments, _failed(text, moments, why, is_finer, FINER)
     if column.type == "boolean":
-        lowered = pc.ascii_lower(text)
-        known = pc.or_(pc.is_in(lowered, value_set=_YES), pc.is_in(lowered, value_set=_NO))
-        flags = pc.if_else(known, pc.is_in(lowered, value_set=_YES), pa.scalar(None, pa.bool_()))
+        yes, no = (pc.is_in(pc.utf8_lower(text), value_set=pa.array(words, pa.string())) for words in words_of(column))
+        flags = pc.if_else(pc.or_(yes, no), yes, pa.scalar(None, pa.bool_()))
         return flags, _failed(text, flags, "not a boolean")
     return _from_digits(text, column)
 
 
 def _from_digits(text: pa.ChunkedArray, column: Column) -> tuple[pa.ChunkedArray, Failures]:
+    failures: Failures = []
+    if column.numeric():
+        text, wrong = digits(text, column)
+        failures, column = _bad(wrong, f"not {_named(column)}"), Column(type=column.type)
     shape = TYPES[column.type].reads.replace(r"\.", column.decimal if column.decimal == "," else r"\.")
     fits = pc.match_substring_regex(text, shape)
-    failures = _bad(pc.invert(fits), f"not {_named(column)}")
+    failures += _bad(pc.invert(fits), f"not {_named(column)}")
     if failures:
         text = pc.if_else(fits, text, pa.scalar(None, pa.string()))
     if column.decimal == ",":
         text = pc.replace_substring(text, ",", ".")
+    if column.type == "integer" and pc.any(pc.starts_with(text, "+")).as_py():
+        text = pc.utf8_ltrim(text, "+")
     values = cast_fitting(text, arrow_of(column.type), _TOO_LONG.get(column.type, ""))
     if column.type == "number":
         values = _finite(values)

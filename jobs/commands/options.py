@@ -23,6 +23,7 @@ class Shared:
     workers: int | None = None
     wait = False
     document: TextIO | None = None
+    opened: "Session | None" = None
 
     def forget(self) -> None:
         """Forget what was given, as for another command line in the same process."""
@@ -51,7 +52,8 @@ class Shared:
         from jobs.session import Session
 
         count = self.workers if workers is None else workers
-        return Session(self.config, self.redis, inline=self.inline, workers=count)
+        self.opened = Session(self.config, self.redis, inline=self.inline, workers=count)
+        return self.opened
 
     def waits(self, session: "Session") -> bool:
         """Whether a command that starts runs waits for their ends."""

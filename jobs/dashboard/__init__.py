@@ -6,7 +6,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, abort, render_template, request
+from flask import Flask, abort, redirect, render_template, request
 from redis import Redis
 from rq import Worker
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
@@ -17,7 +17,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from etl.errors import ConfigError, EtlError
 from jobs import settings
 from jobs.dashboard import guard, rqpages
-from jobs.store import redis_errors, runs
+from jobs.store import malformed, redis_errors, runs
 from jobs.views import details
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def create_app(connection: Redis, *, password: str) -> Flask:
     app.register_error_handler(EtlError, lambda exc: _error_page(Conflict(str(exc))))
     for kind in redis_errors.AWAY:
         app.register_error_handler(kind, _redis_away)
+    app.register_error_handler(Exception, lambda exc: _malformed(connection, exc))
     return app
 
 
@@ -126,6 +127,15 @@ def _redis_away(exc: Exception) -> Any:
     if isinstance(exc, redis_errors.FULL):
         what, why = redis_errors.full(exc).what, f"{redis_errors.full(exc).cure}."
     return render_template("error.html", what=what, why=why, refresh=REFRESH), 503
+
+
+def _malformed(connection: Redis, exc: Exception) -> Any:
+    """Set aside what is malformed in Redis, where that may be why a page failed, and show the page."""
+    if not malformed.may_be_why(exc) or not malformed.set_aside(connection):
+        raise exc
+    if request.method != "GET":
+        return _error_page(Conflict("What was malformed in Redis has been set aside; do it again."))
+    return redirect(request.full_path)
 
 
 def _count(value: int | None) -> str:

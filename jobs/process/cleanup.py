@@ -16,10 +16,10 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import cast
 
 from redis import Redis
 
+from etl import output
 from etl.config.pipeline import Config
 from etl.config.urls import target_places
 from etl.errors import EtlError
@@ -30,7 +30,7 @@ from etl.staging.folders import Folder
 from jobs.job import EtlJob
 from jobs.run import balance, finish
 from jobs.run.stage import stage_context
-from jobs.store import keys, runs
+from jobs.store import keys, malformed, runs
 
 FRESH = 3600.0  # seconds; files that are younger may belong to a stage that still runs
 CANCELED = 7 * 86400  # seconds; RQ never lets go of a job that was canceled by hand
@@ -44,12 +44,14 @@ class Cleaned:
         folders, shadows: How many were removed.
         remembered: How many runs were written into their targets' history.
         troubles: What it could not do, in sentences.
+        aside: What was malformed in Redis and is set aside.
     """
 
     folders: int = 0
     shadows: int = 0
     remembered: int = 0
     troubles: list[str] = field(default_factory=list)
+    aside: list[malformed.Malformed] = field(default_factory=list)
 
 
 def clean(connection: Redis | None, config: Config, now: float | None = None) -> Cleaned:
@@ -60,6 +62,8 @@ def clean(connection: Redis | None, config: Config, now: float | None = None) ->
         now: Seconds since the epoch, instead of the clock's.
     """
     found, now = Cleaned(), now or time.time()
+    if connection is not None:
+        found.aside = malformed.set_aside(connection)
     unfinished = _clean_staging(connection, config, now, found)
     _report_unknown(connection, config, unfinished, found)
     active = runs.active(connection) if connection is not None else []
@@ -99,7 +103,8 @@ def _clean_folder(connection: Redis | None, config: Config, folder: Folder, now:
         record = runs.read(connection, folder.run) if connection is not None else None
         if record is not None and record["state"] == "succeeded" and "rejects.json" in folder.names:
             # Its finish died between closing the run and this.
-            artifacts.remove(keep=[*artifacts.read_json("rejects.json"), "rejects.json", "run.json"])
+            said = [name for name in folder.names if name.endswith(output.ENDING)]
+            artifacts.remove(keep=[*artifacts.read_json("rejects.json"), *said, "rejects.json", "run.json"])
             return False
         artifacts.remove_strays()
     if age <= (config.settings.keep_failed if folder.is_unfinished else config.settings.history):
@@ -133,6 +138,7 @@ def _report(connection: Redis | None, config: Config, folder: Folder) -> bool:
         return False
     tally = balance.gather(work.staging, work.plan.partitions)
     state, error = (record["state"], record.get("error")) if record else ("failed", "")
+    state = state if state in ("failed", "canceled") else "failed"  # of a success the target knows already
     ended = replace(finish.ending(tally, []), error=error or "its end is not known: Redis has forgotten the run")
     finished = float((record or {}).get("ended") or folder.modified)
     row = finish.history_record(work, ended)
@@ -158,10 +164,10 @@ def _drop_shadows(config: Config, kept: Collection[str], before: float, found: C
 
 def _trim(connection: Redis) -> None:
     """Give jobs that were canceled by hand an end, and remove those that are gone from RQ's lists."""
-    for key in cast(set[bytes], connection.smembers("rq:queues")):
-        name = key.decode().removeprefix("rq:queue:")
+    for key in malformed.ids(connection.smembers("rq:queues")):
+        name = key.removeprefix("rq:queue:")
         for registry in (f"rq:canceled:{name}", f"rq:deferred:{name}"):
-            ids = [raw.decode() for raw in cast(list[bytes], connection.zrange(registry, 0, -1))]
+            ids = malformed.ids(connection.zrange(registry, 0, -1))
             pipe = connection.pipeline(transaction=False)
             for id in ids:
                 pipe.ttl(f"rq:job:{id}")

@@ -13,6 +13,7 @@ from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete, perform
 from jobs.process.maintenance import maintain
 from jobs.queue import FairQueue, ServedQueues
+from jobs.store.malformed import passing
 
 
 class InProcessWorker:
@@ -30,11 +31,7 @@ class InProcessWorker:
 
     def step(self) -> bool:
         """Run one job if there is one; returns whether there was."""
-        found = self._served.dequeue()
-        if found is None:
-            self._served.refresh()
-            maintain(self.connection, self._served.names)
-            found = self._served.dequeue()
+        found = passing(self.connection, self._next)
         if found is None:
             return False
         job, queue = found
@@ -43,8 +40,17 @@ class InProcessWorker:
         except KeyboardInterrupt:
             complete(self.connection, job, queue, Outcome("returned"))
             raise
-        complete(self.connection, job, queue, outcome)
+        passing(self.connection, lambda: complete(self.connection, job, queue, outcome))
         return True
+
+    def _next(self) -> tuple[EtlJob, FairQueue] | None:
+        """Dequeue a job; where there is none, do maintenance and look once more."""
+        found = self._served.dequeue()
+        if found is None:
+            self._served.refresh()
+            maintain(self.connection, self._served.names)
+            found = self._served.dequeue()
+        return found
 
     def work(self, *, until: Callable[[], bool] | None = None) -> bool:
         """Run jobs until `until` is true or no job is left, retries included.

@@ -16,7 +16,7 @@ from jobs.job import EtlJob
 from jobs.process.complete import PACKED
 from jobs.queue import FairQueue
 from jobs.run import held
-from jobs.store import keys, runs, scripts
+from jobs.store import keys, malformed, runs, scripts
 from jobs.store.keys import PREFIX
 
 HELD_EVERY = 60.0  # seconds; the end of a run lists those that wait for it, so this finds only what Redis has lost
@@ -77,7 +77,7 @@ def rescue(connection: Redis, names: Sequence[str], *, apart: float = 0.0) -> tu
     """
     packed = (utcformat(now()), settings.MAX_LOSSES, PACKED, "\n".join(names), settings.lease(), apart)
     lost, due = scripts.rescue_expired(connection, *packed)
-    return tuple(entry.decode().rpartition(":")[0] for entry in lost), due
+    return tuple(entry.rpartition(":")[0] for entry in malformed.ids(lost)), due
 
 
 def request_cleanup(connection: Redis) -> None:
@@ -156,13 +156,16 @@ def _promote_run(connection: Redis, run: str, *, lost: bool = False) -> tuple[in
 
 def _close(connection: Redis, run: str) -> bool:
     """End a run whose jobs have all ended without doing so: its finish was lost, stopped or out of time."""
-    ids = sorted(raw.decode() for raw in cast(set[bytes], connection.smembers(keys.jobs_key(run))))
-    why = "its jobs are gone from Redis"
+    ids = sorted(malformed.ids(connection.smembers(keys.jobs_key(run))))
+    record = runs.read(connection, run) or {}
+    why, exit = "its jobs are gone from Redis", 1
+    if record.get("error"):  # its submitter has died before it could end the run
+        why, exit = record["error"], int(record.get("exit") or 1)
     for id in ids:
         if "-finish-" in id and EtlJob.exists(id, connection):
             why = f"finish: {EtlJob(id, connection=connection).failure or 'did not run'}"
-    if runs.close(connection, run, "failed", error=why, exit=1):
+    if runs.close(connection, run, "failed", error=why, exit=exit):
         return True
-    if not connection.exists(keys.run_key(run)):
+    if not record:
         connection.srem(keys.ACTIVE, run)
     return False

@@ -6,7 +6,7 @@ from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import JobStatus
 
 from jobs.job import EtlJob
-from jobs.store import keys, runs
+from jobs.store import keys, malformed, runs
 
 
 def cancel_run(connection: Redis, run: str) -> bool:
@@ -15,7 +15,7 @@ def cancel_run(connection: Redis, run: str) -> bool:
     Returns:
         False where it had ended already.
     """
-    ids = [raw.decode() for raw in connection.smembers(keys.jobs_key(run))]  # type: ignore[union-attr]
+    ids = malformed.ids(connection.smembers(keys.jobs_key(run)))
     if not runs.close(connection, run, "canceled", error="canceled"):
         return False
     for id in ids:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from redis import Redis
 
 from etl import load as target
+from etl import output
 from etl import rejects as rejected_rows
 from etl.config import code
 from etl.config.columns import match
@@ -110,13 +111,14 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
     if (runs.read(connection, work.run) or {}).get("state") != "running":
         return Marker()  # another execution has ended the run meanwhile, and has cleaned staging up under this one
     failures = _failures(work, tally, connection)
-    ended, is_recorded = _make_final(work, tally, failures)
+    ended, is_recorded, said = _make_final(work, tally, failures)
     unmet = expect.unmet(work.pipeline, work.plan.partitions, ended.rows["read"])
     if work.pipeline.expect and work.pipeline.expect.otherwise == "fail":  # the load has refused it, if there was one
         if unmet and not work.plan.partitions:
             ended = replace(ended, error="; ".join(unmet), exit=1)
         unmet = []
-    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *unmet]))
+    rejected = tally.rejected_files(work.plan.partitions)
+    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *rejected, *said, *unmet]))
     if not is_recorded and (why := _remember(work, ended)):
         warnings.append(why)
     kept = _list_rejects(work, tally)
@@ -147,11 +149,13 @@ def give_up(connection: Redis, run: str, work: StageContext | None, error: str, 
     runs.close(connection, run, "failed", error=error, exit=exit, attempt=attempt)
 
 
-def _make_final(work: StageContext, tally: balance.Tally, failures: Sequence[Mapping[str, Any]]) -> tuple[Ending, bool]:
-    """Apply what the run's loads have put aside; answers the ending, and whether the target remembers it by now."""
+def _make_final(
+    work: StageContext, tally: balance.Tally, failures: Sequence[Mapping[str, Any]]
+) -> tuple[Ending, bool, Sequence[str]]:
+    """Apply what the run's loads have put aside; answers the ending, whether the target remembers it, and warnings."""
     if not tally.done or (tally.is_final and len(work.plan.partitions) == 1):
         ended = ending(tally, failures)
-        return ended, ended.state == "succeeded"  # as its only load has written it there
+        return ended, ended.state == "succeeded", ()  # as its only load has written it there
     rows = tally.rows()
     try:
         final = target.finish(
@@ -162,15 +166,16 @@ def _make_final(work: StageContext, tally: balance.Tally, failures: Sequence[Map
             complete=not failures,
             read=rows["read"],
             rejected=rows["rejected"],
+            all_rejected=tally.all_rejected,
             record=lambda final: history_record(work, ending(tally, failures, final)),
-            move=work.move(tally.latest),
+            move=work.move(tally.latest, tally.future),
         )
     except EtlError as exc:
         if exc.retryable:
             raise
-        return ending(tally, failures, refused=exc), False
+        return ending(tally, failures, refused=exc), False, ()
     _keep_duplicates(work, final.duplicates)
-    return ending(tally, failures, final), True
+    return ending(tally, failures, final), True, final.warnings
 
 
 def _remember(work: StageContext, ended: Ending) -> str | None:
@@ -254,7 +259,9 @@ def _source_rows(work: StageContext, number: int, lines: Sequence[int]) -> dict[
 
 
 def _list_rejects(work: StageContext, tally: balance.Tally) -> list[str]:
+    """List the files of a run's rejects in staging; returns all files that outlive the run."""
     duplicates = work.staging.marker("finish", 0)
     names = [*tally.rejects, *(duplicates.rejects if duplicates else ())]
     work.staging.write_json("rejects.json", names)
-    return [*names, "rejects.json", "run.json"]
+    said = [name for name in work.staging.names() if name.endswith(output.ENDING)]
+    return [*names, *said, "rejects.json", "run.json"]

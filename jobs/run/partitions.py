@@ -4,33 +4,41 @@ Each of the three returns what it is to publish; `jobs.run.stage` publishes it, 
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pyarrow as pa
 from redis import Redis
 
 from etl import load as target
+from etl import sources
+from etl.config import code
 from etl.config.pipeline import Pipeline
-from etl.errors import TableMismatch
-from etl.load import ledger
+from etl.errors import EtlError, TableMismatch
+from etl.load import known
 from etl.partition import Chunk
 from etl.prefetch import prefetch
 from etl.sources import extract as read_source
 from etl.staging import Marker
 from etl.transform import Transformer
-from etl.types.cursor import Narrowed
+from etl.transform.lookups import lookups_of
 from etl.types.infer import candidates, decide, merge_candidates, named_candidates
 from etl.types.limits import Limit, Limits
+from etl.types.newer import Narrowed, Reached
 from jobs.run import finish
-from jobs.run.balance import Tally
+from jobs.run.balance import ByFile, Tally
 from jobs.run.rate_limit import RateLimit
 from jobs.run.stage import StageContext
 
 
 def extract(work: StageContext, connection: Redis) -> Marker:
     """Read a partition of the source into staging, unless all of it is known to be loaded."""
-    if not work.full_refresh and ledger.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
-        there = ledger.rows_there(work.pipeline, work.partition)
+    if not work.full_refresh and known.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
+        pieces = [piece for partition in work.plan.partitions for piece in partition.pieces]
+        there = None
+        with suppress(EtlError):  # a target that can't be asked now may be there when the rows are to be loaded
+            which = work.pipeline, work.run, work.attempt, work.partition
+            there = known.rows_there(*which, pieces, lambda: _shaped(work))
         if there is not None:
             rows, content = there
             counts = {"read": rows, "out": rows, "rejected": 0, "skipped": rows}
@@ -38,9 +46,18 @@ def extract(work: StageContext, connection: Redis) -> Marker:
     return _read(work, connection)
 
 
+def _shaped(work: StageContext) -> dict[str, str]:
+    """Return what shapes rows beside their source and the configuration, by the ledger's names for it."""
+    lookups = work.pipeline.lookups if work.pipeline.transform or work.pipeline.extract.FACTS.own_code else {}
+    content = lookups_of(work.pipeline, work.context, sources.read_all).content if lookups else ""
+    return {"code": code.fingerprint(work.pipeline), "lookups": content}
+
+
 def _read(work: StageContext, connection: Redis) -> Marker:
     rows_out = rejected = 0
     types: list[dict[str, list[str]]] = []
+    warnings: list[str] = []
+    by_file = ByFile(work.partition)
     infer = not work.pipeline.columns
     context = work.context
     if rate := work.pipeline.extract.rate:
@@ -61,21 +78,27 @@ def _read(work: StageContext, connection: Redis) -> Marker:
             newer = narrow(chunk.rows)
             rows.write(newer)
             rows_out += newer.num_rows
+            warnings += chunk.warnings
+            by_file.read(chunk.rows, chunk.rejects)
             if chunk.rejects.num_rows:
                 rejects.write(chunk.rejects)
                 rejected += chunk.rejects.num_rows
             if infer:
-                types.append(candidates(newer.drop_columns(["_row"])))
+                types.append(candidates(newer.drop_columns(["_row"]), work.pipeline.extract))
+    # Rows that are held back count as not read: another run reads them.
     counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
     if narrow.unchanged:
         counts["unchanged"] = narrow.unchanged
+    if narrow.future:
+        counts["future"] = narrow.future
     return Marker(
         counts=counts,
         data=tuple(rows.names),
         rejects=tuple(rejects.names),
         content=content,
         types=merge_candidates(types) if infer else None,
-        cursor=work.read_to(narrow.latest),
+        warnings=(*warnings, *narrow.warnings),
+        files=by_file.counts,
     )
 
 
@@ -84,18 +107,22 @@ def transform(work: StageContext, connection: Redis) -> Marker:
     source = work.input("extract")
     if skipped := source.counts.get("skipped"):
         counts = dict.fromkeys(("in", "out"), skipped) | dict.fromkeys(("rejected", "dropped", "added"), 0)
-        return Marker(counts=counts)
+        return Marker(counts=counts, shaped=_shaped(work))
     files = [piece.file for piece in work.partition.pieces]
     transformer = Transformer(work.pipeline, work.context, files, _types(work), _limits(work))
+    reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     warnings: list[str] = []
+    by_file = ByFile(work.partition)
     with (
         work.staging.writer("transform", work.number) as rows,
         work.staging.writer("transform", work.number, "rejects") as rejects,
     ):
         for chunk in _pieces(work.pipeline, prefetch(work.staging.chunks(source.data))):
             result = transformer.apply(chunk)
+            reached(chunk, result.refused)
             rows.write(result.rows)
+            by_file.rejected(result.rejects)
             if result.rejects.num_rows:
                 rejects.write(result.rejects)
             counts["in"] += chunk.num_rows
@@ -104,7 +131,15 @@ def transform(work: StageContext, connection: Redis) -> Marker:
             counts["dropped"] += result.dropped
             counts["added"] += result.added
             warnings += [warning for warning in result.warnings if warning not in warnings]
-    return Marker(counts=counts, data=tuple(rows.names), rejects=tuple(rejects.names), warnings=tuple(warnings))
+    return Marker(
+        counts=counts,
+        data=tuple(rows.names),
+        rejects=tuple(rejects.names),
+        warnings=tuple(warnings),
+        shaped=_shaped(work),
+        files=by_file.counts,
+        cursor=work.read_to(reached.latest),
+    )
 
 
 def _pieces(pipeline: Pipeline, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -171,8 +206,10 @@ def _deliver(work: StageContext) -> Marker:
         attempt=work.attempt,
         read=source.counts["read"],
         skipped=source.counts.get("skipped", 0),
+        all_rejected=Tally({work.number: {"extract": source, "transform": rows}}).all_rejected,
         again=work.full_refresh,
         context=work.context,
+        **rows.shaped,
     )
 
     def loaded(answer: target.LoadCounts) -> Marker:
@@ -185,12 +222,13 @@ def _deliver(work: StageContext) -> Marker:
         stages = {"extract": source, "transform": rows, "load": loaded(answer)}
         return finish.history_record(work, finish.ending(Tally({work.number: stages}), []))
 
+    mine = Tally({work.number: {"extract": source, "transform": rows}})
     answer = target.load(
         delivery,
         work.staging.chunks(rows.data),
         read=source.counts["read"],
         rejected=source.counts["rejected"] + rows.counts["rejected"],
         record=ended,
-        move=work.move(Tally({work.number: {"extract": source}}).latest),
+        move=work.move(mine.latest, mine.future),
     )
     return loaded(answer)

@@ -3,6 +3,7 @@
 A key is written nowhere else in Python; the Lua scripts beside this file spell those whose names they know.
 """
 
+import re
 from typing import NamedTuple
 
 PREFIX = "etl-"  # of every client's queue
@@ -16,6 +17,7 @@ HELD_READY = "etl:held:ready"
 LAST = "etl:last"
 DUE = "etl:due"
 READY = "etl:ready"
+ASIDE = "etl:aside"
 
 
 def run_key(run: str) -> str:
@@ -73,6 +75,11 @@ def once_key(name: str) -> str:
     return f"etl:once:{name}"
 
 
+def aside_key(key: bytes) -> bytes:
+    """Return the key that something malformed of another key is moved to."""
+    return b"etl:aside:" + key
+
+
 class Key(NamedTuple):
     """A key of ours in Redis.
 
@@ -82,6 +89,7 @@ class Key(NamedTuple):
         owner: The module, or the Lua script, that writes it.
         life: When it ends, or a member of it; of one that stays, how large it grows.
         what: It holds.
+        form: What it must be like, by the names of `jobs.store.malformed.FORMS`.
         stays: Whether it never ends, as it grows with clients, pipelines and schedules only, not with runs.
     """
 
@@ -90,30 +98,138 @@ class Key(NamedTuple):
     owner: str
     life: str
     what: str
+    form: str
     stays: bool = False
+
+    @property
+    def expression(self) -> str:
+        """A regular expression of its names."""
+        optional = re.escape(self.pattern).replace(r"\[", "(").replace(r"\]", ")?")
+        return re.sub(r"<(\w+)>", lambda name: ".+" if name[1] in ("start", "key") else "[^:]+", optional)
 
 
 RUN, HELD_RUN = "until the run ends", "a member: until the run starts or ends"
 KEYS = (
-    Key("etl:run:<id>", "hash", "jobs.store.runs", "`settings.history` after its end (90 days)", "a run's record"),
-    Key("etl:run:<id>:stages", "hash", "jobs.store.runs", "7 days after its end", "each stage's counts, or its error"),
-    Key("etl:run:<id>:jobs", "set", "jobs.run.graph", RUN, "ids of the run's jobs"),
-    Key("etl:run:<id>:waiters", "set", "jobs.run.held", f"{RUN}, or as its record", "held runs that wait for it"),
-    Key("etl:runs", "sorted set", "jobs.store.runs", "a member: as its run", "runs by the moment of their submission"),
-    Key("etl:since", "string", "jobs.store.runs", "twice `settings.history`", "since when this Redis knows all runs"),
-    Key("etl:active", "set", "jobs.store.runs", "a member: until the run ends", "runs that are queued or running"),
-    Key("etl:held", "sorted set", "jobs.run.held", HELD_RUN, "runs that wait for others, the oldest first"),
-    Key("etl:held:<client>:<pipeline>[:<start>]", "sorted set", "jobs.run.held", HELD_RUN, "those of one window"),
-    Key("etl:held:ready", "set", "close.lua", "a member: until the run starts", "held runs that one wait is over for"),
-    Key("etl:holder:<client>:<pipeline>[:<start>]", "string", "jobs.store.runs", RUN, "the active run of one window"),
-    Key("etl:claim:<run>", "string", "claim.lua", "15 s without a sign of life", "who submits or retries the run now"),
-    Key("etl:ready", "sorted set", "jobs.queue", "a member: until its queue is empty", "queues with jobs, round robin"),
-    Key("etl:once:<name>", "string", "jobs.process.maintenance", "3 s to 1 hour", "what one worker does for all"),
-    Key("etl:rate:<client>:<pipeline>", "string", "rate_limit.lua", "until then", "when a source may be asked again"),
-    Key("etl:use:<span>", "hash", "jobs.process.complete", "2 hours", "each queue's jobs and seconds in ten minutes"),
-    Key("etl:client:<client>", "hash", "jobs.store.limits", "one for each client", "its limits and pause", stays=True),
-    Key("etl:last", "hash", "close.lua", "a field for each client's pipeline", "its run that ended last", stays=True),
-    Key("etl:due", "hash", "jobs.run.schedules", "one field for each schedule", "its last moment", stays=True),
-    Key("etl:served", "hash", "dequeue.lua", "one", "the queue served last, and how often more", stays=True),
-    Key("etl:rescued", "string", "rescue_expired.lua", "one", "when leases were looked at last", stays=True),
+    Key(
+        "etl:run:<id>",
+        "hash",
+        "jobs.store.runs",
+        "`settings.history` after its end (90 days)",
+        "a run's record",
+        "record",
+    ),
+    Key(
+        "etl:run:<id>:stages",
+        "hash",
+        "jobs.store.runs",
+        "7 days after its end",
+        "each stage's counts, or its error",
+        "stages",
+    ),
+    Key("etl:run:<id>:jobs", "set", "jobs.run.graph", RUN, "ids of the run's jobs", "ids"),
+    Key(
+        "etl:run:<id>:waiters", "set", "jobs.run.held", f"{RUN}, or as its record", "held runs that wait for it", "ids"
+    ),
+    Key(
+        "etl:runs",
+        "sorted set",
+        "jobs.store.runs",
+        "a member: as its run",
+        "runs by the moment of their submission",
+        "ids",
+    ),
+    Key(
+        "etl:since",
+        "string",
+        "jobs.store.runs",
+        "twice `settings.history`",
+        "since when this Redis knows all runs",
+        "number",
+    ),
+    Key(
+        "etl:active", "set", "jobs.store.runs", "a member: until the run ends", "runs that are queued or running", "ids"
+    ),
+    Key("etl:held", "sorted set", "jobs.run.held", HELD_RUN, "runs that wait for others, the oldest first", "ids"),
+    Key(
+        "etl:held:<client>:<pipeline>[:<start>]", "sorted set", "jobs.run.held", HELD_RUN, "those of one window", "ids"
+    ),
+    Key(
+        "etl:held:ready",
+        "set",
+        "close.lua",
+        "a member: until the run starts",
+        "held runs that one wait is over for",
+        "ids",
+    ),
+    Key(
+        "etl:holder:<client>:<pipeline>[:<start>]",
+        "string",
+        "jobs.store.runs",
+        RUN,
+        "the active run of one window",
+        "id",
+    ),
+    Key(
+        "etl:claim:<run>",
+        "string",
+        "claim.lua",
+        "15 s without a sign of life",
+        "who submits or retries the run now",
+        "id",
+    ),
+    Key(
+        "etl:ready",
+        "sorted set",
+        "jobs.queue",
+        "a member: until its queue is empty",
+        "queues with jobs, round robin",
+        "ids",
+    ),
+    Key("etl:once:<name>", "string", "jobs.process.maintenance", "3 s to 1 hour", "what one worker does for all", "id"),
+    Key(
+        "etl:rate:<client>:<pipeline>",
+        "string",
+        "rate_limit.lua",
+        "until then",
+        "when a source may be asked again",
+        "number",
+    ),
+    Key(
+        "etl:use:<span>",
+        "hash",
+        "jobs.process.complete",
+        "2 hours",
+        "each queue's jobs and seconds in ten minutes",
+        "use",
+    ),
+    Key(
+        "etl:client:<client>",
+        "hash",
+        "jobs.store.limits",
+        "one for each client",
+        "its limits and pause",
+        "limits",
+        stays=True,
+    ),
+    Key(
+        "etl:last",
+        "hash",
+        "close.lua",
+        "a field for each client's pipeline",
+        "its run that ended last",
+        "last",
+        stays=True,
+    ),
+    Key("etl:due", "hash", "jobs.run.schedules", "one field for each schedule", "its last moment", "due", stays=True),
+    Key("etl:served", "hash", "dequeue.lua", "one", "the queue served last, and how often more", "served", stays=True),
+    Key(
+        "etl:aside",
+        "sorted set",
+        "jobs.store.malformed",
+        "a member: 30 days",
+        "what was malformed and set aside",
+        "texts",
+    ),
+    Key("etl:aside:<key>", "any", "jobs.store.malformed", "30 days", "what was malformed, of that key", "any"),
+    Key("etl:rescued", "string", "rescue_expired.lua", "one", "when leases were looked at last", "number", stays=True),
 )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 ROWS = ("read", "added", "rejected", "dropped", "superseded", "loaded", "unchanged")
 EMPTY: Mapping[str, Any] = {  # the fields of a run, in order
@@ -43,15 +43,6 @@ class StageRecord:
     seconds: float = 0.0
     error: str | None = None
     exit: int = 0
-
-
-def records_of(raw: Mapping[Any, Any]) -> dict[tuple[int, str], StageRecord]:
-    """Return stages' records by partition and stage, from the fields of their hash."""
-    found: dict[tuple[int, str], StageRecord] = {}
-    for key, value in hash_of(raw).items():
-        partition, stage = key.split(":")
-        found[int(partition), stage] = StageRecord(**json.loads(value))
-    return found
 
 
 def run_json(run: str, **known: Any) -> dict[str, Any]:
@@ -111,15 +102,5 @@ def live_rows(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
 
 
 def text_of(value: Any) -> str | None:
-    """Return what Redis answered as text."""
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def texts_of(answer: Any) -> list[str]:
-    """Return the members that Redis answered as text."""
-    return [cast(str, text_of(member)) for member in answer]
-
-
-def hash_of(answer: Mapping[Any, Any]) -> dict[str, str]:
-    """Return the fields that Redis answered as text."""
-    return dict(zip(texts_of(answer), texts_of(answer.values()), strict=True))
+    """Return what Redis answered as text; of bytes that are none, a spelling."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value

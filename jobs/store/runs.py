@@ -12,7 +12,7 @@ from redis.client import Pipeline as RedisPipeline
 
 from etl.errors import UnknownName
 from jobs import settings
-from jobs.store import scripts
+from jobs.store import malformed, scripts
 from jobs.store.keys import (
     ACTIVE,
     HELD,
@@ -25,7 +25,7 @@ from jobs.store.keys import (
     run_key,
     stages_key,
 )
-from jobs.store.run_json import StageRecord, hash_of, of_record, records_of, text_of, texts_of
+from jobs.store.run_json import StageRecord, of_record, text_of
 from jobs.store.transitions import sources
 
 STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
@@ -92,8 +92,9 @@ def index(pipe: RedisPipeline, run: str, now: float) -> None:
 
 def knows_all(connection: Redis, since: float) -> bool:
     """Whether Redis has forgotten no run that was submitted after a moment (in seconds since the epoch)."""
-    first = text_of(connection.get(SINCE))
-    return first is not None and float(first) <= since and since > time.time() - settings.history()
+    first = cast(bytes | None, connection.get(SINCE))
+    is_known = first is not None and malformed.is_given_number(first)
+    return is_known and float(first or 0) <= since and since > time.time() - settings.history()
 
 
 def not_retried(run: str, state: str | None) -> str:
@@ -105,15 +106,17 @@ def not_retried(run: str, state: str | None) -> str:
 
 def held(connection: Redis) -> list[str]:
     """Return the ids of the runs that wait for others, the oldest first."""
-    return texts_of(connection.zrange(HELD, 0, -1))
+    return malformed.ids(connection.zrange(HELD, 0, -1))
 
 
 def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | None:
     """Return the id and the state of the run of a client and pipeline that ended last, or None."""
-    found = text_of(connection.hget(LAST, f"{client}/{pipeline}"))
+    found = malformed.fit(
+        "last", {f"{client}/{pipeline}".encode(): connection.hget(LAST, f"{client}/{pipeline}") or b""}
+    )
     if not found:
         return None
-    run, _, state = found.partition(" ")
+    run, _, state = found.popitem()[1].partition(" ")
     return run, state
 
 
@@ -139,8 +142,8 @@ def reopen(
 
 def begin(connection: Redis, run: str) -> dict[str, str]:
     """Mark a queued run as running and return its hash; empty where Redis has forgotten it."""
-    flat = texts_of(scripts.begin(connection, run_key(run), repr(time.time()), ",".join(sources("begin"))))
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    flat = scripts.begin(connection, run_key(run), repr(time.time()), ",".join(sources("begin")))
+    return record_of(dict(zip(flat[::2], flat[1::2], strict=True))) or {}
 
 
 def close(
@@ -209,11 +212,12 @@ def read(connection: Redis, run: str) -> dict[str, str] | None:
 
 
 def read_many(connection: Redis, runs: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the hashes of those runs that Redis knows, by id, in one question."""
+    """Return the hashes of those runs that Redis knows, by id, in one question; malformed ones are not known."""
     ids, pipe = list(runs), connection.pipeline(transaction=False)
     for run in ids:
         pipe.hgetall(run_key(run))
-    return {run: hash_of(raw) for run, raw in zip(ids, pipe.execute(), strict=True) if raw}
+    found = zip(ids, map(record_of, malformed.answers(pipe)), strict=True)
+    return {run: record for run, record in found if record is not None}
 
 
 def holder(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
@@ -224,7 +228,7 @@ def holder(connection: Redis, client: str, pipeline: str, start: str | None = No
 def pending(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
     """Return the run of a client, pipeline and window that will end last: the newest held one, else the active one."""
     key = held_key(client, pipeline, start)
-    for run in texts_of(connection.zrevrange(key, 0, -1)):
+    for run in malformed.ids(connection.zrevrange(key, 0, -1)):
         if connection.zscore(HELD, run) is not None:
             return run
         connection.zrem(key, run)  # its record was lost, and nothing has ended it
@@ -233,7 +237,7 @@ def pending(connection: Redis, client: str, pipeline: str, start: str | None = N
 
 def active(connection: Redis) -> list[str]:
     """Return the ids of the runs that have not ended."""
-    return sorted(texts_of(connection.smembers(ACTIVE)))
+    return sorted(malformed.ids(connection.smembers(ACTIVE)))
 
 
 def snapshot(connection: Redis, runs: Sequence[str]) -> list[dict[str, Any]]:
@@ -242,12 +246,9 @@ def snapshot(connection: Redis, runs: Sequence[str]) -> list[dict[str, Any]]:
     for run in runs:
         pipe.hgetall(run_key(run))
         pipe.hgetall(stages_key(run))
-    answers = pipe.execute()
-    return [
-        of_record(run, hash_of(record), records_of(stages))
-        for run, record, stages in zip(runs, answers[::2], answers[1::2], strict=True)
-        if record
-    ]
+    answers = malformed.answers(pipe)
+    found = zip(runs, map(record_of, answers[::2]), answers[1::2], strict=True)
+    return [of_record(run, record, records_of(stages)) for run, record, stages in found if record is not None]
 
 
 def recent(
@@ -265,7 +266,7 @@ def recent(
         limit: How many runs of the index are looked at, at most.
     """
     ids = connection.zrevrangebyscore(INDEX, "+inf", since if since is not None else "-inf", start=0, num=limit)
-    found = snapshot(connection, texts_of(ids))
+    found = snapshot(connection, malformed.ids(ids))
     return [run for run in found if (not client or run["client"] == client) and (not state or run["state"] == state)]
 
 
@@ -277,7 +278,7 @@ def newest(connection: Redis) -> Iterator[dict[str, Any]]:
 
 
 def _ids(connection: Redis) -> list[str]:
-    return texts_of(connection.zrevrange(INDEX, 0, -1))
+    return malformed.ids(connection.zrevrange(INDEX, 0, -1))
 
 
 def find(connection: Redis, text: str) -> str:
@@ -298,3 +299,17 @@ def find(connection: Redis, text: str) -> str:
     if not matches:
         raise UnknownName(f"no run {'of ' if '/' in text else ''}{text} is known", "see rq-etl runs")
     return str(matches[0])
+
+
+def record_of(raw: Mapping[Any, Any] | None) -> dict[str, str] | None:
+    """Return a run's hash as text; None for one that is not there or is malformed."""
+    return malformed.fit("record", raw) if raw and malformed.is_fit("record", raw) else None
+
+
+def records_of(raw: Mapping[Any, Any] | None) -> dict[tuple[int, str], StageRecord]:
+    """Return stages' records by partition and stage, from the fields of their hash; what is malformed is left out."""
+    found: dict[tuple[int, str], StageRecord] = {}
+    for key, value in malformed.fit("stages", raw or {}).items():
+        partition, stage = key.split(":")
+        found[int(partition), stage] = StageRecord(**json.loads(value))
+    return found

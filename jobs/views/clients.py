@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from redis import Redis
 
-from jobs.store import keys, runs
+from jobs.store import keys, malformed, runs
 from jobs.store.keys import PREFIX, SPAN, use_key
-from jobs.store.run_json import text_of
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -24,7 +23,7 @@ def overview(connection: Redis, names: Sequence[str]) -> list[dict[str, Any]]:
         pipe.llen(f"rq:queue:{PREFIX}{name}")
         pipe.zcard(f"rq:wip:{PREFIX}{name}")
         pipe.hgetall(keys.client_key(name))
-    answers = pipe.execute()
+    answers = malformed.answers(pipe)
     held = [run["client"] for run in runs.snapshot(connection, runs.held(connection))]
     used = _last_hour(connection)
     last = _last_runs(connection)
@@ -32,7 +31,7 @@ def overview(connection: Redis, names: Sequence[str]) -> list[dict[str, Any]]:
     lines = []
     for index, name in enumerate(names):
         waiting, running, raw = answers[3 * index : 3 * index + 3]
-        limits = {key.decode(): value.decode() for key, value in raw.items()}
+        limits = malformed.fit("limits", raw or {})
         use = used.get(f"{PREFIX}{name}", {})
         jobs, worked = use.get("jobs", 0.0), use.get("worked", 0.0)
         paused = limits.get("paused") == "1"
@@ -42,9 +41,9 @@ def overview(connection: Redis, names: Sequence[str]) -> list[dict[str, Any]]:
                 "state": "paused" if paused else "running" if running else "waiting" if waiting else "idle",
                 "limit": int(limits.get("limit") or limits.get("max_active") or 0) or None,
                 "weight": int(limits.get("weight") or 1),
-                "waiting": 0 if paused else waiting,
-                "running": running,
-                "held": (waiting if paused else 0) + held.count(name),
+                "waiting": 0 if paused else waiting or 0,
+                "running": running or 0,
+                "held": (waiting or 0 if paused else 0) + held.count(name),
                 "last_run": last.get(name, (None, None))[0],
                 "last_state": last.get(name, (None, None))[1],
                 "jobs": int(jobs),
@@ -63,9 +62,9 @@ def _last_hour(connection: Redis) -> dict[str, dict[str, float]]:
     for back in range(0, HOUR + 1, SPAN):
         pipe.hgetall(use_key(now - back))
     found: dict[str, dict[str, float]] = {}
-    for record in pipe.execute():
-        for field, value in record.items():
-            queue, _, kind = field.decode().partition(" ")
+    for record in malformed.answers(pipe):
+        for field, value in malformed.fit("use", record or {}).items():
+            queue, _, kind = field.partition(" ")
             use = found.setdefault(queue, {})
             use[kind] = use.get(kind, 0.0) + float(value)
     return found
@@ -74,8 +73,8 @@ def _last_hour(connection: Redis) -> dict[str, dict[str, float]]:
 def _last_runs(connection: Redis) -> dict[str, tuple[str, str]]:
     """Return the id and the state of a run of each client, of those that ended last of their pipelines."""
     found: dict[str, tuple[str, str]] = {}
-    for field, value in cast(dict[Any, Any], connection.hgetall(keys.LAST)).items():
-        client, (run, _, state) = cast(str, text_of(field)).split("/")[0], cast(str, text_of(value)).partition(" ")
+    for field, value in malformed.fit("last", cast(dict[Any, Any], connection.hgetall(keys.LAST))).items():
+        client, (run, _, state) = field.split("/")[0], value.partition(" ")
         if client not in found or state != "succeeded":
             found[client] = run, state
     return found
@@ -95,10 +94,20 @@ def fairness(lines: Sequence[Mapping[str, Any]]) -> float | None:
 
 def workers(session: "Session") -> list[dict[str, Any]]:
     """Return the workers that are alive, as RQ knows them."""
+    from rq import worker_registration
+
     from jobs.worker import Worker  # with the horse, which most commands do without
 
     lines = []
-    for worker in Worker.all(connection=session.connection):
+    for key in malformed.ids(session.connection.smembers(worker_registration.REDIS_WORKER_KEYS)):
+        try:
+            worker = Worker.find_by_key(key, connection=session.connection)
+        except Exception as error:  # RQ reads each field in its own way
+            if not malformed.may_be_why(error):
+                raise
+            continue
+        if worker is None:
+            continue
         beat = worker.last_heartbeat
         lines.append(
             {

@@ -14,10 +14,10 @@ from redis.exceptions import RedisError
 from rq import Worker
 from rq.utils import utcparse
 
-from etl.config.pipeline import Config
+from etl.config.pipeline import Config, pairs_of
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
-from jobs.store import dial, redis_errors, runs
+from jobs.store import dial, malformed, redis_errors, runs
 from jobs.views import console
 
 Finding = dict[str, Any]  # check, ok, what, cure, exit: its exit code; not ok and 0 is a warning
@@ -63,8 +63,9 @@ def fix(config: str | None, redis: str | None) -> list[Finding]:
     findings = []
     try:
         if found is not None:
-            keys = found.connection.smembers("rq:queues")
-            names = [key.decode().removeprefix("rq:queue:") for key in keys]  # type: ignore[union-attr]
+            malformed.set_aside(found.connection)
+            queues = malformed.ids(found.connection.smembers("rq:queues"))
+            names = [key.removeprefix("rq:queue:") for key in queues]
             fixed = maintain(found.connection, names, all_tasks=True)
             counts = {
                 "jobs rescued from lost workers": len(fixed.lost),
@@ -138,6 +139,7 @@ def _findings(redis: str | None) -> Iterator[Finding]:
     if config:
         yield from _staging(config)
         yield from _targets(config)
+        yield from _cursors(config)
     yield from _redis(redis, config)
 
 
@@ -153,6 +155,8 @@ def _config() -> Iterator[Finding]:
         for mistake in exc.mistakes:
             yield _failure("config", mistake, exc.cure, 2)
         return
+    for mistake in (line for lines in config.broken.values() for line in lines):
+        yield _failure("config", mistake, "its client is left out until it is corrected", 2)
     counts = {"pipeline": len(config.pipelines), "client": len(config.clients), "target": len(config.targets)}
     names = ", ".join(console.plural(number, noun) for noun, number in counts.items())
     mistakes = check_functions(config)
@@ -220,6 +224,15 @@ def _targets(config: Config) -> Iterator[Finding]:
         yield from pool.map(look, names.keys(), names.values())
 
 
+def _cursors(config: Config) -> Iterator[Finding]:
+    from jobs.views import cursors
+
+    found = cursors.warnings(config, pairs_of(config), lambda _: None)  # its target is looked at by itself
+    for warning in (each for warnings in found.values() for each in warnings):
+        cure = "correct them in the source; rq-etl cursor get shows where the cursor is, cursor set moves it"
+        yield _warning("cursor", warning, cure)
+
+
 # --- the queue ---
 
 
@@ -232,6 +245,7 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
         return
     try:
         yield from _facts(broker.examine(found.connection), dial.shown(found.url))
+        yield from _malformed(found.connection)
         yield _workers(found.connection)
         if scheduled := sum(len(client.schedule) for client in config.clients.values()) if config else 0:
             yield _schedules(found.connection, scheduled)
@@ -267,6 +281,15 @@ def _facts(facts: broker.Facts, where: str) -> Iterator[Finding]:
         side = "ahead of" if facts.skew > 0 else "behind"
         what = f"the clock of Redis is {abs(facts.skew):.0f} s {side} this machine's"
         yield _failure("clock", what, "set both by NTP (under WSL: sudo hwclock -s)")
+
+
+def _malformed(connection: Redis) -> Iterator[Finding]:
+    if there := list(malformed.find(connection)):
+        what = f"{console.plural(len(there), 'malformed value')} in Redis, such as {there[0].text()}"
+        yield _warning("redis", what, "rq-etl doctor --fix sets them aside")
+    if aside := malformed.count(connection):
+        what = f"{console.plural(aside, 'malformed value')} set aside in the last 30 days"
+        yield _warning("redis", what, "find out who else writes to this Redis: ZRANGE etl:aside 0 -1")
 
 
 def _workers(connection: Redis) -> Finding:

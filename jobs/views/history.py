@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from etl.config.pipeline import Config, Pair, pairs_of, resolve
+from etl.config.pipeline import Config, Pair, pairs_of
 from etl.config.urls import target_places
 from etl.errors import EtlError, UnknownName
 from etl.staging import Staging
@@ -73,7 +73,7 @@ def find(session: "Session", text: str) -> dict[str, Any]:
 
 def staging_of(session: "Session", run: Mapping[str, Any]) -> Staging:
     """Return the staging of a run that is given in the public JSON shape."""
-    return Staging(resolve(session.config, run["pipeline"], run["client"]).staging, run["client"], run["run"])
+    return Staging(session.config.staging, run["client"], run["run"])
 
 
 def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: Any) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,358 @@
+"""What is in the target already, as the ledger says: files that need not be loaded, or even read, again."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from etl.config.pipeline import Pipeline
+from etl.config.urls import url_of
+from etl.errors import ChangedFile
+from etl.load import ledger, tables
+from etl.load.ledger import Delivery
+from etl.load.targets import kind
+from etl.load.targets.connect import reading
+from etl.partition import Partition, Piece
+
+LOCKS = 128  # of a pipeline's files: a run of any number of files takes no more of a server's locks
+BATCH = 500  # names in one question
+FEW = 3  # files of which each is asked for by itself, which ends at its first row
+KEPT = 8  # runs whose known files a process remembers: clients take turns
+
+Row = sa.Row[Any]
+
+
+def lock_files(connection: sa.Connection, pipeline: Pipeline, partitions: Iterable[Partition]) -> None:
+    """Wait until no other load makes rows of these files final, and let none until the transaction ends."""
+    names = {piece.file for partition in partitions for piece in partition.pieces}
+    for mark in sorted({int(hashlib.sha256(name.encode()).hexdigest(), 16) % LOCKS for name in names}):
+        kind(connection).lock(connection, "file", pipeline.client, pipeline.name, pipeline.table, str(mark))
+
+
+def loaded_before(connection: sa.Connection, book: sa.Table, deliveries: Sequence[Delivery]) -> set[int]:
+    """Return the numbers of those partitions of a run of which an earlier run has loaded this very piece of this file.
+
+    Raises:
+        ChangedFile: An earlier run has loaded the file when it was another, so that its rows would be there twice.
+    """
+    if not deliveries or not is_known_again(deliveries[0].pipeline):
+        return set()
+    lock_files(connection, deliveries[0].pipeline, (delivery.partition for delivery in deliveries))
+    names = {piece.file for delivery in deliveries for piece in delivery.partition.pieces}
+    by_name: dict[str, list[Row]] = {}
+    for row in _earlier(connection, book, deliveries[0], names):
+        for name in ledger.names_in(row.file):
+            by_name.setdefault(name, []).append(row)
+    found = set()
+    for delivery in deliveries:
+        earlier = [row for piece in delivery.partition.pieces for row in by_name.get(piece.file, ())]
+        if _is_loaded(delivery, _of_window(delivery, earlier)):
+            found.add(delivery.partition.number)
+    return found
+
+
+def outdated(connection: sa.Connection, book: sa.Table, deliveries: Sequence[Delivery]) -> set[int]:
+    """Return the numbers of those partitions that would replace a file's rows by those of an older version of it.
+
+    That is so where another run has loaded a newer version since these rows were read.
+    """
+    if not deliveries or deliveries[0].pipeline.load.by != ("_file",):
+        return set()
+    pipeline, run, found = deliveries[0].pipeline, deliveries[0].run, set[int]()
+    asked = {row.partition: row.sequence for row in connection.execute(sa.select(book).where(book.c.run == run))}
+    latest: dict[str, tuple[int, float]] = {}
+    names = sorted({delivery.file for delivery in deliveries})
+    for start in range(0, len(names), BATCH):
+        same = _of_table(book, pipeline) & (book.c.run != run) & book.c.final.is_(True) & (book.c.rows > 0)
+        query = sa.select(book.c.file, book.c.sequence, book.c.modified).where(same, book.c.modified.is_not(None))
+        query = query.where(book.c.file.in_(names[start : start + BATCH])).order_by(*ledger.latest_first(book))
+        for file, sequence, modified in connection.execute(query):
+            latest.setdefault(file, (sequence or 0, modified))
+    for delivery in deliveries:
+        sequence, modified = latest.get(delivery.file, (0, 0.0))
+        number, mine = delivery.partition.number, delivery.modified[0]
+        if mine is not None and sequence > (asked[number] or 0) and modified > mine:
+            found.add(number)
+    return found
+
+
+def is_known_again(pipeline: Pipeline) -> bool:
+    """Whether what was appended once is not appended again: its source gives the same again, and no cursor decides."""
+    return pipeline.load.mode == "append" and pipeline.extract.FACTS.repeatable and pipeline.extract.cursor is None
+
+
+def _earlier(connection: sa.Connection, book: sa.Table, delivery: Delivery, names: Collection[str]) -> list[Row]:
+    """Return what other runs have loaded of some files, the latest first."""
+    pipeline = delivery.pipeline
+    same = _of_table(book, pipeline) & (book.c.run != delivery.run) & book.c.final.is_(True) & (book.c.rows > 0)
+    columns = [book.c[name] for name in ("run", "file", "first_byte", "last_byte", "version", "content")]
+    query = sa.select(*columns).where(same).order_by(*ledger.latest_first(book))
+    # Several files are in one row as a JSON list, where no index can find one of them.
+    found: list[Row] = list(connection.execute(query.where(book.c.file.startswith("[", autoescape=True))))
+    single = sorted(name for name in names if not name.startswith("["))
+    for start in range(0, len(single), BATCH):
+        found += connection.execute(query.where(book.c.file.in_(single[start : start + BATCH])))
+    return found
+
+
+def _of_window(delivery: Delivery, rows: list[Row]) -> list[Row]:
+    if delivery.pipeline.extract.FACTS.windows == "query":  # its "file" is one for all windows
+        rows = [row for row in rows if row.version == delivery.partition.pieces[0].version]
+    return rows
+
+
+def _is_loaded(delivery: Delivery, earlier: Sequence[Row]) -> bool:
+    if not earlier:
+        return False
+    piece = delivery.partition.pieces[0]
+    if len(delivery.partition.pieces) > 1 or any(row.file != delivery.file for row in earlier):
+        if any(row.file == delivery.file and is_same(row.content, delivery.content) for row in earlier):
+            return True
+        raise _changed(delivery, earlier[0].run)
+    if any(row.first_byte == piece.start and is_same(row.content, delivery.content) for row in earlier):
+        return True
+    version = piece.version or (delivery.content if piece.is_whole else "")
+    end = piece.end if piece.end is not None else float("inf")
+    for row in earlier:
+        last = row.last_byte if row.last_byte is not None else float("inf")
+        if row.version != version or not version or (row.first_byte < end and piece.start < last):
+            raise _changed(delivery, row.run)
+    return False  # the rest of a file of which another run loaded a part
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two contents are the same rows: of a database each is a hash without order, and one with it."""
+    return bool(set(one.split()) & set(other.split()))
+
+
+def _changed(delivery: Delivery, run: str) -> ChangedFile:
+    pieces = delivery.partition.pieces
+    if delivery.pipeline.extract.FACTS.windows == "query":
+        what = f"{pieces[0].file} has other rows now than when run {run} appended it to {delivery.pipeline.table}"
+        return ChangedFile(what, 'read new rows only (cursor = "…"), or use mode = "merge" or mode = "replace"')
+    what = pieces[0].file if len(pieces) == 1 else f"{pieces[0].file} or one of {len(pieces) - 1} files with it"
+    return ChangedFile(
+        f"{what} has changed since run {run} appended it to {delivery.pipeline.table}",
+        'use mode = "replace" with by = ["_file"] to replace its rows, or give new rows a file of their own',
+    )
+
+
+def doubled(
+    connection: sa.Connection, book: sa.Table, pipeline: Pipeline, run: str, partitions: Collection[int]
+) -> list[str]:
+    """Return a warning for each file of which the table now has the rows twice, as it had them under another name.
+
+    A function's rows that are as those of an earlier run are such too. What a merge or a replace has taken out since
+    is not. Called in the transaction that makes the partitions final, under its `next_number`.
+    """
+    if pipeline.load.function or not (pipeline.load.mode == "append" or pipeline.load.by == ("_file",)):
+        return []
+    mine, theirs = book.alias("mine"), book.alias("theirs")
+    same = [mine.c[name] == theirs.c[name] for name in ("client", "pipeline", "table_name", "content")]
+    new = [mine.c.run == run, mine.c.content != "", mine.c.loaded > 0, mine.c.partition.in_(sorted(partitions))]
+    other = mine.c.file != theirs.c.file
+    if pipeline.load.mode == "append":
+        other |= theirs.c.run != run  # what is replaced under its own name is not there twice
+    final = [theirs.c.final.is_(True), theirs.c.loaded > 0]
+    columns = mine.c.file, theirs.c.file.label("other"), theirs.c.run
+    order = mine.c.partition, theirs.c.run == run, theirs.c.sequence.desc().nulls_last(), theirs.c.file
+    found: dict[str, str] = {}
+    for file, name, earlier in connection.execute(
+        sa.select(*columns).where(*same, *new, *final, other).order_by(*order)
+    ):
+        if file in found or not _rows_stay(connection, pipeline, earlier, name):
+            continue
+        if earlier == run:
+            what = "{} and {} have the same rows".format(*sorted((file, name)))
+        else:
+            what = f"{file} has the same rows as " + (
+                f"{name} of run {earlier}" if name != file else f"in run {earlier}"
+            )
+        found[file] = f"{what}: they are in {pipeline.table} twice now"
+    return list(dict.fromkeys(found.values()))
+
+
+def _rows_stay(connection: sa.Connection, pipeline: Pipeline, run: str, file: str) -> bool:
+    """Whether the table still has any row that a run has loaded from a file."""
+    there = tables.table(connection, pipeline.table, ["_file", "_client", "_run"])
+    mine = there.c._client == pipeline.client if pipeline.shared else sa.true()
+    name = ledger.names_in(file)[0]
+    query = sa.select(sa.literal(1)).where(mine, there.c._run == run, there.c._file == name).limit(1)
+    return bool(connection.execute(query).scalar())
+
+
+def _of_table(book: sa.Table, pipeline: Pipeline) -> sa.ColumnElement[bool]:
+    same = (book.c.client == pipeline.client) & (book.c.pipeline == pipeline.name)
+    return same & (book.c.table_name == pipeline.table)
+
+
+def may_skip(pipeline: Pipeline, partition: Partition, partitions: int) -> bool:
+    """Whether a partition can be left out without changing what becomes of the run's other rows."""
+    if not pipeline.extract.FACTS.files or pipeline.extract.cursor or pipeline.load.function:
+        return False
+    if len(partition.pieces) > 1:
+        return False
+    if partitions > 1 and any(column.unique for column in pipeline.columns.values()):
+        return False  # a row may be doubled between files
+    return pipeline.load.mode != "replace" or (pipeline.load.by == ("_file",) and partition.pieces[0].is_whole)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A piece of a file that was loaded so that it need not be read again, if nothing that shapes its rows differs."""
+
+    version: str
+    content: str
+    rows: int
+    shaped: Mapping[str, str | None]
+
+
+Key = tuple[str, int, int | None]  # a file, and a range of its bytes
+_asked: OrderedDict[tuple[str, str, int], dict[Key, Known]] = OrderedDict()
+
+
+def rows_there(
+    pipeline: Pipeline,
+    run: str,
+    attempt: int,
+    partition: Partition,
+    pieces: Collection[Piece],
+    shaped: Callable[[], Mapping[str, str]],
+    url: str | None = None,
+) -> tuple[int, str] | None:
+    """Return how many rows of a file are in the target since an earlier run, and its sha256; None to read it.
+
+    A process asks once for all of a run's files, whatever their size.
+
+    Args:
+        pieces: All of the run's.
+        shaped: Gives what shapes rows beside content and configuration; called only where the file is known.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
+    """
+    piece, place = partition.pieces[0], url or url_of(pipeline)
+    key = (place, run, attempt)
+    if key not in _asked:
+        with reading(place, pipeline.target.name) as connection:
+            _asked[key] = {} if connection is None else _known(connection, pipeline, run, pieces)
+        while len(_asked) > KEPT:
+            _asked.popitem(last=False)
+    found = _asked[key].get(_key(piece))
+    if found is None or found.version != (piece.version or _hash(piece.path)):
+        return None
+    return (found.rows, found.content) if _is_shaped(pipeline, found.shaped, shaped) else None
+
+
+def has_rows(connection: sa.Connection, book: sa.Table, delivery: Delivery) -> bool:
+    """Whether the rows of a delivery are in the target since an earlier run."""
+    pipeline, piece = delivery.pipeline, delivery.partition.pieces[0]
+    found = _known(connection, pipeline, delivery.run, [piece]).get(_key(piece))
+    if found is None or found.version != (piece.version or delivery.content):
+        return False
+    return _is_shaped(pipeline, found.shaped, lambda: {"code": delivery.code, "lookups": delivery.lookups})
+
+
+def _key(piece: Piece) -> Key:
+    return piece.file, piece.start, piece.end
+
+
+def _is_shaped(pipeline: Pipeline, found: Mapping[str, str | None], shaped: Callable[[], Mapping[str, str]]) -> bool:
+    """Whether rows were shaped as they would be now; what is appended is not read again for another shape."""
+    if pipeline.load.mode == "append":
+        return True
+    if found["fingerprint"] != pipeline.fingerprint:
+        return False
+    now = shaped()
+    return all(found[name] is None or found[name] == now[name] for name in ledger.SHAPED)
+
+
+def _known(connection: sa.Connection, pipeline: Pipeline, run: str, pieces: Collection[Piece]) -> dict[Key, Known]:
+    """Return those of some pieces that the latest other run to load any of their file has loaded whole."""
+    book = ledger.named(tables.split(connection, pipeline.table)[0])
+    lacking = tables.lacks(connection, book)
+    if lacking is None:
+        return {}
+    there = [column for column in book.c if column.name not in lacking]
+    # An earlier release's ledger has no columns for what it did not know.
+    by = ledger.latest_first(book)[-1 if "sequence" in lacking else 0 :]
+    files = sorted({piece.file for piece in pieces})
+    wanted, found = {_key(piece) for piece in pieces}, dict[Key, Known]()
+    for start in range(0, len(files), BATCH):
+        same = _of_table(book, pipeline) & (book.c.run != run) & book.c.final.is_(True)
+        latest = sa.func.first_value(book.c.run).over(partition_by=book.c.file, order_by=by).label("latest")
+        query = sa.select(*there, latest).where(same, book.c.file.in_(files[start : start + BATCH])).subquery()
+        for row in connection.execute(sa.select(query).where(query.c.run == query.c.latest)).mappings():
+            # Where rows were rejected or superseded, the file is read again: what became of them is for this run to
+            # report.
+            clean = row["read"] == row["rows"] and not row["superseded"] and not row["rejected"]
+            key = row["file"], row["first_byte"], row["last_byte"]
+            if clean and row["rows"] and key in wanted:
+                shaped = {name: row.get(name) for name in ("fingerprint", *ledger.SHAPED)}
+                found[key] = Known(row["version"], row["content"], row["rows"], shaped)
+    present = _present(connection, pipeline, sorted({key[0] for key in found}))
+    return {key: known for key, known in found.items() if key[0] in present}
+
+
+def _present(connection: sa.Connection, pipeline: Pipeline, files: Sequence[str]) -> set[str]:
+    """Return the files of which the table has any row."""
+    if not files or tables.existing(connection, pipeline.table) is None:
+        return set()
+    there = tables.table(connection, pipeline.table, ["_file", "_client"])
+    mine = there.c._client == pipeline.client if pipeline.shared else sa.true()
+    if len(files) <= FEW:
+        one = sa.select(sa.literal(1)).where(mine).limit(1)
+        return {name for name in files if connection.execute(one.where(there.c._file == name)).scalar()}
+    found = set[str]()
+    for start in range(0, len(files), BATCH):
+        some = there.c._file.in_(files[start : start + BATCH])
+        found |= set(connection.execute(sa.select(there.c._file).where(mine, some).distinct()).scalars())
+    return found
+
+
+def _hash(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""  # reading it says what is wrong
+
+
+def changed_since(
+    pipeline: Pipeline, pieces: Mapping[str, Sequence[Piece]], url: str | None = None
+) -> dict[str, list[str]]:
+    """Return by run the files that are others now, or were not there, when the run loaded its files.
+
+    Args:
+        pieces: By run, its files as they are now, each whole.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
+    """
+    then: dict[str, dict[str, Row]] = {run: {} for run in pieces}
+    with reading(url or url_of(pipeline), pipeline.target.name) as connection:
+        book = ledger.named(tables.split(connection, pipeline.table)[0]) if connection is not None else None
+        lacking = tables.lacks(connection, book) if connection is not None and book is not None else None
+        if connection is None or book is None or lacking is None:
+            return {}
+        runs = sorted(pieces)
+        modified = book.c.modified if "modified" not in lacking else sa.null().label("modified")
+        for start in range(0, len(runs), BATCH):
+            some = _of_table(book, pipeline) & book.c.run.in_(runs[start : start + BATCH])
+            for row in connection.execute(sa.select(book.c.run, book.c.file, book.c.version, modified).where(some)):
+                then[row.run] |= dict.fromkeys(ledger.names_in(row.file), row)
+
+    def is_other(piece: Piece, row: Row | None) -> bool:
+        if row is None:
+            return True
+        together = row.file.startswith("[")  # of several files the latest time is known
+        same = piece.modified <= row.modified if together and row.modified else piece.modified == row.modified
+        return not same and (not row.version or row.version != _hash(piece.path))
+
+    found = {
+        run: [each.file for each in some if is_other(each, then[run].get(each.file))] for run, some in pieces.items()
+    }
+    return {run: files for run, files in found.items() if files}

@@ -1,0 +1,87 @@
+"""The swap: what a replace replaces goes, and the staged rows that won go into the table, in one transaction."""
+
+from collections.abc import Collection
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from etl.config.pipeline import Pipeline
+from etl.load.targets import kind
+from etl.partition import Partition
+
+
+class Winning(Protocol):
+    """Staged rows of which some have lost, and the table that the others go to.
+
+    Args:
+        types: The staged rows' own columns.
+        applied: Numbers of the partitions that were applied before.
+        key: The columns that tell the table's rows apart, or nothing.
+    """
+
+    connection: sa.Connection
+    pipeline: Pipeline
+    run: str
+    rows: sa.TableClause
+    table: sa.TableClause
+    types: dict[str, Any]
+    applied: set[int]
+    key: tuple[str, ...]
+
+    def live(self, *, but: Collection[int] = ()) -> sa.ColumnElement[bool]:
+        """Rows of the partitions that count, but for some, that are not lost."""
+
+    def mine(self) -> sa.ColumnElement[bool]:
+        """Rows of the table that are this client's."""
+
+    def same_key(self) -> sa.ColumnElement[bool]:
+        """Rows of the table and staged ones that have the same key."""
+
+
+def clear(winners: Winning, partitions: Collection[Partition]) -> None:
+    """Delete what a replace replaces, of this client alone."""
+    table, by = winners.table, winners.pipeline.load.by
+    mine = winners.mine()
+    if not by:
+        winners.connection.execute(sa.delete(table).where(mine))
+    elif by == ("_file",):
+        names = sorted({piece.file for partition in partitions for piece in partition.pieces})
+        for start in range(0, len(names), 1000):
+            winners.connection.execute(sa.delete(table).where(mine, table.c._file.in_(names[start : start + 1000])))
+    else:
+        there, here = [table.c[name] for name in by], [winners.rows.c[name] for name in by]
+        # SQLite renames columns of a subquery that are called true or false.
+        values = sa.select(*(column.label(f"k{number}") for number, column in enumerate(here)))
+        values = values.where(winners.live()).distinct()
+        winners.connection.execute(sa.delete(table).where(mine, sa.tuple_(*there).in_(values)))
+        # IN finds no nulls; and a comparison that does find them can't be hashed, so it gets only those.
+        some_null = values.where(sa.or_(*(column.is_(None) for column in here))).subquery()
+        pairs = zip(there, some_null.c, strict=True)
+        alike = sa.and_(*(column.is_not_distinct_from(null) for column, null in pairs))
+        winners.connection.execute(sa.delete(table).where(mine, sa.exists().where(alike)))
+
+
+def _clear_keys(winners: Winning) -> None:
+    """Delete the rows that are about to be written anew, where no unique key finds them."""
+    anew = sa.exists().where(winners.same_key(), winners.live(but=winners.applied)).correlate(winners.table)
+    winners.connection.execute(sa.delete(winners.table).where(winners.mine(), anew))
+
+
+def write(winners: Winning, *, over: bool) -> int:
+    """Insert the rows that are left, `over` those of their keys; return how many the target says it wrote."""
+    keys = kind(winners.connection).FACTS.keys
+    if over and winners.key and not keys:
+        _clear_keys(winners)
+    rows, table = winners.rows, winners.table
+    values: dict[str, Any] = {name: rows.c[name] for name in winners.types}
+    if winners.pipeline.shared:
+        values["_client"] = sa.cast(sa.literal(winners.pipeline.client), sa.Text)
+    values |= {"_run": sa.cast(sa.literal(winners.run), sa.Text), "_file": rows.c._file}
+    # SQLite takes ON CONFLICT for a join's ON unless there is a WHERE.
+    chosen = sa.select(*(value.label(name) for name, value in values.items()))
+    chosen = chosen.where(sa.literal_column("1") == sa.literal_column("1"), winners.live(but=winners.applied))
+    insert = kind(winners.connection).insert(table).from_select(list(values), chosen)
+    if over and winners.key and keys:
+        kept = {name: insert.excluded[name] for name in values if name not in winners.key}
+        insert = insert.on_conflict_do_update(index_elements=list(winners.key), set_=kept)
+    return int(winners.connection.execute(insert).rowcount)
