@@ -17,6 +17,7 @@ from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
 from etl.load.history import Record, remember, write
 from etl.load.ledger import Delivery, Entry
+from etl.load.limits import limits
 from etl.load.staged import PREFIXES, Duplicate, Shadow, names_of, of_run
 from etl.load.targets import kind, kind_named
 from etl.load.targets.connect import check_target, reading, transaction
@@ -35,6 +36,7 @@ __all__ = [
     "drop_shadow",
     "finish",
     "keeps_digits",
+    "limits",
     "load",
     "remember",
     "resolve_url",
