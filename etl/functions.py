@@ -15,7 +15,7 @@ from typing import Any
 
 from etl.context import GIVEN, Context
 from etl.errors import ConfigError, EtlError, FunctionFailed
-from etl.safe_message import raised_at
+from etl.safe_message import is_ours, raised_at
 
 OURS = ("etl", "jobs", "cli", "rq_etl")
 NOT_UNICODE = 'read its source in the right encoding, or with errors="replace"'  # the cure for half a surrogate pair
@@ -135,7 +135,7 @@ def blame(name: str) -> Iterator[None]:
         with one_process():
             yield
     except (Exception, SystemExit) as error:
-        if isinstance(error, EtlError) and not _is_users(error):
+        if isinstance(error, EtlError) and is_ours(error):
             raise
         bug = isinstance(error, (*_BUGS, EtlError)) and not isinstance(error, OSError)  # some of `requests` are both
         raise (FunctionFailed if bug else FunctionInterrupted)(
@@ -239,18 +239,10 @@ def _exists(root: str, name: str) -> bool:
 
 
 def _inside(path: str, root: str) -> bool:
-    if path.startswith("<"):
+    if not path or path.startswith("<"):
         return False  # of code that a library made: no file, whatever folder this process is in
     where = Path(path).resolve()
     return where.is_relative_to(root) and "site-packages" not in where.parts
-
-
-def _is_users(error: BaseException) -> bool:
-    """Whether the user's own code raised it: then its words, ours or not, may quote a row."""
-    step = error.__traceback__
-    while step is not None and step.tb_next is not None:
-        step = step.tb_next
-    return step is not None and bool(_code.root) and _inside(step.tb_frame.f_code.co_filename, _code.root)
 
 
 def _place(error: BaseException) -> str:

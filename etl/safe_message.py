@@ -1,9 +1,11 @@
 """What may be written of an exception outside the worker: its type and place, never its words.
 
-Exceptions carry values ("could not convert 'Jane Roe'"). Only our own errors' messages are safe, by contract.
+Exceptions carry values ("could not convert 'Jane Roe'"). Only the messages of errors that our own code raises are safe,
+by contract: one of our classes that a user's function raises has the user's words.
 """
 
 import linecache
+import os
 import re
 import traceback
 from collections.abc import Callable, Iterable
@@ -12,6 +14,34 @@ from types import FrameType
 
 from etl.errors import EtlError
 
+_OURS = Path(__file__).resolve().parents[1]
+_PARTS = (f"{_OURS / 'etl'}{os.sep}", f"{_OURS / 'jobs'}{os.sep}", str(_OURS / "cli.py"), str(_OURS / "rq_etl.py"))
+# What could move the cursor of a terminal, forge a line of a log, or turn the direction of what follows.
+_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a text with control characters spelled out, so that it does nothing to a terminal and stays in its line.
+
+    Args:
+        keep: Control characters that stay, such as the ends of lines.
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        if found[0] in keep:
+            return found[0]
+        return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+
+    return _HIDDEN.sub(spelled, text)
+
+
+def is_ours(exc: BaseException) -> bool:
+    """Whether our own code raised it, whose errors quote no value; what has not been raised yet is ours to raise."""
+    step = exc.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return step is None or step.tb_frame.f_code.co_filename.startswith(_PARTS)
+
 
 def safe_message(exc: BaseException, modules: Iterable[str] = ()) -> str:
     """Return the text about an exception that may be in Redis and logs.
@@ -19,7 +49,7 @@ def safe_message(exc: BaseException, modules: Iterable[str] = ()) -> str:
     Args:
         modules: Users' modules; a place in one of them is named rather than one deep in a library.
     """
-    if isinstance(exc, EtlError):
+    if isinstance(exc, EtlError) and is_ours(exc):
         return str(exc)
     kind = type(exc)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -42,8 +72,10 @@ def raised_at(exc: BaseException, is_users: Callable[[str], bool], *, but: str) 
         but: A file whose lines are not named where there are others: the caller's.
     """
     kind = type(exc).__name__
-    if isinstance(exc, SyntaxError):
-        return f"{kind} ({exc.msg}) in {Path(exc.filename or '?').name} line {exc.lineno}"
+    if (
+        isinstance(exc, SyntaxError) and exc.filename and is_users(exc.filename)
+    ):  # else its words are of what was evaluated
+        return f"{kind} ({exc.msg}) in {Path(exc.filename).name} line {exc.lineno}"
     places = list(traceback.walk_tb(exc.__traceback__))
     places = [each for each in places if _file(each[0]) != but] or places
     users = [each for each in places if is_users(_file(each[0]))]

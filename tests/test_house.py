@@ -23,8 +23,8 @@ HIDDEN = {".env", ".git"}  # .git is a file in a worktree
 # From the lowest up: a layer imports those before it. Those that share a line never import each other.
 LAYERS = {
     "etl": (
-        {"errors"}, {"safe_message"}, {"context"}, {"partition"}, {"rejects"}, {"prefetch"}, {"functions"}, {"config"},
-        {"types"}, {"sources", "transform", "staging", "load"},
+        {"errors"}, {"safe_message", "output"}, {"context"}, {"partition"}, {"rejects"}, {"prefetch"}, {"functions"},
+        {"config"}, {"types"}, {"sources", "transform", "staging", "load"},
     ),
     "jobs": (
         {"settings"}, {"store"}, {"job"}, {"queue"}, {"run"}, {"process"}, {"stages"}, {"worker"}, {"broker"},

@@ -8,9 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StrictBool
 
-from etl.config.base import Model, Problem
+from etl.config.base import Model, Problem, Strings
 from etl.config.kinds import Extract, SourceConfig
 from etl.config.models import Column, Expect, Load, Step, Target
 from etl.config.values import (
@@ -18,7 +18,6 @@ from etl.config.values import (
     Positive,
     Seconds,
     Share,
-    Strings,
     Whole,
     Zone,
     check_cron,
@@ -52,6 +51,7 @@ class Definition(Model):
     retry_delays: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (5.0, 30.0, 120.0)
     timeout: Annotated[Seconds, Field(gt=0)] = 600.0
     max_rejects: Share = None
+    all_rejected: Literal["fail", "warn"] = "fail"
     new_columns: Literal["add", "ignore", "fail"] = "add"
     columns: dict[str, Column] = Field(default_factory=dict)
 
@@ -77,6 +77,7 @@ class Pipeline(Definition):
     timezone: str = "UTC"
     max_active: int = 4
     weight: int = 1
+    max_unpacked: int = 100
     given: tuple[str, ...] = ()  # keys that were given for one run alone: a retry keeps them
 
     @property
@@ -145,6 +146,8 @@ class Settings(Model):
     modules: Strings = ()
     history: Seconds = 90 * 86400.0
     keep_failed: Seconds = 7 * 86400.0
+    max_unpacked: Positive = 100
+    trust_clients: StrictBool = True
 
     def problems(self) -> Iterable[Problem]:
         if not self.staging or "${" in self.staging or ("://" in self.staging and not self.staging.startswith("s3://")):
@@ -159,6 +162,7 @@ class Config(Model):
         path: etl.toml itself, absolute.
         defaults: `[defaults]` as written; every client in `clients` has it beneath its own keys.
         variants: By (client, pipeline), pipelines that a client's `override` changes.
+        broken: The mistakes of clients' files, by client: these clients are not in `clients`, and stop no others.
     """
 
     root: Path
@@ -169,6 +173,7 @@ class Config(Model):
     pipelines: dict[str, Definition] = Field(default_factory=dict)
     clients: dict[str, Client] = Field(default_factory=dict)
     variants: dict[tuple[str, str], Definition] = Field(default_factory=dict)
+    broken: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @property
     def staging(self) -> str:
@@ -183,7 +188,10 @@ def pipelines_of(config: Config, client: str) -> tuple[str, ...]:
 
     Raises:
         UnknownName: There is no such client.
+        ConfigError: Its file has mistakes.
     """
+    if client in config.broken:
+        raise mistaken(config.broken[client], config.path)
     if client not in config.clients:
         raise _unknown("client", client, config.clients)
     return config.clients[client].pipelines
@@ -251,8 +259,32 @@ def resolve(
         timezone=owner.timezone,
         max_active=owner.max_active,
         weight=owner.weight,
+        max_unpacked=config.settings.max_unpacked,
         given=() if max_rejects is None else ("max_rejects",),
     )
+
+
+def known_client(config: Config, client: str) -> None:
+    """Raise UnknownName where there is no such client; one whose file has mistakes is one."""
+    if client not in config.broken:
+        pipelines_of(config, client)
+
+
+def refuse_broken(config: Config) -> None:
+    """Raise a ConfigError where clients' files have mistakes."""
+    lines = tuple(line for lines in config.broken.values() for line in lines)
+    if lines:
+        raise mistaken(lines, config.path)
+
+
+def mistaken(lines: tuple[str, ...], path: Path) -> ConfigError:
+    """Return the error for mistakes of the configuration.
+
+    Args:
+        lines: One for each.
+        path: Of etl.toml.
+    """
+    return ConfigError(lines[0] if len(lines) == 1 else f"{len(lines)} mistakes in {path}", mistakes=lines)
 
 
 def _unknown(kind: str, name: str, known: Mapping[str, object]) -> UnknownName:

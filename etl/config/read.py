@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import etl
+from etl.config import trust
 from etl.config.base import Problem
 from etl.config.mistakes import Mistake, define, parse, rename_problems
 from etl.config.models import Target
-from etl.config.pipeline import Client, Config, Definition, Settings
+from etl.config.pipeline import Client, Config, Definition, Settings, mistaken
 from etl.config.values import NAME, deep_merge, suggest
 from etl.errors import ConfigError
 from etl.functions import OURS
@@ -26,18 +27,24 @@ def load_config(path: Path | None = None) -> Config:
         path: The file; None means etl.toml in the working directory.
 
     Raises:
-        ConfigError: There is no such file, or something in it is wrong; `mistakes` has a line for each.
+        ConfigError: There is no such file, or something in it is wrong; `mistakes` has a line for each. What is wrong
+            in a client's file is no error: it stops that client alone (`Config.broken`).
     """
     path = path or Path("etl.toml")
     if not path.is_file():
         raise ConfigError(f"there is no {path}", "make one with rq-etl init, or name it with --config or ETL_CONFIG")
     reader = _Reader(path)
     config = reader.read()
-    if reader.mistakes:
-        lines = tuple(str(mistake) for mistake in reader.mistakes)
-        what = lines[0] if len(lines) == 1 else f"{len(lines)} mistakes in {path}"
-        raise ConfigError(what, mistakes=lines)
-    return config
+    folder = path.parent / "clients"
+    if any(Path(mistake.file).parent != folder for mistake in reader.mistakes):
+        raise mistaken(tuple(map(str, reader.mistakes)), path)
+    broken: dict[str, tuple[str, ...]] = {}
+    for mistake in reader.mistakes:
+        name = Path(mistake.file).stem
+        broken[name] = (*broken.get(name, ()), str(mistake))
+    clients = {name: client for name, client in config.clients.items() if name not in broken}
+    variants = {pair: definition for pair, definition in config.variants.items() if pair[0] not in broken}
+    return config.model_copy(update={"clients": clients, "variants": variants, "broken": broken})
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,9 @@ class _Reader:
         pipelines = self.read_pipelines(raw)
         self.check_needs(pipelines)
         defaults = self.read_defaults(raw)
+        for name, file in written.items() if not self.settings.trust_clients else ():
+            for where, what in trust.foreign(file.table, self.raw, name):
+                self.wrong(file.file, where, what)
         for name, table in self.tables(raw, "clients").items():
             if name in written:
                 self.wrong(written[name].file, (), f"client {name} is in {self.path.name} too; keep one of the two")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -26,7 +27,7 @@ def client_pipelines(
     Args:
         params: The run's own; they are checked here so that a mistake stops every run and not some.
     """
-    from etl.config.pipeline import needed_first, pipelines_of, resolve
+    from etl.config.pipeline import needed_first, pipelines_of, refuse_broken, resolve
     from etl.errors import ConfigError
 
     pairs = []
@@ -36,18 +37,46 @@ def client_pipelines(
                 resolve(config, name, client, params=params)
                 pairs.append((client, name))
     if not pairs:
+        refuse_broken(config)
         raise ConfigError("no client has the pipeline" if pipelines else "no client is configured", "see etl.toml")
     return list(dict.fromkeys(pairs))
 
 
-def check_functions(config: "Config", pipelines: Collection[str]) -> None:
-    """Refuse functions of pipelines that aren't there or can't be called with what they will be given."""
-    from etl.config import signatures
-    from etl.errors import ConfigError
+def name_broken(config: "Config") -> int:
+    """Name on stderr the clients whose files have mistakes, which others go on without; returns the exit code."""
+    for lines in config.broken.values():
+        for line in lines:
+            click.echo(f"rq-etl: {line}", err=True)
+    return 2 if config.broken else 0
 
-    mistakes = [each for each in signatures.check_functions(config) if {*pipelines} & {*map(str, each.key[:4])}]
-    if mistakes:
-        raise ConfigError(f"{len(mistakes)} mistakes", mistakes=tuple(map(str, mistakes)))
+
+def check_functions(config: "Config", pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Refuse functions of pipelines that aren't there or can't be called with what they will be given.
+
+    Args:
+        pairs: Clients and their pipelines.
+
+    Returns:
+        Those of them that are left out, each named on stderr: their clients' own files name such functions, which stop
+        no other client.
+    """
+    from etl.config import signatures
+    from etl.config.pipeline import mistaken
+
+    pipelines, left_out = {pipeline for _, pipeline in pairs}, set()
+    shared, own = [], []
+    for mistake in signatures.check_functions(config):
+        owner = Path(mistake.file).stem if Path(mistake.file).parent.name == "clients" else ""
+        if not owner and pipelines & {*map(str, mistake.key[:4])}:
+            shared.append(str(mistake))
+        elif owner and (owner, str(mistake.key[1])) in pairs:
+            own.append(str(mistake))
+            left_out.add((owner, str(mistake.key[1])))
+    if shared or (own and len(left_out) == len({*pairs})):
+        raise mistaken((*shared, *own), config.path)
+    for line in own:
+        click.echo(f"rq-etl: {line}", err=True)
+    return left_out
 
 
 def moment_before(span: str | None) -> float | None:

@@ -86,13 +86,13 @@ def limit(name: str, most: int | None) -> None:
 
 
 def _change_limits(verb: str, names: Sequence[str], text: str, most: int | None = None) -> None:
-    from etl.config.pipeline import pipelines_of
+    from etl.config.pipeline import known_client
     from jobs.store import limits
     from jobs.views.clients import overview
 
     session = shared.session(workers=0)
     for name in names:
-        pipelines_of(session.config, name)
+        known_client(session.config, name)
     if verb == "limit":
         limits.limit(session.connection, names[0], most)
     else:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from jobs.commands.arguments import check_functions
 from jobs.commands.options import common, shared
 
 
@@ -24,10 +23,15 @@ def init(folder: Path) -> None:
 @common
 def validate() -> None:
     """Check etl.toml, clients/*.toml and the functions they name."""
+    from etl.config.pipeline import mistaken
+    from etl.config.signatures import check_functions
     from jobs.views.console import plural
 
     config = shared.configuration()
-    check_functions(config, config.pipelines)
+    lines = [line for lines in config.broken.values() for line in lines]
+    lines += map(str, check_functions(config))
+    if lines:
+        raise mistaken(tuple(lines), config.path)
     count = {"pipelines": len(config.pipelines), "clients": len(config.clients), "targets": len(config.targets)}
     text = ", ".join(plural(number, name.rstrip("s")) for name, number in count.items())
     shared.print({"valid": True, **count}, lambda: click.echo(f"{config.path}: fine ({text})"))

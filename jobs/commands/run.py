@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.commands.arguments import check_functions, client_pipelines, moment_before, parameters
+from jobs.commands.arguments import check_functions, client_pipelines, moment_before, name_broken, parameters
 from jobs.commands.options import common, shared, working
 
 if TYPE_CHECKING:
@@ -47,9 +47,11 @@ def run(
     given = parameters(params)
     pairs = client_pipelines(shared.configuration(), pipelines, clients, given)
     with closing(shared.session()) as session:
-        config, ids, code = session.config, [], 0
+        config, ids = session.config, []
+        code = name_broken(config) if all_clients else 0
         if session.is_ours:  # elsewhere the functions' modules need be where workers are, and nowhere else
-            check_functions(config, {pipeline for _, pipeline in pairs})
+            left_out = check_functions(config, pairs)
+            code, pairs = 2 if left_out else code, [pair for pair in pairs if pair not in left_out]
         for client, pipeline in pairs:
             try:
                 resolved = resolve(config, pipeline, client, params=given, max_rejects=max_rejects)
@@ -109,6 +111,7 @@ def backfill(
         windows = backfill.examine(
             windows, resolved, history.recent(session, client=client, pipeline=resolved.name, limit=None)
         )
+        windows = windows if reprocess else backfill.compared(windows, resolved)
         lines = [
             {
                 "start": window.start.isoformat(),
@@ -116,9 +119,15 @@ def backfill(
                 "action": "skip" if window.is_loaded and not reprocess else "run",
                 "run": window.run,
                 "state": window.state,
+                "changed": list(window.changed),
             }
             for window in windows
         ]
+        for window in windows:
+            if window.changed:
+                more = f" and {len(window.changed) - 1} more" if len(window.changed) > 1 else ""
+                text = f"{window.start:%Y-%m-%d %H:%M} is skipped, but {window.changed[0]}{more} has changed since run "
+                click.echo(f"rq-etl: {text}{window.run} loaded it\n  --reprocess loads it again", err=True)
         if dry_run:
             shared.print(lines, lambda: console.table(("start", "end", "action", "state", "run"), lines))
             sys.exit(0)
@@ -245,7 +254,7 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
 @common
 def cancel(runs: tuple[str, ...], client: str | None) -> None:
     """Stop runs; what they have loaded stays loaded."""
-    from etl.config.pipeline import pipelines_of
+    from etl.config.pipeline import known_client
     from jobs.run.cancel import cancel_run
     from jobs.store.runs import active, find_pending, held, snapshot
 
@@ -254,7 +263,7 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
     session = shared.session(workers=0)
     ids = [find_pending(session.connection, text) for text in runs]
     if client:
-        pipelines_of(session.config, client)
+        known_client(session.config, client)
         # What is held first, or it would start when the run before it ends.
         pending = snapshot(session.connection, [*reversed(held(session.connection)), *active(session.connection)])
         ids = list(dict.fromkeys(run["run"] for run in pending if run["client"] == client))

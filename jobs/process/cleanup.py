@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 
 from redis import Redis
 
+from etl import output
 from etl.config.pipeline import Config
 from etl.config.urls import target_places
 from etl.errors import EtlError
@@ -102,7 +103,8 @@ def _clean_folder(connection: Redis | None, config: Config, folder: Folder, now:
         record = runs.read(connection, folder.run) if connection is not None else None
         if record is not None and record["state"] == "succeeded" and "rejects.json" in folder.names:
             # Its finish died between closing the run and this.
-            artifacts.remove(keep=[*artifacts.read_json("rejects.json"), "rejects.json", "run.json"])
+            said = [name for name in folder.names if name.endswith(output.ENDING)]
+            artifacts.remove(keep=[*artifacts.read_json("rejects.json"), *said, "rejects.json", "run.json"])
             return False
         artifacts.remove_strays()
     if age <= (config.settings.keep_failed if folder.is_unfinished else config.settings.history):
@@ -136,6 +138,7 @@ def _report(connection: Redis | None, config: Config, folder: Folder) -> bool:
         return False
     tally = balance.gather(work.staging, work.plan.partitions)
     state, error = (record["state"], record.get("error")) if record else ("failed", "")
+    state = state if state in ("failed", "canceled") else "failed"  # of a success the target knows already
     ended = replace(finish.ending(tally, []), error=error or "its end is not known: Redis has forgotten the run")
     finished = float((record or {}).get("ended") or folder.modified)
     row = finish.history_record(work, ended)

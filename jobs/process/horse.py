@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import random
+import resource
 import signal
 import sys
 from collections import defaultdict
@@ -22,6 +23,7 @@ from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from etl import output
 from etl.errors import EtlError
 from jobs import settings
 from jobs.job import EtlJob
@@ -271,10 +273,12 @@ def serve(pipe: Connection, connection: Redis) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has rows in it, and anyone might read it
     connection.connection_pool.reset()
     # A job waits for Redis as its worker does; where that takes too long, its timeout or its lease ends it.
     connection.set_retry(Retry(ConstantBackoff(0.5), 240, AWAY))
     try:
+        output.capture_from_now_on()
         pipe.send_bytes(json.dumps([None, os.getpid(), None, None, False]).encode())
         known, is_used = next(reversed(sys.modules)), False
         while True:
@@ -282,6 +286,7 @@ def serve(pipe: Connection, connection: Redis) -> None:
             random.seed()
             job = EtlJob(id, connection=connection)
             job.read({key.encode(): value.encode("latin-1") for key, value in fields.items()})
+            output.give_back()
             answer = {**asdict(perform(job)), "memory": _memory()}
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()

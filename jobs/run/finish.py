@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from redis import Redis
 
 from etl import load as target
+from etl import output
 from etl import rejects as rejected_rows
 from etl.config import code
 from etl.config.columns import match
@@ -116,7 +117,8 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
         if unmet and not work.plan.partitions:
             ended = replace(ended, error="; ".join(unmet), exit=1)
         unmet = []
-    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *said, *unmet]))
+    rejected = tally.rejected_files(work.plan.partitions)
+    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *rejected, *said, *unmet]))
     if not is_recorded and (why := _remember(work, ended)):
         warnings.append(why)
     kept = _list_rejects(work, tally)
@@ -164,8 +166,9 @@ def _make_final(
             complete=not failures,
             read=rows["read"],
             rejected=rows["rejected"],
+            all_rejected=tally.all_rejected,
             record=lambda final: history_record(work, ending(tally, failures, final)),
-            move=work.move(tally.latest),
+            move=work.move(tally.latest, tally.future),
         )
     except EtlError as exc:
         if exc.retryable:
@@ -256,7 +259,9 @@ def _source_rows(work: StageContext, number: int, lines: Sequence[int]) -> dict[
 
 
 def _list_rejects(work: StageContext, tally: balance.Tally) -> list[str]:
+    """List the files of a run's rejects in staging; returns all files that outlive the run."""
     duplicates = work.staging.marker("finish", 0)
     names = [*tally.rejects, *(duplicates.rejects if duplicates else ())]
     work.staging.write_json("rejects.json", names)
-    return [*names, "rejects.json", "run.json"]
+    said = [name for name in work.staging.names() if name.endswith(output.ENDING)]
+    return [*names, *said, "rejects.json", "run.json"]

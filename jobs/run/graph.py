@@ -6,7 +6,7 @@ lane 2:  extract 2 → transform 2 → load 2 → …              ├→ finish
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -16,7 +16,7 @@ from redis.client import Pipeline as RedisPipeline
 from rq import Retry
 from rq.job import Dependency, JobStatus
 
-from etl.config.pipeline import Pipeline
+from etl.config.pipeline import Config, Pipeline, resolve
 from etl.context import MOMENTS
 from etl.errors import EtlError
 from etl.partition import Partition, Plan
@@ -126,6 +126,47 @@ def read_spec(staging: Staging) -> Spec | None:
     start, end, today = (datetime.fromisoformat(found[key]) if found.get(key) else None for key in MOMENTS)
     pipeline, planned = Pipeline.model_validate(found["pipeline"]), Plan.model_validate(found["plan"])
     return Spec(pipeline, planned, (start, end, today), bool(found.get("full_refresh")))
+
+
+REQUEST = "held.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a held run is to do once its wait is over, kept in its staging: whoever writes to Redis can't change it."""
+
+    client: str
+    pipeline: str
+    params: Mapping[str, Any]
+    max_rejects: str | int | None
+    moments: tuple[datetime | None, datetime | None, datetime | None]
+    full_refresh: bool
+
+    def resolved(self, config: Config) -> Pipeline:
+        """Return the pipeline as it is configured now."""
+        return resolve(config, self.pipeline, self.client, params=self.params, max_rejects=self.max_rejects)
+
+
+def write_request(staging: Staging, spec: Spec) -> None:
+    """Keep what a held run is to do."""
+    moments = [moment and moment.isoformat() for moment in spec.moments]
+    pipeline = spec.pipeline
+    whose = {"client": pipeline.client, "pipeline": pipeline.name, "params": pipeline.params}
+    about = {"max_rejects": pipeline.max_rejects, "moments": moments, "full_refresh": spec.full_refresh}
+    staging.write_json(REQUEST, {**whose, **about})
+
+
+def read_request(staging: Staging, record: Mapping[str, str]) -> Request | None:
+    """Return what a held run is to do, or None where its staging doesn't know, or knows another's.
+
+    Args:
+        record: The run's hash in Redis.
+    """
+    found = staging.read_json(REQUEST)
+    if found is None or (found["client"], found["pipeline"]) != (record["client"], record["pipeline"]):
+        return None
+    start, end, due = (datetime.fromisoformat(moment) if moment else None for moment in found.pop("moments"))
+    return Request(**found, moments=(start, end, due))
 
 
 def enqueue_graph(

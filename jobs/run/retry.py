@@ -12,7 +12,7 @@ from etl.errors import BadSource, EtlError, SourceMissing
 from etl.partition import Partition, Plan
 from etl.staging import STAGES, Marker, Staging
 from jobs.run import claims
-from jobs.run.graph import Spec, enqueue_graph, plan_of, read_spec, write_spec
+from jobs.run.graph import Spec, enqueue_graph, plan_of, read_request, read_spec, write_spec
 from jobs.run.held import hold, how_it_ended, needed_runs, promote, wait_fields
 from jobs.store import keys, runs
 from jobs.store.transitions import sources
@@ -70,6 +70,8 @@ def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, st
     if spec is None:
         raise EtlError(f"run {run} has no staging left", "run its pipeline again")
     old = spec.pipeline
+    if (old.client, old.name) != (record["client"], record["pipeline"]):
+        raise EtlError(f"run {run} is not of {record['client']}/{record['pipeline']}", "run that pipeline again")
     pipeline = resolve(config, old.name, old.client, params=old.params)
     pipeline = pipeline.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
     today = replace(spec, pipeline=pipeline)
@@ -139,7 +141,18 @@ def _fixed_files(staging: Staging, spec: Spec, rows_are_fine: bool) -> tuple[Pla
             fixed.add(partition.number)
             partition = partition.model_copy(update={"pieces": pieces})
         partitions.append(partition)
-    return spec.plan.model_copy(update={"partitions": tuple(partitions)}), fixed
+    return spec.plan.model_copy(update={"partitions": tuple(_ranked(partitions) if fixed else partitions)}), fixed
+
+
+def _ranked(partitions: Sequence[Partition]) -> list[Partition]:
+    """Rank partitions by their files as they are now: one that was fixed is the newest, and its rows win a merge."""
+
+    def age(partition: Partition) -> tuple[float, str, int]:
+        piece = partition.pieces[0]
+        return piece.modified, piece.file, piece.start
+
+    ranks = {partition.number: rank for rank, partition in enumerate(sorted(partitions, key=age))}
+    return [partition.model_copy(update={"order": ranks[partition.number]}) for partition in partitions]
 
 
 def _is_final(staging: Staging, partition: Partition) -> bool:
@@ -163,8 +176,10 @@ def _hold_again(config: Config, connection: Redis, run: str, record: Mapping[str
     Raises:
         EtlError: What it needs has still not succeeded.
     """
-    params, most = json.loads(record["params"]), json.loads(record["options"])["max_rejects"]
-    pipeline = resolve(config, record["pipeline"], record["client"], params=params, max_rejects=most)
+    request = read_request(Staging(config.staging, record["client"], run), record)
+    if request is None:
+        raise EtlError(f"run {run} has no staging left", "run its pipeline again")
+    pipeline = request.resolved(config)
     needs, failed = needed_runs(connection, pipeline)
     if failed:
         raise EtlError(f"run {run} {failed}", "retry that first")

@@ -15,7 +15,7 @@ from rq.job import JobStatus
 from rq.utils import now as utc_now
 
 from etl.config import cron
-from etl.config.pipeline import Client, Config, resolve
+from etl.config.pipeline import Client, Config, pipelines_of, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
@@ -47,9 +47,18 @@ def sync(config: Config, connection: Redis) -> list[dict[str, Any]]:
             _write(connection, client, pipeline, about, is_new=_about(known) != about)
         done.append({"action": action, "client": client.name, "pipeline": pipeline, **about})
     for id, job in found.items():
-        _remove(connection, id)
         client_name, pipeline = _named(id)
-        done.append({"action": "removed", "client": client_name, "pipeline": pipeline, **(_about(job) if job else {})})
+        is_kept = client_name in config.broken  # its file has a mistake, which takes no schedule away
+        if not is_kept:
+            _remove(connection, id)
+        done.append(
+            {
+                "action": "kept" if is_kept else "removed",
+                "client": client_name,
+                "pipeline": pipeline,
+                **(_about(job) if job else {}),
+            }
+        )
     return done
 
 
@@ -84,6 +93,8 @@ def start_due(config: Config, connection: Redis, client: str, pipeline: str, now
     Args:
         now: In UTC.
     """
+    if client in config.broken:
+        pipelines_of(config, client)  # raises its mistakes; the schedule stays
     owner = config.clients.get(client)
     schedule = owner.schedule.get(pipeline) if owner else None
     if owner is None or schedule is None:

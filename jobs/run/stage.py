@@ -4,9 +4,10 @@ Only the artifact that a stage publishes, last, says that it is done: one that f
 """
 
 import json
+import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -14,8 +15,9 @@ from redis import Redis
 from rq import get_current_job
 from rq.job import Job
 
-from etl import sources
-from etl.config.pipeline import Config, Pipeline
+from etl import output, sources
+from etl.config import trust
+from etl.config.pipeline import Pipeline, resolve
 from etl.context import Context
 from etl.errors import ConfigError, EtlError
 from etl.load import Move, cursors
@@ -69,9 +71,13 @@ class StageContext:
         until = self.span.until
         return (latest and list(latest), until and list(until)) if self.follows else None
 
-    def move(self, latest: Cursor | None) -> Move | None:
-        """Return how the run moves its cursor, or None where it has none."""
-        return Move(self.span.since, latest) if self.follows else None
+    def move(self, latest: Cursor | None, future: int) -> Move | None:
+        """Return how the run moves its cursor, or None where it has none.
+
+        Args:
+            future: Rows that were in the future by the cursor's column.
+        """
+        return Move(self.span.since, latest, future) if self.follows else None
 
     def input(self, stage: str) -> Marker:
         """Return what the stage before published.
@@ -133,6 +139,13 @@ def execute(name: str, run: str, number: int, body: Body, give_up: GiveUp | None
     stage = _begin(name, run, number)
     if stage is None:
         return {"skipped": 1}
+    file = f"{number:05d}.{name}{output.ENDING}"
+    with output.kept(lambda: Staging(settings.staging(), stage.record["client"], run), file):
+        return _run(stage, body, give_up)
+
+
+def _run(stage: Stage, body: Body, give_up: GiveUp | None) -> dict[str, int]:
+    name, run, number = stage.name, stage.run, stage.number
     try:
         stage.context = stage_context(name, run, number, stage.record)
         marker = stage.context.staging.marker(name, number) if number else None
@@ -190,8 +203,8 @@ def keep_traceback(job: Job, text: str) -> None:
     number = int(job.args[1]) if len(job.args) > 1 else 0
     try:
         Staging(settings.staging(), record["client"], run).keep_private(f"{number:05d}.{stage}.error.txt", text)
-    except EtlError:
-        traceback.print_exc()
+    except EtlError as failed:  # not its traceback: what it came from may quote a row
+        print(f"what {stage} of run {run} raised is not kept: {safe_message(failed)}", file=sys.stderr)
 
 
 def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) -> StageContext:
@@ -208,43 +221,52 @@ def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) 
     config = settings.base()
     staging = Staging(config.staging, record["client"], run)
     spec = _spec(staging.url, record["client"], run, record["attempt"])
-    pipeline = _own(spec.pipeline, record["client"], config)
+    pipeline = own(spec, record["client"], record.get("pipeline") or spec.pipeline.name, number)
     if stage != "finish" and not 1 <= number <= len(spec.plan.partitions):
         raise EtlError(f"run {run} has no partition {number}", f"it has {len(spec.plan.partitions)}")
     context = Context(pipeline.client, run, pipeline.params, *spec.moments)
-    span = _span(staging, replace(spec, pipeline=pipeline), decide=stage == "extract")
+    submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
+    span = _span(staging, replace(spec, pipeline=pipeline), started or time.time(), decide=stage == "extract")
     if span.since is not None:
         context = replace(context, since=read(back(span.since, pipeline.extract.overlap)))
     asks = pipeline.transform if stage == "transform" else pipeline.extract.FACTS.own_code
     if pipeline.lookups and asks and stage in ("extract", "transform"):
         context = replace(context, lookups=lookups_of(pipeline, context, sources.read_all))
-    submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
     which = run, stage, number, int(record["attempt"])
     return StageContext(*which, pipeline, spec.plan, context, staging, span, spec.full_refresh, submitted, started)
 
 
-def _own(pipeline: Pipeline, client: str, config: Config) -> Pipeline:
+def own(spec: Spec, client: str, name: str, number: int) -> Pipeline:
     """Return a spec's pipeline with this worker's own folder, which code is imported from and files are relative to.
 
-    Whoever can write to Redis can have a worker read a spec, so it decides neither which code runs nor what is written.
+    Whoever can write to Redis can have a worker read a spec, so it decides neither which code runs nor what is read
+    and written.
 
     Args:
-        client: Whose run it is.
-        config: This worker's own.
+        client, name: Whose run it is, and of which pipeline.
+        number: Of the partition whose files are looked at; 0 for none.
 
     Raises:
-        EtlError: The spec's client, modules, staging or target (name and URL) are others.
+        EtlError: The spec is another's, or reaches what this worker's configuration does not.
     """
-    given = pipeline.client, set(pipeline.modules), pipeline.staging, pipeline.target
-    own = client, set(config.settings.modules), config.staging, config.targets.get(pipeline.target.name)
-    if given != own:
+    given, known = spec.pipeline, None
+    paths = [piece.path for part in spec.plan.partitions[max(0, number - 1) : number] for piece in part.pieces]
+    with suppress(ConfigError):  # this may be older than the client's file
+        known = resolve(settings.base(), name, client, params=given.params)
+    if known is None or not trust.is_own(given, known):
+        known = resolve(settings.config(), name, client, params=given.params)
+    rooted = given if given.root == known.root else given.model_copy(update={"root": known.root})
+    if not trust.is_own(given, known) or trust.strays(rooted, paths):
         raise EtlError(CHANGED)
-    root = str(config.root)
-    return pipeline if pipeline.root == root else pipeline.model_copy(update={"root": root})
+    return rooted
 
 
-def _span(staging: Staging, spec: Spec, *, decide: bool) -> Span:
-    """Return which rows the run reads: decided by its first extract, for all of its partitions and attempts."""
+def _span(staging: Staging, spec: Spec, started: float, *, decide: bool) -> Span:
+    """Return which rows the run reads: decided by its first extract, for all of its partitions and attempts.
+
+    Args:
+        started: When the run began, in seconds since the epoch.
+    """
     pipeline, extract = spec.pipeline, spec.pipeline.extract
     if extract.cursor is None:
         return Span()
@@ -259,10 +281,11 @@ def _span(staging: Staging, spec: Spec, *, decide: bool) -> Span:
     if found is None or found["column"] != extract.cursor:
         cursor = None if spec.full_refresh else cursors.read(pipeline)
         until = sources.latest(pipeline, len(spec.plan.partitions))
-        decided = {"column": extract.cursor, "since": cursor and cursor.cursor, "until": until}
+        decided = {"column": extract.cursor, "since": cursor and cursor.cursor, "until": until, "now": started}
         staging.write_bytes("since.json", json.dumps(decided).encode(), exclusive=found is None)
         found = staging.read_json("since.json") or decided
-    return Span(*(Cursor(*found[key]) if found[key] else None for key in ("since", "until")))
+    since, until = (Cursor(*found[key]) if found[key] else None for key in ("since", "until"))
+    return Span(since, until, found.get("now", started))
 
 
 @lru_cache(maxsize=512)  # many runs' stages come between two of one run

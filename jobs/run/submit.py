@@ -1,21 +1,27 @@
 """Submitting a run: at once, or held until the runs it waits for have ended."""
 
-import json
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
-from etl.config.pipeline import Config, Pipeline, resolve
+from etl.config.pipeline import Config, Pipeline
 from etl.errors import AlreadyRunning, BadSource, EtlError, SourceMissing
 from etl.partition import Plan
 from etl.staging import Staging
 from jobs.queue import FairQueue
 from jobs.run import claims
-from jobs.run.graph import Spec, enqueue_graph, plan_of, write_spec
+from jobs.run.graph import (
+    REQUEST,
+    Spec,
+    enqueue_graph,
+    plan_of,
+    read_request,
+    write_request,
+    write_spec,
+)
 from jobs.run.held import hold, needed_runs, promote, wait_fields
 from jobs.store import keys, malformed, runs
 from jobs.store.transitions import sources
@@ -83,12 +89,10 @@ def _hold(connection: Redis, run: str, spec: Spec, after: list[str], needs: list
         failed: Why it can't run any more, or nothing.
     """
     pipeline = spec.pipeline
-    start, end, due = (moment.isoformat() if moment else None for moment in spec.moments)
-    options: dict[str, Any] = {"start": start, "end": end, "due": due, "full_refresh": spec.full_refresh}
-    options["max_rejects"] = pipeline.max_rejects
+    start, end, _ = (moment.isoformat() if moment else None for moment in spec.moments)
     about = runs.about(pipeline.client, pipeline.name, pipeline.params, start, end)
-    fields = {**about, "options": json.dumps(options), **wait_fields(after, needs)}
-    hold(connection, run, fields, was=None, failed=failed)
+    write_request(Staging(pipeline.staging, pipeline.client, run), spec)
+    hold(connection, run, {**about, **wait_fields(after, needs)}, was=None, failed=failed)
     promote(connection, [run])
     return run
 
@@ -98,15 +102,15 @@ def start_held(config: Config, connection: Redis, run: str) -> None:
     record = runs.read(connection, run)
     if record is None or record["state"] != "held":
         return
-    options = json.loads(record["options"])
-    start, end, due = (
-        datetime.fromisoformat(options[key]) if options[key] else None for key in ("start", "end", "due")
-    )
     try:
-        params, most = json.loads(record["params"]), options["max_rejects"]
-        pipeline = resolve(config, record["pipeline"], record["client"], params=params, max_rejects=most)
-        again = options["full_refresh"]
+        staging = Staging(config.staging, record["client"], run)
+        request = read_request(staging, record)
+        if request is None:
+            raise EtlError(f"held run {run} is not in staging {config.staging}", "run its pipeline again")
+        start, end, due = request.moments
+        again, pipeline = request.full_refresh, request.resolved(config)
         submit_run(connection, pipeline, start=start, end=end, due=due, full_refresh=again, run=run, has_waited=True)
+        staging.remove_files([REQUEST])  # so that it is started once, whoever asks for it again
     except AlreadyRunning:
         return
     except EtlError as exc:
@@ -177,7 +181,7 @@ def _plan_and_enqueue(
         enqueue_graph(connection, run, spec, 1, spec.plan.partitions, write, was=was, dead=dead, claim=claim)
     except EtlError:
         if claim is None or claim.is_ours():  # else what is there is another's by now
-            staging.remove()
+            staging.remove(keep={REQUEST} & {*staging.names()})  # the start of a held run is tried again
         raise
     if failure is not None:
         runs.close(connection, run, "failed", error=str(failure), exit=failure.exit_code)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 
+from etl import output
 from etl.staging import STAGES
 from jobs.store import runs
 from jobs.views import console, history
@@ -28,7 +29,7 @@ def stages(connection: Redis, run: str) -> list[dict[str, Any]]:
 
 
 def logs(session: "Session", text: str) -> list[dict[str, Any]]:
-    """Return what a run's stages said, and what they raised as staging keeps it."""
+    """Return what a run's stages said, and what they raised and printed as staging keeps it."""
     found = run_with_stages(session, text)
     lines = []
     for stage in found["stages"]:
@@ -37,7 +38,7 @@ def logs(session: "Session", text: str) -> list[dict[str, Any]]:
         lines.append({**stage, "text": f"{said}: {stage['state']} in {stage['seconds']} s; {result}"})
     staging = history.staging_of(session, found)
     for name in staging.names():
-        if name.endswith(".error.txt"):
+        if name.endswith((".error.txt", output.ENDING)):
             content = (staging.read_bytes(name) or b"").decode("utf-8", "replace")
             lines.append({"file": name, "text": f"--- {name}\n{content.rstrip()}"})
     return lines

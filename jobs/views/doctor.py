@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from rq import Worker
 from rq.utils import utcparse
 
-from etl.config.pipeline import Config
+from etl.config.pipeline import Config, pairs_of
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
 from jobs.store import dial, malformed, redis_errors, runs
@@ -139,6 +139,7 @@ def _findings(redis: str | None) -> Iterator[Finding]:
     if config:
         yield from _staging(config)
         yield from _targets(config)
+        yield from _cursors(config)
     yield from _redis(redis, config)
 
 
@@ -154,6 +155,8 @@ def _config() -> Iterator[Finding]:
         for mistake in exc.mistakes:
             yield _failure("config", mistake, exc.cure, 2)
         return
+    for mistake in (line for lines in config.broken.values() for line in lines):
+        yield _failure("config", mistake, "its client is left out until it is corrected", 2)
     counts = {"pipeline": len(config.pipelines), "client": len(config.clients), "target": len(config.targets)}
     names = ", ".join(console.plural(number, noun) for noun, number in counts.items())
     mistakes = check_functions(config)
@@ -219,6 +222,15 @@ def _targets(config: Config) -> Iterator[Finding]:
     yield from unknown.values()
     with ThreadPoolExecutor(8) as pool:  # one that doesn't answer takes its time
         yield from pool.map(look, names.keys(), names.values())
+
+
+def _cursors(config: Config) -> Iterator[Finding]:
+    from jobs.views import cursors
+
+    found = cursors.warnings(config, pairs_of(config), lambda _: None)  # its target is looked at by itself
+    for warning in (each for warnings in found.values() for each in warnings):
+        cure = "correct them in the source; rq-etl cursor get shows where the cursor is, cursor set moves it"
+        yield _warning("cursor", warning, cure)
 
 
 # --- the queue ---

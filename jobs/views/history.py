@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from etl.config.pipeline import Config, Pair, pairs_of, resolve
+from etl.config.pipeline import Config, Pair, pairs_of
 from etl.config.urls import target_places
 from etl.errors import EtlError, UnknownName
 from etl.staging import Staging
@@ -35,14 +35,16 @@ def recent(
         limit: How many at most, which is said on stderr where there are more; None means all.
     """
     most = None if limit is None else limit + 1
-    wanted = {"client": client, "pipeline": pipeline, "state": state}
-    found = list(islice(runs.search(session.connection, **wanted, since=since), most))
+    known = runs.search(session.connection, client=client, pipeline=pipeline, state=state, since=since)
+    found = list(islice(known, most))
     if since is None or not runs.knows_all(session.connection, since):
         after = datetime.fromtimestamp(since, UTC) if since is not None else None
         pairs = pairs_of(session.config, client) if client else None
         older = [
             run
-            for run in remembered(session.config, pairs, **wanted, since=after, limit=most)
+            for run in remembered(
+                session.config, pairs, client=client, pipeline=pipeline, state=state, since=after, limit=most
+            )
             if since is None or _seconds(run["submitted"]) >= since
         ]
         found = _newest([*found, *_forgotten(session, older)])
@@ -86,7 +88,7 @@ def find(session: "Session", text: str) -> dict[str, Any]:
 
 def staging_of(session: "Session", run: Mapping[str, Any]) -> Staging:
     """Return the staging of a run that is given in the public JSON shape."""
-    return Staging(resolve(session.config, run["pipeline"], run["client"]).staging, run["client"], run["run"])
+    return Staging(session.config.staging, run["client"], run["run"])
 
 
 def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: Any) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from etl.config.kinds import source
-from etl.config.pipeline import resolve
+from etl.config.pipeline import Pipeline, resolve
 from etl.errors import ConfigError, StagingFailed
 from etl.rejects import REASONS, fields
 from etl.staging import Staging
@@ -84,8 +84,12 @@ def load(session: Session, run: str, file: Path) -> str:
     record = history.find(session, run)
     if not file.is_file():
         raise ConfigError(f"{file} is not a file", f"write it with rq-etl rejects {run} --export {file}")
-    pipeline = resolve(session.config, record["pipeline"], record["client"], params=record["params"])
-    staging = _first(history.staging_of(session, record), record["client"])
+    staging = history.staging_of(session, record)
+    spec = read_spec(staging)
+    if spec is None or (spec.pipeline.client, spec.pipeline.name) != (record["client"], record["pipeline"]):
+        raise StagingFailed(f"run {run} has no staging left", "put the fixed rows into a file of the source")
+    pipeline = resolve(session.config, spec.pipeline.name, spec.pipeline.client, params=spec.pipeline.params)
+    staging = _first(staging, spec.pipeline)
     content = _without_reasons(file).encode()
     name = f"mended-{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
     staging.write_bytes(name, content)
@@ -98,13 +102,12 @@ def load(session: Session, run: str, file: Path) -> str:
     return submit_run(session.connection, pipeline.model_copy(update=changed))
 
 
-def _first(staging: Staging, client: str) -> Staging:
+def _first(staging: Staging, pipeline: Pipeline) -> Staging:
     """Return the staging of the run that rejected rows at first, where a run of fixed rows rejected some again."""
-    spec = read_spec(staging)
-    if spec is None or "extract" not in spec.pipeline.given:
+    if "extract" not in pipeline.given:
         return staging
-    path = spec.pipeline.extract.model_dump()["path"]  # a run of fixed rows reads a file in the first run's staging
-    return Staging(staging.url, client, PurePath(path).parent.name)
+    path = pipeline.extract.model_dump()["path"]  # a run of fixed rows reads a file in the first run's staging
+    return Staging(staging.url, pipeline.client, PurePath(path).parent.name)
 
 
 def _without_reasons(file: Path) -> str:

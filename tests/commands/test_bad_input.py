@@ -108,10 +108,11 @@ def test_a_client_name_that_leads_elsewhere_is_refused(etl: Project, name: str) 
 
 def test_a_file_of_clients_with_a_bad_name_or_bad_toml(etl: Project) -> None:
     etl.write("clients/a;b.toml", "")
-    refused(etl, INLINE, 2, "a;b.toml", "small letters")
+    refused(etl, "validate", 2, "a;b.toml", "small letters")
     (etl.root / "clients" / "a;b.toml").unlink()
     etl.write("clients/north.toml", "max_active = = 1")
-    refused(etl, INLINE, 2, "north.toml", "line 1", "column 14")
+    refused(etl, "validate", 2, "north.toml", "line 1", "column 14")
+    refused(etl, "run claims --client north --inline", 2, "north.toml", "line 1", "column 14")
 
 
 @pytest.mark.parametrize("options", ["", "--all-clients --client acme", "--client acme --workers 0", "--nonsense"])

@@ -3,6 +3,7 @@
 import datetime as dt
 import decimal
 import math
+import traceback
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -50,9 +51,9 @@ def test_blank_is_missing_in_every_other_type() -> None:
 
 
 def test_integers_are_plain_digits() -> None:
-    good = [" 5 ", "-7", "007", "9223372036854775807", "-9223372036854775808"]
-    assert read(good, "integer") == [5, -7, 7, 2**63 - 1, -(2**63)]
-    bad = ["1e3", "0x1F", "+5", "1.0", "1_0", "1 0", "٣", "x", "--1"]
+    good = [" 5 ", "-7", "+5", "007", "9223372036854775807", "-9223372036854775808"]
+    assert read(good, "integer") == [5, -7, 5, 7, 2**63 - 1, -(2**63)]
+    bad = ["1e3", "0x1F", "++5", "1.0", "1_0", "1 0", "٣", "x", "--1"]
     assert read(bad, "integer") == [["not an integer"]] * len(bad)
     assert read(["9223372036854775808", "1", "9" * 50], "integer") == [["too many digits"], 1, ["too many digits"]]
 
@@ -140,7 +141,7 @@ def test_timestamps_are_iso_and_end_in_utc() -> None:
         "2026-01-05": utc(2026, 1, 5, 6),
         "2026-01-05 10:20": utc(2026, 1, 5, 16, 20),
         "2026-01-05T10:20:30.5": utc(2026, 1, 5, 16, 20, 30, 500000),
-        "2026-01-05 10:20:30.1234567": utc(2026, 1, 5, 16, 20, 30, 123456),  # as SQL Server writes them
+        "2026-01-05 10:20:30.1234560": utc(2026, 1, 5, 16, 20, 30, 123456),  # as SQL Server writes them
         "2026-01-05T10:20:30Z": utc(2026, 1, 5, 10, 20, 30),
         "2026-01-05T10:20:30-05:00": utc(2026, 1, 5, 15, 20, 30),
         "2026-01-05 10:20:30.25+0530": utc(2026, 1, 5, 4, 50, 30, 250000),
@@ -293,6 +294,14 @@ def test_a_column_that_is_needed_and_missing_is_named() -> None:
         match(["amount", "z"], settled, "x.csv")
     with pytest.raises(MissingColumn, match="no column amount"):
         match(["id"], settled, "x.csv")
+
+
+def test_a_header_that_may_be_a_row_is_counted_and_kept_with_the_traceback() -> None:
+    settled = pipeline({"id": {"required": True}, "kind": {}, "day": {}, "amount": {}})
+    with pytest.raises(MissingColumn) as caught:
+        match(["kind", "Jane Roe", "1970-01-01", "12"], settled, "x.csv")
+    assert caught.value.what == 'x.csv: no column id; its header has "kind", 3 other columns'
+    assert "Jane Roe" in "".join(traceback.format_exception(caught.value))
 
 
 def test_no_declared_column_at_all_suggests_the_delimiter() -> None:

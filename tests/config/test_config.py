@@ -296,7 +296,9 @@ def test_a_mistake_in_defaults_is_reported_once_however_many_clients(write: Writ
 
 def test_a_client_may_stand_in_one_place_only(write: Write) -> None:
     write(SMALL, acme="pipelines = ['claims']")
-    assert mistakes() == ["clients/acme.toml: client acme is in etl.toml too; keep one of the two"]
+    config = load_config()
+    assert config.broken == {"acme": ("clients/acme.toml: client acme is in etl.toml too; keep one of the two",)}
+    assert "acme" not in config.clients
 
 
 def test_a_password_in_a_url_is_never_quoted(write: Write) -> None:

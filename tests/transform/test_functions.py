@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import etl
+from etl.config.values import fill
 from etl.context import Context
 from etl.errors import ConfigError, FunctionFailed
 from etl.functions import blame, call_by_name, load_function
@@ -170,11 +171,14 @@ def test_only_what_may_pass_is_tried_again(error: Exception, again: bool) -> Non
     assert caught.value.retryable is again
 
 
-def test_exits_are_failures_and_our_own_errors_pass() -> None:
+def test_exits_are_failures_and_errors_that_our_own_code_raises_pass() -> None:
     with pytest.raises(FunctionFailed, match="SystemExit"), blame("steps:clean"):
         sys.exit(0)
-    with pytest.raises(ConfigError), blame("steps:clean"):
-        raise ConfigError("x")
+    with pytest.raises(ConfigError, match="is no text"), blame("steps:clean"):
+        fill("{is no text}", {})
+    with pytest.raises(FunctionFailed, match="raised ConfigError in") as caught, blame("steps:clean"):
+        raise ConfigError("Jane Roe")
+    assert "Jane Roe" not in str(caught.value)
 
 
 def frame(*values: float | None, rows: list[int] | None = None) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def test_rows_of_several_files_are_told_apart() -> None:
 
 NO_MATCH = "doesn't match pattern"
 CHECKS = [
-    ({"required": True}, ["a", None, "", " "], {3: "required", 4: "required"}),
+    ({"required": True}, ["a", None, "", " "], {3: "required", 4: "required", 5: "required"}),
     ({"type": "integer", "required": True}, ["1", " ", "x"], {3: "required", 4: "not an integer"}),
     ({"allowed": ["OPEN", "ü"]}, ["OPEN", "ü", "open", None], {4: "not allowed"}),
     ({"type": "integer", "min": 0, "max": 10}, ["0", "10", "-1", "11"], {4: "below 0", 5: "above 10"}),
@@ -144,7 +144,7 @@ def test_typed_columns_nobody_declared_keep_their_types() -> None:
 def test_inferred_types_are_cast_or_the_file_has_changed() -> None:
     done = apply(pipeline(rename={"N": "n"}), raw(N=["1"], s=["066"]), types={"n": "integer", "s": "string"})
     assert done.rows.to_pylist() == [{"n": 1, "s": "066", "_row": 2}]
-    with pytest.raises(BadSource, match=r"x\.csv: column N was taken for integer"):
+    with pytest.raises(BadSource, match=r"x\.csv: column 1 was taken for integer"):
         apply(pipeline(), raw(N=["Jane"]), types={"N": "integer"})
 
 

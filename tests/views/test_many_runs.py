@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -25,7 +26,14 @@ def others(connection: Redis, count: int = MANY, client: str = "globex", state: 
     now, pipe = time.time(), connection.pipeline()
     for number in range(count):
         run, moment = f"other{number}", now + number / 1000
-        fields = {"client": client, "pipeline": "claims", "state": state, "params": "{}", "attempt": "1", "exit": "0"}
+        fields: dict[Any, Any] = {
+            "client": client,
+            "pipeline": "claims",
+            "state": state,
+            "params": "{}",
+            "attempt": "1",
+            "exit": "0",
+        }
         pipe.hset(keys.run_key(run), mapping={**fields, "created": repr(moment), "ended": repr(moment)})
         pipe.zadd(keys.INDEX, {run: moment})
     pipe.execute()

@@ -3,11 +3,13 @@
 import base64
 import json
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,29 @@ def lose_index(df):
 def insert(df, connection):
     raise RuntimeError(f"no place for {df.iloc[0, 0]!r}")
 
+def speak(df):
+    import logging, subprocess, sys, threading, warnings
+    print(f"{df.iloc[0, 0]}")
+    warnings.warn(f"{df.iloc[0, 0]}")
+    logging.getLogger("x").error(f"{df.iloc[0, 0]}")
+    subprocess.run(["echo", df.iloc[0, 0]])
+    threading.Thread(target=print, args=(df.iloc[0, 0],)).start()
+    return df
+
+class Mine(EtlError):
+    def __str__(self):
+        return "zq7mark mine"
+
+def say_own(df):
+    raise Mine("zq7mark", "zq7mark")
+
+def say_as_config(df):
+    from etl.errors import ConfigError
+    raise ConfigError("zq7mark", mistakes=("zq7mark",))
+
+def evaluate(df):
+    raise SyntaxError(f"{df.iloc[0, 0]}")
+
 def extract():
     yield [{"id": "zq7mark", "amount": 1}]
     raise ValueError("zq7mark can't be read")
@@ -77,6 +102,7 @@ BAD = (
     f'{MARK}9,"{MARK}"{MARK},a,b\n{MARK}\0,1,{MARK}ed,2026-01-01\n'
 )
 
+PLAIN = ("headerless_plain", "headerless_key", "headerless_new", "headerless_long", "headerless_wide", "extracted")
 # Pipeline → what is special about it, and the client's file.
 CASES: dict[str, tuple[str, str]] = {
     "fine": ("", GOOD),
@@ -85,11 +111,23 @@ CASES: dict[str, tuple[str, str]] = {
     "raises": ('transform = ["steps:quote"]', GOOD),
     "exits": ('transform = ["steps:exit"]', GOOD),
     "says": ('transform = ["steps:say"]', GOOD),
+    "says_own": ('transform = ["steps:say_own"]', GOOD),
+    "says_as_config": ('transform = ["steps:say_as_config"]', GOOD),
+    "evaluates": ('transform = ["steps:evaluate"]', GOOD),
+    "speaks": ('transform = ["steps:speak"]', GOOD),
     "chains": ('transform = ["steps:chain"]', GOOD),
     "index": ('transform = ["steps:lose_index"]', GOOD),
     "headerless": ("", GOOD.partition("\n")[2]),
     "headerless_twice": ("", f"{MARK}1,{MARK}1\n"),
     "headerless_plain": ("", GOOD.partition("\n")[2]),
+    "headerless_near": ("", f"kind,{MARK}1,{MARK}2,{MARK}3\n{MARK},1,2,3\n"),
+    "headerless_key": (
+        'load = { target = "warehouse", table = "headerless_key", mode = "merge", key = ["id"] }',
+        f"{MARK}1,{MARK}2\n{MARK}3,1\n",
+    ),
+    "headerless_new": ('new_columns = "fail"', f"{MARK}1,{MARK}2\n{MARK}3,1\n"),
+    "headerless_long": ("", f"{MARK}{'x' * 80},{MARK}2\n{MARK}3,1\n"),
+    "headerless_wide": ("", ",".join(f"{MARK}{n}" for n in range(2000)) + f"\n{MARK}{',1' * 1999}\n"),
     "unclosed": ("", GOOD + f'{MARK}7,"{MARK}\n{MARK}8,1,{MARK}ed,2026-01-01\n'),
     "latin": ("", GOOD + f"{MARK}ä,1,{MARK}ed,2026-01-01\n"),
     "constraint": ("", GOOD),
@@ -99,6 +137,7 @@ CASES: dict[str, tuple[str, str]] = {
     "extracted": ('extract = { type = "function", function = "steps:extract" }', ""),
 }
 TABLES = (
+    "CREATE TABLE headerless_new (id text, amount numeric, kind text, day date)",
     'CREATE TABLE "constraint" (id text, amount numeric CHECK (amount > 100), kind text, day date)',
     "CREATE TABLE typed (id bigint, amount numeric, kind text, day date)",
     "CREATE TABLE short (id varchar(3), amount numeric, kind text, day date)",
@@ -131,7 +170,7 @@ def write_project(folder: Path, url: str) -> None:
             parts[key] = value
         text += f"[pipelines.{name}]\nretries = 1\nretry_delays = [0]\n"
         text += "".join(f"{key} = {value}\n" for key, value in parts.items())
-        if name not in ("headerless_plain", "extracted"):
+        if name not in PLAIN:
             text += f"[pipelines.{name}.columns]\n{COLUMNS}"
         file = folder / "inbox" / "acme" / f"{name}.csv"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -226,7 +265,7 @@ def test_no_value_of_a_row_and_no_secret_leaves_files_and_target(
     ids = {name: submit_run(session.connection, resolve(session.config, name, "acme")) for name in CASES}
     runs = {name: Run(session, id).wait(PATIENCE) for name, id in ids.items()}
     succeeded = {name for name, run in runs.items() if run.state == "succeeded"}
-    assert succeeded == {"fine", "rejected", "reject_call", "headerless_plain", "unclosed"}, {
+    assert succeeded == {"fine", "rejected", "reject_call", "headerless_plain", "unclosed", "speaks"}, {
         n: r.error for n, r in runs.items()
     }
     assert any(MARK in str(reject) for reject in runs["rejected"].rejects())  # the rows are kept, in staging
@@ -238,6 +277,22 @@ def test_no_value_of_a_row_and_no_secret_leaves_files_and_target(
     assert_without(words, commands(tmp_path, secret_redis, list(ids.values())))
     assert_without(words, ((name, json.dumps(run.json()).encode()) for name, run in runs.items()))
     assert_without(secrets, files(tmp_path / "staging", "**/*"))
+    session.close()
+
+
+def test_no_value_of_a_row_reaches_redis_from_jobs_in_this_process(fake_redis: Redis, tmp_path: Path) -> None:
+    """The same without workers and servers, so that it is asked at every change."""
+    write_project(tmp_path, f"sqlite:///{tmp_path}/target.db")
+    with closing(sqlite3.connect(tmp_path / "target.db")) as database:
+        for statement in TABLES:
+            database.execute(statement)
+    session = Session(tmp_path / "etl.toml", fake_redis)
+    runs = [
+        Run(session, submit_run(fake_redis, resolve(session.config, name, "acme"))).wait(PATIENCE) for name in CASES
+    ]
+    assert {run.state for run in runs} == {"succeeded", "failed"}
+    assert_without((MARK,), everything(fake_redis))
+    assert_without((MARK,), ((run.pipeline, json.dumps(run.json()).encode()) for run in runs))
     session.close()
 
 

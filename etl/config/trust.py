@@ -1,0 +1,177 @@
+"""What a pipeline reaches: files, databases and code. A run's are compared with the worker's own before it is believed.
+
+Whoever can write to Redis can name a run, and whoever can write a file may write a spec; neither decides what is read,
+which code runs, or where rows go. Nor do clients' files, where `settings.trust_clients` is false.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from etl.config.base import Problem
+from etl.config.pipeline import Definition, Pipeline
+from etl.config.values import NAME
+
+LEADING = ("type", "path", "url", "table", "query", "function", "args")  # keys of a source that say where rows are
+_VARIES = re.compile(r"\{([^{}:]*)(?::[^{}]*)?\}|\*+|\?|\[[^\]/]+\]")
+_PART = r"(?!\.\.?(?:/|$))[^/]+"  # a name of a folder or file, which is not . or ..
+_MOMENT = r"(?:(?!\.\.)[\w:+. /-])*"
+
+
+def reach(definition: Definition) -> dict[str, Any]:
+    """Return what a pipeline reads, which code it runs, and where and how it writes, by key."""
+    dumped = {key: source.model_dump(mode="json") for key, source in definition.sources().items()}
+    sources = {key: {name: value[name] for name in LEADING if name in value} for key, value in dumped.items()}
+    steps = [step.model_dump(mode="json") for step in definition.transform]
+    return {**sources, "transform": steps, "load": definition.load.model_dump(mode="json")}
+
+
+def is_own(given: Pipeline, own: Pipeline) -> bool:
+    """Whether a run's pipeline reaches what the worker's own does, and nothing else.
+
+    Args:
+        given: As it was submitted, perhaps with keys of the run's own (`given`).
+        own: Of the same name and client, by the worker's configuration.
+    """
+    whole = [
+        (pipeline.name, pipeline.client, {*pipeline.modules}, pipeline.staging, pipeline.target)
+        for pipeline in (given, own)
+    ]
+    reached, known = reach(given), reach(own)
+    if "extract" in given.given:  # fixed rejects, which are in staging: their path is compared with the pieces
+        reached["extract"] = known["extract"]
+    if "load" in given.given:
+        fixed = {"mode": "append", "by": []}
+        reached["load"] = known["load"] if {**known["load"], **fixed} == reached["load"] else reached["load"]
+    return whole[0] == whole[1] and reached == known
+
+
+def strays(pipeline: Pipeline, paths: Iterable[str]) -> list[str]:
+    """Return those of a run's files that the pipeline's path doesn't name for its client.
+
+    Args:
+        pipeline: The run's, in this worker's own folder.
+        paths: Absolute.
+    """
+    if not pipeline.extract.FACTS.files:
+        return []
+    if "extract" in pipeline.given:
+        folder, form = f"{pipeline.staging.rstrip('/')}/{pipeline.client}/", re.compile(rf"{NAME.pattern}/[^/]+")
+        return [path for path in paths if not path.startswith(folder) or not form.fullmatch(path[len(folder) :])]
+    forms = _forms(pipeline)
+    return [path for path in paths if not any(form.fullmatch(path) for form in forms)]
+
+
+def fixed_folder(path: str, client: str) -> str:
+    """Return the folder that all files of a client's path lie in: up to its first part that differs among them."""
+    parts = _whole(path, client).split("/")
+    varies = [bool(_VARIES.search(part)) for part in parts[:-1]]
+    return "/".join(parts[: varies.index(True) if True in varies else -1])
+
+
+def _whole(path: str, client: str) -> str:
+    """Return a path whose / divide its parts alone: not those in `{date:%Y/%m}`."""
+    path = os.path.expanduser(path).replace("{client}", client)
+    return re.sub(r"\{[^{}]*\}", lambda found: found[0].replace("/", "-"), path)
+
+
+def _forms(pipeline: Pipeline) -> list[re.Pattern[str]]:
+    path = _whole(str(pipeline.extract.model_dump()["path"]), pipeline.client)
+    folder = fixed_folder(path, pipeline.client)
+    absolute = os.path.join(pipeline.root, folder)
+    form = _form(path[len(folder) :].lstrip("/"), {name: str(value) for name, value in pipeline.params.items()})
+    places = {place.rstrip("/") for place in (absolute, os.path.normpath(absolute), os.path.realpath(absolute))}
+    return [re.compile(f"{re.escape(place)}/{form}") for place in places]
+
+
+def _form(path: str, values: Mapping[str, str]) -> str:
+    """Return the expression of the part of a path that differs from file to file."""
+    parts = path.split("/")
+    made = [rf"(?:{_PART}/)*" if part == "**" else f"{_part(part, values)}/" for part in parts[:-1]]
+    return "".join(made) + (rf"(?:{_PART}/)*{_PART}" if parts[-1] == "**" else _part(parts[-1], values))
+
+
+def _part(part: str, values: Mapping[str, str]) -> str:
+    made, at = "", 0
+    for found in _VARIES.finditer(part):
+        made += re.escape(part[at : found.start()])
+        at = found.end()
+        if found[1] is not None:
+            made += re.escape(values[found[1]]) if found[1] in values else _MOMENT
+        else:
+            made += "[^/]*" if found[0][0] == "*" else "[^/]"
+    return (r"(?!\.\.?(?:/|$))" if at else "") + made + re.escape(part[at:])
+
+
+# --- clients' files ---
+
+
+_NOT = "which a client's file may not while settings.trust_clients is false; write it in etl.toml"
+
+
+def foreign(table: Mapping[str, Any], pipelines: Mapping[str, Mapping[str, Any]], client: str) -> list[Problem]:
+    """Return what a client's file may not say where clients aren't trusted.
+
+    Args:
+        table: The file.
+        pipelines: As written in etl.toml.
+    """
+    found = [(where, f"{what}, {_NOT}") for where, what in _words(table)]
+    overrides = table.get("override")
+    for name, override in overrides.items() if isinstance(overrides, Mapping) else ():
+        if isinstance(override, Mapping):
+            reached = _overridden(override, pipelines.get(name, {}), client)
+            found += [(("override", name, *where), f"{what}, {_NOT}") for where, what in reached]
+    return found
+
+
+def _words(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[Problem]:
+    """Yield what no text of a client's file may hold."""
+    if isinstance(value, str) and "${" in value:
+        yield where, "reads the environment"
+    elif isinstance(value, str) and "://" in value:
+        yield where, "names a URL"
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _words(inner, (*where, key))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _words(inner, (*where, place))
+
+
+def _overridden(override: Mapping[str, Any], pipeline: Mapping[str, Any], client: str) -> Iterator[Problem]:
+    if "transform" in override:
+        yield ("transform",), "names functions"
+    load, lookups = override.get("load"), override.get("lookups")
+    for key, what in (("function", "names a function"), ("target", "names a target")):
+        if isinstance(load, Mapping) and key in load:
+            yield ("load", key), what
+    below = pipeline.get("lookups", {})
+    sources: list[tuple[tuple[str, ...], Any, Any]] = [
+        (("extract",), override.get("extract"), pipeline.get("extract")),
+        *((("lookups", name), lookup, below.get(name)) for name, lookup in (lookups or {}).items()),
+    ]
+    for where, source, known in sources:
+        if not isinstance(source, Mapping):
+            continue
+        for key in LEADING[2:]:
+            if key in source:
+                yield (*where, key), f"names a {'function' if key in ('function', 'args') else 'database'}"
+        base = known.get("path") if isinstance(known, Mapping) else None
+        if "path" in source and not (isinstance(base, str) and _lies_in(str(source["path"]), base, client)):
+            yield (*where, "path"), "leads out of the pipeline's folder"
+
+
+def _lies_in(path: str, base: str, client: str) -> bool:
+    """Whether a client's path stays where its pipeline's leads, and doesn't name another client where that names it."""
+    if ".." in path.split("/") or path.startswith("~"):
+        return False
+    tree, folder = (os.path.normpath(fixed_folder(each, client)) for each in (base, path))
+    if os.path.isabs(path) != os.path.isabs(os.path.expanduser(base)) or os.path.commonpath([tree, folder]) != tree:
+        return False
+    named, mark, rest = base.partition("{client}")
+    if not mark:
+        return True
+    prefix, after = os.path.normpath(named + client), os.path.normpath(path.replace("{client}", client))
+    return after.startswith(prefix) and after[len(prefix) : len(prefix) + 1] in {"", "/", ".", "-", rest[:1]}

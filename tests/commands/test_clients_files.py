@@ -1,0 +1,166 @@
+"""A client's file: its mistakes stop that client alone, and it says no more than clients are trusted with."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from etl.config.pipeline import resolve
+from etl.config.read import load_config
+from etl.errors import ConfigError
+from jobs import settings
+from jobs.run import schedules
+from tests.helpers.project import CLAIMS, Project, etl_toml, toml
+
+SCHEDULE = 'schedule = { claims = "0 2 * * *" }\n'
+PIPELINES: dict[str, dict[str, Any]] = {
+    "claims": {
+        "extract": {"path": "inbox/{client}/claims-*.csv"},
+        "transform": ["steps:same"],
+        "lookups": {"codes": {"type": "csv", "path": "codes/{client}.csv", "settle": 0}},
+        "columns": {"claim_id": "string", "amount": "decimal"},
+    },
+    "named": {"extract": {"path": "inbox/all/{client}-*.csv"}, "columns": {"claim_id": "string"}},
+    "asked": {"extract": {"type": "sql", "url": "sqlite:///source.db", "table": "claims"}},
+}
+BAD: dict[str, str] = {
+    "no TOML": "max_active = = 1",
+    "no UTF-8": "\udcff",
+    "a wrong value": 'weight = "heavy"',
+    "an unknown key": "wieght = 1",
+    "an unknown pipeline": 'pipelines = ["clams"]',
+    "a wrong override": '[override.claims]\nextract = { encoding = "klingon" }',
+    "a wrong schedule": 'schedule = { claims = "often" }',
+    "a function that is not there": '[override.claims]\ntransform = ["steps:gone"]',
+}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    shop = Project(tmp_path, etl_toml(PIPELINES, []), {"steps.py": "def same(df, codes):\n    return df\n"})
+    monkeypatch.chdir(tmp_path)
+    for client in ("acme", "globex"):
+        shop.write(f"clients/{client}.toml", SCHEDULE + 'pipelines = ["claims"]\n')
+        shop.write(f"inbox/{client}/claims-1.csv", CLAIMS)
+        shop.write(f"codes/{client}.csv", "code\n1\n")
+    return shop
+
+
+def spoil(shop: Project, text: str) -> None:
+    shop.write("clients/acme.toml", text.encode("utf-8", "surrogateescape"))
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_a_mistake_in_a_clients_file_stops_that_client_alone(shop: Project, mistake: str) -> None:
+    spoil(shop, BAD[mistake])
+    said = shop("run claims --all-clients --inline")
+    assert said.code == 2
+    assert "clients/acme.toml" in said.err
+    assert shop.rows("select distinct _client from claims") == [("globex",)]
+    assert shop("run claims --client globex --inline").code == 0
+    refused = shop("run claims --client acme --inline")
+    assert (refused.code, "clients/acme.toml" in refused.err) == (2, True)
+    checked = shop("validate")
+    assert (checked.code, "clients/acme.toml" in checked.err) == (2, True)
+    assert "clients/acme.toml" in shop("doctor").out
+    assert shop("status").code == 0
+
+
+def test_where_no_client_is_left_all_clients_is_refused(shop: Project) -> None:
+    for client in ("acme", "globex"):
+        shop.write(f"clients/{client}.toml", "= 1")
+    said = shop("run claims --all-clients --inline")
+    assert said.code == 2
+    assert "clients/acme.toml" in said.err
+    assert "clients/globex.toml" in said.err
+
+
+def test_a_mistake_in_etl_toml_stops_all(shop: Project) -> None:
+    shop.path.write_text(shop.path.read_text() + "\nx = 1\n")
+    spoil(shop, "= 1")
+    said = shop("run claims --client globex --inline")
+    assert said.code == 2
+    assert "unknown key" in said.err
+
+
+def test_schedules_of_a_client_with_mistakes_stay(shop: Project, fake_redis: Redis) -> None:
+    schedules.sync(settings.config(), fake_redis)
+    entries = fake_redis.zrange(schedules.ENTRIES, 0, -1)
+    seen = schedules.seen(fake_redis, "acme", "claims")
+    spoil(shop, "= 1")
+    config = load_config(shop.path)
+    actions = {line["client"]: line["action"] for line in schedules.sync(config, fake_redis)}
+    assert actions == {"acme": "kept", "globex": "kept"}
+    with pytest.raises(ConfigError, match=r"acme\.toml"):
+        schedules.start_due(config, fake_redis, "acme", "claims", datetime.now(UTC))
+    assert fake_redis.zrange(schedules.ENTRIES, 0, -1) == entries
+    assert schedules.seen(fake_redis, "acme", "claims") == seen
+    (shop.root / "clients" / "acme.toml").unlink()
+    actions = {line["client"]: line["action"] for line in schedules.sync(load_config(shop.path), fake_redis)}
+    assert actions == {"acme": "removed", "globex": "kept"}
+
+
+# --- trust_clients = false ---
+
+
+def override(pipeline: str = "claims", **keys: Any) -> str:
+    return f"[override.{pipeline}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in keys.items())
+
+
+FOREIGN: dict[str, str] = {
+    "another client's files": override(extract={"path": "inbox/globex/claims-*.csv"}),
+    "a folder above": override(extract={"path": "inbox/{client}/../globex/claims-*.csv"}),
+    "any file": override(extract={"path": "/etc/passwd"}),
+    "a home": override(extract={"path": "~/x.csv"}),
+    "a sibling of the same beginning": override(extract={"path": "inbox/acme2/claims-*.csv"}),
+    "all": override(extract={"path": "inbox/*/claims-*.csv"}),
+    "other names": override("named", extract={"path": "inbox/all/globex-1.csv"}),
+    "more names": override("named", extract={"path": "inbox/all/acme*.csv"}),
+    "another database": override("asked", extract={"url": "sqlite:///other.db"}),
+    "another table": override("asked", extract={"table": "secrets"}),
+    "a query": override("asked", extract={"type": "sql", "url": "sqlite:///s.db", "query": "select 1"}),
+    "a function as source": override(extract={"type": "function", "function": "steps:same"}),
+    "its arguments": override(extract={"type": "function", "function": "steps:same", "args": {"a": 1}}),
+    "functions": override(transform=["steps:same"]),
+    "a load function": override(load={"function": "steps:same"}),
+    "a target": override(load={"target": "warehouse"}),
+    "a lookup elsewhere": override(lookups={"codes": {"path": "codes/globex.csv"}}),
+    "a new lookup": override(lookups={"more": {"type": "csv", "path": "codes/acme.csv"}}),
+    "the environment": 'params = { region = "${HOME}" }',
+    "the environment in a list": override(extract={"header": ["${HOME}"]}),
+    "a URL": 'params = { place = "https://x.example" }',
+}
+OWN: dict[str, str] = {
+    "limits": "max_active = 2\nweight = 3\ntimezone = 'Europe/Berlin'\nparams = { region = 'north' }",
+    "how files are written": override(extract={"delimiter": ";", "encoding": "cp1252"}),
+    "columns": override(columns={"amount": {"decimal": ",", "from": ["Betrag"]}}),
+    "files of its own": override(extract={"path": "inbox/{client}/new/claims-*.csv"}),
+    "its own by name": override(extract={"path": "inbox/acme/odd-*.csv"}),
+    "its own names": override("named", extract={"path": "inbox/all/{client}-odd-*.csv"}),
+    "its own lookup": override(lookups={"codes": {"path": "codes/acme.csv"}}),
+    "how rows meet others": override(load={"mode": "replace"}),
+    "renames": "[rename.claims]\nBetrag = 'amount'",
+}
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("what", [*FOREIGN, *OWN])
+def test_a_client_that_is_not_trusted_says_nothing_of_others(shop: Project, what: str, trusted: bool) -> None:
+    shop.change(('staging = "staging"', f'staging = "staging"\ntrust_clients = {toml(trusted)}'))
+    spoil(shop, (FOREIGN | OWN)[what])
+    config = load_config(shop.path)
+    refused = [line for line in config.broken.get("acme", ()) if "trust_clients" in line]
+    assert bool(refused) == (what in FOREIGN and not trusted), config.broken
+    assert all(line.startswith("clients/acme.toml: ") or "clients/acme.toml: " in line for line in refused)
+    assert "globex" in config.clients
+    if what in OWN:
+        assert resolve(config, "claims", "acme")
+
+
+def test_clients_in_etl_toml_are_the_operators_own(shop: Project) -> None:
+    (shop.root / "clients" / "acme.toml").unlink()
+    clients = {"acme": {"override": {"claims": {"extract": {"path": "/data/acme.csv"}, "transform": ["steps:same"]}}}}
+    shop.config(etl_toml(PIPELINES, clients, trust_clients=False))
+    assert load_config(shop.path).broken == {}

@@ -1,0 +1,161 @@
+"""What a stage's functions print is kept privately, whoever prints it; no line of a worker's log is forged."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from etl.safe_message import printable
+from jobs.queue import FairQueue
+from jobs.run.submit import submit_run
+from jobs.session import Session
+from jobs.store import runs
+from jobs.views import details
+from tests.helpers.processes import until
+from tests.helpers.project import Project, etl_toml
+from tests.helpers.workers import StartWorkers
+
+STEPS = """
+import ctypes, logging, os, subprocess, sys, threading, time, warnings
+
+print("mark import")
+
+def late():
+    time.sleep(0.4)
+    print("mark late", flush=True)
+    raise ValueError("mark thread")
+
+def speak(where):
+    print("mark print", where)
+    print("mark stderr", file=sys.stderr)
+    sys.__stdout__.write("mark dunder\\n")
+    warnings.warn("mark warning " + where)
+    logging.getLogger("users").warning("mark logger")
+    os.write(1, b"mark descriptor\\n")
+    ctypes.CDLL(None).puts(b"mark libc")
+    ctypes.CDLL(None).fflush(None)
+    subprocess.run(["sh", "-c", "echo mark child; echo mark child error >&2"])
+    subprocess.Popen(["sh", "-c", "sleep 0.3; echo mark late child"])
+    threading.Thread(target=late).start()
+
+def extract():
+    speak("extract")
+    yield [{"id": "a"}]
+
+def step(df):
+    speak("transform")
+    return df
+
+def load(df, connection):
+    speak("load")
+
+def fails(df):
+    print("mark before")
+    raise ValueError("mark raised")
+"""
+SAID = ("print", "stderr", "dunder", "warning", "logger", "descriptor", "libc", "child", "child error")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Project:
+    said = {
+        "extract": {"type": "function", "function": "steps:extract"},
+        "transform": ["steps:step"],
+        "load": {"function": "steps:load"},
+    }
+    raised = {"transform": ["steps:fails"], "load": {"mode": "append"}, "columns": {"id": "string"}}
+    config = etl_toml({"said": {**said, "retries": 0}, "raised": {**raised, "retries": 0}})
+    return Project(tmp_path, config, {"steps.py": STEPS, "inbox/acme/a.csv": "id\na\n"})
+
+
+def run(shop: Project, connection: Redis, pipeline: str) -> str:
+    id = submit_run(connection, shop.pipeline(pipeline))
+    until(lambda: (runs.read(connection, id) or {}).get("state") in runs.ENDED)
+    return id
+
+
+def test_whatever_a_stages_functions_print_is_in_its_own_private_file(
+    shop: Project, workers: StartWorkers, real_redis: Redis
+) -> None:
+    workers(1, env={"ETL_CONFIG": str(shop.path)})
+    session = Session(shop.path, real_redis, workers=0)
+    said, raised = run(shop, real_redis, "said"), run(shop, real_redis, "raised")
+    assert (runs.read(real_redis, said) or {})["state"] == "succeeded"
+    folder = shop.root / "staging" / "acme" / said
+    for stage in ("extract", "transform", "load"):
+        text = (folder / f"00001.{stage}.output.txt").read_text()
+        assert [word for word in SAID if f"mark {word}" not in text] == []
+        assert f"mark print {stage}" in text
+        assert stat.S_IMODE((folder / f"00001.{stage}.output.txt").stat().st_mode) == 0o600
+    until(lambda: "mark late" in "".join(path.read_text() for path in shop.root.glob("staging/acme/*/*.output.txt")))
+    logs = "".join(line["text"] for line in details.logs(session, said))
+    assert "--- 00001.extract.output.txt\nmark import\nmark print extract" in logs
+    assert "mark before" in "".join(line["text"] for line in details.logs(session, raised))
+    assert "mark" not in (shop.root / "worker-1.log").read_text()
+    session.close()
+
+
+def test_a_job_that_is_no_stage_prints_where_its_worker_does(
+    shop: Project, workers: StartWorkers, real_redis: Redis
+) -> None:
+    shop.write("steps.py", STEPS + "\ndef plain():\n    print('said', flush=True)\n")
+    workers(1, env={"ETL_CONFIG": str(shop.path)})
+    run(shop, real_redis, "raised")
+    FairQueue("etl-acme", connection=real_redis).enqueue("steps.plain").wait(20)  # type: ignore[attr-defined]
+    assert "said" in (shop.root / "worker-1.log").read_text()
+
+
+def test_who_runs_inline_sees_what_functions_print(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shop.root)
+    said = shop("run raised --client acme --inline")
+    assert "mark before" in said.out, said
+    assert list(shop.root.glob("staging/acme/*/*.error.txt")) != []
+    assert list(shop.root.glob("staging/acme/*/*.output.txt")) == []
+
+
+def test_descriptions_and_names_forge_no_line_of_a_workers_log(workers: StartWorkers, real_redis: Redis) -> None:
+    workers(1, env={"ETL_MODULES": "tests"})
+    forged = "x\n12:00:00 etl-acme: forged\r\x1b[2J\u2028"
+    queue = FairQueue("etl-acme" + forged, connection=real_redis)
+    job = queue.enqueue_call("os.getpid", description=forged)
+    until(lambda: job.get_status() == "failed")
+    text = (workers.cwd / "worker-1.log").read_bytes().decode()
+    assert [line for line in text.splitlines() if line.startswith("12:00:00 etl-acme: forged")] == []
+    assert "\x1b[2J" not in text
+    assert "\\n12:00:00 etl-acme: forged\\r\\x1b[2J\\u2028" in text
+
+
+def test_only_the_end_of_a_long_output_is_kept(tmp_path: Path) -> None:
+    """In a process of its own, whose descriptors are turned."""
+    code = """
+import os, sys
+from etl import output
+from etl.staging import Staging
+output.MOST = 1000
+output.capture_from_now_on()
+staging = Staging(sys.argv[1], "acme", "r1")
+staging.write_json("run.json", {})
+with output.kept(lambda: staging, "long"):
+    for number in range(1000):
+        print(number)
+with output.kept(lambda: staging, "none"):
+    pass
+output.give_back()
+print(*staging.names())
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["long", "run.json"]
+    kept = (tmp_path / "acme" / "r1" / "long").read_text()
+    assert len(kept) == 1000
+    assert kept.endswith("998\n999\n")
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\u202eevil", "\x9b1m", "\ud800", "a\tb"])
+def test_control_characters_are_spelled_out(text: str) -> None:
+    assert printable(text).isprintable()
+    assert printable(text).encode()
+    assert printable("a\nb", keep="\n") == "a\nb"
+    assert printable("é [red] :smile: 漢") == "é [red] :smile: 漢"
