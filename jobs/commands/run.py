@@ -108,7 +108,9 @@ def backfill(
     resolved = backfill.of(shared.configuration(), pipeline, client, parameters(params))
     windows = backfill.windows(start, end, every, resolved.timezone)
     with closing(shared.session(workers=0 if dry_run else None)) as session:
-        windows = backfill.examine(windows, resolved, history.recent(session, client=client))
+        windows = backfill.examine(
+            windows, resolved, history.recent(session, client=client, pipeline=resolved.name, limit=None)
+        )
         windows = windows if reprocess else backfill.compared(windows, resolved)
         lines = [
             {
@@ -226,7 +228,7 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
     with closing(shared.session()) as session:
         ids = [find(session.connection, text) for text in runs]
         if failed:
-            found = recent(session.connection, state="failed", since=moment_before(since))
+            found = recent(session.connection, state="failed", since=moment_before(since), limit=None)
             ids = [run["run"] for run in reversed(found)]  # one that needed another's success comes after it
         started, code, config = [], 0, session.config
         for id in ids:
@@ -254,12 +256,12 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
     """Stop runs; what they have loaded stays loaded."""
     from etl.config.pipeline import known_client
     from jobs.run.cancel import cancel_run
-    from jobs.store.runs import active, find, held, snapshot
+    from jobs.store.runs import active, find_pending, held, snapshot
 
     if bool(runs) == bool(client):
         raise click.UsageError("give RUN… or --client C")
     session = shared.session(workers=0)
-    ids = [find(session.connection, text) for text in runs]
+    ids = [find_pending(session.connection, text) for text in runs]
     if client:
         known_client(session.config, client)
         # What is held first, or it would start when the run before it ends.
