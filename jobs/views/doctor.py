@@ -109,9 +109,9 @@ def show(found: Sequence[Finding]) -> None:
     for finding in found:
         mark = "[green]ok[/]  " if finding["ok"] else "[red]FAIL[/]" if finding["exit"] else "[yellow]warn[/]"
         out.print(f"{mark}  {finding['check']:<11} ", end="")
-        out.print(finding["what"], markup=False, soft_wrap=True)
+        out.print(console.cell(finding["what"]), soft_wrap=True)
         if finding["cure"]:
-            out.print(f"{'':18}{finding['cure']}", markup=False, soft_wrap=True, style="dim")
+            out.print(console.cell(f"{'':18}{finding['cure']}"), soft_wrap=True, style="dim")
 
 
 def _fine(check: str, what: str) -> Finding:
