@@ -52,12 +52,19 @@ def write(path: Path, *, count: int = 0, megabytes: int = 0, seed: int = 1) -> i
     return -(-wanted // block) * block
 
 
-def project(where: Path, target: str, clients: int, *, mode: str = "append", staging: str = "staging") -> Path:
-    """Write an etl.toml whose pipeline `claims` loads `inbox/<client>/*.csv` for clients c000, c001, …"""
+def project(
+    where: Path, target: str, clients: int, *, mode: str = "append", staging: str = "staging", function: bool = False
+) -> Path:
+    """Write an etl.toml whose pipeline `claims` loads `inbox/<client>/*.csv` for clients c000, c001, …
+
+    Args:
+        function: Whether the rows pass through a function of the user's own.
+    """
     load = {"append": 'mode = "append"', "merge": 'mode = "merge", key = ["claim_id"], newest = "updated_at"'}[mode]
     text = f"""
 [settings]
 staging = "{staging}"
+modules = {'["own_steps"]' if function else "[]"}
 
 [targets.warehouse]
 url = "{target}"
@@ -67,10 +74,13 @@ pipelines = ["claims"]
 
 [pipelines.claims]
 extract = {{ type = "csv", path = "inbox/{{client}}/*.csv", settle = "0s" }}
-transform = []
+transform = {'["own_steps:same"]' if function else "[]"}
 load = {{ target = "warehouse", table = "claims", {load} }}
 {COLUMNS.format(name="claims")}
 """
+    (where / "own_steps.py").write_text(
+        "import pandas as pd\n\n\ndef same(df: pd.DataFrame) -> pd.DataFrame:\n    return df\n"
+    )
     path = where / "etl.toml"
     path.write_text(text + "".join(f"[clients.c{number:03d}]\n" for number in range(clients)))
     return path

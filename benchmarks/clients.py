@@ -5,7 +5,9 @@ with its ledger row. rq-etl alone also plans, keeps counts and closes each run. 
 stops at the last commit (rq-etl: when the last run is closed). Processor seconds are of this process, the workers and
 the servers; on a busy machine they tell more.
 
-    python -m benchmarks.clients [--clients 300] [--rows 2000] [--target postgresql|sqlite] [--rounds 3]
+    python -m benchmarks.clients [--clients 300] [--rows 2000] [--target postgresql|sqlite] [--rounds 3] [--function]
+
+With `--function` the rows pass through a function of the user's own, after which the next client gets a new horse.
 """
 
 import argparse
@@ -130,6 +132,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--target", default="postgresql")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--function", action="store_true")
     parser.add_argument("--only", choices=("rq-etl", "celery", "pool"))
     asked = parser.parse_args()
     names = [f"c{number:03d}" for number in range(asked.clients)]
@@ -155,7 +158,7 @@ def main() -> None:
                 home.mkdir()
                 (home / "inbox").symlink_to(inbox)
                 target = f"sqlite:///{home}/target.db" if asked.target == "sqlite" else database(home.name)
-                config = claims.project(home, target, asked.clients)
+                config = claims.project(home, target, asked.clients, function=asked.function)
                 Redis.from_url(url).flushall()
                 took, processor = measure(config)
                 seconds.setdefault(way, []).append(took)

@@ -76,6 +76,10 @@ class TooManyRejects(EtlError):
     """More rows were rejected than `max_rejects` allows, so nothing was loaded."""
 
 
+class AllRejected(TooManyRejects):
+    """Every row that was read was rejected, so there was nothing to load."""
+
+
 class UnexpectedDelivery(EtlError):
     """A delivery has other rows than the pipeline expects, so nothing was loaded."""
 

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import linecache
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -102,6 +103,27 @@ def call_by_name(
 
 
 @contextmanager
+def one_process() -> Iterator[None]:
+    """End a process that the user's code inside the block has forked and that comes out of it.
+
+    The work is its parent's, with whose files, transactions and sockets it would go on. One that ends by itself inside
+    the block is left alone.
+    """
+    pid, code = os.getpid(), 0
+    try:
+        yield
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        raise
+    finally:
+        if os.getpid() != pid:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(Exception):
+                    stream.flush()
+            os._exit(code & 0xFF)
+
+
+@contextmanager
 def blame(name: str) -> Iterator[None]:
     """Turn whatever the user's function raises inside the block into a FunctionFailed that quotes no value.
 
@@ -110,7 +132,8 @@ def blame(name: str) -> Iterator[None]:
             FunctionInterrupted, which is tried again, unless the exception says that the code is wrong.
     """
     try:
-        yield
+        with one_process():
+            yield
     except (Exception, SystemExit) as error:
         if isinstance(error, EtlError) and is_ours(error):
             raise

@@ -17,10 +17,12 @@ class Chunk(NamedTuple):
     Args:
         rows: All source columns and, last, `_row` (int64), which says where each row comes from.
         rejects: What is no row, in the shape of `etl.rejects.SCHEMA`.
+        warnings: Sentences for the run's warnings, without a row's values.
     """
 
     rows: "pa.Table"
     rejects: "pa.Table"
+    warnings: tuple[str, ...] = ()
 
 
 ROW_BITS = 40  # `_row` = piece index << ROW_BITS | physical line

@@ -1,5 +1,7 @@
 """The pytest plugin: pipelines run in milliseconds, on fakeredis, into SQLite in a temporary folder."""
 
+import glob
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +53,8 @@ class Harness:
         """Run a pipeline for a client to its end.
 
         Args:
-            files: What the client delivers, by file name: they take the place of the source's own path.
+            files: What the client delivers, by file name: they take the place of the source's own path. The test
+                fails where a run would read none of them.
             max_rejects: Instead of the pipeline's own; a percentage of the pipeline's own is not applied, as it
                 says nothing of a file of three rows.
         """
@@ -64,7 +67,8 @@ class Harness:
 
         read = self._project()
         resolved = resolve(read, pipeline, client, params=params, max_rejects=max_rejects)
-        changed: dict[str, Any] = {"needs": ()}  # a test runs this pipeline alone
+        # A test runs this pipeline alone, and a file of one bad row is what it may be about.
+        changed: dict[str, Any] = {"needs": (), "all_rejected": "warn"}
         if max_rejects is None and isinstance(resolved.max_rejects, str):
             changed["max_rejects"] = None
         if files is not None:
@@ -84,12 +88,15 @@ class Harness:
 
     def _deliver(self, files: Mapping[str, str | bytes]) -> str:
         inbox = self.folder / "inbox"
-        inbox.mkdir(exist_ok=True)
-        for old in inbox.iterdir():
-            old.unlink()
+        shutil.rmtree(inbox, ignore_errors=True)
         for name, content in files.items():
-            (inbox / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        return str(inbox / "*")
+            path = inbox / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        pattern = f"{glob.escape(str(inbox))}/**/*"
+        if files and not any(Path(found).is_file() for found in glob.iglob(pattern, recursive=True)):
+            pytest.fail(f"no run would read the given files ({', '.join(files)}): their names begin with a dot")
+        return pattern
 
     def table(self, name: str, target: str | None = None) -> "pd.DataFrame":
         """Return a table of a target (the only one, where `target` is not given) in the order it was loaded."""

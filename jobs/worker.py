@@ -28,7 +28,7 @@ from etl.safe_message import printable, safe_message
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete
-from jobs.process.horse import Horse
+from jobs.process.horse import Horse, preload
 from jobs.process.maintenance import is_time, maintain, request_cleanup, rescue
 from jobs.process.spawn import end_with_owner
 from jobs.queue import FairQueue, ServedQueues
@@ -79,12 +79,13 @@ class Worker(RQWorker):
             end_with_owner(signal.SIGTERM, pool.pid)()
         self._install_signal_handlers()  # now, not after registering: a pool sends its signal once
         self.connection.set_retry(Retry(NoBackoff(), 1))  # our loops wait for Redis
+        preload()
         set_aside(self.connection, FIXED)
         self._horse.start()
         try:
             return bool(super().work(burst, *arguments, **options))
         finally:
-            self._horse.stop()
+            self._horse.close()
 
     # --- what RQ's loop asks for ---
 
@@ -175,7 +176,7 @@ class Worker(RQWorker):
 
     def _run_in_horse(self, job: EtlJob) -> Outcome | None:
         """Return how the job ended, or None where it is not ours any more."""
-        self._horse.send(job.id, job.raw)
+        self._horse.send(job)
         if self._cold or self._stopped_job_id == job.id:  # since it was dequeued
             self.kill_horse()
         began = time.monotonic()

@@ -1,12 +1,20 @@
 """What every table of etl.toml is: keys that are known, values that don't change, mistakes said in sentences."""
 
 from collections.abc import Iterable
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 Problem = tuple[tuple[str | int, ...], str]  # the key's path inside the table, and one sentence with the cure
+
+
+def listed(value: object) -> object:
+    """Return one text as a list of it."""
+    return (value,) if isinstance(value, str) else value
+
+
+Strings = Annotated[tuple[str, ...], BeforeValidator(listed)]
 
 
 class Model(BaseModel):

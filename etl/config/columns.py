@@ -1,9 +1,11 @@
 """Which column of the source is which column of the pipeline."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from unicodedata import normalize
 
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
+from etl.config.values import header_key, is_header
 from etl.errors import BadSource, MissingColumn
 
 ROW = "_row"
@@ -22,7 +24,7 @@ def match(headers: Iterable[str], pipeline: Pipeline, file: str, spelled: Iterab
         MissingColumn: A required column or a column of the load's key isn't there.
     """
     names = named(headers, pipeline, spelled)
-    _refuse_doubles(names, file)
+    refuse_doubles(names, file)
     _refuse_missing(names, pipeline, file)
     return names
 
@@ -30,40 +32,51 @@ def match(headers: Iterable[str], pipeline: Pipeline, file: str, spelled: Iterab
 def named(headers: Iterable[str], pipeline: Pipeline, spelled: Iterable[str] = ()) -> dict[str, str]:
     """Return the pipeline's name for each column of the source: the client's `rename`, then `from`, else its own.
 
-    Names are compared trimmed and without case.
+    Names are compared trimmed, without case, and however their accents are encoded. A header that another column's
+    `from` takes is not the computed column's of its name.
 
     Args:
         headers: The source's columns; `_row` is left out.
         spelled: How columns that are not declared are written elsewhere, where one file writes them otherwise.
     """
-    renames = {_key(header): column for header, column in pipeline.rename.items()}
+    renames = {header_key(header): column for header, column in pipeline.rename.items()}
     load = pipeline.load
     undeclared = [*load.key, *load.by, load.newest or "", pipeline.extract.cursor or "", *spelled]
-    known = {_key(column): column for column in reversed(undeclared)}
-    known |= {_key(alias): column for column, declared in pipeline.columns.items() for alias in declared.from_}
-    known |= {_key(column): column for column in pipeline.columns}
+    known = {header_key(column): column for column in reversed(undeclared)}
+    known |= {header_key(column): column for column, declared in pipeline.columns.items() if declared.computed}
+    known |= {header_key(alias): column for column, declared in pipeline.columns.items() for alias in declared.from_}
+    known |= {header_key(column): column for column, declared in pipeline.columns.items() if not declared.computed}
     names = {}
     for header in headers:
         if header != ROW:
-            column = renames.get(_key(header), header.strip())
-            names[header] = known.get(_key(column), column)
+            column = renames.get(header_key(header), normalize("NFC", header).strip())
+            names[header] = known.get(header_key(column), column)
     return names
+
+
+def refuse_doubles(names: Mapping[str, str], file: str) -> None:
+    """Refuse columns of a source that are the same column of the pipeline.
+
+    Args:
+        names: The pipeline's name for each.
+        file: Name of the file, for errors.
+
+    Raises:
+        BadSource: There are two.
+    """
+    first: dict[str, str] = {}
+    for header, name in names.items():
+        if header_key(name) in first:
+            raise BadSource(
+                f'{file}: its columns "{first[header_key(name)]}" and "{header}" are both {name}',
+                "take one out of `from` or `rename`, or rename it in the source",
+            )
+        first[header_key(name)] = header
 
 
 def missing(names: Mapping[str, str], columns: Mapping[str, Column]) -> list[str]:
     """Return the declared columns that the source doesn't have and no function makes."""
     return [name for name, column in columns.items() if not column.computed and name not in names.values()]
-
-
-def _refuse_doubles(names: Mapping[str, str], file: str) -> None:
-    first: dict[str, str] = {}
-    for header, name in names.items():
-        if _key(name) in first:
-            raise BadSource(
-                f'{file}: its columns "{first[_key(name)]}" and "{header}" are both {name}',
-                "take one out of `from` or `rename`, or rename it in the source",
-            )
-        first[_key(name)] = header
 
 
 def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
@@ -97,32 +110,9 @@ def listed(headers: Sequence[str], names: Iterable[str], pipeline: Pipeline) -> 
     return ", ".join([*texts, *([f"{others} other column{'s' if others > 1 else ''}"] if others else [])])
 
 
-def is_header(names: Collection[str], known: Collection[str]) -> bool:
-    """Whether names are a header for sure, so that they may be quoted: half of them are known, and half of the known.
-
-    Of a file without a header, the first row is taken for one.
-
-    Args:
-        names: Of the source's columns, as the pipeline or its table would call them.
-        known: Names in etl.toml or in the table.
-    """
-    return 2 * len({_key(name) for name in names} & {_key(name) for name in known}) >= max(len(names), len(known))
-
-
-def shown(name: str, names: Sequence[str], known: Collection[str]) -> str:
-    """Return a column of a source for an error: `column x`, or its place where the names may be a row's values."""
-    if _key(name) in map(_key, known) or is_header(names, known):
-        return f"column {name}"
-    return f"column {names.index(name) + 1}"
-
-
 def _other_delimiter(headers: Sequence[str]) -> str:
     if len(headers) == 1:
         for delimiter, written in ((";", ";"), ("\t", "\\t"), ("|", "|"), (",", ",")):
             if delimiter in headers[0]:
                 return f'; delimiter = "{written}" or "auto" would split this header'
     return ""
-
-
-def _key(name: str) -> str:
-    return name.strip().casefold()

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, SerializeAsAny
 from pydantic_core import PydanticCustomError
 
-from etl.config.base import Model, Problem
+from etl.config.base import Problem
+from etl.config.spellings import Spellings
 from etl.config.values import Rate, Seconds, placeholders, suggest
 
 KINDS = {
@@ -39,8 +40,8 @@ class SourceFacts:
     windows: Literal["path", "query"] | None
 
 
-class SourceConfig(Model):
-    """What every kind of source has: how rows are handed to functions, the cursor, and how often it may be asked.
+class SourceConfig(Spellings):
+    """What every kind of source has: how rows are given to functions, the cursor, its rate, how it spells values.
 
     A kind has a `Config` of its own, with its `type`, its keys and its facts.
     """
@@ -54,6 +55,7 @@ class SourceConfig(Model):
     type: str
 
     def problems(self) -> Iterable[Problem]:
+        yield from super().problems()
         if self.cursor is not None and not self.cursor.strip():
             yield ("cursor",), 'is empty; name a column, such as cursor = "updated_at"'
         if self.overlap and self.cursor is None:

@@ -12,7 +12,8 @@ from etl.config.base import Model, Problem
 from etl.config.kinds import KINDS, SourceConfig, config_of
 from etl.config.models import Column, Load, Step
 from etl.config.pipeline import Definition, Schedule
-from etl.config.values import suggest
+from etl.config.spellings import Spellings, clashes
+from etl.config.values import header_key, suggest
 from etl.context import GIVEN
 
 RESERVED = ("_client", "_run", "_file", "_row", "_partition", "_ord")
@@ -156,6 +157,8 @@ def define(
         columns = {where[1]: part for where, part in parts.items() if where[0] == "columns"}
     problems += _references(extract, steps, load, targets, set(modules))
     problems += _columns(columns, computes=bool(table.get("transform") or (extract and extract.FACTS.own_code)))
+    wrong = {where[:2] for where, _ in problems}  # of these some keys are left out here
+    problems += [problem for problem in clashes(extract, columns) if problem[0][:2] not in wrong] if extract else ()
     problems += _keys(load, columns) if load else ()
     problems += _cursor(extract, load, columns) if load and extract and extract.cursor else ()
     for name, lookup in definition.lookups.items() if definition else ():
@@ -203,15 +206,25 @@ def _references(
 
 def _columns(columns: Mapping[str, Column], *, computes: bool) -> Iterator[Problem]:
     taken: dict[str, str] = {}
+    made: dict[str, str] = {}
     for name, column in columns.items():
         if not name.strip() or name in RESERVED:
             yield ("columns", name), "is a name that rq-etl keeps for itself" if name.strip() else "has no name"
         if column.computed and not computes:
             yield ("columns", name, "computed"), "no function of transform makes it; drop computed or add the function"
-        for header in {name, *column.from_} if not column.computed else {name}:
-            other = taken.setdefault(header.strip().casefold(), name)
+        if column.computed:  # another column may take its header, so that a function makes it anew
+            other = made.setdefault(header_key(name), name)
+            if other != name:
+                yield ("columns", name), f"differs from {other} by case or blanks only; keep one of the two"
+            continue
+        for header in {name, *column.from_}:
+            other = taken.setdefault(header_key(header), name)
             if other != name:
                 yield ("columns", name), f'header "{header}" goes to {other} too; let it go to one column'
+    given = {header_key(name): name for name, column in columns.items() if not column.computed}
+    for name in made.values():
+        if other := given.get(header_key(name), ""):
+            yield ("columns", name), f"differs from {other} by case or blanks only; keep one of the two"
 
 
 def _keys(load: Load, columns: Mapping[str, Column]) -> Iterator[Problem]:
@@ -249,6 +262,9 @@ def _lookup(name: str, lookup: SourceConfig, modules: set[str]) -> Iterator[Prob
         yield ("lookups", name), f"is no name for a lookup; functions are given {', '.join(GIVEN)} by these names"
     if lookup.cursor:
         yield ("lookups", name, "cursor"), "a lookup is read whole; drop cursor"
+    for key in Spellings.model_fields:
+        if getattr(lookup, key) is not None:
+            yield ("lookups", name, key), f"a lookup's values are given as they are; drop {key}"
     if lookup.rate is not None:
         yield ("lookups", name, "rate"), "a lookup is read once for all; drop rate"
     for key, function, _ in lookup.functions():
@@ -273,7 +289,7 @@ def rename_problems(pipeline: str, rename: Mapping[str, str], table: Mapping[str
             problems.append((where, f"column {column} is made by a function; name another"))
         if not column.strip() or column in RESERVED:
             problems.append((where, "must be a column's name that rq-etl does not keep for itself"))
-        if header.strip().casefold() in headers:
+        if header_key(header) in headers:
             problems.append((where, "is the same header as another one here; case and blanks do not count"))
-        headers.add(header.strip().casefold())
+        headers.add(header_key(header))
     return problems

@@ -6,15 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool
 
-from etl.config.base import Model, Problem
+from etl.config.base import Model, Problem, Strings
 from etl.config.kinds import database_problems
+from etl.config.spellings import Spellings, misplaced
 from etl.config.values import (
     Plain,
     Reference,
     Scalar,
     Scalars,
     Seconds,
-    Strings,
     Whole,
     placeholders,
     reads_whole_date,
@@ -23,7 +23,7 @@ from etl.config.values import (
 )
 
 
-class Column(Model):
+class Column(Spellings):
     """A column of the pipeline: its type, where it comes from and what its values must be."""
 
     type: Literal["string", "integer", "number", "decimal", "boolean", "date", "timestamp"] = "string"
@@ -33,6 +33,7 @@ class Column(Model):
     from_: Strings = Field((), alias="from")
     format: Strings = ()
     decimal: Literal[".", ","] = "."
+    truncate: StrictBool = False
     allowed: Scalars = None
     min: Scalar = None
     max: Scalar = None
@@ -49,12 +50,16 @@ class Column(Model):
         return typed(self.type, value)
 
     def problems(self) -> Iterable[Problem]:
+        yield from super().problems()
+        yield from misplaced(self, self.type)
         when, numeric = self.type in ("date", "timestamp"), self.type in ("number", "decimal")
         if self.format and not when:
             yield ("format",), f"is for date and timestamp columns, this one is {self.type}"
         for text in self.format if when else ():
             if not reads_whole_date(text):
                 yield ("format",), f'"{text}" does not read a whole date; use %Y, %m, %d and so on'
+        if self.truncate and not when:
+            yield ("truncate",), f"is for date and timestamp columns, this one is {self.type}"
         if self.decimal == "," and not numeric:
             yield ("decimal",), f"is for number and decimal columns, this one is {self.type}"
         if self.computed and self.from_:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool
 
-from etl.config.base import Model, Problem
+from etl.config.base import Model, Problem, Strings
 from etl.config.kinds import Extract, SourceConfig
 from etl.config.models import Column, Expect, Load, Step, Target
 from etl.config.values import (
@@ -18,7 +18,6 @@ from etl.config.values import (
     Positive,
     Seconds,
     Share,
-    Strings,
     Whole,
     Zone,
     check_cron,
@@ -52,6 +51,7 @@ class Definition(Model):
     retry_delays: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (5.0, 30.0, 120.0)
     timeout: Annotated[Seconds, Field(gt=0)] = 600.0
     max_rejects: Share = None
+    all_rejected: Literal["fail", "warn"] = "fail"
     new_columns: Literal["add", "ignore", "fail"] = "add"
     columns: dict[str, Column] = Field(default_factory=dict)
 
@@ -77,6 +77,7 @@ class Pipeline(Definition):
     timezone: str = "UTC"
     max_active: int = 4
     weight: int = 1
+    max_unpacked: int = 100
     given: tuple[str, ...] = ()  # keys that were given for one run alone: a retry keeps them
 
     @property
@@ -145,6 +146,7 @@ class Settings(Model):
     modules: Strings = ()
     history: Seconds = 90 * 86400.0
     keep_failed: Seconds = 7 * 86400.0
+    max_unpacked: Positive = 100
     trust_clients: StrictBool = True
 
     def problems(self) -> Iterable[Problem]:
@@ -257,6 +259,7 @@ def resolve(
         timezone=owner.timezone,
         max_active=owner.max_active,
         weight=owner.weight,
+        max_unpacked=config.settings.max_unpacked,
         given=() if max_rejects is None else ("max_rejects",),
     )
 

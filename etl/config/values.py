@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
@@ -15,6 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from etl.errors import ConfigError
 
 NAME = re.compile(r"[a-z0-9_]+")  # of clients, pipelines, targets
+MOMENTS = ("date", "start", "end")  # of a run, in paths
+_STRFTIME = re.compile("(?:[^%]|%-?[YymdHIMSjUWVGupbBaAf]|%%)*")
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([^{}]*)\}")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -53,9 +56,80 @@ def rate(value: object) -> float | None:
     raise ValueError('must be a number of times such as "10/s", "600/m" or "1000/h"')
 
 
+def is_header(names: Collection[str], known: Collection[str]) -> bool:
+    """Whether names are a header for sure, so that they may be quoted: half of them are known, and half of the known.
+
+    Of a file without a header, the first row is taken for one.
+
+    Args:
+        names: Of the source's columns, as the pipeline or its table would call them.
+        known: Names in etl.toml or in the table.
+    """
+    return 2 * len({header_key(name) for name in names} & {header_key(name) for name in known}) >= max(
+        len(names), len(known)
+    )
+
+
+def shown(name: str, names: Sequence[str], known: Collection[str]) -> str:
+    """Return a column of a source for an error: `column x`, or its place where the names may be a row's values."""
+    if header_key(name) in map(header_key, known) or is_header(names, known):
+        return f"column {name}"
+    return f"column {names.index(name) + 1}"
+
+
+def header_key(name: str) -> str:
+    """Return what spellings of one header share: blanks around it, case and how accents are encoded make no other."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
+
+
+# What others call the words of etl.toml.
+_CALLED = {
+    "string": "text str varchar nvarchar char character clob uuid json object",
+    "integer": "int int2 int4 int8 int16 int32 int64 bigint smallint tinyint long serial",
+    "number": "float float4 float8 float32 float64 double real",
+    "decimal": "numeric money currency bigdecimal dec",
+    "boolean": "bool bit flag",
+    "timestamp": "datetime datetime64 datetime2 timestamptz instant time",
+    "date": "day date32",
+    "append": "insert add",
+    "merge": "upsert update",
+    "replace": "overwrite truncate full snapshot",
+    "ndjson": "json jsonl jsonlines ldjson",
+    "csv": "tsv text file excel",
+    "sql": "database query table postgres postgresql sqlite mysql odbc jdbc",
+    "function": "python callable script",
+    "fail": "error raise abort",
+    "warn": "warning",
+    "ok": "pass skip",
+    "ignore": "drop skip",
+    "delimiter": "sep separator",
+    "encoding": "charset codepage",
+    "quote": "quotechar",
+    "skip": "skiprows",
+    "path": "file files glob",
+    "url": "dsn connection",
+    "null": "na_values null_values nulls na missing_values",
+    "true": "true_values",
+    "false": "false_values",
+    "thousands": "thousands_separator grouping",
+    "required": "not_null notnull mandatory nullable",
+    "unique": "distinct",
+    "allowed": "enum values choices accepted",
+    "pattern": "regex regexp",
+    "format": "date_format datetime_format",
+    "from": "alias aliases rename",
+    "min": "minimum ge",
+    "max": "maximum le",
+    "key": "primary_key pk unique_key",
+    "mode": "write_disposition if_exists",
+}
+
+
 def suggest(word: object, known: Iterable[str]) -> str:
-    """Return "; did you mean …?" with the name nearest to `word`, or nothing."""
-    near = get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    """Return "; did you mean …?" with the name nearest to `word`, in meaning before spelling, or nothing."""
+    names, other = list(known), str(word).lower().partition("(")[0].strip()
+    near = [name for name in names if other in _CALLED.get(name, "").split()]
+    near = near or get_close_matches(str(word), names, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -65,11 +139,29 @@ def placeholders(text: str) -> list[str]:
     Raises:
         ValueError: A brace is alone, or what it holds is no name.
     """
-    names = _PLACEHOLDER.findall(text)
+    found = dated_placeholders(text)
+    if formats := [name for name, form in found if form is not None]:
+        raise ValueError(f"may not say how {{{formats[0]}}} is written, which only paths do")
+    return [name for name, _ in found]
+
+
+def dated_placeholders(text: str) -> list[tuple[str, str | None]]:
+    """Return the names in the `{name}`s of a path, and what `{date:…}`, `{start:…}` and `{end:…}` say of the moment.
+
+    Raises:
+        ValueError: A brace is alone, what it holds is no name, or no moment is written so.
+    """
+    inside = _PLACEHOLDER.findall(text)
     rest = _PLACEHOLDER.sub("", re.sub(r"\$\{[^{}]*\}", "", text))
-    if "{" in rest or "}" in rest or not all(name.isidentifier() for name in names):
+    found = [(name, form if colon else None) for name, colon, form in (each.partition(":") for each in inside)]
+    if "{" in rest or "}" in rest or not all(name.isidentifier() for name, _ in found):
         raise ValueError("has a { or } that is not part of a {name}")
-    return names
+    for name, form in found:
+        if form is not None and name not in MOMENTS:
+            raise ValueError(f"may say how {{date}}, {{start}} and {{end}} are written, not how {{{name}}} is")
+        if form is not None and ("%" not in form or not _STRFTIME.fullmatch(form)):
+            raise ValueError(f'says "{form}" of {{{name}}}: write a date as %Y%m%d, %d.%m.%Y, %Y/%m and so on')
+    return found
 
 
 # What in a statement is no parameter although it may look like one comes first: texts, names, comments, casts.
@@ -112,10 +204,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def listed(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
 
 
 def reference(value: object) -> object:
@@ -223,7 +311,6 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-Strings = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Seconds = Annotated[float, BeforeValidator(duration)]
 Rate = Annotated[float | None, BeforeValidator(rate)]
 Reference = Annotated[str, BeforeValidator(reference)]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import resolve_url, url_of
 from etl.errors import ReceiptMismatch
-from etl.load import expect, known, ledger, tables
+from etl.load import expect, known, ledger, names, tables
 from etl.load.apply import apply, lock
 from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
@@ -71,6 +71,7 @@ def finish(
     complete: bool,
     read: int,
     rejected: int,
+    all_rejected: bool = False,
     url: str | None = None,
     record: Callable[[FinishCounts], Record] | None = None,
     move: Move | None = None,
@@ -82,6 +83,7 @@ def finish(
         done: Numbers of those that were loaded.
         complete: Whether that is all of them; if not, an atomic run applies nothing, and what is staged is kept.
         read, rejected: Rows of the whole run, for `max_rejects`.
+        all_rejected: Whether rows were read and each of them was rejected.
         url: Of the target; by default the pipeline's.
         record: Says what the target is to remember of the run.
         move: Of the cursor; it stays where the run is not complete.
@@ -98,9 +100,12 @@ def finish(
         if complete:
             expect.check(pipeline, partitions, read)
         expect.check_rejects(pipeline, rejected, read)
+        if complete:
+            expect.check_all_rejected(pipeline, all_rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         book = ledger.table(connection, pipeline)
-        shadow = of_run(connection, pipeline, run)
+        spelling = names.spelling(connection, pipeline)
+        shadow = of_run(connection, spelling.spelled(), run)
         if known.is_known_again(pipeline):
             known.lock_files(connection, pipeline, (each for each in partitions if each.number in done))
         # Two executions of one finish meet here; the second finds everything final.
@@ -115,10 +120,13 @@ def finish(
         applied = not pending or complete or not is_atomic(pipeline)
         duplicates: list[Duplicate] = []
         if pending and applied:
+            shadow.spell(spelling.names)
             waiting = {number: entries[number] for number in pending}
             if _take_out_loaded(connection, book, shadow, partitions, waiting):
                 entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
-            duplicates = _apply(connection, book, shadow, partitions, {number: entries[number] for number in done})
+            # What had no row to load stays open until the run is complete: a retry may find rows in it.
+            ready = {number: entries[number] for number in done if complete or entries[number].rows}
+            duplicates = _apply(connection, book, shadow, partitions, ready)
             if duplicates:
                 expect.check_rejects(pipeline, rejected + len(duplicates), read)
             if complete and not duplicates:
@@ -131,7 +139,7 @@ def finish(
             loaded=sum(entry.loaded for entry in final),
             unchanged=sum(entry.unchanged for entry in final),
             superseded=sum(entry.superseded for entry in final),
-            duplicates=tuple(duplicates),
+            duplicates=tuple(replace(each, column=spelling.back(each.column)) for each in duplicates),
             applied=applied,
             warnings=tuple(known.doubled(connection, book, pipeline, run, [entry.partition for entry in final])),
         )
@@ -200,7 +208,8 @@ def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
         fits = kind(connection).FITS
         # SQLite keeps dates as text: what was last loaded says which they are.
         found |= {name: type for name, type in last.items() if name in found and found[name] in fits[type]}
-        return {name: type for name, type in found.items() if type in fits}
+        ours = {theirs: ours for ours, theirs in names.spelling(connection, pipeline).names.items()}
+        return {ours.get(name, name): type for name, type in found.items() if type in fits}
 
 
 def _take_out_loaded(
@@ -210,7 +219,7 @@ def _take_out_loaded(
     partitions: Sequence[Partition],
     waiting: Mapping[int, Entry],
 ) -> bool:
-    """Leave out what another run has appended since it was staged here; says whether there is any.
+    """Leave out what another run has loaded, or loaded newer, since it was staged here; says whether there is any.
 
     Whether it was there already was asked when it was staged, by a run that may have ended long ago.
 
@@ -222,14 +231,15 @@ def _take_out_loaded(
         for each in partitions
         if each.number in waiting
     ]
-    loaded = known.loaded_before(connection, book, deliveries)
-    number = ledger.next_number(connection, book, shadow.pipeline) if loaded else 0
-    for each in sorted(loaded):
+    became = dict.fromkeys(known.loaded_before(connection, book, deliveries), "unchanged")
+    became |= dict.fromkeys(known.outdated(connection, book, deliveries), "superseded")
+    number = ledger.next_number(connection, book, shadow.pipeline) if became else 0
+    for each, what in sorted(became.items()):
         if waiting[each].rows:
             shadow.forget(each)
-        values = {"final": True, "unchanged": waiting[each].rows, "sequence": number}
+        values = {"final": True, what: waiting[each].rows, "sequence": number}
         ledger.record(connection, book, shadow.run, each, **values)
-    return bool(loaded)
+    return bool(became)
 
 
 def _apply(

@@ -20,11 +20,11 @@ from etl.load import ledger, swap, tables
 from etl.load.staged import ID, LINE, LOST, ORDER, Shadow, partition_of
 from etl.load.targets import kind
 from etl.partition import Partition
-from etl.types.sql import word_of_column
+from etl.types.sql import CastText, word_of_column
 from etl.types.words import arrow_of
 
 RANKS = "_etl_ranks"  # temporary
-_RANK = {"run": "string", "file": "string", "rank": "integer"}
+_RANK = {"run": "string", "file": "string", "rank": "integer", "since": "integer"}
 
 
 @dataclass
@@ -215,11 +215,14 @@ class _Winners:
     def _beaten(
         self, keys: list[Any], condition: Any, order: list[Any], why: str, column: str | None
     ) -> sa.Select[Any]:
-        doubled = sa.select(*keys).where(condition).group_by(*keys).having(sa.func.count() > 1).subquery()
+        # SQLite renames columns of a subquery that are called true or false.
+        named = {f"k{number}": key for number, key in enumerate(keys)}
+        labels = [key.label(name) for name, key in named.items()]
+        doubled = sa.select(*labels).where(condition).group_by(*keys).having(sa.func.count() > 1).subquery()
         rank = sa.func.row_number().over(partition_by=keys, order_by=order).label("rank")
         ranked = (
             sa.select(self.rows.c[ID], rank)
-            .join_from(self.rows, doubled, sa.and_(*(key == doubled.c[key.name] for key in keys)))
+            .join_from(self.rows, doubled, sa.and_(*(key == doubled.c[name] for name, key in named.items())))
             .where(condition)
             .subquery()
         )
@@ -231,6 +234,11 @@ class _Winners:
         plain = kind(self.connection).FACTS.plain_text
         return sa.collate(column, "C") if isinstance(type, sa.String) and not plain else column
 
+    def _alike(self, table: sa.TableClause, name: str) -> sa.ColumnElement[Any]:
+        """Compare types that text is cast to by their text: json has no equality, that of others overlooks changes."""
+        column = table.c[name]
+        return sa.cast(column, sa.Text) if isinstance(self.shadow.types[name], CastText) else column
+
     def compare_with_table(self) -> None:
         """Rows that the table has already, or has newer, are not written."""
         table, rows, run = self.table, self.rows, self.run
@@ -240,8 +248,8 @@ class _Winners:
             sa.true(),
             *(
                 # As rows: SQLite takes no more than a thousand terms in a chain.
-                sa.tuple_(*(table.c[name] for name in some)).is_not_distinct_from(
-                    sa.tuple_(*(rows.c[name] for name in some))
+                sa.tuple_(*(self._alike(table, name) for name in some)).is_not_distinct_from(
+                    sa.tuple_(*(self._alike(rows, name) for name in some))
                 )
                 for some in (data[start : start + 100] for start in range(0, len(data), 100))
             ),
@@ -283,9 +291,10 @@ class _Winners:
         newer = sa.exists().where(
             (theirs.c.run == self.table.c._run) & (theirs.c.file == self.table.c._file)
             & (mine.c.run == self.run) & (mine.c.file == self.rows.c._file) & (theirs.c.rank > mine.c.rank)
+            # An older copy of a file that was put in its place later is what the file is now.
+            & ((theirs.c.file != mine.c.file) | (theirs.c.since > mine.c.since))
         )  # fmt: skip
-        # An earlier version of a file, whatever its time, is not newer than the file as it is now.
-        return sa.and_(self.table.c._file != self.rows.c._file, newer.correlate(self.table, self.rows))
+        return newer.correlate(self.table, self.rows)
 
     def lost_counts(self) -> list[tuple[int, str, int]]:
         """Return (partition, why, rows) of the rows that are not written."""
@@ -321,12 +330,14 @@ class _Winners:
             rank = sa.func.row_number().over(
                 partition_by=[self.rows.c[name] for name in keys], order_by=self._latest_first()
             )
-            columns = [self.rows.c[name] for name in (*keys, *names)]
+            # SQLite renames columns of a subquery that are called true or false.
+            labels = {name: f"k{number}" for number, name in enumerate((*keys, *names))}
+            columns = [self.rows.c[name].label(label) for name, label in labels.items()]
             counting = partition_of(self.rows).in_(sorted(self.counting & self.present))
             doubled = sa.exists().where(self.lost.c[ID] == self.rows.c[ID], self.lost.c.why == "rejected")
             some = counting & others & ~doubled.correlate(self.rows)
             ranked = sa.select(*columns, rank.label("_rank")).where(some).subquery()
-            best = sa.select(*(ranked.c[name] for name in (*keys, *names))).where(ranked.c["_rank"] == 1).subquery()
-            same = sa.and_(*(self.rows.c[name] == best.c[name] for name in keys))
-            best_values = {name: best.c[name] for name in names}
+            best = sa.select(*(ranked.c[label] for label in labels.values())).where(ranked.c["_rank"] == 1).subquery()
+            same = sa.and_(*(self.rows.c[name] == best.c[labels[name]] for name in keys))
+            best_values = {name: best.c[labels[name]] for name in names}
             self.connection.execute(sa.update(self.rows).values(best_values).where(mine, same))

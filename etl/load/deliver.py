@@ -13,13 +13,14 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.errors import BadSource, ReceiptMismatch, TableMismatch
-from etl.load import expect, function, known, ledger, tables
+from etl.load import expect, function, known, ledger, names, tables
 from etl.load.apply import apply, lock
 from etl.load.cursors import Move, advance
 from etl.load.history import Record, write
 from etl.load.ledger import Delivery
+from etl.load.names import OWN, ROW
 from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
-from etl.load.tables import OWN, ROW, kind_of
+from etl.load.tables import kind_of
 from etl.load.targets import kind
 from etl.load.targets.connect import transaction
 from etl.partition import ROW_BITS
@@ -89,6 +90,7 @@ def load(
     if is_all:
         expect.check(pipeline, [delivery.partition], read)
         expect.check_rejects(pipeline, rejected, read)
+        expect.check_all_rejected(pipeline, delivery.all_rejected, read)
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
         counts = _load(connection, delivery, chunks)
         if move is not None and is_all:
@@ -113,6 +115,8 @@ def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Tab
         ledger.claim(connection, book, delivery)
     loading = _Loading(connection, book, delivery)
     counts = loading.load(shadow, chunks)
+    if delivery.partitions > 1 and delivery.all_rejected:
+        counts = replace(counts, final=False)  # a retry with another configuration reads it again
     number = ledger.next_number(connection, book, delivery.pipeline) if counts.final else None
     ledger.record(
         connection, book, delivery.run, delivery.partition.number,
@@ -145,6 +149,8 @@ class _Loading:
             return LoadCounts(function.call(self.connection, delivery, chunks))
         if self._is_there():
             return LoadCounts(unchanged=sum(chunk.num_rows for chunk in chunks))
+        spelling = names.spelling(self.connection, self.pipeline)
+        self.pipeline, chunks = spelling.spelled(), map(spelling.rows, chunks)
         is_append = settings.mode == "append"
         unique = any(column.unique for column in self.pipeline.columns.values())
         # Rows of several partitions that have to be seen together before they are the table's.

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from etl.config.pipeline import Pipeline
-from etl.errors import TooManyRejects, UnexpectedDelivery
+from etl.errors import AllRejected, TooManyRejects, UnexpectedDelivery
 from etl.partition import Partition
 
 
@@ -56,6 +56,18 @@ def check_rejects(pipeline: Pipeline, rejected: int, read: int) -> None:
             f"{rejected:,} of {read:,} rows were rejected, max_rejects allows {limit:,}: nothing was loaded",
             "look at them (rq-etl rejects), fix the source, or allow more with --max-rejects",
         )
+
+
+def check_all_rejected(pipeline: Pipeline, all_rejected: bool, read: int) -> None:
+    """Refuse a delivery of which every row was rejected, unless the pipeline says `all_rejected = "warn"`.
+
+    Raises:
+        AllRejected: It is one.
+    """
+    if all_rejected and pipeline.all_rejected == "fail":
+        what = "the only row was rejected" if read == 1 else f"all {read:,} rows were rejected"
+        cure = 'look at them (rq-etl rejects) and fix the source or the pipeline; all_rejected = "warn" lets it pass'
+        raise AllRejected(f"{what}: nothing was loaded", cure)
 
 
 def _span(seconds: float) -> str:

@@ -81,6 +81,13 @@ class Shadow:
         self.types.update({name: type for name, type in found.items() if name not in STAGED})
         return True
 
+    def spell(self, names: Mapping[str, str]) -> None:
+        """Rename columns that were staged before the pipeline's table was there, which spells them otherwise."""
+        staged = tables.existing(self.connection, self.names[0]) or {} if names else {}
+        for name, there in names.items():
+            if name in staged and there not in staged:
+                tables.rename(self.connection, self.names[0], name, there)
+
     def counts(self) -> dict[int, int]:
         """Return the number of rows by partition."""
         number = partition_of(self.rows)

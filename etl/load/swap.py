@@ -50,11 +50,14 @@ def clear(winners: Winning, partitions: Collection[Partition]) -> None:
             winners.connection.execute(sa.delete(table).where(mine, table.c._file.in_(names[start : start + 1000])))
     else:
         there, here = [table.c[name] for name in by], [winners.rows.c[name] for name in by]
-        values = sa.select(*here).where(winners.live()).distinct()
+        # SQLite renames columns of a subquery that are called true or false.
+        values = sa.select(*(column.label(f"k{number}") for number, column in enumerate(here)))
+        values = values.where(winners.live()).distinct()
         winners.connection.execute(sa.delete(table).where(mine, sa.tuple_(*there).in_(values)))
         # IN finds no nulls; and a comparison that does find them can't be hashed, so it gets only those.
         some_null = values.where(sa.or_(*(column.is_(None) for column in here))).subquery()
-        alike = sa.and_(*(column.is_not_distinct_from(some_null.c[column.name]) for column in there))
+        pairs = zip(there, some_null.c, strict=True)
+        alike = sa.and_(*(column.is_not_distinct_from(null) for column, null in pairs))
         winners.connection.execute(sa.delete(table).where(mine, sa.exists().where(alike)))
 
 

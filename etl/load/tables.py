@@ -1,19 +1,21 @@
 """The target's tables: what is there, whether the rows fit it, and making or widening what is missing."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
-from etl.config.columns import is_header, shown
 from etl.config.pipeline import Pipeline
-from etl.errors import BadSource, ConfigError, MissingColumn, TableMismatch
+from etl.config.values import is_header, shown
+from etl.errors import BadSource, MissingColumn, TableMismatch
 from etl.load.targets import Target, kind
-from etl.types.sql import word_of_column
+from etl.types.sql import CastText, word_of_column
 from etl.types.words import word_of
 
 Types = Mapping[str, TypeEngine[Any]]
@@ -93,10 +95,34 @@ def existing(connection: sa.Connection, name: str) -> dict[str, TypeEngine[Any]]
     """Return the types of a table's columns, or None where there is no such table."""
     schema, name = split(connection, name)
     try:
-        columns = sa.inspect(connection).get_columns(name, schema=schema)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sa.exc.SAWarning)  # of types that it does not know, which are given text
+            columns = sa.inspect(connection).get_columns(name, schema=schema)
     except sa.exc.NoSuchTableError:
         return None
-    return {column["name"]: column["type"] for column in columns}
+    return _plain_types(connection, schema, name, {column["name"]: column["type"] for column in columns})
+
+
+def _plain_types(
+    connection: sa.Connection, schema: str | None, table: str, types: Mapping[str, TypeEngine[Any]]
+) -> dict[str, TypeEngine[Any]]:
+    """Return the types of a table's columns: of a domain what it is made of, and those that are given text."""
+    types = {name: _base(type) for name, type in types.items()}
+    if not kind(connection).FACTS.typed or all(_is_plain(type) for type in types.values()):
+        return types
+    found = kind(connection).describe(connection, schema, table)
+    given = found.types if found else {}
+    return {name: CastText(given[name]) if name in given else type for name, type in types.items()}
+
+
+def _is_plain(type: TypeEngine[Any]) -> bool:
+    return word_of_column(type) not in ("", "any") and not isinstance(type, postgresql.CITEXT)
+
+
+def _base(type: TypeEngine[Any]) -> TypeEngine[Any]:
+    while isinstance(type, postgresql.DOMAIN):
+        type = type.data_type
+    return type
 
 
 @dataclass(frozen=True)
@@ -123,15 +149,11 @@ def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit
 
     Raises:
         TableMismatch: A column has another type there, or is unknown where `new_columns = "fail"`.
-        ConfigError: The table's name is too long.
         BadSource: A column can't be a table's, or there are more than a table can have.
         MissingColumn: A column that decides which row wins is not among the rows'.
     """
     database = kind(connection)
     facts = database.FACTS
-    if len(split(connection, pipeline.table)[1].encode()) > facts.name_bytes:
-        what = f"the name of table {pipeline.table} is longer than {facts.name_bytes} bytes"
-        raise ConfigError(what, "give load.table a shorter one")
     there = existing(connection, pipeline.table)
     fold = _folding(connection)
     known = {fold(name): type for name, type in (there or {}).items()}
@@ -203,6 +225,8 @@ def _met(
         return there, None
     if wanted == "integer" and found == "string" and not pipeline.columns:
         return there, pa.string()  # inferred from fewer rows than the table was made from
+    if isinstance(there, CastText) and wanted == "string":
+        return there, None
     if found not in database.FITS[wanted]:
         declared = f'declare type = "{found}" for it in [columns]' if found and found != "any" else "leave it out"
         raise TableMismatch(
@@ -319,7 +343,8 @@ def _index(connection: sa.Connection, name: str, key: Sequence[str]) -> None:
     _, short = split(connection, name)
     mark = hashlib.sha256("\0".join((short, *key)).encode()).hexdigest()[:8]
     quote = connection.dialect.identifier_preparer.quote_identifier
-    index = quote(f"{short[:40]}_key_{mark}")
+    begins = short.encode()[:40].decode(errors="ignore")  # PostgreSQL would cut a long name, and its end with it
+    index = quote(f"{begins}_key_{mark}")
     columns = ", ".join(quote(column) for column in key)
     try:
         connection.exec_driver_sql(f"CREATE UNIQUE INDEX {index} ON {_formatted(connection, name)} ({columns})")
@@ -328,6 +353,13 @@ def _index(connection: sa.Connection, name: str, key: Sequence[str]) -> None:
             f"table {name} has rows with the same {', '.join(key)}, so it can't be merged into by that key",
             "remove the doubled rows, or name a key that tells them apart",
         ) from error
+
+
+def rename(connection: sa.Connection, name: str, old: str, new: str) -> None:
+    """Rename a column."""
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    where = _formatted(connection, name)
+    connection.exec_driver_sql(f"ALTER TABLE {where} RENAME COLUMN {quote(old)} TO {quote(new)}")
 
 
 def drop(connection: sa.Connection, name: str) -> None:

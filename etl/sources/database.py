@@ -2,7 +2,7 @@
 
 import math
 import sqlite3
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -12,35 +12,25 @@ from urllib.parse import quote
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
-from psycopg.types.string import TextLoader
 
 from etl.config.kinds import DATABASES, SOURCES
 from etl.config.pipeline import Pipeline
 from etl.config.urls import database_url
 from etl.context import Context
 from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
-from etl.partition import CHUNK_BYTES, Chunk, Partition, Piece
-from etl.sources.spool import check_names, spooled
+from etl.partition import Chunk, Partition, Piece
+from etl.sources.compared import DATED, as_day, as_number, held
+from etl.sources.fetched import FETCH, POSTGRES, fetched, prepare
+from etl.sources.spool import Given, check_names, spooled
 from etl.sources.statement import Window, for_psycopg, quoted, relation, select, source_name, values
 from etl.types.cursor import Cursor, Span, cursor_of
 
 if TYPE_CHECKING:
     from etl.sources.sql_config import Config
 
-FETCH = 20_000  # rows at once, fewer where they are long
 MOST = 256  # partitions; a key with gaps could make any number
 WAIT = 60  # seconds for an SQLite writer to end
 
-# By PostgreSQL's type numbers; anything else is read as the text that the server writes.
-_TYPES = {
-    16: pa.bool_(),
-    **dict.fromkeys((20, 21, 23, 26), pa.int64()),
-    **dict.fromkeys((700, 701), pa.float64()),
-    1700: pa.decimal128(38, 9),
-    1082: pa.date32(),
-    1114: pa.timestamp("us"),
-    1184: pa.timestamp("us", tz="UTC"),
-}
 # What is below and above all values of a type, for a cursor that stands nowhere yet.
 _ENDS = {
     21: (-(2**15), 2**15 - 1),
@@ -50,8 +40,6 @@ _ENDS = {
     1700: ("-1e1000", "1e1000"),
     **dict.fromkeys((1082, 1114, 1184), ("-infinity", "infinity")),
 }
-# What a column that prefers a type holds if it holds nothing else.
-_HELD: dict[pa.DataType, set[type]] = {pa.int64(): {int}, pa.string(): {str}, pa.float64(): {int, float}}
 _TEXT_ENDS = ("", "\U0010ffff")
 
 
@@ -76,11 +64,14 @@ def read(
     piece = partition.pieces[0]
     window = context.start, context.end
     with _opened(pipeline, config) as database:
-        statement = select(pipeline, config, piece, span, window, postgres=database.postgres)
+        held_as = _held(database, pipeline, config, window)
+        statement = select(pipeline, config, piece, span, window, postgres=database.postgres, held=held_as)
         ends = _ends(database, pipeline, config, piece, span, window) if config.query and config.cursor else None
-        bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends)
+        bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends, held=held_as)
         known = {} if database.postgres or config.query else _affinities(database, pipeline, config)
-        return (yield from spooled(_tables(database, statement, bound, known), piece.file, BadSource))
+        compared = pipeline.load.mode == "append" and config.cursor is None
+        found = _tables(database, statement, bound, known)
+        return (yield from spooled(found, piece.file, BadSource, typeless=True, unordered=compared))
 
 
 def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partition, ...]:
@@ -109,13 +100,19 @@ def latest(pipeline: Pipeline, config: "Config") -> Cursor | None:
     with _opened(pipeline, config) as database:
         ends = _ends(database, pipeline, config, piece, Span(), (None, None)) if config.query else None
         bound = values(pipeline, config, piece, Span(), (None, None), postgres=database.postgres, ends=ends)
-        column = quoted(config.cursor)
+        column, held_as = quoted(config.cursor), _held(database, pipeline, config, (None, None))
         # Text is compared by code points, whatever the database's language.
         order = f'max({column} COLLATE "C")' if _is_text(database, pipeline, config, bound) else f"max({column})"
+        if held_as in DATED:
+            order += f" FILTER (WHERE {as_day(column, postgres=database.postgres)} IS NOT NULL)"
+        elif held_as:
+            order = f"max({as_number(column, postgres=database.postgres)})"
         source = relation(pipeline, config, schemas=database.postgres)
-        rows = next(_tables(database, f"SELECT {order} AS latest FROM {source}", bound), None)
+        rows, _ = next(_tables(database, f"SELECT {order} AS latest FROM {source}", bound), (None, {}))
     found = rows["latest"][0].as_py() if rows is not None and rows.num_rows else None
-    return None if found is None else cursor_of(found)
+    if found is None:
+        return None
+    return Cursor(held_as, found.strip()) if held_as in DATED else cursor_of(found)
 
 
 def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: Mapping[str, Any]) -> bool:
@@ -123,6 +120,26 @@ def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: M
         return False
     names = _described(database, f"SELECT * FROM {relation(pipeline, config, schemas=True)}", bound)
     return names.get(config.cursor or "") in (25, 1042, 1043)
+
+
+def _held(database: _Database, pipeline: Pipeline, config: "Config", window: Window) -> str:
+    """Return what the pipeline declares of a cursor's column that holds text; see `etl.sources.compared.held`."""
+
+    def is_text() -> bool:
+        piece = Piece(file=database.where, path="")
+        ends = _ends(database, pipeline, config, piece, Span(), window) if config.query else None
+        bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
+        if database.postgres:
+            return _is_text(database, pipeline, config, bound)
+        known = {} if config.query else _affinities(database, pipeline, config)
+        if known.get(config.cursor or "", pa.string()) != pa.string():
+            return False
+        column, source = quoted(config.cursor or ""), relation(pipeline, config, schemas=False)
+        with _translated(database.where):
+            found = database.driver.execute(f"SELECT 1 FROM {source} WHERE typeof({column}) = 'text' LIMIT 1", bound)
+            return found.fetchone() is not None
+
+    return held(pipeline, config, database.where, is_text, postgres=database.postgres)
 
 
 def _range(
@@ -137,7 +154,7 @@ def _range(
         ends = _ends(database, pipeline, config, piece, Span(), window)
     bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
     statement = f"SELECT min({key}) AS low, max({key}) AS high FROM "
-    table = next(_tables(database, statement + relation(pipeline, config, schemas=database.postgres), bound))
+    table, _ = next(_tables(database, statement + relation(pipeline, config, schemas=database.postgres), bound))
     low, high = table["low"][0].as_py(), table["high"][0].as_py()
     if low is None:
         return 0, 0
@@ -200,11 +217,7 @@ def _postgres(url: str) -> "psycopg.Connection[Any]":
     timeout = {} if "connect_timeout" in url else {"connect_timeout": 10}
     connection = psycopg.connect(url, application_name="rq-etl", **timeout)  # type: ignore[arg-type]
     connection.read_only = True
-    for info in connection.adapters.types:
-        if info.oid not in _TYPES:
-            connection.adapters.register_loader(info.oid, TextLoader)
-        if info.array_oid:
-            connection.adapters.register_loader(info.array_oid, TextLoader)
+    prepare(connection)
     connection.execute("SET TIME ZONE 'UTC'")
     return connection
 
@@ -230,7 +243,7 @@ def _affinities(database: _Database, pipeline: Pipeline, config: "Config") -> di
 
 def _tables(
     database: _Database, statement: str, bound: Mapping[str, Any], known: Mapping[str, pa.DataType] | None = None
-) -> Iterator[pa.Table]:
+) -> Iterator[Given]:
     """Yield a statement's rows, a table of bounded size at a time; at least one.
 
     Args:
@@ -242,60 +255,19 @@ def _tables(
                 cursor.itersize = FETCH
                 cursor.execute(*_encoded(statement, bound))
                 names = [column.name for column in cursor.description]
-                types = [_TYPES.get(column.type_code, pa.string()) for column in cursor.description]
+                types = [POSTGRES.get(column.type_code, pa.string()) for column in cursor.description]
                 check_names(names, database.where, BadSource)
-                yield from _fetched(cursor, names, types)
+                yield from fetched(cursor, names, types)
         else:
             cursor = database.driver.execute(statement, bound)
             names = [column[0] for column in cursor.description]
             check_names(names, database.where, BadSource)
-            yield from _fetched(cursor, names, [(known or {}).get(name) for name in names])
+            yield from fetched(cursor, names, [(known or {}).get(name) for name in names])
 
 
 def _encoded(statement: str, bound: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     text, used = for_psycopg(statement, bound)
     return text.encode(), used
-
-
-def _fetched(cursor: Any, names: Sequence[str], types: Sequence[pa.DataType | None]) -> Iterator[pa.Table]:
-    size, first = FETCH // 10, True
-    while (rows := cursor.fetchmany(size)) or first:
-        columns = list(zip(*rows, strict=True)) or [()] * len(names)
-        made = [_array(column, kind) for column, kind in zip(columns, types, strict=True)]
-        table = pa.table(dict(zip(names, made, strict=True)))
-        first = False
-        size = min(FETCH, max(100, CHUNK_BYTES // 4 * len(rows) // max(1, table.nbytes))) if rows else size
-        yield table
-
-
-def _array(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
-    """Return a column; values that its type can't hold exactly make it text."""
-    kinds = {type(value) for value in values} - {type(None)}
-    if kind is None or not kinds <= _HELD.get(kind, kinds):
-        kind = _kind_of(kinds, values)
-    try:
-        return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([_text(value) for value in values], pa.string())
-
-
-def _kind_of(kinds: set[type], values: Sequence[Any]) -> pa.DataType:
-    """Return the type of an SQLite column, where every value has one of its own."""
-    if not kinds:
-        return pa.null()
-    if kinds == {int}:
-        return pa.int64()
-    if kinds <= {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int)):
-        return pa.float64()
-    return pa.string()
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        return f"\\x{value.hex()}"
-    if isinstance(value, Decimal):
-        return format(value, "f") if value.is_finite() else str(value)
-    return None if value is None else str(value)
 
 
 @contextmanager
@@ -318,8 +290,7 @@ def _translated(where: str) -> Iterator[None]:
 
 def _refused(error: psycopg.Error, state: str, where: str) -> EtlError:
     if not state and isinstance(error, psycopg.DataError):
-        what = f"{where}: a date or time that Python has not (infinity, before the year 1 or after 9999)"
-        return BadSource(what, "leave it out, or turn it into text, in a query")
+        return BadSource(f"{where}: a value that Python has not", "leave it out, or turn it into text, in a query")
     if not state or state[:2] in ("08", "53", "57", "40", "55"):
         return SourceUnreachable(f"{where}: {type(error).__name__}", "it is tried again by itself")
     if state[:2] == "42":  # what these say is the statement's own: names of tables, columns, operators

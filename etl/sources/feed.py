@@ -2,26 +2,24 @@
 
 import codecs
 import contextlib
+import errno
 import hashlib
 import os
 import re
+import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from etl.errors import BadSource, SourceMissing
 from etl.partition import Piece
+from etl.sources.encodings import ascii_compatible, decoding, encoding_of
+from etl.sources.formats.other import foreign
 
 BLOCK = 1 << 20  # bytes read at once: still in the processor's cache when it is looked at a second time
 LIMIT = 16 << 20  # bytes of the longest line, and of the longest record, that is kept in memory
 
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins like UTF-16's, so it is asked first
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
+MOST_UNPACKED = 1 << 30  # bytes; what unpacks to less is never refused
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -42,6 +40,7 @@ class Feed:
         digest: A hash that is given the bytes as they stand in the file.
         whole: Read the file from its beginning, whatever the piece's range.
         base: What is added to a line's number to make its `_row`.
+        most: How many times its size a gzip file of over 1 GB may unpack to.
 
     Attributes:
         buffer: UTF-8 read and not yet taken.
@@ -65,15 +64,16 @@ class Feed:
         *,
         whole: bool = False,
         base: int = 0,
+        most: int = 100,
     ) -> None:
-        self.piece, self.base = piece, base
+        self.piece, self.base, self._most = piece, base, most
         self.start, self.end, self.line = (0, None, 1) if whole else (piece.start, piece.end, piece.line)
         self.buffer = b""
         self.position = 0
         self.eof = False
         self._digest = digest
         try:
-            self._file: BinaryIO = open(piece.path, "rb")  # noqa: SIM115
+            self._file: BinaryIO = open(piece.path, "rb", opener=_plain)  # noqa: SIM115
         except FileNotFoundError:
             raise SourceMissing(f"{piece.file} is gone since the run was planned", "put it back and retry") from None
         except OSError as exc:
@@ -99,7 +99,7 @@ class Feed:
         try:
             block = next(self._blocks, None)
         except _Undecodable:
-            raise self.undecodable(self.line + count_lines(self.buffer)) from None
+            raise self.undecodable(self.line, self.buffer) from None
         except (zlib.error, EOFError):
             cure = "copy it here again"
             raise BadSource(f"{self.piece.file} is not a complete gzip file", cure) from None
@@ -151,21 +151,43 @@ class Feed:
         self.take(end, 1)
         return dropped + end
 
-    def undecodable(self, line: int) -> BadSource:
-        """Return the error for a line that is not in the encoding."""
-        likely = "cp1252" if self.encoding == "utf-8" else "utf-8"
-        what = f"{self.piece.file} line {line} is not {self.encoding}"
-        return BadSource(what, f'set encoding = "{likely}" (or what it really is) in the pipeline\'s extract')
+    def undecodable(self, line: int, before: bytes) -> BadSource:
+        """Return the error for a byte that is not in the encoding.
+
+        Args:
+            line: Where `before` begins.
+            before: The text before the byte, as UTF-8, from the beginning of a line.
+        """
+        line += count_lines(before)
+        rest = re.split(rb"[\r\n]", before)[-1].decode(errors="replace").encode(self.encoding, "replace")
+        what = f"{self.piece.file} line {line} is not {self.encoding}: byte {len(rest) + 1} of the line"
+        likely = decoding(self._whole, self.encoding)
+        cure = f'set encoding = "{likely}" in the pipeline\'s extract: it decodes the whole file'
+        return BadSource(
+            what, cure if likely != "latin-1" else f"{cure}, as it does any; look whether letters are right"
+        )
+
+    def _whole(self) -> Iterator[bytes]:
+        """Yield the file's bytes from its beginning, unpacked, as far as they can be."""
+        with contextlib.suppress(OSError, zlib.error, EOFError, BadSource), self._again() as file:
+            yield from self._unpacked(iter(lambda: file.read(BLOCK), b""))
+
+    def _again(self) -> BinaryIO:
+        return open(self.piece.path, "rb", opener=_plain)
 
     def _look(self, encoding: str) -> tuple[bool, str, int]:
         if self.piece.version and self._opened[0] != self.piece.modified:
             raise self._changed("since the run was planned")
-        head = self._file.read(4096)
+        head = packed = self._file.read(4096)
         compressed = head.startswith(b"\x1f\x8b")
         if compressed:
             with contextlib.suppress(zlib.error):  # reading it says what is wrong
                 head = zlib.decompressobj(wbits=31).decompress(head, 4096)
-        return compressed, *_encoding(self.piece.file, head, encoding)
+        twice = "a gzip file" if head is not packed and head.startswith(b"\x1f\x8b") else None
+        if what := foreign(head) or twice:
+            what += " inside gzip," if compressed else ","
+            raise BadSource(f"{self.piece.file} is {what} not text", "unpack it, or export it as CSV")
+        return compressed, *encoding_of(self.piece.file, head, encoding)
 
     def _changed(self, when: str) -> BadSource:
         return BadSource(f"{self.piece.file} changed {when}", "run it again once the file is complete")
@@ -179,29 +201,20 @@ class Feed:
                 self._digest.update(block)
             yield block
 
-    def _unpacked(self) -> Iterator[bytes]:
+    def _unpacked(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         if not self.compressed:
-            yield from self._raw()
+            yield from blocks
             return
-        member = None
-        for block in self._raw():
-            while block:
-                if member is None:
-                    if not block.strip(b"\0"):
-                        break  # padding after the last member
-                    member = zlib.decompressobj(wbits=31)
-                # At most one block at a time comes out, however well a client's zeros compress.
-                if out := member.decompress(block, BLOCK):
-                    yield out
-                while not member.eof and len(out) == BLOCK:
-                    if out := member.decompress(member.unconsumed_tail, BLOCK):
-                        yield out
-                block, member = (member.unused_data, None) if member.eof else (b"", member)
-        if member is not None:
-            raise EOFError
+        size, most = 0, max(MOST_UNPACKED, self._most * self._opened[1])
+        for block in _members(blocks):
+            size += len(block)
+            if size > most:
+                what = f"{self.piece.file} unpacks to over {most >> 20:,} MB and {self._most} times its size"
+                raise BadSource(what, "ask who sent it; if that is right, set a higher max_unpacked in [settings]")
+            yield block
 
     def _decoded(self) -> Iterator[bytes]:
-        blocks = self._unpacked()
+        blocks = self._unpacked(self._raw())
         skip = self.bom if self.start == 0 else 0
         if self.encoding == "utf-8":
             for block in blocks:
@@ -226,41 +239,45 @@ class Feed:
             yield text.encode()
 
 
+def _members(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Unpack the members of a gzip file.
+
+    Raises:
+        EOFError, zlib.error: It ends too soon, or is none.
+    """
+    member = None
+    for block in blocks:
+        while block:
+            if member is None:
+                if not block.strip(b"\0"):
+                    break  # padding after the last member
+                member = zlib.decompressobj(wbits=31)
+            # At most one block at a time comes out, however well a client's zeros compress.
+            if out := member.decompress(block, BLOCK):
+                yield out
+            while not member.eof and len(out) == BLOCK:
+                if out := member.decompress(member.unconsumed_tail, BLOCK):
+                    yield out
+            block, member = (member.unused_data, None) if member.eof else (b"", member)
+    if member is not None:
+        raise EOFError
+
+
+def _plain(path: str, flags: int) -> int:
+    """Open a plain file: a FIFO would have its reader wait for ever, a device do anything, a link lead elsewhere."""
+    opened = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "it is no file")
+    return opened
+
+
 def count_lines(data: bytes) -> int:
     r"""Return the number of line ends: `\n`, `\r\n` and a lone `\r`."""
     lines = data.count(b"\n")
     return lines + data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else lines
 
 
-def ascii_compatible(encoding: str) -> bool:
-    """Return whether an ASCII byte of a text in this encoding never is part of anything else."""
-    text = bytes(range(256)).decode(encoding, "replace")
-    return len(text) == 256 and text[:128] == bytes(range(128)).decode("ascii")
-
-
 def _state(file: BinaryIO) -> tuple[float, int]:
     stat = os.fstat(file.fileno())
     return stat.st_mtime, stat.st_size
-
-
-def _encoding(file: str, head: bytes, declared: str) -> tuple[str, int]:
-    if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise BadSource(f"{file} is a ZIP or Excel file, not text", "unpack it, or export it as CSV")
-    for bom, encoding in _BOMS:
-        if head.startswith(bom):
-            return encoding, len(bom)
-    try:
-        name = codecs.lookup(declared).name
-    except LookupError:
-        raise BadSource(f'encoding "{declared}" is unknown', 'say for example encoding = "cp1252"') from None
-    if name in ("utf-8", "utf-8-sig", "ascii"):
-        name = "utf-8"
-    elif name in ("utf-16", "utf-32"):
-        name += "-le"
-    if ascii_compatible(name) and len(head) >= 8:
-        for first, likely in ((1, "utf-16-le"), (0, "utf-16-be")):
-            if head[first::2].count(0) * 10 > len(head[first::2]) * 7 and head[1 - first :: 2].count(0) * 10 < len(
-                head
-            ):
-                raise BadSource(f"{file} line 1 is not {name}: it looks like UTF-16", f'set encoding = "{likely}"')
-    return name, 0

@@ -8,17 +8,19 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from datetime import datetime
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 from zoneinfo import ZoneInfo
 
 from etl.config.base import Problem
 from etl.config.kinds import SourceConfig, SourceFacts
 from etl.config.pipeline import Pipeline
-from etl.config.values import Seconds, fill, placeholders
+from etl.config.values import MOMENTS, Seconds, dated_placeholders, fill
 from etl.context import Context
 from etl.errors import BadSource, ConfigError, SourceMissing
 from etl.partition import ROW_BITS, Chunk, Partition, Piece, Plan
-from etl.sources.feed import Feed, Uncuttable, ascii_compatible
+from etl.sources.encodings import ascii_compatible, is_usable
+from etl.sources.feed import Feed, Uncuttable
+from etl.sources.listing import File, listed
 
 _ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them
 Cut = tuple[list[tuple[int, int]], str]  # where each range starts and how many lines are before it; the file's sha256
@@ -40,21 +42,19 @@ class FileConfig(SourceConfig):
         try:
             if not self.path.strip():
                 yield ("path",), 'is empty; name files, such as "inbox/{client}/claims-*.csv"'
-            placeholders(self.path)
+            dated_placeholders(self.path)
         except ValueError as error:
             yield ("path",), str(error)
-        try:
-            "".encode(self.encoding)
-        except (LookupError, ValueError):
+        if not is_usable(self.encoding):
             yield ("encoding",), 'is no text encoding Python knows; use "utf-8", "cp1252", "latin-1" and so on'
 
     def names(self) -> Iterable[tuple[str, str, str]]:
         """The names in the path."""
-        return [("path", name, f"{{{name}}}") for name in placeholders(self.path)]
+        return [("path", name, f"{{{name}}}") for name, _ in dated_placeholders(self.path)]
 
     def not_windowed(self) -> tuple[str, str] | None:
         """Why every window would read the same files, or None."""
-        if {"date", "start", "end"} & set(placeholders(self.path)):
+        if set(MOMENTS) & {name for name, _ in dated_placeholders(self.path)}:
             return None
         return ".path names no window: every window would load the same files", "put {date}, {start} or {end} into it"
 
@@ -62,24 +62,17 @@ class FileConfig(SourceConfig):
 class Format(Protocol):
     """What a kind of file gives, beside its `Config`; the rest is the same for all of them."""
 
-    def head(self, piece: Piece, config: Any) -> Any:
+    def head(self, piece: Piece, pipeline: Pipeline, config: Any) -> Any:
         """Return what a piece's file says of its columns before its rows, with their `names`; else None.
 
         Without, every chunk may have columns and types of its own, and they are joined when all have been read.
         """
 
-    def cut(self, feed: Feed, config: Any, size: int) -> Cut:
+    def cut(self, feed: Feed, pipeline: Pipeline, config: Any, size: int) -> Cut:
         """Return ranges of a file of about `size` bytes that can be read each by itself; else raise Uncuttable."""
 
     def chunks(self, feed: Feed, pipeline: Pipeline, config: Any, head: Any) -> Iterator[Chunk]:
         """Yield a piece's rows, each `_row` its line in the file, and the rejects."""
-
-
-class _File(NamedTuple):
-    modified: float  # the first two fields are the order in which files are loaded
-    name: str
-    path: str
-    size: int
 
 
 def plan(
@@ -91,15 +84,17 @@ def plan(
 ) -> Plan:
     """Return the partitions of a run: the files that its path names, large ones cut."""
     pattern = _path_pattern(pipeline, config, *moments)
-    files, growing = _settled(_listed(pipeline.root, pattern), config.settle)
-    warnings = [f"{file.name} is still growing: left out of this run" for file in sorted(growing)]
+    found, warnings = listed(pipeline.root, pattern, _fixed(config, pattern))
+    files, growing = _settled(found, config.settle)
     if not files and not growing:
         shown = _unescaped(pattern)
         if config.missing == "fail":
-            raise SourceMissing(f"no file matches {shown}{_nearby(pipeline.root, pattern)}", 'or set missing = "ok"')
-        return Plan(warnings=(f"no file matches {shown}",) if config.missing == "warn" else ())
+            what = "; ".join([f"no file matches {shown}{_nearby(pipeline.root, pattern)}", *warnings])
+            raise SourceMissing(what, 'or set missing = "ok"')
+        return Plan(warnings=(*([f"no file matches {shown}"] if config.missing == "warn" else ()), *warnings))
 
-    pieces = [piece for file in sorted(files) for piece in _pieces(file, format, config, partition_bytes)]
+    warnings += [f"{file.name} is still growing: left out of this run" for file in sorted(growing)]
+    pieces = [piece for file in sorted(files) for piece in _pieces(file, format, pipeline, config, partition_bytes)]
     parts = [tuple(pieces)] if config.split == "none" and pieces else [(piece,) for piece in pieces]
     partitions = (Partition(number=order + 1, pieces=part, order=order) for order, part in enumerate(parts))
     return Plan(partitions=tuple(partitions), warnings=tuple(warnings))
@@ -112,21 +107,26 @@ def read(
 
     Files read together are joined by column name; a column that a file lacks is null in its rows.
     """
-    from etl.sources.join import aligned, widened
+    from etl.sources.join import Spelling, aligned, widened
 
     digest = hashlib.sha256()
     heads = []
+    spelling = Spelling(pipeline)
     for piece in partition.pieces:
         context.pace()
-        heads.append(format.head(piece, config))
+        heads.append(format.head(piece, pipeline, config))
 
     def chunks() -> Iterator[Chunk]:
         for index, (piece, head) in enumerate(zip(partition.pieces, heads, strict=True)):
-            with closing(Feed(piece, config.encoding, digest, base=index << ROW_BITS)) as feed:
-                yield from format.chunks(feed, pipeline, config, head)
+            base, most = index << ROW_BITS, pipeline.max_unpacked
+            with closing(Feed(piece, config.encoding, digest, base=base, most=most)) as feed:
+                found = format.chunks(feed, pipeline, config, head)
+                yield from found if len(heads) == 1 else spelling.chunks(found, piece.file)
 
-    known = [head.names for head in heads if head is not None]
-    yield from aligned(chunks(), [name for names in known for name in names]) if known else widened(chunks())
+    known = [(head.names, piece.file) for head, piece in zip(heads, partition.pieces, strict=True) if head is not None]
+    if len(heads) > 1:
+        known = [(spelling.names(names, file), file) for names, file in known]
+    yield from aligned(chunks(), [name for names, _ in known for name in names]) if known else widened(chunks())
     return digest.hexdigest()
 
 
@@ -139,16 +139,17 @@ def _path_pattern(
 ) -> str:
     zone = ZoneInfo(pipeline.timezone)
     values = {name: str(value) for name, value in {**pipeline.params, "client": pipeline.client}.items()}
-    values["date"] = f"{start or today or datetime.now(zone):%Y-%m-%d}"
-    for name, moment in (("start", start), ("end", end)):
-        if moment is not None:
-            local = moment.astimezone(zone) if moment.tzinfo else moment
-            values[name] = f"{local:%Y-%m-%d}" if local.time() == datetime.min.time() else f"{local:%Y-%m-%dT%H%M%S}"
-            if name == "start":
-                values["date"] = f"{local:%Y-%m-%d}"
-    for name in placeholders(config.path):
-        if name in ("start", "end") and name not in values:
+    given = {"date": start or today or datetime.now(zone), "start": start, "end": end}
+    moments = {name: moment.astimezone(zone) if moment.tzinfo else moment for name, moment in given.items() if moment}
+    for name, form in dated_placeholders(config.path):
+        moment = moments.get(name)
+        if name in ("start", "end") and moment is None:
             raise ConfigError(f"{config.path} needs a window: {{{name}}} has no value", "give --start and --end")
+        if form is not None:
+            values[f"{name}:{form}"] = moments[name].strftime(form)
+        elif moment is not None:
+            has_time = name != "date" and moment.time() != datetime.min.time()
+            values[name] = f"{moment:%Y-%m-%dT%H%M%S}" if has_time else f"{moment:%Y-%m-%d}"
         value = values.get(name, "")
         if "/" in value or "\0" in value or value in ("..", "."):
             cure = "give it a value without /, such as the name of a folder or file"
@@ -157,25 +158,19 @@ def _path_pattern(
     return fill(os.path.expanduser(config.path), {name: glob.escape(value) for name, value in values.items()})
 
 
-def _listed(root: str, pattern: str) -> list[_File]:
-    files = []
-    for match in glob.iglob(pattern, root_dir=root, recursive=True):
-        path = os.path.join(root, match)
-        try:
-            stat = os.stat(path)
-        except OSError:
-            continue  # gone since it was listed
-        if not os.path.isdir(path):
-            name = os.path.relpath(path, root)
-            name = os.fsencode(path if name.startswith("..") else name).decode(errors="backslashreplace")
-            files.append(_File(stat.st_mtime, name, path, stat.st_size))
-    return files
+def _fixed(config: FileConfig, pattern: str) -> str:
+    """Return the part of a filled pattern that the operator chose: all, or the folders before the first wildcard."""
+    if not dated_placeholders(config.path) and not glob.has_magic(_ESCAPED.sub("", pattern)):
+        return _unescaped(pattern)
+    parts = pattern.split(os.sep)[:-1]
+    chosen = next((at for at, part in enumerate(parts) if glob.has_magic(_ESCAPED.sub("", part))), len(parts))
+    return _unescaped(os.sep.join(parts[:chosen]) or (os.sep if os.path.isabs(pattern) else ""))
 
 
-def _settled(files: Iterable[_File], settle: float) -> tuple[list[_File], list[_File]]:
+def _settled(files: Iterable[File], settle: float) -> tuple[list[File], list[File]]:
     """Wait until no file changes any more; return the files as they are then, and those that never stopped."""
-    ready: list[_File] = []
-    waiting: list[tuple[_File, float]] = []  # and since when it has been as it is
+    ready: list[File] = []
+    waiting: list[tuple[File, float]] = []  # and since when it has been as it is
     now = time.time()
     deadline = time.monotonic() + 10 * settle
     for file in files:
@@ -202,7 +197,7 @@ def _settled(files: Iterable[_File], settle: float) -> tuple[list[_File], list[_
     return ready, [file for file, _ in waiting]
 
 
-def _pieces(file: _File, format: Format, config: FileConfig, size: int) -> list[Piece]:
+def _pieces(file: File, format: Format, pipeline: Pipeline, config: FileConfig, size: int) -> list[Piece]:
     """Return a file's pieces: itself, unless it is large and can be cut."""
     whole = Piece(file=file.name, path=file.path, size=file.size, modified=file.modified)
     if config.split != "rows" or file.size <= 1.5 * size:
@@ -211,7 +206,7 @@ def _pieces(file: _File, format: Format, config: FileConfig, size: int) -> list[
         with closing(Feed(whole, config.encoding)) as feed:
             if feed.compressed or not ascii_compatible(feed.encoding):
                 return [whole]
-            ranges, version = format.cut(feed, config, size)
+            ranges, version = format.cut(feed, pipeline, config, size)
     except (BadSource, SourceMissing, Uncuttable, OSError):
         return [whole]  # reading it says what is wrong
     ends = [start for start, _ in ranges[1:]] + [None]

@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -14,7 +17,8 @@ from etl.context import Context
 from etl.errors import FunctionFailed
 from etl.functions import NOT_UNICODE, blame, call_by_name, load_function
 from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk
-from etl.sources.spool import check_names, spooled
+from etl.sources.spool import Given, check_names, spooled
+from etl.types.spelling import spell
 from etl.types.words import arrow_of, is_dictionary, word_of
 
 _END = object()
@@ -35,7 +39,8 @@ def call(pipeline: Pipeline, name: str, args: Mapping[str, Any], context: Contex
     filled = {key: _filled(value, values) for key, value in args.items()}
     given = call_by_name(function, (), context, filled, name=name)
     try:
-        return (yield from spooled(_tables(given, name), name, FunctionFailed))
+        tables = _tables(given, name, pipeline.timezone)
+        return (yield from spooled(map(Given, tables), name, FunctionFailed))
     except UnicodeEncodeError:
         raise FunctionFailed(f"{name} gave text that is not Unicode", NOT_UNICODE) from None
 
@@ -48,10 +53,14 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     return [_filled(item, values) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _tables(given: Any, name: str) -> Iterator[pa.Table]:
-    """Yield what the function gives as tables of the size of a chunk; single records are gathered."""
+def _tables(given: Any, name: str, zone: str) -> Iterator[pa.Table]:
+    """Yield what the function gives as tables of the size of a chunk; single records are gathered.
+
+    Args:
+        zone: Time zone of times that carry none.
+    """
     if isinstance(given, pd.DataFrame | pa.Table):
-        yield from _cut(_table(given, name))
+        yield from _cut(_table(given, name, zone))
         return
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise _wrong(given, name)
@@ -59,9 +68,9 @@ def _tables(given: Any, name: str) -> Iterator[pa.Table]:
     for item in _each(given, name):
         if isinstance(item, pd.DataFrame | pa.Table):
             if records:
-                yield from _cut(_recorded(records, name))
+                yield from _cut(_recorded(records, name, zone))
                 records = []
-            yield from _cut(_table(item, name))
+            yield from _cut(_table(item, name, zone))
             continue
         some = item if isinstance(item, list) else [item]
         for record in some:
@@ -69,10 +78,10 @@ def _tables(given: Any, name: str) -> Iterator[pa.Table]:
                 raise _wrong(record, name)
         records += some
         if len(records) >= CHUNK_ROWS:
-            yield from _cut(_recorded(records, name))
+            yield from _cut(_recorded(records, name, zone))
             records = []
     if records:
-        yield from _cut(_recorded(records, name))
+        yield from _cut(_recorded(records, name, zone))
 
 
 def _each(given: Iterable[Any], name: str) -> Iterator[Any]:
@@ -97,21 +106,21 @@ def _cut(table: pa.Table) -> Iterator[pa.Table]:
         yield table.slice(start, rows)
 
 
-def _recorded(records: list[Mapping[Any, Any]], name: str) -> pa.Table:
+def _recorded(records: list[Mapping[Any, Any]], name: str, zone: str) -> pa.Table:
     keys: dict[Any, None] = {}
     for record in records:
         keys.update(dict.fromkeys(record))
-    columns = [_array([record.get(key) for record in records]) for key in keys]
+    columns = [_array([record.get(key) for record in records], zone) for key in keys]
     return _named(columns, [str(key) for key in keys], name)
 
 
-def _table(frame: pd.DataFrame | pa.Table, name: str) -> pa.Table:
+def _table(frame: pd.DataFrame | pa.Table, name: str, zone: str) -> pa.Table:
     if isinstance(frame, pa.Table):
         columns = [_simple(column.combine_chunks()) for column in frame.columns]
         return _named(columns, frame.column_names, name)
     index = frame.index
     levels = [index.get_level_values(at) for at, level in enumerate(index.names) if level is not None]
-    columns = [_array(level) for level in levels] + [_array(frame.iloc[:, at]) for at in range(frame.shape[1])]
+    columns = [_array(values, zone) for values in (*levels, *(frame.iloc[:, at] for at in range(frame.shape[1])))]
     return _named(columns, [*(str(level.name) for level in levels), *map(str, frame.columns)], name)
 
 
@@ -121,12 +130,45 @@ def _named(columns: list[pa.Array], names: list[str], name: str) -> pa.Table:
     return pa.Table.from_arrays(columns, names=names)
 
 
-def _array(values: Any) -> pa.Array:
+def _array(values: Any, zone: str) -> pa.Array:
     try:
+        if not isinstance(values, pd.Series | pd.Index) or values.dtype == object:
+            moments = _moments(list(values), zone)
+            if moments is not None:
+                return moments
         array = pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):  # mixed types
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, OverflowError):  # mixed types
         return pa.array([_text(value) for value in values], pa.string())
     return _simple(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
+
+
+def _moments(values: list[Any], zone: str) -> pa.Array | None:
+    """Return datetimes, and dates among them, as timestamps; None where there are none, or other values too.
+
+    Arrow would take all of them for what the first one is: a datetime among dates loses its time.
+
+    Args:
+        zone: Time zone of dates and of times that say none, where others say theirs.
+
+    Raises:
+        pa.ArrowInvalid, OverflowError: One is outside the calendar.
+    """
+    kinds = set(map(type, values)) - {type(None), type(pd.NaT), type(pd.NA), float}
+    if not all(issubclass(kind, date) for kind in kinds) or not any(issubclass(kind, datetime) for kind in kinds):
+        return None
+    if any(isinstance(value, float) and not pd.isna(value) for value in values):
+        return None
+    moments = [None if pd.isna(value) else _moment(value) for value in values]
+    unit = "ns" if any(getattr(value, "nanosecond", 0) for value in moments) else "us"
+    if not any(value.tzinfo for value in moments if value is not None):
+        return pa.array(moments, pa.timestamp(unit))
+    place = ZoneInfo(zone)
+    aware = [value if value is None or value.tzinfo else value.replace(tzinfo=place) for value in moments]
+    return pa.array([value if value is None else value.astimezone(UTC) for value in aware], pa.timestamp(unit, "UTC"))
+
+
+def _moment(value: date) -> datetime:
+    return value if isinstance(value, datetime) else datetime.combine(value, time.min)
 
 
 def _simple(array: pa.Array) -> pa.Array:
@@ -134,6 +176,8 @@ def _simple(array: pa.Array) -> pa.Array:
     word = word_of(array.type)
     if is_dictionary(array.type):
         return _simple(array.dictionary_decode())
+    if word == "number" and array.type != pa.float16():
+        return array  # a float32 keeps its own digits: 0.1, not 0.10000000149011612
     if word in ("string", "number", "date"):
         return array.cast(arrow_of(word))
     if word is not None:
@@ -145,6 +189,6 @@ def _text(value: Any) -> str | None:
     if isinstance(value, Mapping | list | tuple | set | frozenset | np.ndarray):
         plain = dict(value) if isinstance(value, Mapping) else list(value)
         return json.dumps(plain, ensure_ascii=False, default=str)
-    if value is None or pd.isna(value):
-        return None
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+    if isinstance(value, bool | np.bool_ | float | np.floating | Decimal | bytes):
+        return spell(value)
+    return None if value is None or pd.isna(value) else str(value)

@@ -7,11 +7,50 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import rejects
+from etl.config.columns import named, refuse_doubles
+from etl.config.pipeline import Pipeline
+from etl.config.values import header_key
 from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk
 from etl.sources.spool import Spool, fitted
 
 _EXACT = 2**53  # up to here every whole number is a float
 _LONG = pa.decimal128(19, 0)  # marks whole numbers of which some are longer
+
+
+class Spelling:
+    """One spelling of the headers that are one column of the pipeline, for files that are read together.
+
+    Args:
+        pipeline: Whose `rename` and `from` say which headers are one.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._first: dict[str, str] = {}
+
+    def names(self, headers: Iterable[str], file: str, seen: dict[str, str] | None = None) -> list[str]:
+        """Return headers as the first file that has their column spells them.
+
+        Args:
+            seen: The file's headers so far, by the pipeline's name, which are added to.
+
+        Raises:
+            BadSource: Two columns of the file are the same column of the pipeline.
+        """
+        headers, seen = list(headers), {} if seen is None else seen
+        names = named((header for header in headers if header), self._pipeline)
+        keys = {header: header_key(name) for header, name in names.items()}
+        for header, name in names.items():
+            other = seen.setdefault(keys[header], header)
+            if header_key(other) != header_key(header):
+                refuse_doubles({other: name, header: name}, file)
+        return [self._first.setdefault(keys[header], header) if header in keys else header for header in headers]
+
+    def chunks(self, chunks: Iterable[Chunk], file: str) -> Iterator[Chunk]:
+        """Yield a file's chunks with the headers of all files."""
+        seen: dict[str, str] = {}
+        for chunk in chunks:
+            yield chunk._replace(rows=chunk.rows.rename_columns(self.names(chunk.rows.column_names, file, seen)))
 
 
 def aligned(chunks: Iterable[Chunk], names: Iterable[str]) -> Iterator[Chunk]:
@@ -22,7 +61,7 @@ def aligned(chunks: Iterable[Chunk], names: Iterable[str]) -> Iterator[Chunk]:
     """
     first: dict[str, str] = {}
     for name in names:
-        first.setdefault(name.casefold(), name)
+        first.setdefault(header_key(name), name)
     first.pop("", None)
     yield from _sized(chunks, pa.schema([(name, pa.string()) for name in first.values()] + [("_row", pa.int64())]))
 
@@ -35,18 +74,20 @@ def widened(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
     """
     first: dict[str, str] = {}
     kinds: dict[str, pa.DataType] = {}
+    warnings: list[str] = []
     with closing(Spool()) as spool:
         for chunk in chunks:
-            rows = chunk.rows.rename_columns([first.setdefault(n.casefold(), n) for n in chunk.rows.column_names])
+            rows = chunk.rows.rename_columns([first.setdefault(header_key(n), n) for n in chunk.rows.column_names])
             for name, column in zip(rows.column_names, rows.columns, strict=True):
                 kinds[name] = _widest(kinds.get(name, pa.null()), _kind(column))
             spool.write(rows)
             spool.write(chunk.rejects)
+            warnings += chunk.warnings
         kinds.pop("_row", None)
         final = {pa.null(): pa.string(), _LONG: pa.int64()}
         schema = pa.schema([*((name, final.get(kind, kind)) for name, kind in kinds.items()), ("_row", pa.int64())])
         tables = spool.read()
-        yield from _sized((Chunk(rows, next(tables)) for rows in tables), schema)
+        yield from _sized((Chunk(rows, next(tables)) for rows in tables), schema, warnings)
 
 
 def _kind(column: pa.ChunkedArray) -> pa.DataType:
@@ -66,14 +107,16 @@ def _widest(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     return _LONG if kinds == {pa.int64(), _LONG} else pa.string()
 
 
-def _sized(chunks: Iterable[Chunk], schema: pa.Schema) -> Iterator[Chunk]:
+def _sized(chunks: Iterable[Chunk], schema: pa.Schema, warnings: Iterable[str] = ()) -> Iterator[Chunk]:
     """Yield chunks of a schema, cut and put together so that each fits memory."""
     rows, bad, size = schema.empty_table(), rejects.SCHEMA.empty_table(), 0
+    said = list(warnings)
     for each in chunks:
+        said += each.warnings
         columns = {
-            name.casefold(): column for name, column in zip(each.rows.column_names, each.rows.columns, strict=True)
+            header_key(name): column for name, column in zip(each.rows.column_names, each.rows.columns, strict=True)
         }
-        made = [fitted(columns.get(field.name.casefold()), field.type, each.rows.num_rows) for field in schema]
+        made = [fitted(columns.get(header_key(field.name)), field.type, each.rows.num_rows) for field in schema]
         rows = pa.concat_tables([rows, table := pa.table(made, schema=schema)])
         bad = pa.concat_tables([bad, each.rejects])
         size += table.nbytes + each.rejects.nbytes
@@ -81,4 +124,4 @@ def _sized(chunks: Iterable[Chunk], schema: pa.Schema) -> Iterator[Chunk]:
             yield Chunk(rows.slice(0, CHUNK_ROWS), bad)
             rows, bad = rows.slice(CHUNK_ROWS), rejects.SCHEMA.empty_table()
             size = rows.nbytes
-    yield Chunk(rows, bad)
+    yield Chunk(rows, bad, tuple(said))

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from etl.config.columns import named
 from etl.config.pipeline import Pipeline
+from etl.config.values import header_key
 from etl.types.spelling import as_text
 
 DEEPEST = 100  # levels of what is nested
@@ -41,7 +42,7 @@ def _columns(objects: Objects) -> dict[str, Sequence[Any]]:
         return dict(zip((key.strip() for key in shape), values, strict=True))
     spellings: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for shape in shapes for key in shape):
-        spellings.setdefault(key.strip().casefold(), []).append(key)
+        spellings.setdefault(header_key(key), []).append(key)
     columns: dict[str, Sequence[Any]] = {}
     for keys in spellings.values():
         found = [each.get(keys[0]) for each in objects]
@@ -54,7 +55,7 @@ def _columns(objects: Objects) -> dict[str, Sequence[Any]]:
 @lru_cache(4096)
 def wrong_keys(keys: tuple[str, ...]) -> str:
     """Return why an object with these keys is no row, or nothing."""
-    names = [key.strip().casefold() for key in keys]
+    names = [header_key(key) for key in keys]
     if "" in names or "_row" in names:
         return "has a key without a name" if "" in names else "has a key _row"
     return "has keys that are the same without case and blanks" if len(set(names)) < len(names) else ""

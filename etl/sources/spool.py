@@ -3,17 +3,50 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from etl import rejects
+from etl.config.values import header_key
 from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
+from etl.sources.unordered import Unordered
 from etl.types.spelling import as_text
+from etl.types.words import word_of
+
+INFINITE = "not a finite number"
+
+
+class Unfit(NamedTuple):
+    """A value that no type here has, such as an infinity.
+
+    Args:
+        column: Its column, which has null in its place.
+        value: How the source writes it.
+        reason: Of the reject that its row is.
+    """
+
+    column: str
+    value: str
+    reason: str
+
+
+class Given(NamedTuple):
+    """What a typed source gives at once.
+
+    Args:
+        table: All rows.
+        unfit: Of rows that are rejects, the values that are why, by the row's place in the table.
+    """
+
+    table: pa.Table
+    unfit: Mapping[int, list[Unfit]] = {}
 
 
 class Spool:
@@ -41,37 +74,49 @@ class Spool:
                 yield reader.read_all()
 
 
-def spooled(tables: Iterable[pa.Table], name: str, error: type[EtlError]) -> Generator[Chunk, None, str]:
+def spooled(
+    given: Iterable[Given], name: str, error: type[EtlError], *, typeless: bool = False, unordered: bool = False
+) -> Generator[Chunk, None, str]:
     """Yield tables as chunks, `_row` counted from 1; return the sha256 of the content.
 
     Where tables differ, a column gets the type that holds all of them, text if no other does; so the rows rest in a
-    temporary file until the last has come.
+    temporary file until the last has come. A row with a float that is not finite is a reject.
 
     Args:
-        tables: Each of the size of a chunk; columns may come and go.
+        given: Tables of the size of a chunk; columns may come and go.
         name: Where they come from, for errors.
         error: What is raised where columns have the same name, or a value fits no common type.
+        typeless: A column without any value has no type; otherwise it is text.
+        unordered: Whether rows may come in another order each time: the content then begins with a hash without it.
     """
     types: dict[str, pa.DataType] = {}
     with closing(Spool()) as spool:
-        for table in tables:
+        first = 1
+        for table, unfit in given:
+            if not table.num_columns:
+                continue
             for field in table.schema:
                 types[field.name] = _wider(types.get(field.name, field.type), field.type)
-            spool.write(table)
-        if not types:
-            spool.write(pa.table({}))
+            check_names(table.column_names, name, error)
+            rows = pa.array(np.arange(first, first + table.num_rows), pa.int64())
+            first += table.num_rows
+            for chunk in _split(table.append_column("_row", rows), unfit, name):
+                spool.write(chunk)
         check_names(list(types), name, error)
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
-        first = 1
-        for kept in spool.read():
-            table = _cast(kept, schema, name, error)
+        schema = pa.schema(list(types.items())) if typeless else schema
+        apart = Unordered() if unordered else None
+        shape = digest.hexdigest()[:16]
+        kept = spool.read()
+        for rows in kept:
+            table = _cast(rows, schema, name, error)
             if types:
-                _hash(table, digest)
-            rows = pa.array(np.arange(first, first + table.num_rows), pa.int64())
-            first += table.num_rows
-            yield Chunk(table.append_column("_row", rows), rejects.SCHEMA.empty_table())
-    return digest.hexdigest()
+                _hash(table, digest, apart)
+            yield Chunk(table.append_column("_row", rows["_row"]), next(kept))
+        if not types:
+            yield Chunk(pa.table({"_row": pa.array([], pa.int64())}), rejects.SCHEMA.empty_table())
+    return f"{shape}{apart.hexdigest()} {digest.hexdigest()}" if apart else digest.hexdigest()
 
 
 def check_names(names: list[str], name: str, error: type[EtlError]) -> None:
@@ -81,13 +126,42 @@ def check_names(names: list[str], name: str, error: type[EtlError]) -> None:
         name: Who gave them, for errors.
         error: What is raised where there is one.
     """
-    folded = [text.casefold() for text in names]
+    folded = [header_key(text) for text in names]
     twice = sorted({text for text, key in zip(names, folded, strict=True) if folded.count(key) > 1})
     if twice:
         raise error(f"{name} gave columns of the same name: {', '.join(twice)}", "rename one of them")
     if "" in folded or "_row" in folded:
         what = "a column without a name" if "" in folded else "a column called _row"
         raise error(f"{name} gave {what}", "rename it")
+
+
+def _split(rows: pa.Table, unfit: Mapping[int, list[Unfit]], name: str) -> tuple[pa.Table, pa.Table]:
+    """Return the rows that are none of the rejects, and the rejects."""
+    found = {place: list(values) for place, values in unfit.items()}
+    for column in rows.column_names:
+        if word_of(rows[column].type) == "number" and pc.all(pc.is_finite(rows[column])).as_py() is False:
+            values = rows[column].to_pylist()
+            for place in np.flatnonzero(~pc.fill_null(pc.is_finite(rows[column]), True).to_numpy()).tolist():
+                bad = Unfit(column, _INFINITE.get(values[place], "NaN"), INFINITE)
+                found.setdefault(place, []).append(bad)
+    if not found:
+        return rows, rejects.SCHEMA.empty_table()
+    places = sorted(found)
+    some = rows.take(pa.array(places))
+    names = some.column_names[:-1]
+    texts = list(zip(*(as_text(some[column]).to_pylist() for column in names), strict=True))
+    entries = []
+    for place, row, raw in zip(places, some["_row"].to_pylist(), texts, strict=True):
+        first = min(found[place], key=lambda bad: names.index(bad.column))
+        written = dict(zip(names, raw, strict=True)) | {bad.column: bad.value for bad in found[place]}
+        reject = {"file": name, "row": row, "raw": rejects.raw_json(names, list(written.values()))}
+        entries.append({**reject, "column": first.column, "value": first.value, "reason": first.reason})
+    keep = np.ones(rows.num_rows, dtype=bool)
+    keep[places] = False
+    return rows.filter(pa.array(keep)), rejects.table(entries)
+
+
+_INFINITE = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
 
 
 def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
@@ -120,9 +194,11 @@ def _cast(table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError]) 
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _hash(table: pa.Table, digest: "hashlib._Hash") -> None:
+def _hash(table: pa.Table, digest: "hashlib._Hash", apart: Unordered | None) -> None:
     # The text of one row after another: the same however the rows came in frames.
     for batch in table.to_batches(max_chunksize=10_000):
         text = pa.BufferOutputStream()
         pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=False))
         digest.update(text.getvalue())
+        if apart is not None:
+            apart.update(text.getvalue().to_pybytes())

@@ -9,6 +9,7 @@ from etl.config.pipeline import Pipeline
 from etl.config.values import STATEMENT, fill, parameters, suggest
 from etl.errors import ConfigError
 from etl.partition import Piece
+from etl.sources.compared import DATED, as_day, as_number, day_before
 from etl.types.cursor import Cursor, Span, back, below, is_strict, placed, read
 
 if TYPE_CHECKING:
@@ -39,25 +40,36 @@ def relation(pipeline: Pipeline, config: "Config", *, schemas: bool) -> str:
     return ".".join(quoted(part) for part in (table.split(".", 1) if schemas else [table]))
 
 
-def select(pipeline: Pipeline, config: "Config", piece: Piece, span: Span, window: Window, *, postgres: bool) -> str:
+def select(
+    pipeline: Pipeline, config: "Config", piece: Piece, span: Span, window: Window, *, postgres: bool, held: str = ""
+) -> str:
     """Return the statement that reads one partition.
 
     Args:
         window: The run's; it takes the cursor's place.
+        held: Where the cursor's column holds text, what the pipeline declares it to be. Then more rows than the newer
+            ones may be read: the others are left out when their text has been cast.
     """
     conditions = []
     if config.partition and piece.keys != (None, None):
         conditions += _key_conditions(quoted(config.partition), piece)
     if config.cursor and (config.table or span.until):
-        column = quoted(config.cursor)
-        moved = span.since or span.until
-        if postgres and moved is not None and moved.kind == "string":
-            column = f'({column})::text COLLATE "C"'  # by code points, as the rows are compared here
-        either = [f"{column} IS NULL"]
+        column = compared = quoted(config.cursor)
+        moved, since = span.since or span.until, ":_etl_since"
+        if postgres and moved is not None and (moved.kind == "string" or held in DATED):
+            column = compared = f'({column})::text COLLATE "C"'  # by code points, as the rows are compared here
+        unknown, than = f"{column} IS NULL", ">" if is_strict(pipeline) else ">="
+        if held:
+            compared = (as_day if held in DATED else as_number)(quoted(config.cursor), postgres=postgres)
+            unknown = f"{compared} IS NULL"
+        if held in DATED:
+            since, than = ":_etl_day", ">="
+        else:
+            column = compared
         if span.since is not None and config.table:
-            conditions.append(_either(f"{column} {'>' if is_strict(pipeline) else '>='} :_etl_since", either))
+            conditions.append(_either(f"{compared} {than} {since}", [unknown]))
         if span.until is not None:
-            conditions.append(_either(f"{column} <= :_etl_until", either))
+            conditions.append(_either(f"{column} <= :_etl_until", [unknown]))
         for moment, condition in zip(window, (f"{column} >= :start", f"{column} < :end"), strict=True):
             conditions += [condition] if moment and config.table else []
     if config.query and not conditions:
@@ -88,12 +100,14 @@ def values(
     *,
     postgres: bool,
     ends: tuple[Any, Any] | None = None,
+    held: str = "",
 ) -> dict[str, Any]:
     """Return what is bound to the names of a statement.
 
     Args:
         window: The run's; it takes the cursor's place.
         ends: A value below and one above all others of the cursor's column, for a cursor that stands nowhere yet.
+        held: See `select`.
 
     Raises:
         ConfigError: The query asks for a name that nothing gives.
@@ -107,6 +121,7 @@ def values(
     found["_etl_low"], found["_etl_high"] = piece.keys
     if span.since is not None:
         since = back(span.since, config.overlap)
+        found["_etl_day"] = day_before(since)
         found["_etl_since"], found["since"] = (_bound(value, zone, postgres) for value in (since, below(since)))
     elif "start" in found:
         found["since"] = found["start"]
@@ -117,7 +132,7 @@ def values(
     elif ends is not None:
         found["until"] = ends[1]
     if span.until is not None:
-        found["_etl_until"] = _bound(span.until, zone, postgres)
+        found["_etl_until"] = span.until.value if held in DATED else _bound(span.until, zone, postgres)
         found["until"] = found.get("end") or found["_etl_until"]
     for name in parameters(config.query):
         if name not in found:

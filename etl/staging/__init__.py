@@ -37,9 +37,10 @@ class Marker:
         content: sha256 of the bytes read (extract only).
         types: Types that fit each column (extract of a pipeline without columns only).
         warnings: Sentences for the run's warnings.
-        cursor: The latest value of the cursor's column read (extract only), and the latest that could be: each a type
-            and a text, or None.
+        cursor: The latest value of the cursor's column that was not rejected (transform only), and the latest that
+            could be: each a type and a text, or None.
         shaped: Fingerprints of the code and the lookups that shaped the rows (transform only).
+        files: Of a partition of several files, how many rows of each were read here, and how many rejected.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Marker:
     warnings: tuple[str, ...] = ()
     cursor: tuple[list[str] | None, list[str] | None] | None = None
     shaped: dict[str, str] = field(default_factory=dict)
+    files: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Staging:

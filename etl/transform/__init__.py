@@ -12,12 +12,14 @@ from etl import rejects as etl_rejects
 from etl.config.columns import ROW, match, missing
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
+from etl.config.spellings import spelled
 from etl.context import Context
 from etl.errors import BadSource, ConfigError
 from etl.partition import ROW_BITS
 from etl.transform.checks import Checker, Unique
 from etl.transform.steps import from_frame, load_steps, run_steps, to_frame, undeclared
 from etl.types.casts import Failures, cast
+from etl.types.normalize import without_nothing
 from etl.types.spelling import as_text, plain
 from etl.types.words import arrow_of
 
@@ -35,6 +37,7 @@ class Transformed:
         dropped: Rows that functions left out without rejecting them.
         added: Rows that functions made.
         warnings: What the user should know; each is given once in a partition.
+        refused: `_row` of the rejected rows.
     """
 
     rows: pa.Table
@@ -42,6 +45,7 @@ class Transformed:
     dropped: int = 0
     added: int = 0
     warnings: list[str] = field(default_factory=list)
+    refused: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,11 @@ class Transformer:
         if self._lacks_newest(rows):
             rows = rows.add_column(rows.num_columns - 1, str(self._pipeline.load.newest), pa.nulls(rows.num_rows))
         table = self._rejects(raw, names, found)
-        return Transformed(rows, table, dropped, added, self._warnings(names, file, rows))
+        refused = frozenset(reject.row for reject in found)
+        return Transformed(rows, table, dropped, added, self._warnings(names, file, rows), refused)
 
     def _cast(self, raw: pa.Table, names: dict[str, str], file: str) -> tuple[pa.Table, dict[str, Failures]]:
-        columns, zone = self._pipeline.columns, self._pipeline.timezone
+        columns, extract, zone = self._pipeline.columns, self._pipeline.extract, self._pipeline.timezone
         headers = {name: header for header, name in names.items()}
         made: dict[str, pa.ChunkedArray] = {}
         failures: dict[str, Failures] = {}
@@ -128,16 +133,19 @@ class Transformer:
             if name not in headers:
                 made[name] = pa.chunked_array([pa.nulls(raw.num_rows, arrow_of(column.type))])
                 continue
-            made[name], failed = cast(raw[headers[name]], column, zone)
+            made[name], failed = cast(raw[headers[name]], spelled(column, column.type, extract), zone)
             if failed:
                 failures[name] = failed
         for header, name in names.items():
             if name in made:
                 continue
             if name not in self._types:
-                made[name] = undeclared(raw[header], zone)
+                made[name] = undeclared(without_nothing(plain(raw[header]), extract), zone)
+                if raw[header].type == pa.null():  # SQLite knows no type without a value
+                    made[name] = raw[header]
                 continue
-            made[name], failed = cast(raw[header], Column.model_validate({"type": self._types[name]}), zone)
+            column = Column.model_validate({"type": self._types[name]})
+            made[name], failed = cast(raw[header], spelled(column, column.type, extract), zone)
             if failed:
                 what = f"{self._shown(header, names)} was taken for {self._types[name]}"
                 raise BadSource(

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config.models import Column
+from etl.types.normalize import is_blank
 from etl.types.words import PLACES, arrow_of, word_of
 
 Mask = npt.NDArray[np.bool_]
@@ -33,6 +34,8 @@ class _Check(NamedTuple):
 class Checker:
     """The checks of some columns: required, allowed, min, max, pattern. A missing value fails `required` only.
 
+    Text of nothing but blanks is no value where one is required.
+
     Args:
         columns: Those to check, by name.
         zone: Time zone of limits that carry none.
@@ -48,8 +51,10 @@ class Checker:
 
 
 def _failed(values: pa.ChunkedArray, required: bool, checks: list[_Check]) -> Iterator[tuple[Mask, str]]:
-    if required and values.null_count:
-        yield _numpy(pc.is_null(values)), "required"
+    if required:
+        absent = pc.is_null(values) if word_of(values.type) != "string" else is_blank(values)
+        if pc.any(absent).as_py():
+            yield _numpy(absent), "required"
     for check in checks:
         failed = pc.invert(check.passes(values))
         if pc.any(failed).as_py():

@@ -1,5 +1,6 @@
 """One column's values as its declared type: exactly, or not at all."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,19 +9,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config.models import Column
+from etl.types.normalize import digits, without_nothing, words_of
 from etl.types.spelling import as_text, plain, spelled
-from etl.types.times import INSTANT, WALL, cast_fitting, localize, read_dates, read_timestamps
+from etl.types.times import (
+    INSTANT,
+    WALL,
+    cast_fitting,
+    in_calendar,
+    is_finer,
+    localize,
+    micros,
+    read_dates,
+    read_timestamps,
+)
 from etl.types.words import PLACES, TYPES, WHOLE_DIGITS, arrow_of, word_of
 
 # Digits that no cast accepts: Arrow says that a value fails, not which.
 _TOO_LONG = {
-    "integer": "^-?0*[1-9][0-9]{19}",
+    "integer": "^[+-]?0*[1-9][0-9]{19}",
     # The last: of 39 digits, zeros behind the point counted, Arrow makes another number, without an error.
     "decimal": rf"^[+-]?0*[1-9][0-9]{{{WHOLE_DIGITS}}}|\.[0-9]{{{PLACES}}}[0-9]*[1-9]"
     r"|^[+-]?[0.]*[1-9](?:\.?[0-9]){38}",
 }
 
-_YES, _NO = pa.array(["true", "1", "yes", "y", "t"]), pa.array(["false", "0", "no", "n", "f"])
+FINER = "more than 6 digits of a second"
 
 Failures = list[tuple[pa.ChunkedArray, str]]  # which rows (booleans without nulls), and why
 
@@ -31,22 +43,22 @@ def cast(values: pa.ChunkedArray, column: Column, zone: str, *, made: bool = Fal
     Args:
         values: Text or anything else; blank text is null for every type but string, where only empty text is.
         zone: Time zone of timestamps that carry none.
-        made: A user's function made the values: decimals with more than 9 places are rounded half to even, since a
-            division always has them; those of a source are refused. Floats are rounded in either case.
+        made: A user's function made the values: more than 9 places of a decimal are rounded half to even, since a
+            division always has them; those of a source are refused.
     """
     target = arrow_of(column.type)
-    values = plain(values)
+    values = without_nothing(plain(values), column)
     word = word_of(values.type)
     if word == "string":
         return _from_text(values, column, zone)
     if column.type == "string":
         return as_text(values), []
-    if word == "number":
+    if word == "number":  # pandas writes NaN where a value is missing; any other source has rejected its row
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-    if values.type == target and column.type != "number":
+    if values.type == target and word not in ("number", "date", "timestamp"):
         return values, []
-    if (direct := _direct(values, target, zone, made)) is not None:
-        return direct, _failed(values, direct, f"not {_named(column)}")
+    if (direct := _direct(values, target, zone, column.truncate, made)) is not None:
+        return direct, _failed(values, direct, *_why_not(values, column))
     # What is typed otherwise is spelled as ISO and plain decimals, whatever the column says of its text.
     return _from_text(as_text(values), Column(type=column.type), zone)
 
@@ -62,13 +74,13 @@ def from_series(series: "pd.Series[Any]", wanted: str = "") -> pa.ChunkedArray:
         if kind == "decimal":
             try:
                 return pa.chunked_array([pa.array(series, arrow_of("decimal"), from_pandas=True)])
-            except pa.ArrowInvalid:
+            except (pa.ArrowInvalid, TypeError):  # TypeError: an infinity
                 pass
         elif kind not in ("string", "integer", "floating", "boolean", "empty"):
             return spelled(series.tolist(), wanted)  # arrow would read a datetime among dates as a date
     try:
         array = pa.array(series, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, OverflowError):
         return spelled(series.tolist(), wanted)
     return plain(array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array]))
 
@@ -84,68 +96,112 @@ def _from_text(text: pa.ChunkedArray, column: Column, zone: str) -> tuple[pa.Chu
         dates = read_dates(text, column.format)
         return dates, _failed(text, dates, f"not a date ({', '.join(column.format or ('%Y-%m-%d',))})")
     if column.type == "timestamp":
-        moments = read_timestamps(text, column.format, zone)
-        return moments, _failed(text, moments, f"not a timestamp ({', '.join(column.format or ('ISO 8601',))})")
+        moments = read_timestamps(text, column.format, zone, truncate=column.truncate)
+        why = f"not a timestamp ({', '.join(column.format or ('ISO 8601',))})"
+        return moments, _failed(text, moments, why, is_finer, FINER)
     if column.type == "boolean":
-        lowered = pc.ascii_lower(text)
-        known = pc.or_(pc.is_in(lowered, value_set=_YES), pc.is_in(lowered, value_set=_NO))
-        flags = pc.if_else(known, pc.is_in(lowered, value_set=_YES), pa.scalar(None, pa.bool_()))
+        yes, no = (pc.is_in(pc.utf8_lower(text), value_set=pa.array(words, pa.string())) for words in words_of(column))
+        flags = pc.if_else(pc.or_(yes, no), yes, pa.scalar(None, pa.bool_()))
         return flags, _failed(text, flags, "not a boolean")
     return _from_digits(text, column)
 
 
 def _from_digits(text: pa.ChunkedArray, column: Column) -> tuple[pa.ChunkedArray, Failures]:
+    failures: Failures = []
+    if column.numeric():
+        text, wrong = digits(text, column)
+        failures, column = _bad(wrong, f"not {_named(column)}"), Column(type=column.type)
     shape = TYPES[column.type].reads.replace(r"\.", column.decimal if column.decimal == "," else r"\.")
     fits = pc.match_substring_regex(text, shape)
-    failures = _bad(pc.invert(fits), f"not {_named(column)}")
+    failures += _bad(pc.invert(fits), f"not {_named(column)}")
     if failures:
         text = pc.if_else(fits, text, pa.scalar(None, pa.string()))
     if column.decimal == ",":
         text = pc.replace_substring(text, ",", ".")
+    if column.type == "integer" and pc.any(pc.starts_with(text, "+")).as_py():
+        text = pc.utf8_ltrim(text, "+")
     values = cast_fitting(text, arrow_of(column.type), _TOO_LONG.get(column.type, ""))
     if column.type == "number":
         values = _finite(values)
+        zero = pc.equal(values, 0.0)
+        if pc.any(zero).as_py():
+            lost = pc.and_(zero, pc.match_substring_regex(text, "^[^eE]*[1-9]"))
+            values = pc.if_else(pc.fill_null(lost, False), pa.scalar(None, pa.float64()), values)
+            failures += _bad(lost, "too close to 0 for a number")
+            text = pc.if_else(pc.fill_null(lost, False), pa.scalar(None, pa.string()), text)
     return values, failures + _failed(text, values, "too many digits")
 
 
-def _direct(values: pa.ChunkedArray, target: pa.DataType, zone: str, made: bool) -> pa.ChunkedArray | None:
+def _direct(
+    values: pa.ChunkedArray, target: pa.DataType, zone: str, truncate: bool, made: bool
+) -> pa.ChunkedArray | None:
     """Cast between types without going through text, null where that would lose something; None where text is best."""
     word, decimal = word_of(values.type), arrow_of("decimal")
     if word == "boolean" and target in (pa.int64(), pa.float64()):
         return pc.cast(values, target)
     if word in ("timestamp", "date"):
         if target == INSTANT:
-            moments = values.cast(pa.timestamp("us", getattr(values.type, "tz", None)), safe=False)
+            moments = _walls(values) if word == "date" else micros(values, truncate=truncate)
             return moments.cast(INSTANT) if moments.type.tz else localize(moments, zone)
         if target == pa.date32():
-            return _midnights(values, zone)
-    if target == pa.float64() and word in ("decimal", "number"):
+            return _midnights(values, zone, truncate)
+    if target == pa.float64() and word == "decimal":
+        return values.cast(pa.string()).cast(target)  # arrow's own cast misses the nearest float by a bit
+    if target == pa.float64() and word == "number":
         return _finite(pc.cast(values, target))
     if word == "number" and target in (pa.int64(), decimal):
+        if values.type == pa.float32() and target == decimal and not made:
+            return None  # its own digits are in its text
         values = pc.cast(values, pa.float64())
         # 2**63 and 1e29 are where the types end; arrow's own check of floats stops at the whole column.
         limit = 2.0**63 if target == pa.int64() else 10.0**WHOLE_DIGITS
         fits = pc.and_(pc.less(pc.abs(values), limit), pc.or_(pc.equal(pc.floor(values), values), target != pa.int64()))
-        return pc.cast(pc.if_else(fits, values, pa.scalar(None, pa.float64())), target, safe=target != pa.int64())
-    if target == decimal and word in ("decimal", "integer"):
-        if made and word == "decimal" and values.type.scale > PLACES:
+        values = pc.if_else(fits, values, pa.scalar(None, pa.float64()))
+        if target == pa.int64():
+            return pc.cast(values, target, safe=False)
+        decimals = pc.cast(values, target)
+        if made:
+            return decimals
+        again = decimals.cast(pa.string()).cast(pa.float64())
+        # 0.30000000000000004 is 0.3: what a float has beyond 15 digits is what computing has left.
+        same = pc.less_equal(pc.abs(pc.subtract(again, values)), pc.multiply(pc.abs(values), 1e-15))
+        return pc.if_else(same, decimals, pa.scalar(None, target))
+    if target == decimal and word == "decimal":
+        values = values.cast(pa.decimal256(76, values.type.scale))  # arrow's cast of 128 bits wraps around
+        if made and values.type.scale > PLACES:
             values = pc.round(values, PLACES, "half_to_even")
+        return cast_fitting(values, target)
+    if target == decimal and word == "integer":
         return cast_fitting(values, target)
     if target == pa.int64() and word == "integer":
         return cast_fitting(values, target)
     return None
 
 
-def _midnights(values: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
-    """Return timestamps as dates; null where there is a time of day, which a date would lose."""
+def _walls(dates: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return dates as midnights, null what lies outside the calendar."""
+    return in_calendar(dates.cast(pa.date32())).cast(WALL)
+
+
+def _midnights(values: pa.ChunkedArray, zone: str, truncate: bool) -> pa.ChunkedArray:
+    """Return timestamps as dates; null where there is a time of day, which a date would lose.
+
+    Args:
+        truncate: Whether the time of day is cut instead.
+    """
     if word_of(values.type) == "date":
-        return values.cast(pa.date32())
+        return in_calendar(values.cast(pa.date32()))
+    values = micros(values, truncate=truncate)
     if values.type.tz is not None:
-        instants = pd.DatetimeIndex(values.cast(pa.timestamp("us", "UTC"), safe=False).to_numpy().astype("M8[us]"))
+        instants = pd.DatetimeIndex(values.to_numpy().astype("M8[us]"))
         walls = instants.tz_localize("UTC").tz_convert(zone).tz_localize(None).to_numpy()
         values = pa.chunked_array([pa.array(np.asarray(walls, "M8[us]"), WALL)])
     dates = values.cast(pa.date32(), safe=False)
-    return pc.if_else(pc.equal(dates.cast(values.type), values), dates, pa.scalar(None, pa.date32()))
+    return (
+        dates
+        if truncate
+        else pc.if_else(pc.equal(dates.cast(values.type), values), dates, pa.scalar(None, pa.date32()))
+    )
 
 
 def _finite(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -154,10 +210,33 @@ def _finite(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values
 
 
-def _failed(before: pa.ChunkedArray, after: pa.ChunkedArray, reason: str) -> Failures:
+def _failed(
+    before: pa.ChunkedArray,
+    after: pa.ChunkedArray,
+    reason: str,
+    special: Callable[[pa.ChunkedArray], Any] | None = None,
+    its_reason: str = "",
+) -> Failures:
+    """Return which values are null now, and why.
+
+    Args:
+        special: Which values have a reason of their own.
+    """
     if before.null_count == after.null_count:
         return []
-    return _bad(pc.and_(pc.is_valid(before), pc.is_null(after)), reason)
+    failed = pc.fill_null(pc.and_(pc.is_valid(before), pc.is_null(after)), False)
+    if special is None:
+        return _bad(failed, reason)
+    apart = pc.and_(failed, pc.fill_null(special(before), False))
+    return [*_bad(apart, its_reason), *_bad(pc.and_not(failed, apart), reason)]
+
+
+def _why_not(values: pa.ChunkedArray, column: Column) -> tuple[str, Callable[[pa.ChunkedArray], Any] | None, str]:
+    """Return why a typed value does not fit, and which have a reason of their own; see `_failed`."""
+    reason, word = f"not {_named(column)}", word_of(values.type)
+    if word == "timestamp" and column.type == "timestamp" and values.type.unit == "ns":
+        return reason, lambda moments: pc.not_equal(pc.nanosecond(moments), 0), FINER
+    return reason, None, ""
 
 
 def _bad(mask: pa.ChunkedArray, reason: str) -> Failures:

@@ -1,6 +1,7 @@
-"""How far a source has been loaded: comparing a cursor's values, stepping back from one, and leaving out older rows."""
+"""How far a source has been loaded: comparing a cursor's values, and stepping back from one."""
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -8,15 +9,8 @@ from functools import reduce
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from etl.config.columns import match
 from etl.config.pipeline import Pipeline
-from etl.errors import BadSource, ConfigError, MissingColumn
-from etl.types.casts import cast
-from etl.types.spelling import plain
-from etl.types.words import natural_word, word_of
+from etl.errors import ConfigError
 
 
 class Cursor(NamedTuple):
@@ -32,10 +26,13 @@ class Span(NamedTuple):
     Args:
         since: Where the cursor stood when the run began.
         until: The latest value then in the source, where several partitions read it one after another.
+        now: When the run began, in seconds since the epoch: no cursor of times passes it. None is for a run that moves
+            no cursor.
     """
 
     since: Cursor | None = None
     until: Cursor | None = None
+    now: float | None = None
 
 
 def is_strict(pipeline: Pipeline) -> bool:
@@ -137,6 +134,8 @@ def below(cursor: Cursor) -> Cursor:
 
 def _stepped(cursor: Cursor, amount: Any, span: timedelta) -> Cursor:
     kind, value = cursor.kind, read(cursor)
+    if kind in ("timestamp", "date") and cursor.value != value.isoformat():  # a text of the source, in its own style
+        return Cursor(kind, _stepped_text(cursor.value, span))
     if kind == "timestamp":
         return Cursor(kind, (value - span).isoformat())
     if kind == "date":
@@ -152,86 +151,22 @@ def _stepped(cursor: Cursor, amount: Any, span: timedelta) -> Cursor:
 
 def _stepped_text(text: str, span: timedelta) -> str:
     """Step back a date or time that is kept as text, as SQLite does, in the style it is written in."""
+    days = timedelta(days=max(1, math.ceil(span.total_seconds() / 86400)))
+    styles = {r"\d{8}": "%Y%m%d", r"\d{8}T\d{6}": "%Y%m%dT%H%M%S", r"\d{14}": "%Y%m%d%H%M%S"}
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        # Just below it, in the order of code points.
-        return text[:-1] + chr(ord(text[-1]) - 1) + "\U0010ffff" if text and ord(text[-1]) > 0 else text[:-1]
-    if len(text) == 10:
-        return (moment.date() - timedelta(days=max(1, math.ceil(span.total_seconds() / 86400)))).isoformat()
-    stepped = (moment - span).isoformat(sep=text[10])
-    return stepped.replace("+00:00", "Z") if text.endswith("Z") else stepped
-
-
-class Narrowed:
-    """Leaves out the rows of a partition that are loaded already, and remembers the latest of the others.
-
-    Attributes:
-        unchanged: Rows left out.
-        latest: The latest value of the cursor's column.
-    """
-
-    def __init__(self, pipeline: Pipeline, span: Span, file: str) -> None:
-        self.pipeline, self.file = pipeline, file
-        self.since = back(span.since, pipeline.extract.overlap) if span.since else None
-        self.unchanged = 0
-        self.latest: Cursor | None = None
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        """Return the rows of a chunk that are to be loaded.
-
-        Raises:
-            MissingColumn: There is no column of the cursor's name.
-            BadSource: Its values have no order in time, or are missing where rows are appended.
-        """
-        name = self.pipeline.extract.cursor
-        if name is None or not rows.num_columns or (not rows.num_rows and name not in rows.column_names):
-            return rows
-        values, empty = self._values(rows, name)
-        if empty and is_strict(self.pipeline):
-            raise BadSource(
-                f"{self.file}: cursor column {name} is empty in {empty:,} rows: an append can't place them",
-                'fill it in the source, or use mode = "merge" with a key',
-            )
-        if self.since is not None and len(values):
-            rows, values = self._newer(rows, values)
-        if len(values) > values.null_count:
-            self.latest = later(self.latest, cursor_of(pc.max(values).as_py()))
-        return rows
-
-    def _newer(self, rows: pa.Table, values: pa.ChunkedArray) -> tuple[pa.Table, pa.ChunkedArray]:
-        assert self.since is not None
-        try:
-            value = read(Cursor(natural_word(values.type), self.since.value))
-            has_zone = word_of(values.type) == "timestamp" and values.type.tz
-            bound = pa.scalar(placed(value, ZoneInfo(self.pipeline.timezone)) if has_zone else value, values.type)
-        except (ValueError, ArithmeticError, pa.ArrowInvalid, pa.ArrowTypeError):
-            raise ConfigError(
-                f"the cursor of {self.pipeline.name} is no {natural_word(values.type)}, as its column is now",
-                f"set it: rq-etl cursor set {self.pipeline.name} --client {self.pipeline.client} VALUE, or clear it",
-            ) from None
-        kept = (pc.greater if is_strict(self.pipeline) else pc.greater_equal)(values, bound)
-        kept = pc.fill_null(kept, True)
-        self.unchanged += len(values) - pc.sum(kept).as_py()
-        return rows.filter(kept), values.filter(kept)
-
-    def _values(self, rows: pa.Table, name: str) -> tuple[pa.ChunkedArray, int]:
-        """Return the cursor's column, null where a value is not of its type, and how many values are empty."""
-        names = match(rows.column_names, self.pipeline, self.file)
-        headers = {column: header for header, column in reversed(names.items())}
-        header = name if name in names else headers.get(name)
-        if header is None:
-            raise MissingColumn(
-                f"{self.file}: no column {name}, which is the cursor", f"it has {', '.join(list(names)[:20])}"
-            )
-        values, column = plain(rows[header]), self.pipeline.columns.get(names[header])
-        empty = values.null_count
-        # A database compares values of its own type; text of files gets the type that the pipeline declares.
-        if column and self.pipeline.extract.FACTS.windows != "query":
-            values = cast(values, column, self.pipeline.timezone)[0]
-        if word_of(values.type) == "boolean":
-            raise BadSource(f"{self.file}: cursor column {name} is a boolean", "name a column that says what is newer")
-        return values, empty
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            return (date.fromisoformat(text) - days).isoformat()
+        if re.match(r"\d{4}-\d\d-\d\d[T ]", text):
+            stepped = (datetime.fromisoformat(text) - span).isoformat(sep=text[10])
+            return stepped.replace("+00:00", "Z") if text.endswith("Z") else stepped
+        for shape, style in styles.items():
+            if re.fullmatch(shape, text):
+                whole = max(span, timedelta(seconds=1)) if "H" in style else days
+                return f"{datetime.strptime(text, style) - whole:{style}}"
+    except (ValueError, OverflowError):
+        pass
+    # Just below it, in the order of code points.
+    return text[:-1] + chr(ord(text[-1]) - 1) + "\U0010ffff" if text and ord(text[-1]) > 0 else text[:-1]
 
 
 def latest_of(cursors: Sequence[Cursor | None]) -> Cursor | None:

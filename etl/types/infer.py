@@ -8,16 +8,24 @@ import pyarrow.compute as pc
 from etl.config.columns import ROW, named
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
+from etl.config.spellings import Spellings, spelled
 from etl.types.casts import cast
+from etl.types.normalize import usual, without_nothing
 from etl.types.spelling import plain
 from etl.types.words import TYPES, WORDS, natural_word
 
 _TOO_LONG = r"^-?(?:[0-9]\.?){16}"  # more digits than a float keeps
 
 
-def candidates(rows: pa.Table) -> dict[str, list[str]]:
-    """Return for each column of a chunk the types that fit every value in it; all of them where there is no value."""
-    return {name: _fitting(plain(rows[name])) for name in rows.column_names if name != ROW}
+def candidates(rows: pa.Table, spellings: Spellings | None = None) -> dict[str, list[str]]:
+    """Return for each column of a chunk the types that fit every value in it; all of them where there is no value.
+
+    Args:
+        spellings: The extract's, which its values are read by.
+    """
+    given = spellings or Spellings()
+    columns = {name: without_nothing(plain(rows[name]), given) for name in rows.column_names if name != ROW}
+    return {name: _fitting(values, given) for name, values in columns.items()}
 
 
 def merge_candidates(many: Iterable[Mapping[str, list[str]]]) -> dict[str, list[str]]:
@@ -59,7 +67,7 @@ def decide(candidates: Mapping[str, list[str]], existing: Mapping[str, str] | No
     return fresh | kept
 
 
-def _fitting(values: pa.ChunkedArray) -> list[str]:
+def _fitting(values: pa.ChunkedArray, spellings: Spellings) -> list[str]:
     if values.type != pa.string():
         return list(WORDS) if values.null_count == len(values) else _fitting_typed(values)
     values = pc.unique(values).drop_null()
@@ -67,10 +75,14 @@ def _fitting(values: pa.ChunkedArray) -> list[str]:
     if not len(values):
         return list(WORDS)
     text = pa.chunked_array([values])
-    return [kind for kind in WORDS if kind == "string" or (TYPES[kind].infers and _fits(text, kind))]
+    return [kind for kind in WORDS if kind == "string" or (TYPES[kind].infers and _fits(text, kind, spellings))]
 
 
-def _fits(text: pa.ChunkedArray, kind: str) -> bool:
+def _fits(text: pa.ChunkedArray, kind: str, spellings: Spellings) -> bool:
+    column = spelled(Column.model_validate({"type": kind}), kind, spellings)
+    text, wrong = usual(text, column)
+    if wrong is not None and pc.any(wrong).as_py():
+        return False
     if not pc.all(pc.match_substring_regex(text, TYPES[kind].infers)).as_py():
         return False
     if kind == "number":

@@ -1,7 +1,9 @@
 """How values are written as text: by Arrow where it does as people do, else by Python."""
 
 import json
-from datetime import date, datetime, time
+import math
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
@@ -13,6 +15,7 @@ import pyarrow.compute as pc
 from etl.types.words import PLACES, is_dictionary, is_spelled_by_python, word_of
 
 _LAST_PLACE, _EXACT = Decimal(1).scaleb(-PLACES), Context(prec=400, rounding=ROUND_HALF_EVEN)
+MOST_DIGITS = 21  # of a whole number that a float is written as; a longer one has an exponent
 
 
 def as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -22,11 +25,7 @@ def as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if kind == pa.string():
         return values
     if word == "number":
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
-        # Arrow writes 1.2e+10; beyond 2**53 the digits would say more than the float knows.
-        whole = pc.and_(pc.equal(pc.floor(values), values), pc.less_equal(pc.abs(values), 2.0**53))
-        numbers = pc.if_else(whole, values, pa.scalar(None, kind)).cast(pa.int64())
-        return pc.coalesce(numbers.cast(pa.string()), values.cast(pa.string()))
+        return _digits(pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values))
     if word == "decimal" or is_spelled_by_python(kind):
         return spelled(values.to_pylist())
     if word == "timestamp" and kind.tz is not None:
@@ -36,6 +35,30 @@ def as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
         text = pc.replace_substring_regex(text, r"(?: 00:00:00)?\.0+(Z?)$", r"\1") if kind.tz is None else text
         text = pc.replace_substring_regex(text, r"\.0+Z$", "Z")
     return text
+
+
+def _digits(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return floats as text without an exponent, but for those that are very large or small."""
+    whole = pc.and_(pc.equal(pc.floor(values), values), pc.less_equal(pc.abs(values), 2.0**53))
+    numbers = pc.if_else(whole, values, pa.scalar(None, values.type)).cast(pa.int64())
+    text = pc.coalesce(numbers.cast(pa.string()), values.cast(pa.string()))
+    scientific = pc.match_substring(text, "e")  # arrow writes 1.2e+10
+    if not pc.any(scientific).as_py():
+        return text
+    distinct = pc.unique(pc.if_else(scientific, text, pa.scalar(None, pa.string())))
+    spelled = pa.array([_without_exponent(each) for each in distinct.to_pylist()], pa.string())
+    return pc.if_else(scientific, spelled.take(pc.index_in(text, value_set=distinct)), text)
+
+
+def _without_exponent(number: str | None) -> str | None:
+    if number is None:
+        return None
+    exact = Decimal(number)
+    return format(exact, "f") if _is_plain(exact) else number
+
+
+def _is_plain(number: Decimal) -> bool:
+    return -8 < number.adjusted() < MOST_DIGITS
 
 
 def plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -70,15 +93,28 @@ def spell(value: Any, wanted: str = "") -> str | None:
         return None
     if isinstance(value, bool | np.bool_):
         return str(int(value)) if wanted in ("integer", "number") else str(bool(value)).lower()
-    if isinstance(value, float | np.floating) and (wanted == "decimal" or float(value).is_integer()):
-        value = Decimal(repr(float(value)))
+    if isinstance(value, np.float32 | np.float16):
+        value = float(str(value))  # its own digits: 0.1, not 0.10000000149011612
+    if isinstance(value, float | np.floating):
+        if not math.isfinite(value):
+            return str(float(value))
+        number = repr(float(value))
+        if wanted != "decimal" and not _is_plain(Decimal(number)):
+            digits, _, exponent = number.partition("e")
+            return f"{digits}e{int(exponent):+d}"  # as arrow writes it
+        value = Decimal(number)
     if isinstance(value, Decimal):
-        if wanted == "decimal" and value.is_finite():
+        if not value.is_finite() or abs(value.adjusted()) > _EXACT.prec // 2:
+            return str(value)
+        if wanted == "decimal":
             value = value.quantize(_LAST_PLACE, context=_EXACT)
         text = format(value, "f")
         return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, bytes):
-        return value.decode(errors="replace")
+        return value.decode(errors="backslashreplace")
     if isinstance(value, datetime) and wanted == "date" and value.tzinfo is None and value.time() == time.min:
         value = value.date()
+    if isinstance(value, datetime) and wanted == "timestamp" and value.tzinfo is not None:
+        with suppress(OverflowError):  # a zone may be 00:53:28 from UTC, which no text says
+            value = value.astimezone(UTC)
     return value.isoformat() if isinstance(value, date) else str(value)

@@ -32,10 +32,29 @@ _CLASSES: tuple[tuple[type[TypeEngine[Any]], str], ...] = (
 )
 
 
+class CastText(sa.types.UserDefinedType[str]):
+    """A type that the database casts text to, such as uuid, json or an enum: to the pipeline it is a string.
+
+    Args:
+        text: As the database writes it.
+    """
+
+    cache_ok = True
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return it as it is written in a statement."""
+        return self.text
+
+
 def word_of_column(type: TypeEngine[Any]) -> str:
     """Return the word for a table's column: "any" where the column holds anything, "" where it has no word."""
     if isinstance(type, sa.types.NullType):
         return "any"
+    if isinstance(type, CastText):
+        return "string"
     if isinstance(type, sa.Enum):  # it holds the texts of a list only
         return ""
     return next((word for sql, word in _CLASSES if isinstance(type, sql)), "")

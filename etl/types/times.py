@@ -22,7 +22,10 @@ _MONTH, _DAY, _HOUR, _MINUTE = (
 )
 ISO_DATE = rf"[0-9]{{4}}-{_MONTH}-{_DAY}"
 ISO_ZONE = rf"(?:Z|[+-]{_HOUR}(?::?{_MINUTE})?)"
-ISO_TIMESTAMP = rf"{ISO_DATE}(?:[T ]{_HOUR}:{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,9}})?)?{ISO_ZONE}?)?"
+ISO_TIMESTAMP = rf"{ISO_DATE}(?:[T ]{_HOUR}:{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,6}})?)?{ISO_ZONE}?)?"
+
+_UTC = ("UTC", "GMT", "Z")
+_SECONDS = r":[0-9]{2}[.,][0-9]{6}"
 
 # What arrow's strptime reads fast. `?` after a digit's class means that people leave the leading zero out.
 _SHAPES = {
@@ -44,26 +47,75 @@ def read_dates(text: pa.ChunkedArray, formats: tuple[str, ...]) -> pa.ChunkedArr
     """Return text as date32, null where it is no date in any of the formats; of a time only the date is kept."""
     if not formats:
         shape = pc.match_substring_regex(text, f"^{ISO_DATE}$")
-        return _in_calendar(pc.cast(cast_fitting(_where(shape, text), pa.date32()), WALL)).cast(pa.date32())
+        return in_calendar(cast_fitting(_where(shape, text), pa.date32()))
     result = None
-    for form in formats:
-        result, text = _first(result, text, pc.cast(_strptime(text, form, "")[0], pa.date32(), safe=False))
+    for form, _ in _zones_named(formats):
+        result, text = _first(result, text, pc.cast(_strptime(text, form), pa.date32(), safe=False))
     return result
 
 
-def read_timestamps(text: pa.ChunkedArray, formats: tuple[str, ...], zone: str) -> pa.ChunkedArray:
+def read_timestamps(
+    text: pa.ChunkedArray, formats: tuple[str, ...], zone: str, *, truncate: bool = False
+) -> pa.ChunkedArray:
     """Return text as UTC instants, null where it fits none of the formats.
 
     Args:
         zone: Name of the time zone of times that carry none.
+        truncate: Whether a seventh digit of a second, and what follows it, is cut where it isn't 0.
     """
     if not formats:
-        return _in_calendar(_iso(text, zone))
+        return in_calendar(_iso(_micros(text, truncate), zone))
+    if any("%f" in form for form in formats):
+        text = _micros(text, truncate)
     result = None
-    for form in formats:
-        parsed, zoned = _strptime(text, form, "%z")
+    for form, zoned in _zones_named(formats):
+        parsed = _strptime(text, form, zoned)
         result, text = _first(result, text, pc.cast(parsed, INSTANT) if zoned else localize(parsed, zone))
-    return _in_calendar(result)
+    return in_calendar(result)
+
+
+def is_finer(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return which texts have more digits of a second than six, behind which only zeros are left out."""
+    return pc.match_substring_regex(text, f"{_SECONDS}[0-9]*[1-9]")
+
+
+def micros(values: pa.ChunkedArray, *, truncate: bool = False) -> pa.ChunkedArray:
+    """Return timestamps of any unit in microseconds, null what lies outside the calendar.
+
+    Args:
+        truncate: Whether nanoseconds are cut; else what has some is null.
+    """
+    kind = values.type
+    if kind.unit == "ns":
+        fine = values
+        values = pc.floor_temporal(fine, unit="microsecond").cast(pa.timestamp("us", kind.tz))
+        if not truncate:
+            values = _where(pc.equal(values.cast(kind), fine), values)
+    # In seconds and milliseconds a number may be too large for microseconds: then it is out of the calendar too.
+    return in_calendar(values).cast(pa.timestamp("us", kind.tz))
+
+
+def _micros(text: pa.ChunkedArray, truncate: bool) -> pa.ChunkedArray:
+    """Return times with six digits of a second where they have more, as SQL Server writes them."""
+    if not pc.any(pc.match_substring_regex(text, f"{_SECONDS}[0-9]")).as_py():
+        return text
+    rest = "[0-9]" if truncate else "0"
+    return pc.replace_substring_regex(text, f"({_SECONDS}){rest}{{1,3}}($|[^0-9])", r"\1\2")
+
+
+@lru_cache
+def _zones_named(formats: tuple[str, ...]) -> list[tuple[str, bool]]:
+    """Return the formats, and whether each says a zone.
+
+    %Z is each name that means UTC, and no other: CST is a zone in America, another in China, and Python reads none.
+    """
+    forms = []
+    for form in formats:
+        parts = _parts(form)
+        named = "%Z" in parts
+        spelled = [[name if part == "%Z" else part for part in parts] for name in (_UTC if named else ("",))]
+        forms += [("".join(each), named or "%z" in parts) for each in spelled]
+    return forms
 
 
 def localize(walls: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
@@ -72,7 +124,7 @@ def localize(walls: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     A time that a change of clocks repeats is the first of the two; one that it leaves out is read by the clock before
     the change, as Python and PostgreSQL do. One that is outside the calendar in UTC is null.
     """
-    walls = _in_calendar(walls.cast(WALL))
+    walls = in_calendar(walls.cast(WALL))
     if zone == "UTC":
         return walls.cast(INSTANT)
     values = walls.to_numpy().astype("datetime64[us]")
@@ -117,8 +169,6 @@ def _misfits(distinct: pa.Array, target: pa.DataType) -> list[object]:
 
 def _iso(text: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     text = _where(pc.match_substring_regex(text, f"^{ISO_TIMESTAMP}$"), text)
-    if pc.any(pc.match_substring_regex(text, r"\.[0-9]{7}")).as_py():  # as SQL Server writes them
-        text = pc.replace_substring_regex(text, r"(\.[0-9]{6})[0-9]+", r"\1")
     zoned = pc.match_substring_regex(text, f":[0-9.]+{ISO_ZONE}$")
     if not pc.any(zoned).as_py():
         return localize(cast_fitting(text, WALL), zone)
@@ -126,17 +176,17 @@ def _iso(text: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     return pc.coalesce(cast_fitting(_where(zoned, text), INSTANT), walls)
 
 
-def _strptime(text: pa.ChunkedArray, form: str, zone: str) -> tuple[pa.ChunkedArray, bool]:
-    """Return text read by one format, and whether it is in UTC, as it is if the format holds the directive `zone`."""
+def _strptime(text: pa.ChunkedArray, form: str, zoned: bool = False) -> pa.ChunkedArray:
+    """Return text read by one format, in UTC where that is wanted and the format has %z."""
     if (cut := _around_fraction(form)) is not None:
-        return _strptime_fraction(text, form, *cut), False
+        return _strptime_fraction(text, form, *cut)
     shape = _shape(form)
     if shape is None:
-        return _strptime_slow(text, form, bool(zone) and zone in form)
+        return _strptime_slow(text, form, zoned)
     # Arrow's strptime turns the 30th of February into a day of March, so the day is compared with what was written.
     day = pc.struct_field(pc.extract_regex(text, shape), "day")
     parsed = pc.strptime(_where(pc.is_valid(day), text), format=form, unit="us", error_is_null=True)
-    return _in_calendar(_where(pc.equal(pc.day(parsed), cast_fitting(day, pa.int64())), parsed)), False
+    return in_calendar(_where(pc.equal(pc.day(parsed), cast_fitting(day, pa.int64())), parsed))
 
 
 def _strptime_fraction(text: pa.ChunkedArray, form: str, rest: str, shape: str, loose: str) -> pa.ChunkedArray:
@@ -149,22 +199,22 @@ def _strptime_fraction(text: pa.ChunkedArray, form: str, rest: str, shape: str, 
     """
     found = pc.extract_regex(text, shape)
     head, fraction, tail = (pc.struct_field(found, name) for name in ("head", "fraction", "tail"))
-    parsed, _ = _strptime(pc.binary_join_element_wise(head, tail, ""), rest, "")
-    micros = pc.cast(pc.cast(pc.utf8_rpad(fraction, 6, "0"), pa.int64()), pa.duration("us"))
+    parsed = _strptime(pc.binary_join_element_wise(head, tail, ""), rest)
+    beyond = pc.cast(pc.cast(pc.utf8_rpad(fraction, 6, "0"), pa.int64()), pa.duration("us"))
     odd = _where(pc.and_(pc.is_null(head), pc.match_substring_regex(text, loose)), text)
-    return pc.coalesce(pc.add(parsed, micros), _strptime_slow(odd, form, False)[0])
+    return pc.coalesce(pc.add(parsed, beyond), _strptime_slow(odd, form, False))
 
 
-def _strptime_slow(text: pa.ChunkedArray, form: str, zoned: bool) -> tuple[pa.ChunkedArray, bool]:
+def _strptime_slow(text: pa.ChunkedArray, form: str, zoned: bool) -> pa.ChunkedArray:
     distinct = pc.unique(text)
     moments = [None if value is None else _read(value, form, zoned) for value in distinct.to_pylist()]
-    return pc.take(pa.array(moments, WALL), pc.index_in(text, value_set=distinct)), zoned
+    return pc.take(pa.array(moments, WALL), pc.index_in(text, value_set=distinct))
 
 
 def _read(value: str, form: str, zoned: bool) -> datetime | None:
     try:
         moment = datetime.strptime(value, form)
-        return (moment.astimezone(UTC) if zoned else moment).replace(tzinfo=None)
+        return (moment.astimezone(UTC) if zoned and moment.tzinfo else moment).replace(tzinfo=None)
     except (ValueError, OverflowError):
         return None
 
@@ -220,9 +270,9 @@ def _first(
     return parsed if result is None else pc.coalesce(result, parsed), rest
 
 
-def _in_calendar(values: pa.ChunkedArray) -> pa.ChunkedArray:
+def in_calendar(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Null what lies outside the years 1 to 9999, which neither Python nor PostgreSQL's clients can hold."""
-    low, high = _EARLIEST.cast(values.type), _LATEST.cast(values.type)
+    low, high = _EARLIEST.cast(values.type), _LATEST.cast(values.type, safe=False)
     span = pc.min_max(values)
     if not span["min"].is_valid or (span["min"].value >= low.value and span["max"].value <= high.value):
         return values

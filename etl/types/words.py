@@ -40,7 +40,7 @@ TYPES: dict[str, Type] = {
         ("number", "decimal"),
         frozenset({"number", "decimal"}),
         pd.Int64Dtype(),
-        "^-?[0-9]+$",
+        "^[+-]?[0-9]+$",
         "^(?:0|-?[1-9][0-9]{0,17})$",
     ),
     "number": Type(

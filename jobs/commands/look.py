@@ -14,8 +14,18 @@ from jobs.commands.options import common, echo, shared
 @click.option("--all-clients", is_flag=True, help="Look at every client that has the pipeline, a line each.")
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the run.")
 @click.option("--rows", type=click.IntRange(1), help="Show so many rows as they would be loaded.")
+@click.option("--start", metavar="D", help="Date or moment at which the run's window begins, in the client's zone.")
+@click.option("--end", metavar="D", help="Where it ends; not part of it.")
 @common
-def plan(pipeline: str, client: str | None, all_clients: bool, params: tuple[str, ...], rows: int | None) -> None:
+def plan(
+    pipeline: str,
+    client: str | None,
+    all_clients: bool,
+    params: tuple[str, ...],
+    rows: int | None,
+    start: str | None,
+    end: str | None,
+) -> None:
     """Show the partitions a run would have; nothing is enqueued."""
     from etl.config.pipeline import resolve
     from jobs.views import plan
@@ -24,11 +34,11 @@ def plan(pipeline: str, client: str | None, all_clients: bool, params: tuple[str
         raise click.UsageError("give --client NAME or --all-clients")
     config, given = shared.configuration(), parameters(params)
     if client:
-        found = plan.plan(resolve(config, pipeline, client, params=given), rows)
+        found = plan.plan(resolve(config, pipeline, client, params=given), rows, start, end)
         shared.print(found, lambda: plan.show(found))
         return
     pairs = client_pipelines(config, [pipeline], [], given)
-    lines = plan.plans([resolve(config, name, owner, params=given) for owner, name in pairs])
+    lines = plan.plans([resolve(config, name, owner, params=given) for owner, name in pairs], start, end)
     shared.print(lines, lambda: plan.show_plans(lines))
     sys.exit(name_broken(config))
 

@@ -109,6 +109,7 @@ def backfill(
     windows = backfill.windows(start, end, every, resolved.timezone)
     with closing(shared.session(workers=0 if dry_run else None)) as session:
         windows = backfill.examine(windows, resolved, history.recent(session, client=client))
+        windows = windows if reprocess else backfill.compared(windows, resolved)
         lines = [
             {
                 "start": window.start.isoformat(),
@@ -116,9 +117,15 @@ def backfill(
                 "action": "skip" if window.is_loaded and not reprocess else "run",
                 "run": window.run,
                 "state": window.state,
+                "changed": list(window.changed),
             }
             for window in windows
         ]
+        for window in windows:
+            if window.changed:
+                more = f" and {len(window.changed) - 1} more" if len(window.changed) > 1 else ""
+                text = f"{window.start:%Y-%m-%d %H:%M} is skipped, but {window.changed[0]}{more} has changed since run "
+                click.echo(f"rq-etl: {text}{window.run} loaded it\n  --reprocess loads it again", err=True)
         if dry_run:
             shared.print(lines, lambda: console.table(("start", "end", "action", "state", "run"), lines))
             sys.exit(0)

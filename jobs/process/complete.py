@@ -16,6 +16,7 @@ from rq.job import JobStatus
 from rq.utils import now, utcformat
 
 from etl.errors import EtlError
+from etl.functions import one_process
 from etl.safe_message import safe_message
 from jobs import settings
 from jobs.job import OURS, EtlJob, Snooze
@@ -51,7 +52,8 @@ class Outcome:
 def perform(job: EtlJob) -> Outcome:
     """Run the job's function in this process; whatever it raises becomes an outcome without its words."""
     try:
-        value = job.perform()
+        with one_process():
+            value = job.perform()
     except KeyboardInterrupt:
         raise
     except Snooze as snooze:

@@ -1,6 +1,11 @@
-"""The process that runs a worker's jobs, one after another, for as long as it stays healthy."""
+"""The process that runs a worker's jobs, one after another, for as long as it stays healthy.
+
+A horse in which the user's code has run for a client works for that client only; the next client's job gets a new one,
+forked from the worker, which has imported what stages need and never the user's code: it is clean and costs little.
+"""
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -8,8 +13,9 @@ import random
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections import defaultdict
 from dataclasses import asdict
+from itertools import takewhile
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
@@ -18,12 +24,17 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from etl import output
+from etl.errors import EtlError
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, perform
 from jobs.store.redis_errors import AWAY
 
-PRELOADED = ("jobs.stages", "etl.sources.formats.blocks", "fsspec.implementations.local")
+PRELOADED = (
+    "jobs.stages", "etl.sources.join", "etl.sources.formats.blocks", "fsspec.implementations.local",
+    "pandas.core.arrays.arrow._arrow_utils", "etl.load.targets.sqlite", "sqlalchemy.dialects.sqlite.pysqlite",
+    "etl.load.targets.postgres", "sqlalchemy.dialects.postgresql.psycopg", "psycopg",
+)  # fmt: skip
 
 
 class Horse:
@@ -43,48 +54,63 @@ class Horse:
         self._jobs = 0
         self._sources: dict[str, int] = {}
         self._keeper = 0
+        self._job: list[str | None] = [None, None]  # the job in hand and its execution
+        self._client = ""  # the queue of the last job
+        self._is_used = False  # whether the user's code has run in it
 
     def start(self) -> None:
         """Start the process, if there is none."""
         if self.pid:
             return
-        self.ready, self._jobs, self._sources = False, 0, {}
+        if not self._keeper:
+            self._start_keeper()
+        self.ready, self._is_used, self._jobs, self._sources = False, False, 0, {}
         self._pipe, theirs = Pipe()
+        if settings.path().is_file():
+            with contextlib.suppress(EtlError):
+                settings.config()  # once for all horses; it is read again where it has changed
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 self._pipe.close()
+                os.close(self._held_open)
                 _set_group(0, 0)
                 serve(theirs, self._connection)
             finally:
                 os._exit(1)
         _set_group(self.pid, self.pid)
         theirs.close()
-        self._start_keeper()
+        self._tell_keeper(self.pid)
 
     def _start_keeper(self) -> None:
-        ends_with_worker, self._held_open = os.pipe()
+        pipe, self._held_open = os.pipe()
         self._keeper = os.fork()
         if self._keeper == 0:
             try:
-                self._pipe.close()
+                if self.pid:
+                    self._pipe.close()
                 os.close(self._held_open)
-                _kill_at_end_of(ends_with_worker, self.pid)
+                os.setpgid(0, 0)
+                _keep(pipe, self.pid)
             finally:
                 os._exit(1)
-        _set_group(self._keeper, self.pid)
-        os.close(ends_with_worker)
+        os.close(pipe)
 
-    def send(self, id: str, raw: Mapping[bytes, bytes]) -> None:
-        """Give the horse a job; one that has died since its last job, or runs old code, is replaced first.
+    def _tell_keeper(self, horse: int) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it is dead; `_answer` starts another
+            os.write(self._held_open, horse.to_bytes(8, "big"))
 
-        Args:
-            raw: The job's hash.
+    def send(self, job: EtlJob) -> None:
+        """Give the horse a job.
+
+        One that has died since its last job, runs old code, or has run another client's code is replaced first.
         """
-        fields = {key.decode(): value.decode("latin-1") for key, value in raw.items()}
-        message = json.dumps([id, fields]).encode()
-        if self._is_outdated():
+        fields = {key.decode(): value.decode("latin-1") for key, value in job.raw.items()}
+        self._job = [job.id, job.execution.id if job.execution else None]
+        message = json.dumps([*self._job, fields]).encode()
+        if self._is_outdated() or (self._is_used and job.origin != self._client):
             self.stop()
+        self._client = job.origin
         try:
             self.start()
             self._pipe.send_bytes(message)
@@ -119,19 +145,24 @@ class Horse:
 
     def _answer(self, patience: float) -> Outcome | None:
         if self._pipe.poll(max(0.0, patience)):
-            answer, sources = json.loads(self._pipe.recv_bytes())
-            if answer is None:
-                self.ready = True
-                return None
+            try:
+                job, process, answer, sources, self._is_used = json.loads(self._pipe.recv_bytes())
+                is_its_own = process == self.pid and job == (self._job if answer else None)
+                outcome = Outcome(**answer) if answer else None
+            except (TypeError, ValueError):
+                is_its_own = False
+            if not is_its_own:  # a process that has nothing to answer holds the pipe
+                return Outcome("lost")
+            self.ready = True
             self._sources = {**sources, **self._sources} if sources else self._sources
-            return Outcome(**answer)
+            return outcome
         # A process that the job left behind holds the pipe open when the horse is dead.
         if _is_dead(self.pid):
             return Outcome("lost")
         if _is_dead(self._keeper):
-            os.waitpid(self._keeper, 0)
-            os.close(self._held_open)
+            self._end_keeper()
             self._start_keeper()
+            self._tell_keeper(self.pid)
         return None
 
     def kill(self) -> None:
@@ -144,14 +175,27 @@ class Horse:
         if not self.pid:
             return
         self.kill()
+        self._tell_keeper(0)  # before its pid can be another process's
         pid, self.pid = self.pid, 0
-        for child in (pid, self._keeper):
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         self._pipe.close()
+
+    def close(self) -> None:
+        """Stop the horse and its keeper."""
+        self.stop()
+        self._end_keeper()
+
+    def _end_keeper(self) -> None:
+        if not self._keeper:
+            return
+        keeper, self._keeper = self._keeper, 0
         with contextlib.suppress(OSError):
             os.close(self._held_open)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(keeper, signal.SIGKILL)
+            os.waitpid(keeper, 0)
 
 
 def _is_dead(child: int) -> bool:
@@ -164,12 +208,14 @@ def _set_group(pid: int, group: int) -> None:
         os.setpgid(pid, group)
 
 
-def _kill_at_end_of(pipe: int, group: int) -> None:
-    """Wait for the worker's end, then kill the horse's process group, this process included."""
+def _keep(pipe: int, horse: int) -> None:
+    """Wait for the worker's end, then kill the horse of which it has written last, 0 for none, and all it started."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.read(pipe, 1)
-    _kill(group)
+    while said := os.read(pipe, 8):
+        horse = int.from_bytes(said, "big")
+    if horse:
+        _kill(horse)
 
 
 def _kill(horse: int) -> None:
@@ -184,22 +230,46 @@ def _kill(horse: int) -> None:
 
 def _descendants(pid: int) -> list[int]:
     """Return the processes that a process has started, and those that these have started."""
-    children: dict[int, list[int]] = {}
+    children = _children if Path(f"/proc/self/task/{os.getpid()}/children").exists() else _scan().__getitem__
+    found = children(pid)
+    for each in found:
+        found += children(each)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found += [int(child) for child in file.read_text().split()]
+    return found
+
+
+def _scan() -> defaultdict[int, list[int]]:
+    """Return the children of all processes, for a kernel that doesn't list those of one."""
+    children: defaultdict[int, list[int]] = defaultdict(list)
     for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         with contextlib.suppress(OSError):  # it has ended meanwhile
             parent = int(Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(name))
-    found = children.get(pid, [])
-    for each in found:
-        found += children.get(each, [])
-    return found
+            children[parent].append(int(name))
+    return children
+
+
+def preload() -> None:
+    """Import what stages need, in the worker, whose horses then have it from their first moment."""
+    if settings.path().is_file():
+        with contextlib.suppress(Exception):
+            for module in PRELOADED:
+                importlib.import_module(module)
+        gc.freeze()  # so that a horse's collections don't copy what it shares with its worker
 
 
 def serve(pipe: Connection, connection: Redis) -> None:
     """Run jobs as they come until the worker closes the pipe or kills this process; the horse's whole life.
 
-    Each message is a job's id and hash, each answer an outcome and, where modules were imported, the user's files among
-    them; the first answer, before any job, says that the horse is ready.
+    Each message is a job's id, execution and hash. Each answer repeats the first two and says which process it is of;
+    then come the outcome, the user's files that were imported, where there are new ones, and whether the user's code
+    has run. The first answer, before any job, says that the horse is ready.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -208,15 +278,11 @@ def serve(pipe: Connection, connection: Redis) -> None:
     # A job waits for Redis as its worker does; where that takes too long, its timeout or its lease ends it.
     connection.set_retry(Retry(ConstantBackoff(0.5), 240, AWAY))
     try:
-        if settings.path().is_file():
-            with contextlib.suppress(Exception):
-                for module in PRELOADED:
-                    importlib.import_module(module)
         output.capture_from_now_on()
-        pipe.send_bytes(json.dumps([None, None]).encode())
-        imported = 0
+        pipe.send_bytes(json.dumps([None, os.getpid(), None, None, False]).encode())
+        known, is_used = next(reversed(sys.modules)), False
         while True:
-            id, fields = json.loads(pipe.recv_bytes())
+            id, execution, fields = json.loads(pipe.recv_bytes())
             random.seed()
             job = EtlJob(id, connection=connection)
             job.read({key.encode(): value.encode("latin-1") for key, value in fields.items()})
@@ -224,19 +290,34 @@ def serve(pipe: Connection, connection: Redis) -> None:
             answer = {**asdict(perform(job)), "memory": _memory()}
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
-            sources = _sources() if len(sys.modules) != imported else None
-            imported = len(sys.modules)
-            pipe.send_bytes(json.dumps([answer, sources]).encode())
+            new = _imported_since(known)
+            sources, is_used = _sources(new) if new else None, is_used or _is_users_code(new)
+            known = next(reversed(sys.modules))
+            pipe.send_bytes(json.dumps([[id, execution], os.getpid(), answer, sources, is_used]).encode())
     except EOFError:
         os._exit(0)
     except BaseException:
         os._exit(1)
 
 
-def _sources() -> dict[str, int]:
-    """Return the files in etl.toml's folder that this process has imported, and when they were changed."""
+def _imported_since(known: str) -> list[str]:
+    """Return the names of the modules imported after one; looking at all would copy memory that is shared."""
+    return list(takewhile(lambda name: name != known, reversed(sys.modules)))
+
+
+def _is_users_code(names: list[str]) -> bool:
+    """Whether a module of which functions may be called is among those of these names."""
+    try:
+        modules = settings.modules()
+    except EtlError:
+        return True
+    return any(name in modules for name in names)
+
+
+def _sources(names: list[str]) -> dict[str, int]:
+    """Return the files in etl.toml's folder that these modules are from, and when they were changed."""
     folder = settings.module_folder() + os.sep
-    files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+    files = [getattr(sys.modules.get(name), "__file__", None) or "" for name in names]
     return {file: settings.changed(file) for file in files if file.startswith(folder) and "site-packages" not in file}
 
 

@@ -157,12 +157,15 @@ def _promote_run(connection: Redis, run: str, *, lost: bool = False) -> tuple[in
 def _close(connection: Redis, run: str) -> bool:
     """End a run whose jobs have all ended without doing so: its finish was lost, stopped or out of time."""
     ids = sorted(malformed.ids(connection.smembers(keys.jobs_key(run))))
-    why = "its jobs are gone from Redis"
+    record = runs.read(connection, run) or {}
+    why, exit = "its jobs are gone from Redis", 1
+    if record.get("error"):  # its submitter has died before it could end the run
+        why, exit = record["error"], int(record.get("exit") or 1)
     for id in ids:
         if "-finish-" in id and EtlJob.exists(id, connection):
             why = f"finish: {EtlJob(id, connection=connection).failure or 'did not run'}"
-    if runs.close(connection, run, "failed", error=why, exit=1):
+    if runs.close(connection, run, "failed", error=why, exit=exit):
         return True
-    if not connection.exists(keys.run_key(run)):
+    if not record:
         connection.srem(keys.ACTIVE, run)
     return False

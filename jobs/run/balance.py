@@ -1,10 +1,13 @@
 """Receipts: the stages' counts of rows in and out, and whether they balance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from etl.partition import Partition
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.partition import ROW_BITS, Partition
 from etl.staging import STAGES, Marker, Staging
 from etl.types.cursor import Cursor, later, latest_of
 from jobs.store.run_json import ROWS
@@ -54,6 +57,45 @@ class Tally:
         return rows
 
     @property
+    def all_rejected(self) -> bool:
+        """Whether rows were read and each of them was rejected."""
+        rows = self.rows()
+        return 0 < rows["read"] == rows["rejected"] - rows["added"]
+
+    def rejected_files(self, partitions: Iterable[Partition]) -> list[str]:
+        """Return a warning for each file of which every row was rejected.
+
+        Args:
+            partitions: Of the run.
+        """
+        counts: dict[str, list[int]] = {}
+        for partition in partitions:
+            stages = self.markers.get(partition.number, {})
+            if "transform" not in stages:
+                counts[partition.pieces[0].file] = [-1, 0]  # nobody knows of its other rows
+            for file, found in Tally({partition.number: stages}).files(partition).items():
+                known = counts.setdefault(file, [0, 0])
+                known[0] += found[0] if known[0] >= 0 else 0
+                known[1] += found[1]
+        return [
+            f"{file}: " + ("its only row was rejected" if read == 1 else f"all {read:,} rows were rejected")
+            for file, (read, rejected) in counts.items()
+            if 0 < read == rejected
+        ]
+
+    def files(self, partition: Partition) -> dict[str, list[int]]:
+        """Return how many rows were read of each file of a partition, and how many of them were rejected."""
+        if len(partition.pieces) == 1:
+            rows = self.rows()
+            return {partition.pieces[0].file: [rows["read"], rows["rejected"] - rows["added"]]}
+        counts = {piece.file: [0, 0] for piece in partition.pieces}
+        for marker in self.markers.get(partition.number, {}).values():
+            for file, (read, rejected) in marker.files.items():
+                counts[file][0] += read
+                counts[file][1] += rejected
+        return counts
+
+    @property
     def left_out(self) -> int:
         """How many rows were not even handed on, as they are loaded already."""
         return sum(
@@ -61,9 +103,14 @@ class Tally:
         )
 
     @property
+    def future(self) -> int:
+        """How many rows were in the future by the cursor's column."""
+        return sum(stages["extract"].counts.get("future", 0) for stages in self.markers.values() if "extract" in stages)
+
+    @property
     def latest(self) -> Cursor | None:
-        """How far the source has been read, by all partitions alike."""
-        read = [stages["extract"].cursor for stages in self.markers.values() if "extract" in stages]
+        """How far the source has been read, by all partitions alike, rejects left out."""
+        read = [stages["transform"].cursor for stages in self.markers.values() if "transform" in stages]
         pairs = [pair for pair in read if pair is not None]
         latest = latest_of([Cursor(*pair[0]) for pair in pairs if pair[0]])
         for _, until in pairs:
@@ -93,6 +140,35 @@ class Tally:
             kinds = "rejected + dropped + superseded + loaded + unchanged"
             return f"receipts disagree: read + added = {given}, {kinds} = {accounted}"
         return None
+
+
+class ByFile:
+    """Counts the rows of a partition's files, where it has several; the counts of its stages say those of one.
+
+    Attributes:
+        counts: By file, how many rows were read and how many were rejected.
+    """
+
+    def __init__(self, partition: Partition) -> None:
+        self._names = [piece.file for piece in partition.pieces]
+        self.counts: dict[str, list[int]] = {name: [0, 0] for name in self._names} if len(self._names) > 1 else {}
+
+    def read(self, rows: pa.Table, rejects: pa.Table) -> None:
+        """Count a chunk as it was read."""
+        if self.counts:
+            for pair in pc.value_counts(pc.shift_right(rows["_row"], ROW_BITS)).to_pylist():
+                self.counts[self._names[pair["values"]]][0] += pair["counts"]
+            for file, count in self.rejected(rejects).items():
+                self.counts[file][0] += count
+
+    def rejected(self, rejects: pa.Table) -> dict[str, int]:
+        """Count rejects; return how many there are by file."""
+        if not self.counts or not rejects.num_rows:
+            return {}
+        found = {pair["values"]: pair["counts"] for pair in pc.value_counts(rejects["file"]).to_pylist()}
+        for file, count in found.items():
+            self.counts[file][1] += count
+        return found
 
 
 _KINDS = {

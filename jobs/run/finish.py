@@ -117,7 +117,8 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
         if unmet and not work.plan.partitions:
             ended = replace(ended, error="; ".join(unmet), exit=1)
         unmet = []
-    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *said, *unmet]))
+    rejected = tally.rejected_files(work.plan.partitions)
+    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *rejected, *said, *unmet]))
     if not is_recorded and (why := _remember(work, ended)):
         warnings.append(why)
     kept = _list_rejects(work, tally)
@@ -165,8 +166,9 @@ def _make_final(
             complete=not failures,
             read=rows["read"],
             rejected=rows["rejected"],
+            all_rejected=tally.all_rejected,
             record=lambda final: history_record(work, ending(tally, failures, final)),
-            move=work.move(tally.latest),
+            move=work.move(tally.latest, tally.future),
         )
     except EtlError as exc:
         if exc.retryable:

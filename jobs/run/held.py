@@ -34,12 +34,15 @@ FORGOTTEN = "succeeded"  # what a run that Redis has forgotten counts as
 DELAYS = (5, 30, 120)  # seconds before a start is tried again that another try may cure
 
 
-def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: Mapping[str, str] | None) -> None:
+def hold(
+    connection: Redis, run: str, fields: Mapping[Any, Any], *, was: Mapping[str, str] | None, failed: str = ""
+) -> None:
     """Write a run that waits until others have ended; it keeps the moment of its first submission.
 
     Args:
         fields: Of its hash: whose run it is, where it is new, and `after`, the runs that it waits for.
         was: Its hash as it was read, or None where it is new.
+        failed: Why it can't run any more, or nothing; whoever promotes next closes such a run.
 
     Raises:
         EtlError: It is in another state: someone else has started it.
@@ -53,12 +56,14 @@ def hold(connection: Redis, run: str, fields: Mapping[Any, Any], *, was: Mapping
         if not is_as_read or (state or NOTHING) not in sources("hold"):
             raise EtlError(runs.not_retried(run, state) if was else f"run {run} is {state} already")
         pipe.multi()
-        fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended", "failures", "done", "exit"), "")
-        pipe.hset(run_key(run), mapping={**fresh, **fields, "state": "held"})
+        fresh: dict[Any, Any] = dict.fromkeys(("rows", "ended", "failures", "done", "exit"), "")
+        pipe.hset(run_key(run), mapping={**fresh, **fields, "error": failed, "state": "held"})
         pipe.hsetnx(run_key(run), "created", repr(now))
         pipe.persist(run_key(run))
         runs.index(pipe, run, now)
         pipe.zadd(HELD, {run: now})
+        if failed:
+            pipe.sadd(HELD_READY, run)
         pipe.zadd(held_key(whose["client"], whose["pipeline"], whose["start"]), {run: now})
         for other in json.loads(fields["after"]):
             pipe.sadd(waiters_key(other), run)
@@ -109,8 +114,12 @@ def _look_at(connection: Redis, candidates: Sequence[str]) -> tuple[int, bool]:
     states = {other: record["state"] for other, record in others.items()}
     started, ready, has_failed = 0, [], False
     for run, record in records.items():
-        is_waiting = any(states.get(other, FORGOTTEN) not in runs.ENDED for other in waits[run])
-        if is_waiting or record["state"] != "held":
+        if record["state"] != "held":
+            continue
+        if failed := record.get("error"):
+            has_failed |= runs.close(connection, run, "failed", error=failed, exit=1)
+            continue
+        if any(states.get(other, FORGOTTEN) not in runs.ENDED for other in waits[run]):
             continue
         needs = json.loads(record.get("needs") or "[]")
         bad = next((other for other in needs if states.get(other, FORGOTTEN) != "succeeded"), None)

@@ -22,10 +22,10 @@ from etl.sources import extract as read_source
 from etl.staging import Marker
 from etl.transform import Transformer
 from etl.transform.lookups import lookups_of
-from etl.types.cursor import Narrowed
 from etl.types.infer import candidates, decide, merge_candidates, named_candidates
+from etl.types.newer import Narrowed, Reached
 from jobs.run import finish
-from jobs.run.balance import Tally
+from jobs.run.balance import ByFile, Tally
 from jobs.run.rate_limit import RateLimit
 from jobs.run.stage import StageContext
 
@@ -55,6 +55,8 @@ def _shaped(work: StageContext) -> dict[str, str]:
 def _read(work: StageContext, connection: Redis) -> Marker:
     rows_out = rejected = 0
     types: list[dict[str, list[str]]] = []
+    warnings: list[str] = []
+    by_file = ByFile(work.partition)
     infer = not work.pipeline.columns
     context = work.context
     if rate := work.pipeline.extract.rate:
@@ -75,21 +77,27 @@ def _read(work: StageContext, connection: Redis) -> Marker:
             newer = narrow(chunk.rows)
             rows.write(newer)
             rows_out += newer.num_rows
+            warnings += chunk.warnings
+            by_file.read(chunk.rows, chunk.rejects)
             if chunk.rejects.num_rows:
                 rejects.write(chunk.rejects)
                 rejected += chunk.rejects.num_rows
             if infer:
-                types.append(candidates(newer.drop_columns(["_row"])))
+                types.append(candidates(newer.drop_columns(["_row"]), work.pipeline.extract))
+    # Rows that are held back count as not read: another run reads them.
     counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
     if narrow.unchanged:
         counts["unchanged"] = narrow.unchanged
+    if narrow.future:
+        counts["future"] = narrow.future
     return Marker(
         counts=counts,
         data=tuple(rows.names),
         rejects=tuple(rejects.names),
         content=content,
         types=merge_candidates(types) if infer else None,
-        cursor=work.read_to(narrow.latest),
+        warnings=(*warnings, *narrow.warnings),
+        files=by_file.counts,
     )
 
 
@@ -101,15 +109,19 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         return Marker(counts=counts, shaped=_shaped(work))
     files = [piece.file for piece in work.partition.pieces]
     transformer = Transformer(work.pipeline, work.context, files, _types(work))
+    reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     warnings: list[str] = []
+    by_file = ByFile(work.partition)
     with (
         work.staging.writer("transform", work.number) as rows,
         work.staging.writer("transform", work.number, "rejects") as rejects,
     ):
         for chunk in _pieces(work.pipeline, prefetch(work.staging.chunks(source.data))):
             result = transformer.apply(chunk)
+            reached(chunk, result.refused)
             rows.write(result.rows)
+            by_file.rejected(result.rejects)
             if result.rejects.num_rows:
                 rejects.write(result.rejects)
             counts["in"] += chunk.num_rows
@@ -124,6 +136,8 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         rejects=tuple(rejects.names),
         warnings=tuple(warnings),
         shaped=_shaped(work),
+        files=by_file.counts,
+        cursor=work.read_to(reached.latest),
     )
 
 
@@ -179,6 +193,7 @@ def _deliver(work: StageContext) -> Marker:
         attempt=work.attempt,
         read=source.counts["read"],
         skipped=source.counts.get("skipped", 0),
+        all_rejected=Tally({work.number: {"extract": source, "transform": rows}}).all_rejected,
         again=work.full_refresh,
         context=work.context,
         **rows.shaped,
@@ -194,12 +209,13 @@ def _deliver(work: StageContext) -> Marker:
         stages = {"extract": source, "transform": rows, "load": loaded(answer)}
         return finish.history_record(work, finish.ending(Tally({work.number: stages}), []))
 
+    mine = Tally({work.number: {"extract": source, "transform": rows}})
     answer = target.load(
         delivery,
         work.staging.chunks(rows.data),
         read=source.counts["read"],
         rejected=source.counts["rejected"] + rows.counts["rejected"],
         record=ended,
-        move=work.move(Tally({work.number: {"extract": source}}).latest),
+        move=work.move(mine.latest, mine.future),
     )
     return loaded(answer)

@@ -71,9 +71,13 @@ class StageContext:
         until = self.span.until
         return (latest and list(latest), until and list(until)) if self.follows else None
 
-    def move(self, latest: Cursor | None) -> Move | None:
-        """Return how the run moves its cursor, or None where it has none."""
-        return Move(self.span.since, latest) if self.follows else None
+    def move(self, latest: Cursor | None, future: int) -> Move | None:
+        """Return how the run moves its cursor, or None where it has none.
+
+        Args:
+            future: Rows that were in the future by the cursor's column.
+        """
+        return Move(self.span.since, latest, future) if self.follows else None
 
     def input(self, stage: str) -> Marker:
         """Return what the stage before published.
@@ -221,13 +225,13 @@ def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) 
     if stage != "finish" and not 1 <= number <= len(spec.plan.partitions):
         raise EtlError(f"run {run} has no partition {number}", f"it has {len(spec.plan.partitions)}")
     context = Context(pipeline.client, run, pipeline.params, *spec.moments)
-    span = _span(staging, replace(spec, pipeline=pipeline), decide=stage == "extract")
+    submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
+    span = _span(staging, replace(spec, pipeline=pipeline), started or time.time(), decide=stage == "extract")
     if span.since is not None:
         context = replace(context, since=read(back(span.since, pipeline.extract.overlap)))
     asks = pipeline.transform if stage == "transform" else pipeline.extract.FACTS.own_code
     if pipeline.lookups and asks and stage in ("extract", "transform"):
         context = replace(context, lookups=lookups_of(pipeline, context, sources.read_all))
-    submitted, started = (float(record[key]) if record.get(key) else None for key in ("created", "started"))
     which = run, stage, number, int(record["attempt"])
     return StageContext(*which, pipeline, spec.plan, context, staging, span, spec.full_refresh, submitted, started)
 
@@ -257,8 +261,12 @@ def own(spec: Spec, client: str, name: str, number: int) -> Pipeline:
     return rooted
 
 
-def _span(staging: Staging, spec: Spec, *, decide: bool) -> Span:
-    """Return which rows the run reads: decided by its first extract, for all of its partitions and attempts."""
+def _span(staging: Staging, spec: Spec, started: float, *, decide: bool) -> Span:
+    """Return which rows the run reads: decided by its first extract, for all of its partitions and attempts.
+
+    Args:
+        started: When the run began, in seconds since the epoch.
+    """
     pipeline, extract = spec.pipeline, spec.pipeline.extract
     if extract.cursor is None:
         return Span()
@@ -273,10 +281,11 @@ def _span(staging: Staging, spec: Spec, *, decide: bool) -> Span:
     if found is None or found["column"] != extract.cursor:
         cursor = None if spec.full_refresh else cursors.read(pipeline)
         until = sources.latest(pipeline, len(spec.plan.partitions))
-        decided = {"column": extract.cursor, "since": cursor and cursor.cursor, "until": until}
+        decided = {"column": extract.cursor, "since": cursor and cursor.cursor, "until": until, "now": started}
         staging.write_bytes("since.json", json.dumps(decided).encode(), exclusive=found is None)
         found = staging.read_json("since.json") or decided
-    return Span(*(Cursor(*found[key]) if found[key] else None for key in ("since", "until")))
+    since, until = (Cursor(*found[key]) if found[key] else None for key in ("since", "until"))
+    return Span(since, until, found.get("now", started))
 
 
 @lru_cache(maxsize=512)  # many runs' stages come between two of one run

@@ -92,11 +92,8 @@ def _hold(connection: Redis, run: str, spec: Spec, after: list[str], needs: list
     start, end, _ = (moment.isoformat() if moment else None for moment in spec.moments)
     about = runs.about(pipeline.client, pipeline.name, pipeline.params, start, end)
     write_request(Staging(pipeline.staging, pipeline.client, run), spec)
-    hold(connection, run, {**about, **wait_fields(after, needs)}, was=None)
-    if failed:
-        runs.close(connection, run, "failed", error=failed, exit=1)
-    else:
-        promote(connection, [run])
+    hold(connection, run, {**about, **wait_fields(after, needs)}, was=None, failed=failed)
+    promote(connection, [run])
     return run
 
 
@@ -174,6 +171,8 @@ def _plan_and_enqueue(
             max_active=pipeline.max_active,
             weight=pipeline.weight,
         )
+        if failure is not None:  # so that maintenance closes it with these words if this process dies before it can
+            pipe.hset(keys.run_key(run), mapping={"error": str(failure), "exit": str(failure.exit_code)})
 
     dead = failure is not None
     # What a transaction writes before it meets a key of another type stays.

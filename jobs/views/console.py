@@ -118,6 +118,9 @@ def status(lines: Sequence[Mapping[str, Any]]) -> None:
         for line in lines
     ]
     table(columns, shown, spare=("run", "rows", "last success"))
+    for line in lines:
+        for warning in line.get("warnings", ()):
+            _note("yellow", "warning", warning)
 
 
 def _clock(text: str | None) -> str | None:

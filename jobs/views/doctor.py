@@ -15,7 +15,7 @@ from rq import Worker
 from rq.utils import utcparse
 
 from etl.config.kinds import DATABASES
-from etl.config.pipeline import Config
+from etl.config.pipeline import Config, pairs_of
 from etl.config.urls import parse_url
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
@@ -142,6 +142,7 @@ def _findings(redis: str | None) -> Iterator[Finding]:
     if config:
         yield from _staging(config)
         yield from _targets(config)
+        yield from _cursors(config)
     yield from _redis(redis, config)
 
 
@@ -244,6 +245,15 @@ def _logins(redis: str | None, config: Config | None) -> Iterator[Finding]:
             if url := source.model_dump().get("url"):
                 urls[f"pipelines.{name}.{where}.url"] = url
     yield from (_warning("password", what, cure) for what, cure in exposure.logins(urls))
+
+
+def _cursors(config: Config) -> Iterator[Finding]:
+    from jobs.views import cursors
+
+    found = cursors.warnings(config, pairs_of(config), lambda _: None)  # its target is looked at by itself
+    for warning in (each for warnings in found.values() for each in warnings):
+        cure = "correct them in the source; rq-etl cursor get shows where the cursor is, cursor set moves it"
+        yield _warning("cursor", warning, cure)
 
 
 # --- the queue ---

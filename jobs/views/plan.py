@@ -10,13 +10,21 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import EtlError
 from etl.sources import plan as plan_source
+from jobs.run.backfill import window
 from jobs.run.graph import lanes
 from jobs.views import console
 
 
-def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
-    """Return the partitions a run would have and its first rows, at most so many of the source, and their rejects."""
-    planned = plan_source(pipeline)
+def plan(
+    pipeline: Pipeline, rows: int | None = None, start: str | None = None, end: str | None = None
+) -> dict[str, Any]:
+    """Return the partitions a run would have and its first rows, at most so many of the source, and their rejects.
+
+    Args:
+        start, end: The run's window; without a zone they are the client's.
+    """
+    first, last = window(start, end, pipeline.timezone)
+    planned = plan_source(pipeline, start=first, end=last)
     found: dict[str, Any] = {
         "pipeline": pipeline.name,
         "client": pipeline.client,
@@ -44,10 +52,14 @@ def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
         from etl.types.infer import candidates, decide, named_candidates
 
         partition = planned.partitions[0]
-        context = Context(client=pipeline.client, run="preview", params=pipeline.params)
+        context = Context(client=pipeline.client, run="preview", params=pipeline.params, start=first, end=last)
         context = replace(context, lookups=read_lookups(pipeline, context, read_all))
         for chunk in islice(extract(pipeline, partition, context), 1):
-            types = None if pipeline.columns else decide(named_candidates([candidates(chunk.rows)], pipeline))
+            types = (
+                None
+                if pipeline.columns
+                else decide(named_candidates([candidates(chunk.rows, pipeline.extract)], pipeline))
+            )
             files = [piece.file for piece in partition.pieces]
             result = Transformer(pipeline, context, files, types).apply(chunk.rows.slice(0, rows))
             found["rows"] = result.rows.drop_columns(["_row"]).to_pylist()
@@ -55,13 +67,13 @@ def plan(pipeline: Pipeline, rows: int | None = None) -> dict[str, Any]:
     return found
 
 
-def plans(pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
+def plans(pipelines: Sequence[Pipeline], start: str | None = None, end: str | None = None) -> list[dict[str, Any]]:
     """Return, for each client, how many partitions, lanes and bytes a run would have, or why it can't be planned."""
     lines: list[dict[str, Any]] = []
     for pipeline in pipelines:
         line = {"client": pipeline.client, "partitions": 0, "lanes": 0, "bytes": 0, "error": None}
         try:
-            found = plan(pipeline)
+            found = plan(pipeline, None, start, end)
             line |= {"partitions": len(found["partitions"]), "lanes": found["lanes"], "bytes": found["bytes"]}
         except EtlError as exc:
             line["error"] = exc.what

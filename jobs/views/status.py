@@ -8,7 +8,7 @@ from etl.config import cron
 from etl.config.pipeline import Config, pairs_of
 from jobs.run import schedules
 from jobs.store import runs
-from jobs.views import history
+from jobs.views import cursors, history
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -39,6 +39,7 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
             break
     for run in history.latest(session, sorted(unsure)):
         found[run["client"], run["pipeline"]].append(run)
+    warned = cursors.warnings(config, pairs, lambda _: None)  # `history` says which targets are silent
     lines = []
     for name, pipeline in pairs:
         mine = found[name, pipeline]
@@ -58,6 +59,7 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
                 "rows": good["rows"]["loaded"] if good else None,
                 "run": mine[0]["run"] if mine else None,
                 "error": mine[0]["error"] if mine else None,
+                "warnings": warned.get((name, pipeline), []),
             }
         )
     return sorted(lines, key=lambda line: -(line["late"] or 0))

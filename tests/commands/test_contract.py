@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from tests.helpers.project import Project, is_short
+from tests.helpers.project import Project, etl_toml, is_short
 from tests.helpers.redis_server import RedisServer
 from tests.helpers.workers import StartWorkers
 
@@ -172,6 +172,17 @@ def test_plan_enqueues_nothing(house: Project) -> None:
     assert house.tables() == []
     assert not (house.root / ".rq-etl").exists()
     assert "nothing was enqueued" in house("plan claims --client acme").out
+
+
+def test_plan_shows_the_files_of_a_window(etl: Project) -> None:
+    etl.config(etl_toml({"claims": {"extract": {"path": "inbox/{client}/claims-{start:%Y%m%d}.csv"}}}))
+    etl.write("inbox/acme/claims-20260131.csv", "a\n1\n")
+    planned = etl("plan claims --client acme --start 2026-01-31 --end 2026-02-01 --json").json
+    assert [line["file"] for line in planned["partitions"]] == ["inbox/acme/claims-20260131.csv"]
+    [line] = etl("plan claims --all-clients --start 2026-01-31 --json").json
+    assert line["partitions"] == 1
+    assert "needs a window" in etl("plan claims --client acme").err
+    assert etl("plan claims --client acme --start soon").code == 2
 
 
 def test_plan_of_all_clients_is_a_line_each_also_for_those_without_files(house: Project) -> None:

@@ -216,6 +216,27 @@ def test_the_plugin_runs_a_pipeline_without_those_it_needs(project: pytest.Pytes
     project.runpytest_subprocess("-q").assert_outcomes(passed=1)
 
 
+def test_the_plugin_fails_where_no_run_would_read_the_given_files(project: pytest.Pytester) -> None:
+    toml = (project.path / "etl.toml").read_text(encoding="utf-8")
+    toml = toml.replace("claims-*.csv", 'claims-*.csv", missing = "ok', 1)
+    (project.path / "etl.toml").write_text(toml, encoding="utf-8")
+    project.makepyfile(
+        textwrap.dedent("""
+        HEAD = "ClaimNo;service_date;Betrag;status;updated_at\\n"
+
+        def test_hidden(rq_etl):
+            rq_etl.run("claims", client="acme", files={".claims-1.csv": HEAD})
+
+        def test_in_a_folder(rq_etl):
+            text = HEAD + "A1;2024-01-31;1;OPEN;2024-02-01\\n"
+            assert rq_etl.run("claims", client="acme", files={"may/a.csv": text}).rows.loaded == 1
+    """)
+    )
+    result = project.runpytest_subprocess("-q", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*no run would read the given files (.claims-1.csv)*"])
+
+
 def test_the_plugin_leaves_the_project_alone(project: pytest.Pytester) -> None:
     project.makepyfile(
         textwrap.dedent("""

@@ -104,6 +104,10 @@ def test_no_row_and_one_row(etl: Project, rows: int) -> None:
 
 
 def test_all_rows_are_rejected(etl: Project) -> None:
+    etl.write("inbox/acme/claims-1.csv", "claim_id,amount\n,1\nA2,-1\n")
+    run = etl.run()
+    assert (run["state"], run["rows"]["loaded"], run["rows"]["rejected"]) == ("failed", 0, 2)
+    etl.config(ETL_TOML, ("retries = 0", 'retries = 0\nall_rejected = "warn"'))
     load(etl, "claim_id,amount\n,1\nA2,-1\n", 0, rejected=2)
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from etl.config.models import Column, Load, Step
 from etl.config.pipeline import Config, Pipeline, pipelines_of, resolve
-from etl.config.values import deep_merge, duration, fill, placeholders
+from etl.config.values import dated_placeholders, deep_merge, duration, fill, placeholders
 from etl.errors import ConfigError, UnknownName
 from tests.helpers.project import Folder
 
@@ -227,13 +227,16 @@ def test_what_is_no_span_of_time_is_refused(value: object) -> None:
 
 def test_names_in_braces_are_filled() -> None:
     assert placeholders("in/{client}/${HOME}/{year}.csv") == ["client", "year"]
+    assert dated_placeholders("in/{client}/{date:%Y}-{end}.csv") == [("client", None), ("date", "%Y"), ("end", None)]
+    with pytest.raises(ValueError, match=r"how \{date\} is written, which only paths do"):
+        placeholders("claims_{date:%Y}")
     assert fill("in/{client}/${client}/{year}.csv", {"client": "acme", "year": 2024}) == "in/acme/${client}/2024.csv"
     assert fill("{a}", {"a": "{b}", "b": "c"}) == "{b}"
     with pytest.raises(ConfigError, match=r"\{yaer\} has no value; did you mean year"):
         fill("{yaer}", {"year": 1})
 
 
-@pytest.mark.parametrize("text", ["{", "}", "{a", "{{a}}", "{a.b}", "{a[0]}", "{}", "{a:x}", "{a!r}"])
+@pytest.mark.parametrize("text", ["{", "}", "{a", "{{a}}", "{a.b}", "{a[0]}", "{}", "{a x}", "{a!r}"])
 def test_braces_that_are_no_name_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not part of a"):
         placeholders(text)

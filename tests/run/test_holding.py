@@ -1,5 +1,6 @@
 """Runs that wait: for pipelines they need, or for the run before them."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from redis import Redis
 from etl.config.pipeline import Config, needed_first, resolve
 from etl.errors import AlreadyRunning, ConfigError, EtlError, StagingFailed
 from jobs.process.inprocess import InProcessWorker
+from jobs.process.maintenance import maintain
 from jobs.queue import FairQueue
 from jobs.run import held
 from jobs.run.cancel import cancel_run
@@ -15,6 +17,7 @@ from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
 from jobs.store import runs
 from tests.helpers.project import Folder, etl_toml
+from tests.helpers.steps import Killed, Steps
 
 CLAIMS, PATIENTS = (
     {
@@ -76,6 +79,49 @@ def test_a_run_fails_at_once_where_the_needed_pipeline_never_ran_or_failed_last(
     failed = submit(connection, config, "patients")
     error = f"needs patients, whose latest run {failed} failed"
     assert state(connection, submit(connection, config, "claims")) == ("failed", error)
+
+
+@pytest.mark.parametrize("pending", [False, True], ids=["needs one that failed", "and waits for its own run before"])
+def test_a_submitter_that_dies_at_any_step_never_lets_a_run_start_whose_need_failed(
+    connection: Redis, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pending: bool
+) -> None:
+    (tmp_path / "acme-patients.csv").unlink()
+    failed = submit(connection, config, "patients")
+    steps, at, is_over, died = Steps(monkeypatch), 0, False, 0
+    while not is_over:
+        at += 1
+        run = f"r{at}"
+        before = submit(connection, config, "claims", queue=True) if pending else ""
+        body = partial(submit_run, connection, resolve(config, "claims", "acme"), queue=True, run=run)
+        try:
+            is_over = not steps.run(body, at, steps.kill)
+        except Killed:
+            died += 1
+        maintain(connection, ["etl-acme"])
+        work(connection)
+        found = runs.read(connection, run)
+        assert found is None or found["state"] == "failed", at
+        assert found is None or found["error"] == f"needs patients, whose latest run {failed} failed"
+        assert not before or runs.read(connection, before)["state"] == "failed"  # type: ignore[index]
+        assert runs.held(connection) == runs.active(connection) == []
+    assert died > 3
+    assert not (tmp_path / "warehouse.db").exists()
+
+
+def test_a_submitter_that_dies_at_any_step_of_a_run_that_can_t_be_planned_leaves_its_reason_or_nothing(
+    connection: Redis, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "acme-patients.csv").unlink()
+    steps, at, is_over = Steps(monkeypatch), 0, False
+    while not is_over:
+        at += 1
+        try:
+            is_over = not steps.run(lambda: submit(connection, config, "patients"), at, steps.kill)
+        except Killed:
+            maintain(connection, ["etl-acme"], all_tasks=True)
+        assert runs.active(connection) == []
+        assert all("no file matches" in (run["error"] or "") for run in runs.recent(connection))
+    assert at > 3
 
 
 def test_a_run_that_never_started_is_retried_behind_what_it_needs(connection: Redis, config: Config) -> None:

@@ -1,4 +1,6 @@
 import itertools
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ MODULES = (f"legacy{number}" for number in itertools.count())
 def written(tmp_path: Path) -> Any:
     """Return a function that writes a user's module and gives a pipeline which extracts by its `rows`."""
 
-    def write(code: str, **args: Any) -> Pipeline:
+    def write(code: str, zone: str = "UTC", **args: Any) -> Pipeline:
         module = next(MODULES)
         (tmp_path / f"{module}.py").write_text(f"import pandas as pd\nimport decimal, datetime\n{code}\n")
         return Pipeline(
@@ -33,6 +35,7 @@ def written(tmp_path: Path) -> Any:
             load=Load(target="warehouse", table="claims"),
             target=Target(name="warehouse", url="sqlite:///warehouse.db"),
             params={"region": "north"},
+            timezone=zone,
         )
 
     return write
@@ -169,3 +172,43 @@ def test_a_function_that_fails_is_named_with_the_place_and_no_value(written: Any
     with pytest.raises(FunctionFailed, match=message) as caught:
         read(written(code))
     assert "Jane" not in str(caught.value)
+
+
+def test_dates_among_datetimes_keep_their_times_and_naive_ones_mean_the_clients_zone(written: Any) -> None:
+    written = partial(written, zone="America/Chicago")
+    day, noon = "datetime.date(2024, 7, 1)", "datetime.datetime(2024, 7, 1, 12)"
+    aware = "datetime.datetime(2024, 7, 1, 12, tzinfo=datetime.timezone.utc)"
+    for made in ("[{{'a': v}} for v in ({})]", "pd.DataFrame({{'a': [{}]}}, dtype=object)"):
+        table, _ = read(written(f"def rows():\n    return {made.format(f'{day}, {noon}, None')}"))
+        assert table["a"].to_pylist() == [datetime(2024, 7, 1), datetime(2024, 7, 1, 12), None]
+        table, _ = read(written(f"def rows():\n    return {made.format(f'{noon}, {aware}, {day}, pd.NaT')}"))
+        assert table.schema.field("a").type == pa.timestamp("us", "UTC")
+        chicago = [datetime(2024, 7, 1, 17, tzinfo=UTC), datetime(2024, 7, 1, 12, tzinfo=UTC)]
+        assert table["a"].to_pylist() == [*chicago, datetime(2024, 7, 1, 5, tzinfo=UTC), None]
+
+
+def test_a_value_has_the_same_text_beside_text_as_alone(written: Any) -> None:
+    code = "def rows():\n    return pd.DataFrame({{'a': [{}, 'x']}}, dtype=object)"
+    for value, text in (
+        ("4111111111111111.0", "4111111111111111"),
+        ("True", "true"),
+        ("1e20", "100000000000000000000"),
+        ("decimal.Decimal('1.50')", "1.5"),
+        ("1", "1"),
+    ):
+        table, _ = read(written(code.format(value)))
+        assert table["a"].to_pylist() == [text, "x"]
+        table, _ = read(written(f"def rows():\n    yield {{'a': {value}}}\n    yield pd.DataFrame({{'a': ['x']}})"))
+        assert table["a"].to_pylist() == [text, "x"]
+
+
+def test_an_infinity_rejects_its_row_and_pandas_nan_is_missing(written: Any) -> None:
+    made = written("def rows():\n    return pd.DataFrame({'a': [1.5, float('nan'), float('-inf')], 'b': [1, 2, 3]})")
+    [chunk] = extract(made, plan(made).partitions[0], Context(client="acme", run="r"))
+    assert chunk.rows.to_pylist() == [{"a": 1.5, "b": 1, "_row": 1}, {"a": None, "b": 2, "_row": 2}]
+    [reject] = chunk.rejects.to_pylist()
+    assert (reject["row"], reject["column"], reject["value"]) == (3, "a", "-Infinity")
+    made = written("def rows():\n    import pyarrow as pa\n    return pa.table({'a': [1.5, float('nan'), None]})")
+    [chunk] = extract(made, plan(made).partitions[0], Context(client="acme", run="r"))
+    assert chunk.rows["a"].to_pylist() == [1.5, None]
+    assert chunk.rejects["value"].to_pylist() == ["NaN"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 import etl.sources.files
 from etl.config.kinds import source
@@ -14,6 +15,7 @@ from etl.config.pipeline import Pipeline
 from etl.errors import ConfigError, SourceMissing
 from etl.partition import Partition, Piece, Plan
 from etl.sources import plan
+from etl.sources.formats.csv import Config
 
 
 def pipeline(root: Path, path: str = "*.csv", params: dict[str, Any] | None = None, **options: Any) -> Pipeline:
@@ -66,6 +68,38 @@ def test_names_in_the_path_are_filled(tmp_path: Path) -> None:
 def test_a_moment_within_a_day_is_filled_with_its_time(tmp_path: Path) -> None:
     write(tmp_path, "2024-03-01T133000.csv")
     assert files(plan(pipeline(tmp_path, "{start}.csv"), start=datetime(2024, 3, 1, 13, 30)))
+
+
+def test_a_moment_is_written_as_the_path_says(tmp_path: Path) -> None:
+    write(tmp_path, "in/2024/02/claims_20240301-050224.csv", "in/2024/02/claims_20240301-050324.csv")
+    settled = pipeline(tmp_path, "in/{start:%Y/%m}/{what}_{date:%Y%m%d}-{end:%d%m%y}.csv", {"what": "claims"})
+    settled = settled.model_copy(update={"timezone": "Asia/Tokyo"})
+    start, end = datetime(2024, 2, 29, 15, tzinfo=UTC), datetime(2024, 3, 5, tzinfo=UTC)
+    with pytest.raises(SourceMissing, match="in/2024/03/claims_20240301-050324"):
+        plan(settled, start=start, end=end)
+    write(tmp_path, "in/2024/03/claims_20240301-050324.csv", "in/2024/03/claims_20240301-050424.csv")
+    assert files(plan(settled, start=start, end=end)) == ["in/2024/03/claims_20240301-050324.csv"]
+    with pytest.raises(ConfigError, match="needs a window"):
+        plan(settled)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("{date:%Q}.csv", 'says "%Q" of {date}'),
+        ("{date:}.csv", 'says "" of {date}'),
+        ("{date:YYYYMMDD}.csv", 'says "YYYYMMDD" of {date}'),
+        ("{start:%Y%}.csv", "write a date as %Y%m%d"),
+        ("{client:%Y}.csv", "not how {client} is"),
+        ("{date:%Y.csv", "has a { or }"),
+    ],
+)
+def test_what_writes_no_moment_is_a_mistake(tmp_path: Path, path: str, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Config(path=path)
+    [(where, what)] = caught.value.errors()[0]["ctx"]["problems"]
+    assert where == ("path",)
+    assert said in what
 
 
 def test_a_window_that_the_path_needs_is_asked_for(tmp_path: Path) -> None:

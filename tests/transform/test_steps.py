@@ -167,6 +167,15 @@ def test_a_computed_column_in_the_source_is_the_functions_to_make(tmp_path: Path
         apply(pipeline({"m": {"computed": True}}), raw(n=["a"]))
 
 
+def test_a_computed_column_takes_the_name_of_a_header_that_another_column_reads(tmp_path: Path) -> None:
+    columns = {"m": {"type": "integer", "computed": True}, "text": {"from": ["M "]}}
+    settled = with_steps(tmp_path, "def f(df): return df.assign(m=df['text'].str.len())", columns=columns)
+    assert apply(settled, raw(m=["abc", "x"])).rows.to_pylist() == [
+        {"m": 3, "text": "abc", "_row": 2},
+        {"m": 1, "text": "x", "_row": 3},
+    ]
+
+
 WRONG = [
     ("return None", "f returned NoneType, not a DataFrame"),
     ("return df['n']", "f returned Series, not a DataFrame"),

@@ -56,7 +56,7 @@ def test_rows_of_several_files_are_told_apart() -> None:
 
 NO_MATCH = "doesn't match pattern"
 CHECKS = [
-    ({"required": True}, ["a", None, "", " "], {3: "required", 4: "required"}),
+    ({"required": True}, ["a", None, "", " "], {3: "required", 4: "required", 5: "required"}),
     ({"type": "integer", "required": True}, ["1", " ", "x"], {3: "required", 4: "not an integer"}),
     ({"allowed": ["OPEN", "ü"]}, ["OPEN", "ü", "open", None], {4: "not allowed"}),
     ({"type": "integer", "min": 0, "max": 10}, ["0", "10", "-1", "11"], {4: "below 0", 5: "above 10"}),

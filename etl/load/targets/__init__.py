@@ -3,8 +3,9 @@
 The rest of `load` asks a kind for its facts and calls its functions; it never asks for its name.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Protocol, cast
@@ -31,6 +32,7 @@ class TargetFacts:
         plain_text: Whether text is ordered by its code points.
         writers: "one" where a transaction that writes is alone in the database; "many" where they meet at locks.
         name_bytes: The longest name of a table or column.
+        system: Names that no column may have, since every table has one of its own.
         columns: The most columns of a table.
     """
 
@@ -44,6 +46,23 @@ class TargetFacts:
     writers: str
     name_bytes: int
     columns: int
+    system: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What the database says of a table.
+
+    Args:
+        kind: "table", or what else it is.
+        columns: As they are spelled there; those of `generated` get their values from the database alone.
+        types: Of columns that SQLAlchemy has no type for, as the database writes them.
+    """
+
+    kind: str
+    columns: tuple[str, ...]
+    generated: frozenset[str] = frozenset()
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 class Guard(Protocol):
@@ -94,6 +113,9 @@ class Target(Protocol):
             How many rows the database says it took.
         """
 
+    def describe(self, connection: sa.Connection, schema: str | None, table: str) -> Relation | None:
+        """Return what a table is and which columns it has, or None where there is none."""
+
     def prepare(self, connection: sa.Connection, *staged: sa.TableClause) -> None:
         """Tell the planner about rows that have just been written."""
 
@@ -124,15 +146,27 @@ def kind(connection: sa.Connection) -> Target:
 
 
 def new_engine(url: sa.URL, **arguments: Any) -> sa.Engine:
-    """Return an engine that keeps no connection, and whose errors hold no values.
+    """Return an engine that keeps no connection, quotes every name, and whose errors hold no values.
 
     Args:
         arguments: For the driver.
     """
-    return sa.create_engine(
+    made = sa.create_engine(
         url,
         poolclass=sa.NullPool,
         hide_parameters=True,
         execution_options={"preserve_rowcount": True},
         connect_args=arguments,
     )
+    # Which words must be quoted differs by database and version: SQLAlchemy's own lists lack `lateral` and `returning`.
+    dialect: Any = made.dialect
+    dialect.identifier_preparer._requires_quotes = _always
+    # SQLAlchemy looks for %(name)s when it numbers parameters: what stands in a quoted name is none.
+    compiler = dialect.statement_compiler
+    pattern = re.compile(f'"(?:[^"]|"")*"|{compiler._positional_pattern.pattern}')
+    dialect.statement_compiler = type("Compiler", (compiler,), {"_positional_pattern": pattern})
+    return made
+
+
+def _always(_name: str) -> bool:
+    return True

@@ -21,9 +21,7 @@ from sqlalchemy.dialects.postgresql.base import PGCompiler, PGDDLCompiler, PGIde
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.types import TypeEngine
 
-from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
-from etl.load.targets import TargetFacts, new_engine
-from etl.load.targets import driver_errors as why
+from etl.load.targets import Relation, TargetFacts, duckdb_errors, new_engine
 from etl.types import sql
 
 insert = postgresql.insert
@@ -45,14 +43,13 @@ FACTS = TargetFacts(
     columns=2000,
 )
 ERRORS = (duckdb.Error,)
+translate = duckdb_errors.translate
+# Types that DuckDB casts a text to.
+_TEXT = re.compile(r"(UUID|JSON|INTERVAL|TIME|TIME WITH TIME ZONE|BLOB|BIT|INET)$|(ENUM|STRUCT|MAP|UNION)\(|.*\]$")
 _DRIVER = "duckdb+rq_etl"  # "duckdb" alone may be the user's own
 
 _gates: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by path: threads take turns as programs do
 _SAME_FILE: dict[str, Any] = {"autoinstall_known_extensions": "false"}  # a load reaches for nothing outside
-
-
-class _Busy(duckdb.OperationalError):
-    """The file was not to be had in time."""
 
 
 class _Ended(duckdb.OperationalError):
@@ -67,7 +64,7 @@ class _Connection:
         self._gate = _gates[path]
         give_up = time.monotonic() + patience
         if not self._gate.acquire(timeout=patience):
-            raise _Busy
+            raise duckdb_errors.Busy
         try:
             self._driver = _open(path, read_only, give_up)
         except BaseException:
@@ -113,7 +110,8 @@ class _Connection:
         try:
             return int(self._driver.execute(statement).fetchall()[0][0])
         finally:
-            self._driver.unregister("_etl_chunk")
+            with suppress(duckdb.TransactionException):  # it was aborted, and the INSERT says why
+                self._driver.unregister("_etl_chunk")
 
 
 class _Cursor:
@@ -161,7 +159,7 @@ def _open(path: str, read_only: bool, give_up: float) -> duckdb.DuckDBPyConnecti
             if "Could not set lock" not in str(error):
                 raise
             if time.monotonic() > give_up:
-                raise _Busy from error
+                raise duckdb_errors.Busy from error
         else:
             driver.execute("SET TimeZone = 'UTC'")
             return driver
@@ -173,11 +171,6 @@ class _Ddl(PGDDLCompiler):
         return ""  # temporary tables go with their connection: there is no ON COMMIT DROP
 
 
-class _Names(PGIdentifierPreparer):
-    def _requires_quotes(self, value: str) -> bool:
-        return True  # DuckDB reserves other words than PostgreSQL, and more with each version
-
-
 class Dialect(DefaultDialect):
     """What SQLAlchemy has to know of DuckDB."""
 
@@ -187,7 +180,7 @@ class Dialect(DefaultDialect):
     supports_native_boolean = supports_native_decimal = supports_multivalues_insert = True
     max_identifier_length = FACTS.name_bytes
     statement_compiler, ddl_compiler, type_compiler_cls = PGCompiler, _Ddl, PGTypeCompiler
-    preparer = _Names
+    preparer = PGIdentifierPreparer
     _backslash_escapes = False
 
     @classmethod
@@ -228,8 +221,8 @@ registry.register("duckdb.rq_etl", __name__, "Dialect")
 
 def _columns(connection: sa.Connection, table: str, schema: str | None) -> list[tuple[str, str, bool]]:
     query = (
-        "SELECT column_name, data_type, is_nullable FROM duckdb_columns() WHERE table_name = ? AND schema_name = ?"
-        " AND database_name IN (current_database(), 'temp') ORDER BY column_index"
+        "SELECT column_name, data_type, is_nullable FROM duckdb_columns() WHERE lower(table_name) = lower(?)"
+        " AND schema_name = ? AND database_name IN (current_database(), 'temp') ORDER BY column_index"
     )
     return [tuple(row) for row in connection.exec_driver_sql(query, (table, schema or "main"))]
 
@@ -239,6 +232,7 @@ def _type(text: str) -> TypeEngine[Any]:
         return sa.NUMERIC(int(found[1]), int(found[2]))
     words = {"VARCHAR": "string", "DOUBLE": "number", "BOOLEAN": "boolean", "DATE": "date"}
     words |= dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"), "integer")
+    words |= dict.fromkeys(("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"), "integer")
     words |= dict.fromkeys(("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"), "timestamp")
     return TYPES[words[text]] if text in words else sa.types.NullType()
 
@@ -268,39 +262,19 @@ def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[st
     return sum(driver.add(statement, chunk.rename_columns(unique)) for chunk in chunks)
 
 
+def describe(connection: sa.Connection, schema: str | None, table: str) -> Relation | None:
+    """Return what a table is and which columns it has, or None where there is none."""
+    columns = _columns(connection, table, schema)
+    if not columns:
+        return None
+    query = "SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND schema_name = ?"
+    views = connection.exec_driver_sql(query, (table, schema or "main")).scalar()
+    types = {name: type for name, type, _ in columns if _TEXT.match(type)}
+    return Relation("view" if views else "table", tuple(name for name, _, _ in columns), types=types)
+
+
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
     """Do nothing: DuckDB counts rows as it writes them."""
-
-
-_DAMAGED = "is no sound DuckDB database", "restore it, or name another file"
-_REFUSED = (
-    (duckdb.IOException, "not a valid DuckDB", _DAMAGED),
-    (duckdb.IOException, "Permission denied", why.READ_ONLY),
-    (duckdb.IOException, "read-only", why.READ_ONLY),
-    (duckdb.IOException, "Read-only", why.READ_ONLY),
-    (duckdb.IOException, "No space left", why.FULL),
-    (duckdb.OutOfMemoryException, "", why.NO_MEMORY),
-    (duckdb.CatalogException, "Schema with name", why.NO_SCHEMA),
-    (duckdb.ConstraintException, "NOT NULL", why.NO_VALUE),
-    (duckdb.ConstraintException, "CHECK", why.CHECKED),
-    (duckdb.ConstraintException, "foreign key", why.NO_PARENT),
-    (duckdb.ConstraintException, "", why.DOUBLED),
-)
-
-
-def translate(error: BaseException, where: str, *, connecting: bool = False) -> EtlError:
-    """Return the error of `etl.errors` that DuckDB's own means, by its class and by words that hold no values."""
-    text = str(error)
-    if isinstance(error, _Busy) or "Could not set lock" in text:
-        return TargetBusy(f"{where}: the file is open in another program", why.BUSY_CURE)
-    for kind, word, (what, cure) in _REFUSED:
-        if isinstance(error, kind) and word in text:
-            return TargetRefused(f"{where} {what}", cure)
-    if isinstance(error, duckdb.IOException):
-        return TargetUnreachable(f"{where} can't be opened", why.NOT_OPENED_CURE)
-    if isinstance(error, (duckdb.ConversionException, duckdb.OutOfRangeException)):
-        return TableMismatch(f"{where}: {why.MISMATCH}", why.MISMATCH_CURE)
-    return TargetRefused(f"{where} refused: {type(error).__name__}")
 
 
 class Guard:

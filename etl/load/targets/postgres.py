@@ -1,7 +1,6 @@
 """PostgreSQL: types, locks, and COPY of CSV bytes made by pyarrow."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -14,9 +13,7 @@ import pyarrow.csv
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
-from etl.load.targets import TargetFacts, new_engine
-from etl.load.targets import driver_errors as why
+from etl.load.targets import Relation, TargetFacts, new_engine, postgres_errors
 from etl.prefetch import prefetch
 from etl.types import sql
 from etl.types.words import word_of
@@ -35,43 +32,33 @@ FACTS = TargetFacts(
     writers="many",
     name_bytes=63,  # longer names are cut by the server, silently
     columns=1600,
+    system=frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}),
 )
 ERRORS = (psycopg.Error,)
+translate = postgres_errors.translate
 _DRIVER = "postgresql+psycopg"
-# SQLSTATE, or the class that its first two characters are. https://www.postgresql.org/docs/current/errcodes-appendix.html
-_BUSY = {
-    "40001": "another transaction changed the same rows",
-    "40P01": "deadlock with another transaction",
-    "55P03": "a lock was not to be had in time",
-    "57014": "the statement took longer than the server allows",
-    "53300": "the server has too many connections",
-    "57P01": "the server closed the connection",
-    "57P02": "the server closed the connection",
-    "08": "the connection was cut",
-}
-_MISMATCH = {"22001": "text longer than the column takes", "22003": "a number larger than the column takes"}
-_REFUSED = {
-    "25006": why.READ_ONLY,
-    "42501": (
-        "does not permit it",
-        "grant the target's user CREATE on the schema and INSERT, UPDATE, DELETE on tables",
-    ),
-    "53100": why.FULL,
-    "53200": why.NO_MEMORY,
-    "3F000": why.NO_SCHEMA,
-    "22021": ("does not take a character of the text (a NUL)", "remove it in a transform function"),
-    "23502": why.NO_VALUE,
-    "23503": why.NO_PARENT,
-    "23505": why.DOUBLED,
-    "23514": why.CHECKED,
-}
+# Types that are no text to the server: those with a word in the pipeline, and those that would cut or round a text.
+_NO_TEXT = ["bool", "int2", "int4", "int8", "float4", "float8", "numeric", "text", "varchar", "bpchar", "money"]
+_NO_TEXT += ["date", "timestamp", "timestamptz", "name", "char", "oid", "xid", "cid"]
+_DESCRIBE = sa.text("""
+    SELECT c.relkind::text AS kind, a.attname::text AS name, a.attgenerated <> '' AS generated,
+        CASE WHEN b.typnamespace <> 'pg_catalog'::regnamespace
+            OR b.typname <> ALL (:no_text) AND (a.atttypmod < 0 OR b.typname IN ('bit', 'varbit'))
+        THEN format_type(a.atttypid, a.atttypmod) END AS type
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_type t ON t.oid = a.atttypid
+    JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+    WHERE c.oid = to_regclass(:name) ORDER BY a.attnum
+""").bindparams(no_text=_NO_TEXT)
 
 
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
 def engine(url: sa.URL) -> sa.Engine:
     """Return an engine that opens one connection for each use."""
     arguments = {} if "connect_timeout" in url.query else {"connect_timeout": "10"}
-    made = new_engine(url.set(drivername=_DRIVER), application_name="rq-etl", **arguments)
+    # Rows are sent as UTF-8, whatever encoding the database has.
+    arguments |= {"client_encoding": "utf8", "application_name": "rq-etl"}
+    made = new_engine(url.set(drivername=_DRIVER), **arguments)
 
     @sa.event.listens_for(made, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -83,7 +70,8 @@ def engine(url: sa.URL) -> sa.Engine:
 
 def reader(url: sa.URL, patience: float) -> sa.Engine:
     """Return an engine that gives up connecting after `patience` seconds."""
-    return new_engine(url.set(drivername=_DRIVER), application_name="rq-etl", connect_timeout=str(patience))
+    arguments = {"client_encoding": "utf8", "application_name": "rq-etl", "connect_timeout": str(patience)}
+    return new_engine(url.set(drivername=_DRIVER), **arguments)
 
 
 def lock(connection: sa.Connection, *names: str) -> None:
@@ -99,9 +87,13 @@ def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[st
     statement = f"COPY {where} ({', '.join(map(_quoted, columns))}) FROM STDIN (FORMAT csv)"
     cursor: psycopg.Cursor[Any]
     with driver.cursor() as cursor:
-        with cursor.copy(statement.encode()) as copy:
-            for text in prefetch(map(_csv, chunks)):
-                copy.write(memoryview(text))
+        try:
+            with cursor.copy(statement.encode()) as copy:
+                for text in prefetch(map(_csv, chunks)):
+                    copy.write(memoryview(text))
+        except psycopg.Error as error:
+            postgres_errors.name_column(error, columns)
+            raise
         return cursor.rowcount
 
 
@@ -109,6 +101,18 @@ def _csv(chunk: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(_printable(chunk), sink, pyarrow.csv.WriteOptions(include_header=False))
     return sink.getvalue()
+
+
+def describe(connection: sa.Connection, schema: str | None, table: str) -> Relation | None:
+    """Return what a table is and which columns it has, or None where there is none."""
+    name = ".".join(_quoted(part) for part in (schema, table) if part)
+    found = connection.execute(_DESCRIBE, {"name": name}).all()
+    if not found:
+        return None
+    kinds = {"r": "table", "p": "table", "f": "table", "v": "view", "m": "materialized view"}
+    generated = frozenset(row.name for row in found if row.generated)
+    types = {row.name: row.type for row in found if row.type}
+    return Relation(kinds.get(found[0].kind, "no table"), tuple(row.name for row in found), generated, types)
 
 
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
@@ -149,48 +153,6 @@ def decimal_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return text
     tiny = pc.fill_null(tiny, False).combine_chunks()
     return pa.chunked_array([pc.replace_with_mask(text.combine_chunks(), tiny, pa.array(plain, pa.string()))])
-
-
-def translate(error: BaseException, where: str, *, connecting: bool = False) -> EtlError:
-    """Return the error of `etl.errors` that the server's SQLSTATE means."""
-    state = getattr(error, "sqlstate", None) or ""
-    if not state and connecting:
-        return _unreachable(error, where)
-    state = state or ("08000" if isinstance(error, psycopg.OperationalError) else "")
-    known = next((key for key in (state, state[:2]) if key in _BUSY), None)
-    if known:
-        return TargetBusy(f"{where}: {_BUSY[known]}", why.BUSY_CURE)
-    diag: Any = getattr(error, "diag", None)
-    place = f"{where}{_place(diag.table_name, diag.column_name or _copy_column(diag.context), diag.constraint_name)}"
-    if state in _REFUSED:
-        what, cure = _REFUSED[state]
-        return TargetRefused(f"{place} {what}", cure)
-    if state[:2] == "22" or state == "42804":
-        return TableMismatch(f"{place}: {_MISMATCH.get(state, why.MISMATCH)}", why.MISMATCH_CURE)
-    name = type(error).__name__
-    return TargetRefused(f"{place} refused: {name} ({state})" if state else f"{place} refused: {name}")
-
-
-def _unreachable(error: BaseException, where: str) -> EtlError:
-    # libpq's text about a connection names host and user, never a row or a password.
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = re.sub(r"^connection (to server )?(at|on) .*? failed: ", "", lines[0]) if lines else type(error).__name__
-    if "too many clients" in text or "remaining connection slots" in text:
-        return TargetBusy(f"{where}: {_BUSY['53300']}", "lower max_active, or raise max_connections of the server")
-    return TargetUnreachable(
-        f"{where} can't be reached: {text}", "check the url under [targets] and that the server runs"
-    )
-
-
-def _place(table: str | None, column: str | None, constraint: str | None) -> str:
-    parts = (("table", table), ("column", column), ("constraint", constraint))
-    return "".join(f", {kind} {name}" for kind, name in parts if name)
-
-
-def _copy_column(context: str | None) -> str | None:
-    """Return the column out of "COPY claims, line 3, column amount: "…"" (what follows is a value)."""
-    found = re.match(r'COPY [^,]+, line \d+, column ([^:"]+)', context or "")
-    return found[1] if found else None
 
 
 class Guard:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
-from etl.load.targets import TargetFacts, new_engine
+from etl.load.targets import Relation, TargetFacts, new_engine
 from etl.load.targets import driver_errors as why
 from etl.types import sql
 from etl.types.words import word_of
@@ -40,16 +40,48 @@ FACTS = TargetFacts(
 )
 ERRORS = (sqlite3.Error,)
 _DAMAGED = "is no sound SQLite database", "restore it, or name another file"
-_REFUSED = {  # by how the error's name begins
+_FOREIGN = (
+    "refuses a row whose foreign key finds no row, or rows which others refer to",
+    'load the table it refers to first; to replace rows that others refer to, use mode = "merge"',
+)
+_REFUSED = {  # by how the error's name begins; the first
     **dict.fromkeys(("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"), why.READ_ONLY),
     "SQLITE_FULL": why.FULL,
-    "SQLITE_IOERR": ("has a disk that can't be read or written", "look at the disk, then retry the run"),
-    **dict.fromkeys(("SQLITE_NOTADB", "SQLITE_CORRUPT"), _DAMAGED),
+    "SQLITE_IOERR": why.DISK,
+    "SQLITE_NOMEM": why.NO_MEMORY,
+    **dict.fromkeys(("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_FORMAT"), _DAMAGED),
     "SQLITE_CONSTRAINT_NOTNULL": why.NO_VALUE,
-    "SQLITE_CONSTRAINT_FOREIGNKEY": why.NO_PARENT,
+    "SQLITE_CONSTRAINT_FOREIGNKEY": _FOREIGN,
     "SQLITE_CONSTRAINT_CHECK": why.CHECKED,
-    "SQLITE_CONSTRAINT": why.DOUBLED,
+    **dict.fromkeys(("SQLITE_CONSTRAINT_TRIGGER", "SQLITE_CONSTRAINT_FUNCTION"), why.TRIGGER),
+    **dict.fromkeys(
+        ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID"), why.DOUBLED
+    ),
+    "SQLITE_CONSTRAINT": ("refuses a row by a constraint", "look at the table's constraints and triggers"),
+    "SQLITE_TOOBIG": why.TOO_LONG,
+    "SQLITE_SCHEMA": why.CHANGED,
+    **dict.fromkeys(("SQLITE_INTERRUPT", "SQLITE_ABORT"), ("was interrupted while it worked", "retry the run")),
+    **dict.fromkeys(("SQLITE_INTERNAL", "SQLITE_MISUSE", "SQLITE_RANGE"), why.BROKEN),
+    "SQLITE_NOLFS": ("can't be larger on this disk", "move the file to another disk"),
 }
+# Messages that SQLITE_ERROR is known to come with; in them are names, and no values.
+_MESSAGES = (
+    (r"no such (?:table|column): .*", why.CHANGED),
+    (r"table .* has no column named .*", why.CHANGED),
+    (r"(?:duplicate column name|table .* already exists|index .* already exists).*", why.CHANGED),
+    (r"cannot (?:modify|INSERT into|UPDATE|DELETE from) .* because it is a view", why.NO_VIEW),
+    (r'cannot (?:INSERT into|UPDATE) generated column ".*"', why.GENERATED),
+    (r"too many columns .*", why.TOO_MANY),
+    (r"object name reserved for internal use: .*", ("keeps that name for itself", "give load.table another name")),
+    (r"ON CONFLICT clause does not match .*", ("has no unique key of load.key's columns", "give the table one")),
+    (r"foreign key mismatch - .*", ("has a foreign key to columns that have no unique key", "give those one")),
+    (r"no such (?:function|collation sequence|module): .*", why.NOT_SUPPORTED),
+    (r"malformed database schema .*", _DAMAGED),
+)
+_NOT_SUPPORTED = (
+    "does not take a statement of rq-etl's",
+    "look at the table for what is unusual: triggers, checks, keys",
+)
 
 
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
@@ -94,6 +126,17 @@ def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[st
     return written
 
 
+def describe(connection: sa.Connection, schema: str | None, table: str) -> Relation | None:
+    """Return what a table is and which columns it has, or None where there is none."""
+    query = "SELECT type FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
+    kind = connection.exec_driver_sql(query, (table,)).scalar()
+    if kind is None:
+        return None
+    columns = connection.exec_driver_sql("SELECT name, hidden FROM pragma_table_xinfo(?)", (table,)).all()
+    generated = frozenset(name for name, hidden in columns if hidden in (2, 3))
+    return Relation(str(kind), tuple(name for name, hidden in columns if hidden != 1), generated)
+
+
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
     """Do nothing: SQLite joins by the keys' index in any case."""
 
@@ -123,13 +166,24 @@ def translate(error: BaseException, where: str, *, connecting: bool = False) -> 
         return TargetBusy(f"{where}: database is locked by another program", why.BUSY_CURE)
     if name.startswith("SQLITE_CANTOPEN"):
         return TargetUnreachable(f"{where} can't be opened", why.NOT_OPENED_CURE)
+    if name in ("SQLITE_MISMATCH", "SQLITE_CONSTRAINT_DATATYPE"):
+        found = re.fullmatch(r"cannot store \w+ value in \w+ column (.*)", text)  # of a table that is STRICT
+        place = f", column {found[1]}" if found else ""
+        return TableMismatch(f"{where}{place}: {why.MISMATCH}", why.MISMATCH_CURE)
     for begins, (what, cure) in _REFUSED.items():
         if name.startswith(begins):
-            columns = re.search(r"constraint failed: (.*)", text)  # names of columns, or of a check; never values
-            return TargetRefused(f"{where}{f', {columns[1]},' if columns else ''} {what}", cure)
-    if name == "SQLITE_MISMATCH":
-        return TableMismatch(f"{where}: {why.MISMATCH}", why.MISMATCH_CURE)
-    return TargetRefused(f"{where} refused: {name or type(error).__name__}")
+            return TargetRefused(f"{where}{_place(name, text)} {what}", cure)
+    if name == "SQLITE_ERROR":
+        for pattern, (what, cure) in _MESSAGES:
+            if re.fullmatch(pattern, text):
+                return TargetRefused(f"{where} {what}: {text}", cure)
+    return TargetRefused(f"{where} {_NOT_SUPPORTED[0]} ({name or type(error).__name__})", _NOT_SUPPORTED[1])
+
+
+def _place(name: str, text: str) -> str:
+    """Return the columns, or the check, that a constraint's message names; the words of a trigger are its own."""
+    found = re.fullmatch(r"(?:UNIQUE|NOT NULL|CHECK|PRIMARY KEY) constraint failed: (.*)", text)
+    return f", {found[1]}," if found and not name.endswith("_TRIGGER") else ""
 
 
 class Guard:

@@ -6,6 +6,7 @@ Both give the same rows. An empty field is null, quoted or not; nothing else is 
 import codecs
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -15,34 +16,92 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from etl import rejects
+from etl.errors import BadSource
 from etl.partition import Chunk
 from etl.sources.feed import BLOCK, Feed
 from etl.sources.formats import records
 from etl.sources.formats.head import Head
-from etl.sources.formats.strict import RAW, Record, StrictReader, csv_format
+from etl.sources.formats.strict import BLANKS, RAW, Record, StrictReader, csv_format
 
 Lines = npt.NDArray[np.int64]
 
 
-def read_blocks(feed: Feed, head: Head, quote: str) -> Iterator[Chunk]:
+def read_blocks(feed: Feed, head: Head) -> Iterator[Chunk]:
     """Yield a feed's records, a block at a time.
 
     Raises:
-        BadSource: The file is not in its encoding, or changed while it was read.
+        BadSource: The file is not in its encoding, changed while it was read, or has no row that fits its header, as
+            all have the same other number of fields.
     """
-    reader = StrictReader(feed, head.delimiter, quote)
-    while end := records.whole_records(feed, quote.encode()):
-        line = feed.line
-        parsed = _parse(feed.buffer[:end], head, quote) if end > 0 else None
-        if parsed:
-            feed.take(end, parsed.line_ends)
-        else:
-            parsed = _strictly(reader, min(max(end, 1), BLOCK), head.names)
+    widths = _Widths()
+    blanks: list[int] = []
+    for line, parsed in _blocks(feed, head):
         rows = parsed.rows.append_column("_row", pa.array(parsed.lines + (feed.base + line), pa.int64()))
         bad = [_reject(feed.piece.file, feed.base + line, head.names, record) for record in parsed.bad]
         if head.names and not head.names[-1]:
             rows = _without_nameless(rows, feed.piece.file, head.names, bad)
+        blanks += [line + record.line for record in parsed.bad if record.reason == BLANKS]
+        widths.add(parsed)
         yield Chunk(rows, rejects.table(bad))
+    _refuse_other_width(feed, head, widths)
+    warnings = head.warnings if feed.piece.start == 0 else ()
+    if blanks:
+        rows_are = "1 row has" if len(blanks) == 1 else f"{len(blanks):,} rows have"
+        what = f"{feed.piece.file}: {rows_are} {BLANKS} (first on line {blanks[0]}) and are rejected"
+        warnings = (*warnings, f"{what}; skip_initial_space = true passes over them")
+    if warnings:
+        yield Chunk(pa.table({"_row": pa.array([], pa.int64())}), rejects.SCHEMA.empty_table(), warnings)
+
+
+def _blocks(feed: Feed, head: Head) -> Iterator[tuple[int, "_Parsed"]]:
+    """Yield the records of a block, and the line that it begins on."""
+    reader = StrictReader(feed, head.dialect)
+    quote = head.dialect.quote.encode()
+    while end := records.whole_records(feed, quote if len(quote) == 1 else b""):
+        line = feed.line
+        parsed = _parse(feed.buffer[:end], head) if end > 0 else None
+        if parsed:
+            feed.take(end, parsed.line_ends)
+        else:
+            parsed = _strictly(reader, min(max(end, 1), BLOCK), head.names)
+        yield line, parsed
+
+
+class _Widths:
+    """How many fields records have, as long as none fits its header."""
+
+    def __init__(self) -> None:
+        self.records, self.found = 0, set[int]()
+        self.is_fit = False
+
+    def add(self, parsed: "_Parsed") -> None:
+        """Count the records of a block."""
+        self.records += len(parsed.bad)
+        self.found |= {len(record.fields) for record in parsed.bad}
+        self.is_fit |= parsed.rows.num_rows > 0 or any(record.reason for record in parsed.bad)
+
+    def all_differ(self) -> bool:
+        """Whether all records so far have the same number of fields, and it is not the header's."""
+        return not self.is_fit and len(self.found) <= 1
+
+
+def _refuse_other_width(feed: Feed, head: Head, widths: _Widths) -> None:
+    """Refuse a file whose rows all differ from its header in the same way; of one row nobody knows which is right."""
+    piece = feed.piece
+    if piece.start or not widths.all_differ():
+        return
+    if piece.end is not None:
+        rest = piece.model_copy(update={"start": piece.end, "end": None})
+        with closing(Feed(rest, feed.encoding)) as more:
+            for _, parsed in _blocks(more, head):
+                widths.add(parsed)
+                if not widths.all_differ():
+                    return
+    if widths.records > 1:
+        [width] = widths.found
+        fields = "1 field" if width == 1 else f"{width} fields"
+        what = f"{piece.file}: all rows have {fields}, the header has {len(head.names)}"
+        raise BadSource(what, "look at the extract's delimiter, quote, skip and header, or have the file fixed")
 
 
 class _Parsed(NamedTuple):
@@ -61,13 +120,16 @@ class _Parsed(NamedTuple):
     line_ends: int
 
 
-def _parse(block: bytes, head: Head, quote: str) -> _Parsed | None:
+def _parse(block: bytes, head: Head) -> _Parsed | None:
     """Parse whole records all at once, or return None if only the strict reader can tell what they are."""
-    if not (head.delimiter + quote).isascii() or b"\0" in block or block.startswith(codecs.BOM_UTF8):
+    delimiter, quote, skip_blanks = head.dialect
+    if not head.dialect.is_ascii or b"\0" in block or block.startswith(codecs.BOM_UTF8):
         return None
     if not block.isascii() and not _is_utf8(block):
         return None
     quoted = bool(quote) and quote.encode() in block
+    if quoted and skip_blanks:
+        return None
     data = np.frombuffer(block, np.uint8)
     if b"\r" in block and records.lone_returns(data):
         if quoted or b"\n" in block:
@@ -75,7 +137,7 @@ def _parse(block: bytes, head: Head, quote: str) -> _Parsed | None:
         block = block.replace(b"\r", b"\n")
         data = np.frombuffer(block, np.uint8)
     quotes = np.flatnonzero(data == ord(quote)) if quoted else np.zeros(0, np.int64)
-    if quoted and not records.sound(data, quotes, head.delimiter.encode(), quote.encode()):
+    if quoted and not records.sound(data, quotes, delimiter.encode(), quote.encode()):
         return None
     ragged: list[pyarrow.csv.InvalidRow] = []
     try:
@@ -90,9 +152,17 @@ def _parse(block: bytes, head: Head, quote: str) -> _Parsed | None:
         return None
     bad = []
     for row in ragged:
-        [fields] = csv.reader([row.text], **csv_format(head.delimiter, quote))
+        [fields] = csv.reader([row.text], **csv_format(head.dialect))
         bad.append(Record(int(lines[row.number - 1]), fields, "", row.text, 0, 0))
+    if skip_blanks:
+        rows = _without_blanks(rows)
     return _Parsed(rows, np.delete(lines, [row.number - 1 for row in ragged]), bad, line_ends)
+
+
+def _without_blanks(rows: pa.Table) -> pa.Table:
+    columns = [pc.utf8_ltrim(column, characters=" ") for column in rows.columns]
+    kept = [pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column) for column in columns]
+    return pa.table(kept, names=rows.column_names)
 
 
 def _is_utf8(block: bytes) -> bool:
@@ -112,7 +182,7 @@ def _arrow(block: bytes, head: Head, quote: str, ragged: list["pyarrow.csv.Inval
         pa.BufferReader(block),
         pyarrow.csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=list(head.names)),
         pyarrow.csv.ParseOptions(
-            delimiter=head.delimiter,
+            delimiter=head.dialect.delimiter,
             quote_char=quote or False,
             newlines_in_values=bool(quote),
             invalid_row_handler=skip,

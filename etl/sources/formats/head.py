@@ -1,15 +1,21 @@
-"""A CSV file's first lines: its delimiter and its header."""
+"""A CSV file's first lines: its delimiter, its header, and how the rows' fields go with it."""
 
 import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
+from etl.config.values import header_key
 from etl.errors import BadSource
 from etl.sources.feed import Feed
-from etl.sources.formats.strict import StrictReader, csv_format
+from etl.sources.formats.other import other
+from etl.sources.formats.strict import BLANKS, Dialect, Record, StrictReader, csv_format
 
 _SAMPLE = 1 << 16
-_DELIMITERS = ",;\t|"
+_DELIMITERS = {",": ",", ";": ";", "\t": "\\t", "|": "|"}  # that "auto" finds, and how etl.toml writes them
+_SEP = re.compile(r'("?)sep=(.)\2*\1[ \t]*', re.IGNORECASE)
 
 
 class Head(NamedTuple):
@@ -17,51 +23,114 @@ class Head(NamedTuple):
 
     Args:
         names: Column names, trimmed; the last may be "" where every line ends with a delimiter.
-        delimiter: The delimiter, found or given.
+        dialect: How fields are written; the delimiter is found or given.
         begin: Where the first record begins, in bytes of the file.
+        warnings: What the user should know.
     """
 
     names: tuple[str, ...]
-    delimiter: str
+    dialect: Dialect
     begin: int
+    warnings: tuple[str, ...] = ()
 
 
-def read_head(feed: Feed, delimiter: str, quote: str, header: bool | Sequence[str], skip: int) -> Head:
+def read_head(
+    feed: Feed,
+    dialect: Dialect,
+    header: bool | Sequence[str],
+    skip: int,
+    places: Collection[str] = (),
+    *,
+    declared: bool = False,
+) -> Head:
     """Take what is before the first record.
 
     Args:
-        delimiter, quote, header, skip: As in etl.toml; the delimiter may be "auto".
+        header, skip: As in etl.toml.
+        places: Names of columns by their place, such as "#3", that are used in place of those in the header.
+        declared: Whether columns are declared, so that a wrong delimiter is found by their names.
 
     Raises:
-        BadSource: There is no header, or one without or with twice the same name.
+        BadSource: It is no CSV; or there is no header, or one without or with twice the same name.
     """
     while len(feed.buffer) < _SAMPLE and feed.fill():
         pass
     taken = 0
-    for _ in range(skip):
+    warnings: list[str] = []
+    separator = _separator(feed)
+    for _ in range(skip or int(separator is not None)):
         if not feed.buffer and not feed.fill():
             break
         if (end := feed.line_end(0)) < 0:
             raise BadSource(f"{feed.piece.file} line {feed.line} is longer than 16 MB", "check delimiter and skip")
         taken += _length(feed, feed.take(end, 1))
-    if delimiter == "auto":
-        delimiter = _sniff(feed, quote)
-    if not isinstance(header, bool):
-        return Head(_checked(feed, feed.line, header), delimiter, feed.bom + taken)
+    if isinstance(header, bool) or len(header) > 1:  # else each line may be a text of any kind
+        _refuse_others(feed)
+    dialect = _with_delimiter(feed, dialect, separator, skip, warnings)
+    reader = StrictReader(feed, dialect)
+    record = None
+    if isinstance(header, bool):
+        record, taken = _first_record(feed, reader, taken, stay=not header)
+        if record.reason == BLANKS and header:
+            what = f"{feed.piece.file} line {record.line}, the header: {BLANKS}, which are kept as part of a name"
+            warnings.append(f"{what}; skip_initial_space = true passes over them")
+    if record is not None and not header:
+        names = tuple(f"column{number}" for number in range(1, len(record.fields) + 1))
+    else:
+        fields, line = (record.fields, record.line) if record else (header, feed.line)
+        assert not isinstance(fields, bool)
+        names = _checked(feed, line, fields, places if record else (), _following(feed, reader, 20))
+        names = _as_rows_end(feed, reader, names)
+    if len(names) == 1 and not declared and not warnings and (better := _sniff(feed, dialect, record, least=1.0)):
+        what = f"{feed.piece.file} has one column with delimiter = {_written(dialect.delimiter)}"
+        warnings.append(f"{what}; delimiter = {_written(better)} would give more")
+    return Head(names, dialect, feed.bom + taken, tuple(warnings))
 
-    reader = StrictReader(feed, delimiter, quote)
+
+def _separator(feed: Feed) -> str | None:
+    """Return the delimiter that a first line such as "sep=;" names, as Excel writes and reads it; or None."""
+    end = feed.line_end(0) if feed.line == 1 else -1
+    found = _SEP.fullmatch(feed.buffer[:end].decode(errors="replace").rstrip("\r\n")) if 0 < end < 100 else None
+    return found[2] if found else None
+
+
+def _with_delimiter(feed: Feed, dialect: Dialect, separator: str | None, skip: int, warnings: list[str]) -> Dialect:
+    if dialect.delimiter == "auto":
+        found = separator or _sniff(feed, dialect)
+        if found is None:
+            tried = " ".join(_DELIMITERS.values())
+            warnings.append(f"{feed.piece.file}: no delimiter was found (of {tried}), so it has one column")
+        return dialect._replace(delimiter=found or ",")
+    if separator not in (None, dialect.delimiter) and not skip:
+        what = f"{feed.piece.file} line 1 says that the delimiter is {_written(separator or '')}"
+        cure = f'it is {_written(dialect.delimiter)} in the pipeline\'s extract: set delimiter = "auto", or skip = 1'
+        raise BadSource(what, f"{cure} to pass over that line")
+    return dialect
+
+
+def _written(delimiter: str) -> str:
+    return f'"{_DELIMITERS.get(delimiter, delimiter)}"'
+
+
+def _refuse_others(feed: Feed) -> None:
+    text = feed.buffer[:_SAMPLE].decode(errors="replace")
+    if what := other(text, is_whole=feed.eof and len(feed.buffer) <= _SAMPLE):
+        cure = 'set type = "ndjson"' if what.startswith("NDJSON") else "have it exported as CSV"
+        raise BadSource(f"{feed.piece.file} is {what.rstrip(',')}, not CSV", cure)
+
+
+def _first_record(feed: Feed, reader: StrictReader, taken: int, *, stay: bool) -> tuple[Record, int]:
+    """Take the first record that is no blank line, or have it `stay`; return it, and the bytes taken in all."""
     while feed.buffer or feed.fill():
         record = reader.peek(0, feed.line)
-        if record.reason:
+        if record.reason and record.reason != BLANKS:
             what = f"{feed.piece.file} line {record.line}, the header: {record.reason}"
             raise BadSource(what, "fix the line, or check delimiter, quote and skip")
-        if record.fields and not header:
-            names = tuple(f"column{number}" for number in range(1, len(record.fields) + 1))
-            return Head(names, delimiter, feed.bom + taken)
-        line = feed.line
+        if record.fields and stay:
+            return record, taken
         taken += _length(feed, feed.take(record.end, record.lines))
         if record.fields:
-            return Head(_checked(feed, line, record.fields), delimiter, feed.bom + taken)
+            return record, taken
     raise BadSource(f"{feed.piece.file} is empty: not even a header", "check what wrote it")
 
 
@@ -69,36 +138,99 @@ def _length(feed: Feed, text: bytes) -> int:
     return len(text) if feed.encoding == "utf-8" else len(text.decode().encode(feed.encoding))
 
 
-def _sniff(feed: Feed, quote: str) -> str:
-    """Return the delimiter that gives the first records the most fields, as many in each as in the first."""
+def _following(feed: Feed, reader: StrictReader, most: int = _SAMPLE) -> Iterator[Record]:
+    """Yield what begins in the sample after what was taken, blank lines left out, and take nothing."""
+    at, line = 0, feed.line
+    while at < min(len(feed.buffer), _SAMPLE) and most:
+        record = reader.peek(at, line)
+        if record.fields or record.reason:
+            yield record
+            most -= 1
+        if record.end < 0:
+            return
+        at, line = record.end, line + record.lines
+
+
+def _as_rows_end(feed: Feed, reader: StrictReader, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names with or without a nameless last one, where header or rows alone end with a delimiter."""
+    longer = bool(names[-1])
+    width = len(names) + 1 if longer else len(names) - 1
+    found = False
+    for record in _following(feed, reader):
+        if record.reason or len(record.fields) != width or (longer and record.fields[-1]):
+            return names
+        found = True
+    if not found or not width:
+        return names
+    return (*names, "") if longer else names[:-1]
+
+
+def _sniff(feed: Feed, dialect: Dialect, first: Record | None = None, least: float = 0.0) -> str | None:
+    """Return the delimiter that gives the first records the most fields, as many in each as in the first.
+
+    Args:
+        first: A record that has been taken already.
+        least: The share of the records that must have as many as the first.
+    """
     sample = feed.buffer[:_SAMPLE].decode(errors="replace")
     lines = sample.splitlines(keepends=True)
     if len(lines) > 1 and len(sample) >= _SAMPLE:
         lines.pop()
-    best, delimiter = (0.0, 1), ","
+    if first is not None and feed.line > first.line:
+        lines.insert(0, first.fields[0] + "\n")
+    best, delimiter = (least, 1), None
     for candidate in _DELIMITERS:
-        records = csv.reader(lines, **{**csv_format(candidate, quote), "strict": False})
-        counts = [len(record) for record, _ in zip(filter(None, records), range(30), strict=False)]
+        if candidate == dialect.quote:
+            continue
+        form = csv_format(dialect._replace(delimiter=candidate)) | {"strict": False}
+        counts: list[int] = []
+        with suppress(csv.Error):
+            counts.extend(map(len, islice(filter(None, csv.reader(lines, **form)), 30)))
         if counts and counts[0] > 1 and (score := (counts.count(counts[0]) / len(counts), counts[0])) > best:
             best, delimiter = score, candidate
     return delimiter
 
 
-def _checked(feed: Feed, line: int, header: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in header)
+def _checked(
+    feed: Feed, line: int, header: Sequence[str], places: Collection[str], following: Iterable[Record]
+) -> tuple[str, ...]:
+    """Return a header's names.
+
+    Args:
+        places: See `read_head`.
+        following: The first records after it.
+    """
+    names = [name.strip() for name in header]
+    for number in range(1, len(names) + 1):
+        if (place := f"#{number}") in places and place not in names:
+            names[number - 1] = place
     where = f"{feed.piece.file} line {line}"
-    places: dict[str, list[int]] = {}
+    numbers: dict[str, list[int]] = {}
     for number, name in enumerate(names, 1):
-        places.setdefault(name.casefold(), []).append(number)
-    empty = [number for number in places.pop("", []) if number < len(names) or len(names) == 1]
+        numbers.setdefault(header_key(name), []).append(number)
+    empty = [number for number in numbers.pop("", []) if number < len(names) or len(names) == 1]
     if empty:
-        cure = "give it one, or name all columns with header = [...] and skip = 1"
+        lines = _lines_above(names, following, line)
+        cure = f"set skip = {lines} if the header stands lower, after {lines} lines"
+        cure += f'; else name it by its place, columns.NAME.from = ["#{empty[0]}"] or the client\'s rename'
         raise BadSource(f"{where}: column {empty[0]} has no name in the header", cure)
-    if "_row" in places:
+    if "_row" in numbers:
         raise BadSource(f"{where}: no column may be called _row", "rename it in the file, or use header = [...]")
     # The names aren't quoted: of a file without a header they are a row's values.
-    twice = [" and ".join(map(str, at)) for at in places.values() if len(at) > 1]
+    twice = [" and ".join(map(str, at)) for at in numbers.values() if len(at) > 1]
     if twice:
-        cure = "name all columns with header = [...], and skip = 1 where there is a header"
+        cure = f'name one by its place, from = ["#{next(at[1] for at in numbers.values() if len(at) > 1)}"], or name '
+        cure += "all columns with header = [...], and skip = 1 where there is a header"
         raise BadSource(f"{where}: columns have the same name in the header: {'; '.join(twice)}", cure)
-    return names
+    return tuple(names)
+
+
+def _lines_above(names: Sequence[str], following: Iterable[Record], line: int) -> int | str:
+    """Return how many lines stand above what looks like the header, or "N"."""
+    if 2 * sum(map(bool, names)) > len(names):
+        return "N"
+    for record in following:
+        fields = [field.strip() for field in record.fields]
+        if not record.reason and len(fields) > 1 and all(fields) and len(set(fields)) == len(fields):
+            return record.line - 1
+    return "N"

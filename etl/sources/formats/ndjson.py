@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 from etl.config.pipeline import Pipeline
+from etl.errors import BadSource
 from etl.partition import Chunk, Piece
 from etl.sources.feed import LIMIT, Feed
 from etl.sources.files import Cut, FileConfig
@@ -13,6 +14,7 @@ from etl.sources.formats.strict import LONG, RAW
 _BLANKS = " \t\r"  # what JSON allows around a value, within a line
 _KINDS = {list: "an array", str: "a text", bool: "true or false", int: "a number", bytes: "a number"}
 _DEEP = "is nested too deep"
+_SAMPLE = 1 << 16  # bytes
 LINES = 1_000  # parsed at once: their objects are still in the processor's cache when they become columns
 
 
@@ -25,11 +27,11 @@ class Config(FileConfig):
     type: Literal["ndjson"] = "ndjson"
 
 
-def head(piece: Piece, config: Config) -> None:
+def head(piece: Piece, pipeline: Pipeline, config: Config) -> None:
     """Return None: only all lines together show which columns there are."""
 
 
-def cut(feed: Feed, config: Config, size: int) -> Cut:
+def cut(feed: Feed, pipeline: Pipeline, config: Config, size: int) -> Cut:
     """Cut a file at the ends of lines."""
     from etl.sources.formats import records
 
@@ -40,11 +42,13 @@ def chunks(feed: Feed, pipeline: Pipeline, config: Config, head: None) -> Iterat
     """Yield a piece's lines, a block at a time: rows of the objects, and rejects of what is none.
 
     Raises:
-        BadSource: A line is not in the file's encoding, or the file changed while it was read.
+        BadSource: A line is not in the file's encoding, the file changed while it was read, or it is no NDJSON.
     """
     from etl.sources.feed import count_lines
     from etl.sources.formats import records
 
+    if feed.piece.start == 0:
+        _refuse_others(feed)
     while end := records.whole_records(feed, b""):
         first = feed.line
         if end < 0:
@@ -56,7 +60,7 @@ def chunks(feed: Feed, pipeline: Pipeline, config: Config, head: None) -> Iterat
         try:
             text = block.decode()
         except UnicodeDecodeError as error:
-            raise feed.undecodable(first + count_lines(block[: error.start])) from None
+            raise feed.undecodable(first, block[: error.start]) from None
         if "\r" in text:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         lines = text.removesuffix("\n").split("\n")
@@ -68,6 +72,31 @@ def chunks(feed: Feed, pipeline: Pipeline, config: Config, head: None) -> Iterat
             except (RecursionError, ValueError):  # an object can't be kept as it is: which, is asked line by line
                 chunk = _chunk(*_parsed_each(some), feed, first + at, pipeline)
             yield chunk
+
+
+def _refuse_others(feed: Feed) -> None:
+    """Refuse what is no NDJSON, as its first lines show."""
+    from etl.sources.formats.other import other
+
+    while len(feed.buffer) < _SAMPLE and feed.fill():
+        pass
+    is_whole = feed.eof and len(feed.buffer) <= _SAMPLE
+    text = feed.buffer[:_SAMPLE].decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    lines = [line for line in (text if is_whole else text.rpartition("\n")[0]).split("\n") if line.strip(_BLANKS)]
+    first = _parse_line(lines[0]) if lines else None
+    what = other(text, is_whole) if not isinstance(first, dict) else None
+    if what is None and len(lines) > 1 and all(_is_other(line) for line in lines):
+        what = f"no NDJSON: none of its first {len(lines):,} lines is a JSON object"
+    elif what is not None:
+        what = f"{what.rstrip(',')}, not one JSON object a line"
+    if what is not None:
+        cure = 'have it written as NDJSON (jq -c ".[]" does so for an array), or look at type and encoding'
+        raise BadSource(f"{feed.piece.file} is {what}", cure)
+
+
+def _is_other(line: str) -> bool:
+    found = _parse_line(line)
+    return isinstance(found, str) and found != _DEEP
 
 
 class _Bad(NamedTuple):

@@ -33,7 +33,7 @@ def last_end(data: bytes, quote: bytes, *, final: bool) -> int:
 
     Args:
         data: Text that begins where a record begins, its quotes sound (see `sound`).
-        quote: The quote character, or b"".
+        quote: The quote character, one byte, or b"".
         final: Whether nothing follows.
     """
     newline = b"\n" if b"\n" in data else b"\r"
@@ -48,6 +48,8 @@ def last_end(data: bytes, quote: bytes, *, final: bool) -> int:
         if not odd:
             return end
         seen, stop = end, data.rfind(quote, 0, end)  # inside a field: look before the quote that opens it
+        if stop < 0:
+            break
     return 0
 
 

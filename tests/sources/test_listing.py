@@ -1,0 +1,130 @@
+"""Which files a path matches: what links, FIFOs and second names make of it."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from etl.context import Context
+from etl.errors import BadSource, SourceMissing
+from etl.partition import Plan
+from etl.sources import extract, plan
+from tests.helpers.csv_files import csv_pipeline
+
+
+def write(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x\n1\n")
+        os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number))
+
+
+def planned(root: Path, path: str) -> tuple[list[str], list[str]]:
+    found: Plan = plan(csv_pipeline(root, path=path))
+    return [piece.file for part in found.partitions for piece in part.pieces], list(found.warnings)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write(tmp_path, "in/oak/a.csv", "in/elm/secret.csv")
+    return tmp_path
+
+
+@pytest.mark.parametrize("to", ["../elm/secret.csv", "/etc/hostname", "../elm", "../../etl.toml"])
+@pytest.mark.parametrize("path", ["in/oak/*", "in/oak/**", "in/{client}/**/*"])
+def test_a_link_that_leads_out_of_the_fixed_part_is_left_out_with_a_warning(root: Path, to: str, path: str) -> None:
+    write(root, "etl.toml", "in/acme/b.csv")
+    for client in ("oak", "acme"):
+        (root / f"in/{client}/b.csv").unlink(missing_ok=True)
+        (root / f"in/{client}/link.csv").symlink_to(to)
+    client = "acme" if "{" in path else "oak"
+    said = f"in/{client}/link.csv: a link that leads out of in/{client}, left out"
+    if client == "oak":
+        assert planned(root, path) == (["in/oak/a.csv"], [said])
+    else:
+        with pytest.raises(SourceMissing, match=said):
+            planned(root, path)
+
+
+def test_a_folder_that_a_wildcard_matches_does_not_lead_out_either(root: Path) -> None:
+    (root / "in/ash").symlink_to(root / "in/elm")
+    (root / "out").mkdir()
+    (root / "out/far.csv").write_text("x\n1\n")
+    (root / "in/yew").symlink_to(root / "out")
+    names, warnings = planned(root, "in/*/*.csv")
+    assert sorted(names) == ["in/elm/secret.csv", "in/oak/a.csv"]
+    assert sorted(warnings) == [
+        "in/ash/secret.csv: another name of in/elm/secret.csv, left out",
+        "in/yew/far.csv: a link that leads out of in, left out",
+    ]
+
+
+def test_the_fixed_part_itself_may_be_a_link(root: Path) -> None:
+    (root / "inbox").symlink_to(root / "in")
+    (root / "latest.csv").symlink_to(root / "in/oak/a.csv")
+    assert planned(root, "inbox/oak/*.csv") == (["inbox/oak/a.csv"], [])
+    assert planned(root, "inbox/**/*.csv")[0] == ["inbox/oak/a.csv", "inbox/elm/secret.csv"]
+    assert planned(root, "latest.csv") == (["latest.csv"], [])
+
+
+def test_a_file_is_read_once_by_whatever_names_it_has(root: Path) -> None:
+    (root / "in/oak/0.csv").symlink_to("a.csv")
+    os.link(root / "in/oak/a.csv", root / "in/oak/b.csv")
+    names, warnings = planned(root, "in/oak/*.csv")
+    assert names == ["in/oak/a.csv"]
+    assert warnings == ["in/oak/0.csv, in/oak/b.csv: another name of in/oak/a.csv, left out"]
+
+
+def test_a_link_whose_file_lies_inside_is_read(root: Path) -> None:
+    write(root, "in/oak/done/x.txt")
+    (root / "in/oak/b.csv").symlink_to("done/x.txt")
+    assert planned(root, "in/oak/*.csv") == (["in/oak/a.csv", "in/oak/b.csv"], [])
+
+
+def test_what_is_no_file_is_never_opened(root: Path) -> None:
+    os.mkfifo(root / "in/oak/b.csv")
+    (root / "in/oak/null.csv").symlink_to("b.csv")
+    server = socket.socket(socket.AF_UNIX)
+    here = Path.cwd()
+    os.chdir(root / "in/oak")  # the path of a socket is short
+    server.bind("c.csv")
+    os.chdir(here)
+    server.close()
+    (root / "in/oak/d.csv").mkdir()
+    names, warnings = planned(root, "in/oak/*.csv")
+    assert names == ["in/oak/a.csv"]
+    assert sorted(warnings) == [
+        "in/oak/b.csv, in/oak/null.csv: no file but a FIFO, left out",
+        "in/oak/c.csv: no file but a socket, left out",
+    ]
+
+
+def test_a_file_that_has_become_a_fifo_or_a_link_since_is_not_opened(root: Path) -> None:
+    for become in (os.mkfifo, lambda path: path.symlink_to("../elm/secret.csv")):
+        path = root / "in/oak/a.csv"
+        path.unlink()
+        path.write_text("x\n1\n")
+        pipeline = csv_pipeline(root, path="in/oak/*.csv")
+        [partition] = plan(pipeline).partitions
+        path.unlink()
+        become(path)
+        with pytest.raises(BadSource, match=r"in/oak/a.csv can't be opened"):
+            list(extract(pipeline, partition, Context("acme", "r1")))
+
+
+def test_links_that_lead_in_circles_end(root: Path) -> None:
+    for number in range(4):
+        (root / f"in/oak/loop{number}").symlink_to(".")
+    names, warnings = planned(root, "in/**/*.csv")
+    assert (sorted(names), warnings) == (["in/elm/secret.csv", "in/oak/a.csv"], [])
+
+
+def test_hidden_files_and_folders_are_matched_only_by_name(root: Path) -> None:
+    write(root, "in/oak/.b.csv", "in/oak/.deep/c.csv", "in/oak/deep/d.csv")
+    assert planned(root, "in/oak/**/*.csv")[0] == ["in/oak/a.csv", "in/oak/deep/d.csv"]
+    assert planned(root, "in/oak/.*.csv")[0] == ["in/oak/.b.csv"]
+    assert planned(root, "**/d.csv")[0] == ["in/oak/deep/d.csv"]
+    assert sorted(planned(root, "**")[0]) == ["in/elm/secret.csv", "in/oak/a.csv", "in/oak/deep/d.csv"]
+    assert sorted(planned(root, f"{root}/in/**/*.csv")[0]) == sorted(planned(root, "in/**/*.csv")[0])
