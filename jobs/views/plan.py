@@ -86,7 +86,7 @@ def show_plans(lines: Sequence[dict[str, Any]]) -> None:
     ordered = sorted(lines, key=lambda line: (line["error"] is None, -line["bytes"]))
     console.table(("client", "partitions", "lanes", "bytes", "error"), ordered)
     size = sum(line["bytes"] for line in lines)
-    print(f"{console.plural(len(lines), 'client')}, {size:,} bytes; nothing was enqueued")
+    console.say(f"{console.plural(len(lines), 'client')}, {size:,} bytes; nothing was enqueued")
 
 
 def show(found: dict[str, Any]) -> None:
@@ -94,12 +94,12 @@ def show(found: dict[str, Any]) -> None:
     partitions = found["partitions"]
     console.table(("partition", "file", "files", "start", "bytes"), partitions[:50])
     if len(partitions) > 50:
-        print(f"… and {len(partitions) - 50} more")
+        console.say(f"… and {len(partitions) - 50} more")
     cut = f"{console.plural(len(partitions), 'partition')}, {found['bytes']:,} bytes"
     into = f"{found['mode']} into {found['target']}, table {found['table']}"
-    print(f"{cut}, in {console.plural(found['lanes'], 'lane')} → {into}; nothing was enqueued")
+    console.say(f"{cut}, in {console.plural(found['lanes'], 'lane')} → {into}; nothing was enqueued")
     for warning in found["warnings"]:
-        print(f"warning: {warning}")
+        console.say(f"warning: {warning}")
     if found.get("rows"):
         rows = [{name: _shown(value) for name, value in row.items()} for row in found["rows"]]
         console.table(list(rows[0]), rows, title="\nrows as they would be loaded")

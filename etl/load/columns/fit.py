@@ -8,8 +8,8 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from etl.config.columns import is_header, shown
 from etl.config.pipeline import Pipeline
+from etl.config.values import is_header, shown
 from etl.errors import BadSource, MissingColumn, TableMismatch
 from etl.load import columns, tables
 from etl.load.columns import Change, Known
