@@ -101,11 +101,13 @@ class Shadow:
 
     def spell(self, names: Mapping[str, str]) -> None:
         """Rename columns that were staged before the pipeline's table was there, which spells them otherwise."""
-        staged = tables.existing(self.connection, self.names[0]) or {} if names else {}
+        if not names or not self.exists():
+            return
         for name, there in names.items():
-            if name in staged and there not in staged:
+            if name in self.types and there not in self.types:
                 tables.rename(self.connection, self.names[0], name, there)
-                columns.remember(self.connection, self.names[0], {there: self.words.pop(name, "string")})
+                self.types[there], self.words[there] = self.types.pop(name), self.words.pop(name)
+                columns.remember(self.connection, self.names[0], {there: self.words[there]})
 
     def counts(self) -> dict[int, int]:
         """Return the number of rows by partition."""

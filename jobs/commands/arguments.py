@@ -62,12 +62,12 @@ def check_functions(config: "Config", pairs: Collection[tuple[str, str]]) -> set
         Those of them that are left out, each named on stderr: their clients' own files name such functions, which stop
         no other client.
     """
-    from etl.config import signatures
+    from etl.config import code
     from etl.config.pipeline import mistaken
 
     pipelines, left_out = {pipeline for _, pipeline in pairs}, set()
     shared, own = [], []
-    for mistake in signatures.check_functions(config):
+    for mistake in code.check_functions(config):
         owner = Path(mistake.file).stem if Path(mistake.file).parent.name == "clients" else ""
         if not owner and pipelines & {*map(str, mistake.key[:4])}:
             shared.append(str(mistake))

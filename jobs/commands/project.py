@@ -23,8 +23,8 @@ def init(folder: Path) -> None:
 @common
 def validate() -> None:
     """Check etl.toml, clients/*.toml and the functions they name."""
+    from etl.config.code import check_functions
     from etl.config.pipeline import mistaken
-    from etl.config.signatures import check_functions
     from jobs.views.console import plural
 
     config = shared.configuration()

@@ -150,7 +150,7 @@ def _findings(redis: str | None) -> Iterator[Finding]:
 
 
 def _config() -> Iterator[Finding]:
-    from etl.config.signatures import check_functions
+    from etl.config.code import check_functions
 
     try:
         config = settings.config()

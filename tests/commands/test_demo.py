@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 import cli
+from etl.config.code import check_functions
 from etl.config.pipeline import Pipeline, resolve
 from etl.config.read import load_config
-from etl.config.signatures import check_functions
 from etl.context import Context
 from etl.errors import MissingColumn
 from etl.partition import Partition

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from etl.config.code import check_functions
 from etl.config.read import load_config
-from etl.config.signatures import check_functions
 from etl.errors import ConfigError
 from jobs.demo.init import FILES, write
 

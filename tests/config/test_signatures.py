@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from etl.config.code import check_functions
 from etl.config.read import load_config
-from etl.config.signatures import check_functions
 from tests.helpers.project import Folder
 
 

@@ -17,7 +17,7 @@ from etl.context import Context
 from etl.errors import BadSource, ConfigError, SourceUnreachable
 from etl.partition import Partition
 from etl.sources import extract, plan
-from etl.sources.statement import for_psycopg
+from etl.sources.sql.statement import for_psycopg
 from etl.types.cursor import Cursor, Span
 
 ROWS = [(1, "Ann", 1.5), (2, "Bob", None), (7, "O'Neil", 2.25)]

@@ -49,7 +49,7 @@ def changing(
             with transaction(url, pipeline.target.name) as connection:
                 return once(connection, warnings)
         except Changes as needed:
-            warnings += _told(pipeline, _patiently(url, pipeline, needed), locate)
+            warnings += _warned(pipeline, _patiently(url, pipeline, needed), locate)
     raise TargetBusy(f"table {pipeline.table} is changed by others again and again", "it is tried again by itself")
 
 
@@ -176,7 +176,7 @@ def _patiently(url: str, pipeline: Pipeline, needed: Changes) -> Mapping[str, An
             time.sleep(PAUSE)
 
 
-def _told(pipeline: Pipeline, changes: Mapping[str, Change], locate: Locate | None) -> list[str]:
+def _warned(pipeline: Pipeline, changes: Mapping[str, Change], locate: Locate | None) -> list[str]:
     found = []
     for column, change in changes.items():
         if change.old == EMPTY:

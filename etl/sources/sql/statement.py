@@ -14,7 +14,7 @@ from etl.partition import Piece
 from etl.types.cursor import Cursor, Span, back, below, is_strict, placed, read
 
 if TYPE_CHECKING:
-    from etl.sources.sql_config import Config
+    from etl.sources.sql.config import Config
 
 DATED = ("date", "timestamp")
 Window = tuple[datetime | None, datetime | None]

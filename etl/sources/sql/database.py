@@ -19,9 +19,9 @@ from etl.config.urls import database_url
 from etl.context import Context
 from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
 from etl.partition import Chunk, Partition, Piece
-from etl.sources.fetched import FETCH, POSTGRES, fetched, prepare
 from etl.sources.spool import Given, check_names, spooled
-from etl.sources.statement import (
+from etl.sources.sql.fetched import FETCH, POSTGRES, fetched, prepare
+from etl.sources.sql.statement import (
     DATED,
     Window,
     as_day,
@@ -37,7 +37,7 @@ from etl.sources.statement import (
 from etl.types.cursor import Cursor, Span, cursor_of
 
 if TYPE_CHECKING:
-    from etl.sources.sql_config import Config
+    from etl.sources.sql.config import Config
 
 MOST = 256  # partitions; a key with gaps could make any number
 WAIT = 60  # seconds for an SQLite writer to end
@@ -134,7 +134,7 @@ def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: M
 
 
 def _held(database: _Database, pipeline: Pipeline, config: "Config", window: Window) -> str:
-    """Return what the pipeline declares of a cursor's column that holds text; see `etl.sources.statement.held`."""
+    """Return what the pipeline declares of a cursor's column that holds text; see `etl.sources.sql.statement.held`."""
 
     def is_text() -> bool:
         piece = Piece(file=database.where, path="")
