@@ -31,6 +31,7 @@ class SourceFacts:
         own_code: Reading calls the user's own functions.
         repeatable: Reading once more gives the same, unless the source has changed.
         windows: What a run's window fills: names in the path, or conditions of a query.
+        text: Every value is text, and what looks like a number or a date is taken for one where no type is declared.
     """
 
     files: bool
@@ -38,6 +39,7 @@ class SourceFacts:
     own_code: bool
     repeatable: bool
     windows: Literal["path", "query"] | None
+    text: bool = False
 
 
 class SourceConfig(Spellings):

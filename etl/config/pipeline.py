@@ -53,6 +53,7 @@ class Definition(Model):
     max_rejects: Share = None
     all_rejected: Literal["fail", "warn"] = "fail"
     new_columns: Literal["add", "ignore", "fail"] = "add"
+    type_changes: Literal["widen", "fail"] = "widen"
     columns: dict[str, Column] = Field(default_factory=dict)
 
     def sources(self) -> dict[str, SourceConfig]:

@@ -8,19 +8,20 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
-from etl.config.urls import resolve_url, url_of
+from etl.config.urls import parse_url, resolve_url, url_of
 from etl.errors import ReceiptMismatch
-from etl.load import expect, known, ledger, names, tables
+from etl.load import columns, expect, known, ledger, names, tables
 from etl.load.apply import apply, lock
+from etl.load.columns import change
 from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
 from etl.load.history import Record, remember, write
 from etl.load.ledger import Delivery, Entry
+from etl.load.limits import limits
 from etl.load.staged import PREFIXES, Duplicate, Shadow, names_of, of_run
-from etl.load.targets import kind
+from etl.load.targets import kind, kind_named
 from etl.load.targets.connect import check_target, reading, transaction
 from etl.partition import Partition
-from etl.types.sql import word_of_column
 
 __all__ = [
     "Delivery",
@@ -34,6 +35,8 @@ __all__ = [
     "drop_leftovers",
     "drop_shadow",
     "finish",
+    "keeps_digits",
+    "limits",
     "load",
     "remember",
     "resolve_url",
@@ -75,6 +78,8 @@ def finish(
     url: str | None = None,
     record: Callable[[FinishCounts], Record] | None = None,
     move: Move | None = None,
+    zones: Mapping[str, str] | None = None,
+    locate: change.Locate | None = None,
 ) -> FinishCounts:
     """Apply what a run's partitions have staged, in one transaction; called again it answers the same.
 
@@ -87,6 +92,8 @@ def finish(
         url: Of the target; by default the pipeline's.
         record: Says what the target is to remember of the run.
         move: Of the cursor; it stays where the run is not complete.
+        zones: Time zones of clients that share the table.
+        locate: Says where a value is that its column's type has to change for.
 
     Raises:
         CursorMoved: What is appended may be there already.
@@ -102,7 +109,8 @@ def finish(
         expect.check_rejects(pipeline, rejected, read)
         if complete:
             expect.check_all_rejected(pipeline, all_rejected, read)
-    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
+
+    def once(connection: sa.Connection, warnings: Sequence[str]) -> FinishCounts:
         book = ledger.table(connection, pipeline)
         spelling = names.spelling(connection, pipeline)
         shadow = of_run(connection, spelling.spelled(), run)
@@ -126,7 +134,7 @@ def finish(
                 entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
             # What had no row to load stays open until the run is complete: a retry may find rows in it.
             ready = {number: entries[number] for number in done if complete or entries[number].rows}
-            duplicates = _apply(connection, book, shadow, partitions, ready)
+            duplicates = _apply(connection, book, shadow, partitions, ready, zones or {})
             if duplicates:
                 expect.check_rejects(pipeline, rejected + len(duplicates), read)
             if complete and not duplicates:
@@ -141,13 +149,18 @@ def finish(
             superseded=sum(entry.superseded for entry in final),
             duplicates=tuple(replace(each, column=spelling.back(each.column)) for each in duplicates),
             applied=applied,
-            warnings=tuple(known.doubled(connection, book, pipeline, run, [entry.partition for entry in final])),
+            warnings=(
+                *warnings,
+                *known.doubled(connection, book, pipeline, run, [entry.partition for entry in final]),
+            ),
         )
         if move is not None and complete and applied:
             advance(connection, pipeline, run, move)
         if record is not None:
             write(connection, pipeline, record(counts))
         return counts
+
+    return change.changing(url or url_of(pipeline), pipeline, once, locate)
 
 
 def drop_shadow(pipeline: Pipeline, run: str, url: str | None = None) -> None:
@@ -195,6 +208,7 @@ def drop_leftovers(
                 ledger.forget(connection, book, run)
             for table in names_of(schema, run):
                 tables.drop(connection, table)
+            columns.forget(connection, names_of(schema, run)[0])
             dropped.append(run)
     return dropped
 
@@ -202,14 +216,17 @@ def drop_leftovers(
 def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
     """Return the types of the columns that the pipeline's table has, in the pipeline's words; {} if there is none."""
     with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
-        there = tables.existing(connection, pipeline.table) or {}
-        found = {name: word_of_column(type) for name, type in there.items() if name not in ("_client", "_run", "_file")}
-        last = ledger.last_types(connection, ledger.table(connection, pipeline), pipeline)
+        there = ledger.columns_there(connection, pipeline) or {}
         fits = kind(connection).FITS
-        # SQLite keeps dates as text: what was last loaded says which they are.
-        found |= {name: type for name, type in last.items() if name in found and found[name] in fits[type]}
         ours = {theirs: ours for ours, theirs in names.spelling(connection, pipeline).names.items()}
-        return {ours.get(name, name): type for name, type in found.items() if type in fits}
+        found = {name: each.word for name, each in there.items() if name not in tables.OWN and each.word in fits}
+        return {ours.get(name, name): word for name, word in found.items()}
+
+
+def keeps_digits(pipeline: Pipeline) -> bool:
+    """Whether the pipeline's target keeps each digit of a decimal."""
+    url = parse_url(url_of(pipeline), pipeline.target.name)
+    return kind_named(url.get_backend_name()).FACTS.exact_decimals
 
 
 def _take_out_loaded(
@@ -243,7 +260,12 @@ def _take_out_loaded(
 
 
 def _apply(
-    connection: sa.Connection, book: sa.Table, shadow: Shadow, partitions: Sequence[Partition], done: dict[int, Entry]
+    connection: sa.Connection,
+    book: sa.Table,
+    shadow: Shadow,
+    partitions: Sequence[Partition],
+    done: dict[int, Entry],
+    zones: Mapping[str, str],
 ) -> list[Duplicate]:
     staged = shadow.counts() if shadow.exists() else {}
     for number, entry in done.items():
@@ -257,8 +279,9 @@ def _apply(
     else:
         counting = [partition for partition in partitions if partition.number in done]
         applied = [number for number, entry in done.items() if entry.final]
-        columns = {number: {name.casefold() for name in json.loads(entry.types)} for number, entry in done.items()}
-        outcomes = apply(shadow, counting, applied, staged=staged, columns=columns)
+        change.align(shadow, ledger.columns_there(connection, shadow.pipeline), zones)
+        names = {number: {name.casefold() for name in json.loads(entry.types)} for number, entry in done.items()}
+        outcomes = apply(shadow, counting, applied, staged=staged, columns=names)
     sequence = ledger.next_number(connection, book, shadow.pipeline)
     for number, entry in done.items():
         outcome = outcomes.get(number)

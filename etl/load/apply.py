@@ -15,12 +15,13 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
-from etl.errors import ReceiptMismatch, TableMismatch
+from etl.errors import ReceiptMismatch
 from etl.load import ledger, swap, tables
+from etl.load.columns import remember
 from etl.load.staged import ID, LINE, LOST, ORDER, Shadow, partition_of
 from etl.load.targets import kind
 from etl.partition import Partition
-from etl.types.sql import CastText, word_of_column
+from etl.types.sql import CastText
 from etl.types.words import arrow_of
 
 RANKS = "_etl_ranks"  # temporary
@@ -70,8 +71,8 @@ def apply(
     # An index over rows that are there takes half the time of one that is kept up row by row.
     late = bool(key) and database.FACTS.late_keys
     new = tables.ensure(connection, pipeline.table, wanted, key, late=late)
-    if not new and not shadow.temporary:
-        _check_types(shadow)
+    if new:
+        remember(connection, pipeline.table, shadow.words, new=True)
     shadow.make_lost()
     database.prepare(connection, shadow.rows)
     winners = _Winners(shadow, partitions, set(applied), set(outcomes), key, columns or {})
@@ -109,22 +110,6 @@ def lock(connection: sa.Connection, pipeline: Pipeline) -> None:
     The order of locks is the same everywhere: ledger row, this, tables. So no two loads wait for each other.
     """
     kind(connection).lock(connection, "apply", pipeline.table, pipeline.client if pipeline.shared else "")
-
-
-def _check_types(shadow: Shadow) -> None:
-    """Refuse a table that another run has made, with other types, since the rows were staged."""
-    if not kind(shadow.connection).FACTS.typed:
-        return
-    there = tables.existing(shadow.connection, shadow.pipeline.table) or {}
-    fits = kind(shadow.connection).FITS
-    for name, type in shadow.types.items():
-        staged, found = word_of_column(type), word_of_column(there[name]) if name in there else ""
-        if found and staged in fits and found not in fits[staged]:
-            raise TableMismatch(
-                f"table {shadow.pipeline.table}, column {name}: it was made as {there[name]} while this run had "
-                f"staged {staged}",
-                "run the pipeline again, or declare the column's type in [columns]",
-            )
 
 
 class _Winners:

@@ -1,9 +1,9 @@
 """Loading one partition: its rows go straight into the table, or into a staging one, with its row in the ledger."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +15,17 @@ from etl.config.urls import url_of
 from etl.errors import BadSource, ReceiptMismatch, TableMismatch
 from etl.load import expect, function, known, ledger, names, tables
 from etl.load.apply import apply, lock
+from etl.load.columns import Change, change
+from etl.load.columns.fit import Changes, Fit, Kinds, fit, kind_of, lacks
 from etl.load.cursors import Move, advance
 from etl.load.history import Record, write
 from etl.load.ledger import Delivery
-from etl.load.names import OWN, ROW
 from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
-from etl.load.tables import kind_of
+from etl.load.tables import OWN, ROW
 from etl.load.targets import kind
-from etl.load.targets.connect import transaction
 from etl.partition import ROW_BITS
 from etl.types.cursor import is_strict
-from etl.types.sql import word_of_column
+from etl.types.infer import take
 from etl.types.words import arrow_of
 
 _CAST = ("string", "integer", "number", "date")  # decimals and times keep their own places and zones
@@ -67,6 +67,9 @@ def load(
     url: str | None = None,
     record: Callable[[LoadCounts], Record] | None = None,
     move: Move | None = None,
+    types: Kinds | None = None,
+    zones: Mapping[str, str] | None = None,
+    locate: change.Locate | None = None,
 ) -> LoadCounts:
     """Load one partition, once: called again it answers what it did and writes nothing.
 
@@ -78,6 +81,9 @@ def load(
         url: Of the target; by default the pipeline's.
         record: Says what the target is to remember of a run that this load is all of.
         move: Of the cursor, for a run that this load is all of.
+        types: Candidates of columns that are not declared, of all chunks; by default each chunk's own types.
+        zones: Time zones of clients that share the table.
+        locate: Says where a value is that its column's type has to change for.
 
     Raises:
         CursorMoved: What is appended may be there already.
@@ -91,16 +97,33 @@ def load(
         expect.check(pipeline, [delivery.partition], read)
         expect.check_rejects(pipeline, rejected, read)
         expect.check_all_rejected(pipeline, delivery.all_rejected, read)
-    with transaction(url or url_of(pipeline), pipeline.target.name) as connection:
-        counts = _load(connection, delivery, chunks)
+    rows = iter(chunks)
+    first: list[pa.Table] = []
+    while not (first and first[-1].num_rows) and (chunk := list(islice(rows, 1))):
+        first += chunk  # up to the first with rows: what the table lacks is found by that, before any is written
+        chunk.clear()
+
+    def once(connection: sa.Connection, warnings: Sequence[str]) -> LoadCounts:
+        counts = _load(connection, delivery, _again(first, rows), types or {}, zones or {})
+        counts = replace(counts, warnings=(*warnings, *counts.warnings))
         if move is not None and is_all:
             advance(connection, pipeline, delivery.run, move)
         if record is not None and is_all:
             write(connection, pipeline, record(counts))
         return counts
 
+    return change.changing(url or url_of(pipeline), pipeline, once, locate)
 
-def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Table]) -> LoadCounts:
+
+def _again(first: list[pa.Table], rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    yield from first
+    first.clear()  # only now, as whoever asks for the next has written these
+    yield from rows
+
+
+def _load(
+    connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Table], kinds: Kinds, zones: Mapping[str, str]
+) -> LoadCounts:
     book = ledger.table(connection, delivery.pipeline)
     shadow = of_run(connection, delivery.pipeline, delivery.run)
     entry = ledger.claim(connection, book, delivery)
@@ -113,7 +136,7 @@ def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Tab
             shadow.forget(delivery.partition.number)
         ledger.forget(connection, book, delivery.run, delivery.partition.number)
         ledger.claim(connection, book, delivery)
-    loading = _Loading(connection, book, delivery)
+    loading = _Loading(connection, book, delivery, kinds, zones)
     counts = loading.load(shadow, chunks)
     if delivery.partitions > 1 and delivery.all_rejected:
         counts = replace(counts, final=False)  # a retry with another configuration reads it again
@@ -134,8 +157,11 @@ def _load(connection: sa.Connection, delivery: Delivery, chunks: Iterable[pa.Tab
 class _Loading:
     """The loading of one partition, in one transaction."""
 
-    def __init__(self, connection: sa.Connection, book: sa.Table, delivery: Delivery) -> None:
+    def __init__(
+        self, connection: sa.Connection, book: sa.Table, delivery: Delivery, kinds: Kinds, zones: Mapping[str, str]
+    ) -> None:
         self.connection, self.book, self.delivery, self.pipeline = connection, book, delivery, delivery.pipeline
+        self.kinds, self.zones = kinds, zones
         self.warnings: list[str] = []
         self.types: dict[str, str] = {}
         self.written = 0
@@ -151,6 +177,8 @@ class _Loading:
             return LoadCounts(unchanged=sum(chunk.num_rows for chunk in chunks))
         spelling = names.spelling(self.connection, self.pipeline)
         self.pipeline, chunks = spelling.spelled(), map(spelling.rows, chunks)
+        respelled = spelling.of([*self.kinds, *spelling.names])
+        self.kinds = {respelled.get(name, name): kinds for name, kinds in self.kinds.items()}
         is_append = settings.mode == "append"
         unique = any(column.unique for column in self.pipeline.columns.values())
         # Rows of several partitions that have to be seen together before they are the table's.
@@ -175,15 +203,16 @@ class _Loading:
         extra = OWN if self.pipeline.shared else OWN[1:]
         own = dict.fromkeys(extra, kind(self.connection).TYPES["string"])
         for schema, group in self._grouped(chunks):
-            fit = self._fit(schema, alone=True)
-            tables.ensure(self.connection, self.pipeline.table, {**fit.types, **own}, known=fit.there)
+            fit = self._fit(schema, alone=True, wanted=own)
+            if fit.there is None or lacks(self.connection, fit, own):
+                change.make(self.connection, self.pipeline, fit, own, self.zones)
             self._write(self.pipeline.table, fit, extra, group)
 
     def _stage(self, shadow: Shadow, chunks: Iterable[pa.Table]) -> None:
         for schema, group in self._grouped(chunks):
-            fit = self._fit(schema, alone=shadow.temporary)
-            self._check_staged(shadow, fit)
-            shadow.widen(fit.types)
+            fit = self._fit(schema, alone=shadow.temporary, wanted=change.own_columns(self.pipeline))
+            fit = change.join(shadow, fit, self.kinds)
+            shadow.widen(fit.types, fit.staged)
             self._write(shadow.names[0], fit, (ID, ORDER, LINE, "_file"), group)
 
     def _merge(self, chunks: Iterable[pa.Table]) -> LoadCounts:
@@ -192,6 +221,8 @@ class _Loading:
         if not shadow.types:
             return LoadCounts()
         number = self.delivery.partition.number
+        lock(self.connection, self.pipeline)
+        change.align(shadow, ledger.columns_there(self.connection, self.pipeline), self.zones)
         outcome = apply(shadow, [self.delivery.partition], (), staged={number: self.written})[number]
         return LoadCounts(outcome.loaded, outcome.unchanged, outcome.superseded)
 
@@ -203,38 +234,41 @@ class _Loading:
         kept = (chunk for chunk in chunks if chunk.num_rows or self.pipeline.columns)
         yield from groupby(kept, key=lambda chunk: chunk.schema.remove_metadata())
 
-    def _fit(self, schema: pa.Schema, *, alone: bool) -> tables.Fit:
-        """Say how rows go into the table; `alone` where what it lacks is made in this transaction."""
-        fit = tables.fit(self.connection, self.pipeline, schema)
-        if fit.makes and alone:
+    def _fit(self, schema: pa.Schema, *, alone: bool, wanted: Collection[str]) -> Fit:
+        """Say how rows go into the table; `alone` where what it lacks is made in this transaction.
+
+        Args:
+            wanted: Columns of ours that the table has to have beside them.
+
+        Raises:
+            Changes: A table that is there has to change before any row is written.
+        """
+        found = self._fitting(self.connection, schema)
+        if found.makes and alone and found.there is None:
             # Another client's load may be making it at this moment, with types inferred from its own rows.
             lock(self.connection, self.pipeline)
             kind(self.connection).lock(self.connection, "table", self.pipeline.table)
-            fit = tables.fit(self.connection, self.pipeline, schema)
-        self.warnings += fit.warnings
+            found = self._fitting(self.connection, schema)
+        if lacks(self.connection, found, [*found.types, *wanted]):
+            if not self.written:
+                raise Changes(lambda connection: self._change(connection, schema, wanted))
+            change.make(self.connection, self.pipeline, found, wanted, self.zones)
+            found = self._fitting(self.connection, schema)
+        self.warnings += found.warnings
         kinds = {name: kind_of(name, schema.field(name).type) for name in schema.names if name != ROW}
         # A column without a value is one that the rows have, also where nothing is written into it.
-        self.types |= {name: word for name, word in kinds.items() if name in fit.types or word == "null"}
-        return fit
+        self.types |= {name: word for name, word in kinds.items() if word == "null"} | found.staged
+        return found
 
-    def _check_staged(self, shadow: Shadow, fit: tables.Fit) -> None:
-        """Meet rows that were staged with other types: by an earlier attempt, or from a function that is not steady."""
-        there = {} if shadow.temporary else tables.existing(self.connection, shadow.names[0]) or {}
-        found = {name: word_of_column(type) for name, type in there.items()}
-        wanted = {name: word_of_column(type) for name, type in fit.types.items()}
-        differing = [name for name, word in wanted.items() if found.get(name, word) != word]
-        if not differing:
-            return
-        others = ledger.entries(self.connection, self.book, self.delivery.run)
-        mine = self.delivery.partition.number
-        if any(entry.final or entry.attempt >= self.delivery.attempt for entry in others if entry.partition != mine):
-            raise TableMismatch(
-                f"column {differing[0]} has other types in other partitions of the run",
-                f"declare the type of {differing[0]} in [columns] (computed = true if a function makes it)",
-            )
-        shadow.drop()
+    def _fitting(self, connection: sa.Connection, schema: pa.Schema) -> Fit:
+        there = ledger.columns_there(connection, self.pipeline)
+        return fit(connection, self.pipeline, schema, there, self.kinds)
 
-    def _write(self, table: str, fit: tables.Fit, extra: tuple[str, ...], chunks: Iterable[pa.Table]) -> None:
+    def _change(self, connection: sa.Connection, schema: pa.Schema, wanted: Collection[str]) -> Mapping[str, Change]:
+        found = self._fitting(connection, schema)
+        return change.make(connection, self.pipeline, found, wanted, self.zones)
+
+    def _write(self, table: str, fit: Fit, extra: tuple[str, ...], chunks: Iterable[pa.Table]) -> None:
         before = self.written
         columns = [*fit.types, *extra]
         into = tables.table(self.connection, table, columns)
@@ -245,7 +279,7 @@ class _Loading:
                 "look for a trigger or a rule on the table that drops rows",
             )
 
-    def _ready(self, chunks: Iterable[pa.Table], fit: tables.Fit, extra: tuple[str, ...]) -> Iterator[pa.Table]:
+    def _ready(self, chunks: Iterable[pa.Table], fit: Fit, extra: tuple[str, ...]) -> Iterator[pa.Table]:
         """Yield chunks with the columns that are loaded, as they are stored, and those that say whose row it is.
 
         Raises:
@@ -253,12 +287,12 @@ class _Loading:
             TableMismatch: A value does not survive its cast.
         """
         for chunk in chunks:
-            columns = [self._column(chunk, name, fit.casts) for name in fit.types]
+            columns = [self._column(chunk, name, fit) for name in fit.types]
             columns += [self._added(name, chunk[ROW]) for name in extra]
             self.written += chunk.num_rows
             yield pa.table(columns, names=[*fit.types, *extra])
 
-    def _column(self, chunk: pa.Table, name: str, casts: Mapping[str, pa.DataType]) -> pa.ChunkedArray:
+    def _column(self, chunk: pa.Table, name: str, fit: Fit) -> pa.ChunkedArray:
         column = chunk[name]
         if self.pipeline.load.mode == "merge" and name in self.pipeline.load.key and column.null_count:
             row = chunk[ROW][pc.index(column.is_null(), True).as_py()].as_py()
@@ -267,7 +301,12 @@ class _Loading:
                 f"{file}, line {line:,}: key column {name} is empty in {column.null_count:,} rows",
                 f"say required = true for column {name}, so that such rows are rejected",
             )
-        cast = casts.get(name)
+        if (into := fit.words.get(name)) is not None:
+            turned, failed = take(column, into, self.pipeline.timezone)
+            if failed:
+                raise self._unfit(name)
+            return turned
+        cast = fit.casts.get(name)
         if cast is None and (word := kind_of(name, column.type)) in _CAST:
             cast = arrow_of(word)
         if cast is None or cast == column.type:
@@ -275,10 +314,13 @@ class _Loading:
         try:
             return column.cast(cast)
         except pa.ArrowInvalid as error:
-            raise TableMismatch(
-                f"table {self.pipeline.table}, column {name}: a value does not fit the column's type",
-                "give the column another type in [columns], or alter the table",
-            ) from error
+            raise self._unfit(name) from error
+
+    def _unfit(self, name: str) -> TableMismatch:
+        return TableMismatch(
+            f"table {self.pipeline.table}, column {name}: a value does not fit the column's type",
+            "give the column another type in [columns], or alter the table",
+        )
 
     def _added(self, name: str, row: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
         """Return a column that is added behind the data's, for the rows of a chunk."""

@@ -15,14 +15,14 @@ from etl.load import ledger, tables
 from etl.load.ledger import Delivery
 from etl.load.targets import kind
 from etl.load.targets.connect import reading
-from etl.partition import Partition, Piece
+from etl.partition import Partition, Piece, plain
 
 LOCKS = 128  # of a pipeline's files: a run of any number of files takes no more of a server's locks
 BATCH = 500  # names in one question
 FEW = 3  # files of which each is asked for by itself, which ends at its first row
 KEPT = 8  # runs whose known files a process remembers: clients take turns
 
-Row = sa.Row[Any]
+Row = Any  # of a query of the ledger
 
 
 def lock_files(connection: sa.Connection, pipeline: Pipeline, partitions: Iterable[Partition]) -> None:
@@ -315,7 +315,7 @@ def _present(connection: sa.Connection, pipeline: Pipeline, files: Sequence[str]
 
 def _hash(path: str) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=plain) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""  # reading it says what is wrong

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
 from etl.context import Context
-from etl.load import tables
+from etl.load import columns, tables
 from etl.load.targets import kind
 from etl.partition import Partition
 
@@ -248,8 +248,8 @@ def ranked_files(
                 since[row.run, name] = row.sequence or 0
     if not theirs:
         return []
-    for row in connection.execute(sa.select(book.c.file, book.c.sequence).where(book.c.run == run)):
-        since |= {(run, name): row.sequence or 0 for name in names_in(row.file)}
+    for file, sequence in connection.execute(sa.select(book.c.file, book.c.sequence).where(book.c.run == run)):
+        since |= {(run, name): sequence or 0 for name in names_in(file)}
     ranks = {each: rank for rank, each in enumerate(sorted({*mine.values(), *theirs.values()}))}
     found = {(run, name): each for name, each in mine.items()} | theirs
     return [(*key, ranks[each], since.get(key, 0)) for key, each in found.items()]
@@ -261,3 +261,10 @@ def last_types(connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline) 
     query = sa.select(ledger.c.types).where(same).order_by(*latest_first(ledger)).limit(1)
     found: Mapping[str, str] = json.loads(connection.execute(query).scalar() or "{}")
     return {name: word for name, word in found.items() if word != "null"}
+
+
+def columns_there(connection: sa.Connection, pipeline: Pipeline) -> dict[str, columns.Known] | None:
+    """Return the columns of the pipeline's table, or None where there is no such table."""
+    if tables.existing(connection, pipeline.table) is None:
+        return None
+    return columns.known(connection, pipeline.table, last_types(connection, table(connection, pipeline), pipeline))

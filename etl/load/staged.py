@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
-from etl.load import tables
+from etl.load import columns, tables
 from etl.load.targets import kind
 
 ID, ORDER, LINE = "_etl_id", "_etl_order", "_etl_row"
@@ -38,6 +38,7 @@ class Shadow:
 
     Args:
         names: Of the table of rows, and of the table that says which of them are not to be written, and why.
+        types, words: Of the columns of rows: as the database has them, and as the pipeline calls them.
     """
 
     connection: sa.Connection
@@ -46,6 +47,7 @@ class Shadow:
     names: tuple[str, ...]
     temporary: bool = False
     types: dict[str, Any] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> sa.TableClause:
@@ -57,10 +59,25 @@ class Shadow:
         """The table of rows that are not to be written: they lost to another row, or are in the target already."""
         return tables.table(self.connection, self.names[1], LOST)
 
-    def widen(self, types: Mapping[str, Any]) -> None:
+    def widen(self, types: Mapping[str, Any], words: Mapping[str, str]) -> None:
         """Make the table of rows, or give it the columns it lacks."""
         self._make(self.names[0], STAGED, types)
+        lacking = {name: words[name] for name in types if name not in self.words and name in words}
+        if lacking and not self.temporary:
+            columns.remember(self.connection, self.names[0], lacking)
         self.types.update(types)
+        self.words.update(lacking)
+
+    def turn(self, changes: Mapping[str, columns.Change]) -> None:
+        """Give columns of the staged rows wider types."""
+        if not changes:
+            return
+        columns.widen(self.connection, self.names[0], changes, {}, self.pipeline.timezone)
+        words = {name: change.new for name, change in changes.items()}
+        if not self.temporary:
+            columns.remember(self.connection, self.names[0], words)
+        self.words.update(words)
+        self.types.update({name: kind(self.connection).TYPES[word] for name, word in words.items()})
 
     def make_lost(self) -> None:
         """Make the table of rows that are not to be written, empty."""
@@ -75,10 +92,11 @@ class Shadow:
 
     def exists(self) -> bool:
         """Whether there are staged rows; reads their columns."""
-        found = tables.existing(self.connection, self.names[0])
+        found = columns.known(self.connection, self.names[0])
         if found is None:
             return False
-        self.types.update({name: type for name, type in found.items() if name not in STAGED})
+        self.types.update({name: column.type for name, column in found.items() if name not in STAGED})
+        self.words.update({name: column.word for name, column in found.items() if name not in STAGED})
         return True
 
     def spell(self, names: Mapping[str, str]) -> None:
@@ -87,6 +105,7 @@ class Shadow:
         for name, there in names.items():
             if name in staged and there not in staged:
                 tables.rename(self.connection, self.names[0], name, there)
+                columns.remember(self.connection, self.names[0], {there: self.words.pop(name, "string")})
 
     def counts(self) -> dict[int, int]:
         """Return the number of rows by partition."""
@@ -103,6 +122,8 @@ class Shadow:
         """Remove everything that was staged."""
         for name in self.names:
             tables.drop(self.connection, name)
+        if not self.temporary:
+            columns.forget(self.connection, self.names[0])
 
     def duplicates(self) -> list[Duplicate]:
         """Return the rows that `apply` found to be doubled."""

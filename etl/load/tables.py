@@ -1,39 +1,21 @@
-"""The target's tables: what is there, whether the rows fit it, and making or widening what is missing."""
+"""The target's tables: what is there, and making what is missing."""
 
 import hashlib
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
-from etl.config.columns import is_header, shown
-from etl.config.pipeline import Pipeline
-from etl.errors import BadSource, MissingColumn, TableMismatch
-from etl.load.targets import Target, kind
+from etl.errors import TableMismatch
+from etl.load.targets import kind
 from etl.types.sql import CastText, word_of_column
-from etl.types.words import word_of
 
 Types = Mapping[str, TypeEngine[Any]]
 ROW = "_row"
 OWN = ("_client", "_run", "_file")
-BESIDE = 4  # columns that rows are staged with, beside their own; the table itself has up to three
-
-
-def kind_of(name: str, kind: pa.DataType) -> str:
-    """Return the pipeline's word for an Arrow type, or "null" for a column without any value.
-
-    Raises:
-        BadSource: No table column can hold it.
-    """
-    found = word_of(kind)
-    if found is None:
-        raise BadSource(f"column {name} holds {kind} values, which no table can", "turn it into text in your function")
-    return found
 
 
 def table(connection: sa.Connection, name: str, columns: Iterable[str]) -> sa.TableClause:
@@ -125,127 +107,6 @@ def _base(type: TypeEngine[Any]) -> TypeEngine[Any]:
     return type
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How a chunk's columns go into a table.
-
-    Args:
-        types: Columns to load, with the type they have there or would be made with.
-        casts: Arrow types to cast columns to first.
-        warnings: What is left out although it was declared.
-        makes: Whether the table, or a column of it, has yet to be made.
-        there: The columns that the table has, or None where there is no table.
-    """
-
-    types: dict[str, TypeEngine[Any]]
-    casts: dict[str, pa.DataType] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    makes: bool = False
-    there: Types | None = None
-
-
-def fit(connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema) -> Fit:
-    """Say how rows go into the pipeline's table, by its types and by `new_columns`.
-
-    Raises:
-        TableMismatch: A column has another type there, or is unknown where `new_columns = "fail"`.
-        BadSource: A column can't be a table's, or there are more than a table can have.
-        MissingColumn: A column that decides which row wins is not among the rows'.
-    """
-    database = kind(connection)
-    facts = database.FACTS
-    there = existing(connection, pipeline.table)
-    fold = _folding(connection)
-    known = {fold(name): type for name, type in (there or {}).items()}
-    names = [name for name in schema.names if name != ROW]
-    quotable = ({*(there or {})} - {*OWN}) | {*pipeline.columns}
-    _check_names(names, fold, facts.name_bytes, quotable)
-    needed = {*pipeline.load.key, *pipeline.load.by, *filter(None, [pipeline.load.newest])} - {"_file"}
-    if missing := sorted(needed - set(names)):
-        others = [name for name in names if name in quotable or is_header(names, quotable)]
-        more = f"{len(names) - len(others)} other columns" if len(others) < len(names) else ""
-        have = ", ".join([*others[:20], *filter(None, [more])])
-        error = MissingColumn(f"the rows have no column {missing[0]}, which load needs", f"they have {have}")
-        error.add_note(f"They have: {', '.join(names)}")  # in the private file that rq-etl logs shows
-        raise error
-    types: dict[str, TypeEngine[Any]] = {}
-    casts: dict[str, pa.DataType] = {}
-    warnings = []
-    for name in names:
-        wanted = kind_of(name, schema.field(name).type)
-        if fold(name) in known:
-            types[name], to = _met(pipeline, name, schema.field(name).type, known[fold(name)], database)
-            if to is not None:
-                casts[name] = to
-            continue
-        expected = name in needed or (there is None and (name in pipeline.columns or not pipeline.columns))
-        if pipeline.new_columns == "fail" and not expected:
-            raise TableMismatch(
-                f"table {pipeline.table} has no {shown(name, names, quotable)}, and new_columns is fail",
-                f'add the column to the table, or say new_columns = "add" or "ignore" for {pipeline.name}',
-            )
-        if pipeline.new_columns == "ignore" and not expected:
-            if name in pipeline.columns:
-                warnings.append(f"table {pipeline.table} has no column {name}: not loaded (new_columns is ignore)")
-        elif wanted != "null":  # a column without values is made once there is a value, since only that has a type
-            types[name] = database.TYPES[wanted]
-            if (to := _fewer_digits(schema.field(name).type, types[name])) is not None:
-                casts[name] = to
-        elif name in pipeline.load.by:
-            types[name] = database.TYPES["string"]
-    made = [name for name in types if fold(name) not in known]
-    if made and (count := len({*known, *made} - set(OWN)) + BESIDE) > facts.columns:
-        raise BadSource(
-            f"table {pipeline.table} would have {count:,} columns with rq-etl's own, and takes {facts.columns:,}",
-            'declare those that you need in [columns], and say new_columns = "ignore"; or look at the delimiter',
-        )
-    return Fit(types, casts, tuple(warnings), bool(made), there)
-
-
-def _check_names(names: Sequence[str], fold: Callable[[str], str], limit: int, known: Collection[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if not name or len(name.encode()) > limit:
-            what = f"the name of {shown(name, names, known)} is empty or longer than {limit} bytes"
-            raise BadSource(what, "rename it with [columns] from")
-        if name.casefold() in OWN:  # which a table's column may be in any case
-            raise BadSource(f"column {name} has the name of a column that rq-etl adds", "rename it with [columns] from")
-        if fold(name) in seen:
-            what = f"{shown(name, names, known)} differs from another in case only"
-            raise BadSource(what, "rename one with [columns] from")
-        seen.add(fold(name))
-
-
-def _met(
-    pipeline: Pipeline, name: str, type: pa.DataType, there: TypeEngine[Any], database: Target
-) -> tuple[TypeEngine[Any], pa.DataType | None]:
-    """Return the type to stage a column with that the table has, and the Arrow type to cast it to."""
-    wanted, found = kind_of(name, type), word_of_column(there)
-    if wanted == "null":
-        return there, None
-    if wanted == "integer" and found == "string" and not pipeline.columns:
-        return there, pa.string()  # inferred from fewer rows than the table was made from
-    if isinstance(there, CastText) and wanted == "string":
-        return there, None
-    if found not in database.FITS[wanted]:
-        declared = f'declare type = "{found}" for it in [columns]' if found and found != "any" else "leave it out"
-        raise TableMismatch(
-            f"table {pipeline.table}, column {name}: the table has {there}, the pipeline {wanted}",
-            f"{declared}, or alter the table",
-        )
-    if wanted == "integer" and found == "number":
-        return database.TYPES["number"], pa.float64()  # refuses what a float can't hold
-    return database.TYPES[wanted], _fewer_digits(type, there)
-
-
-def _fewer_digits(type: pa.DataType, there: TypeEngine[Any]) -> pa.DataType | None:
-    """Return the decimals to cast to where a column keeps fewer: the cast refuses what the database would round."""
-    scale = there.scale if isinstance(there, sa.Numeric) and not isinstance(there, sa.Float) else None
-    if kind_of("", type) == "decimal" and scale is not None and 0 <= scale < type.scale:
-        return pa.decimal128(38, scale)
-    return None
-
-
 def ensure(
     connection: sa.Connection,
     name: str,
@@ -272,7 +133,7 @@ def ensure(
     """
     key = key if temporary or kind(connection).FACTS.keys else ()
     there = existing(connection, name) if known is None else known
-    if there is not None and not _lacking(connection, there, types) and _has_key(connection, name, key):
+    if there is not None and not lacking(connection, there, types) and has_key(connection, name, key):
         return False
     if not temporary:
         kind(connection).lock(connection, "table", name)
@@ -282,26 +143,28 @@ def ensure(
         return True
     where = _formatted(connection, name)
     quote = connection.dialect.identifier_preparer.quote_identifier
-    for column in _lacking(connection, there, types):
+    for column in lacking(connection, there, types):
         made = types[column].compile(connection.dialect)
         connection.exec_driver_sql(f"ALTER TABLE {where} ADD COLUMN {quote(column)} {made}")
-    if not _has_key(connection, name, key):
+    if not has_key(connection, name, key):
         _index(connection, name, key)
     return False
 
 
-def _lacking(connection: sa.Connection, there: Types, types: Types) -> list[str]:
-    fold = _folding(connection)
+def lacking(connection: sa.Connection, there: Collection[str], types: Collection[str]) -> list[str]:
+    """Return the columns that a table has not yet."""
+    fold = folding(connection)
     known = {fold(name) for name in there}
     return [name for name in types if fold(name) not in known]
 
 
-def _folding(connection: sa.Connection) -> Callable[[str], str]:
+def folding(connection: sa.Connection) -> Callable[[str], str]:
     """Return what makes names of one column equal."""
     return str.lower if kind(connection).FACTS.folds_case else str
 
 
-def _has_key(connection: sa.Connection, name: str, key: Sequence[str]) -> bool:
+def has_key(connection: sa.Connection, name: str, key: Sequence[str]) -> bool:
+    """Whether a table has a unique key of these columns, which may be none."""
     if not key:
         return True
     schema, name = split(connection, name)

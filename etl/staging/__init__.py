@@ -45,7 +45,7 @@ class Marker:
         counts: Rows by kind (`read`, `in`, `out`, `rejected`, …).
         data, rejects: Names of the Parquet files that hold the rows and the rejects.
         content: sha256 of the bytes read (extract only).
-        types: Types that fit each column (extract of a pipeline without columns only).
+        types: Types that fit each column that is not declared (extract, transform).
         warnings: Sentences for the run's warnings.
         cursor: The latest value of the cursor's column that was not rejected (transform only), and the latest that
             could be: each a type and a text, or None.

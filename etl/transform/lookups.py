@@ -16,7 +16,8 @@ from etl.errors import BadSource
 from etl.partition import Chunk
 from etl.transform import Transformer
 from etl.transform.steps import to_frame
-from etl.types.infer import candidates, decide, merge_candidates
+from etl.types.infer import candidates
+from etl.types.lattice import decide, merge_candidates
 
 KEPT = 8  # runs whose lookups a process remembers: clients take turns
 
@@ -87,7 +88,7 @@ def _frame(pipeline: Pipeline, name: str, source: SourceConfig, context: Context
         tables.append(chunk.rows)
     if not tables:
         return pd.DataFrame()
-    fitting = merge_candidates(candidates(table.drop_columns(["_row"])) for table in tables)
+    fitting = merge_candidates(candidates(table, guess=source.FACTS.text) for table in tables)
     declared = {column: pipeline.columns[column].type for column in fitting if column in pipeline.columns}
     types = decide(fitting, declared)
     transformer = Transformer(reading, context, [file], types)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.commands.arguments import check_functions, client_pipelines, moment_before, name_broken, parameters
-from jobs.commands.options import common, shared, working
+from jobs.commands.options import common, echo, shared, working
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -57,7 +57,7 @@ def run(
                 resolved = resolve(config, pipeline, client, params=given, max_rejects=max_rejects)
                 ids.append(submit_run(session.connection, resolved, full_refresh=full_refresh, queue=queue))
             except AlreadyRunning as exc:  # it holds up no other
-                click.echo(f"rq-etl: {exc}", err=True)
+                echo(f"rq-etl: {exc}", err=True)
                 code = 1
         if shared.waits(session):
             code = max(code, await_runs(session, ids))
@@ -72,7 +72,7 @@ def _submitted(found: Sequence[Mapping[str, Any]]) -> None:
     from jobs.views import console
 
     for line in found:
-        print(f"{line['client']}/{line['pipeline']} {line['state']} as run {line['run']}")
+        echo(f"{line['client']}/{line['pipeline']} {line['state']} as run {line['run']}")
         if line["error"]:
             console.notes(line)
 
@@ -138,7 +138,7 @@ def backfill(
             sys.exit(await_runs(session, ids))
         text = f"{console.plural(len(ids), 'run')} submitted, "
         text += f"{console.plural(len(lines) - len(ids), 'window')} loaded already"
-        shared.print(snapshot(session.connection, ids), lambda: click.echo(text))
+        shared.print(snapshot(session.connection, ids), lambda: echo(text))
     sys.exit(0)
 
 
@@ -162,7 +162,7 @@ def await_runs(session: "Session", ids: Sequence[str]) -> int:
     shared.print(found, lambda: _ended(found))
     lost = sorted({*ids} - {run["run"] for run in found})
     for id in lost:
-        click.echo(
+        echo(
             f"rq-etl: run {id} is not known to Redis any more\n"
             "  run its pipeline again: what is loaded stays loaded, and what is missing is loaded",
             err=True,
@@ -201,7 +201,7 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
         elif export:
             count = rejects.export(session, id, export)
             text = f"wrote {console.plural(count, 'row')} to {export}"
-            shared.print({"rows": count, "file": str(export)}, lambda: click.echo(text))
+            shared.print({"rows": count, "file": str(export)}, lambda: echo(text))
         elif rows:
             keys = ("file", "row", "column", "value", "reason")
             found = [{key: entry[key] for key in keys} for entry in rejects.listed(session, id)]
@@ -235,12 +235,12 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
             try:
                 _, changes = retry_run(config, session.connection, id)
             except EtlError as exc:
-                click.echo(f"rq-etl: {exc}", err=True)
+                echo(f"rq-etl: {exc}", err=True)
                 code = 1
                 continue
             started.append(id)
             for change in changes:
-                click.echo(f"{id}: {change}", err=True)
+                echo(f"{id}: {change}", err=True)
         if session.is_ours:
             code = max(code, await_runs(session, started))
         else:
@@ -274,4 +274,4 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
 
 def _print_states(found: Sequence[Mapping[str, Any]], none: str) -> None:
     lines = [f"{run['run']} {run['state']}" for run in found] or [none]
-    shared.print(found, lambda: click.echo("\n".join(lines)))
+    shared.print(found, lambda: echo("\n".join(lines)))

@@ -13,7 +13,6 @@ from redis import Redis
 from etl.config.pipeline import Config, Pipeline, resolve
 from etl.config.values import duration
 from etl.errors import ConfigError, EtlError
-from etl.load.known import changed_since
 from etl.sources import plan
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
@@ -138,6 +137,8 @@ def compared(found: Sequence[Window], pipeline: Pipeline) -> list[Window]:
     Raises:
         TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
     """
+    from etl.load.known import changed_since  # brings SQLAlchemy, for which commands that only look do not wait
+
     if not pipeline.extract.FACTS.files:
         return list(found)
     # Looked at as they are at this moment, whole, and none is waited for.

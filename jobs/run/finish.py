@@ -169,6 +169,8 @@ def _make_final(
             all_rejected=tally.all_rejected,
             record=lambda final: history_record(work, ending(tally, failures, final)),
             move=work.move(tally.latest, tally.future),
+            zones=work.zones,
+            locate=work.locate,
         )
     except EtlError as exc:
         if exc.retryable:

@@ -3,9 +3,11 @@
 Each of the three returns what it is to publish; `jobs.run.stage` publishes it, last.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 from redis import Redis
@@ -13,8 +15,9 @@ from redis import Redis
 from etl import load as target
 from etl import sources
 from etl.config import code
+from etl.config.columns import named
 from etl.config.pipeline import Pipeline
-from etl.errors import EtlError, TableMismatch
+from etl.errors import EtlError
 from etl.load import known
 from etl.partition import Chunk
 from etl.prefetch import prefetch
@@ -22,7 +25,9 @@ from etl.sources import extract as read_source
 from etl.staging import Marker
 from etl.transform import Transformer
 from etl.transform.lookups import lookups_of
-from etl.types.infer import candidates, decide, merge_candidates, named_candidates
+from etl.types.infer import candidates, named_candidates
+from etl.types.lattice import decide, merge_candidates
+from etl.types.limits import Limit, Limits
 from etl.types.newer import Narrowed, Reached
 from jobs.run import finish
 from jobs.run.balance import ByFile, Tally
@@ -57,7 +62,8 @@ def _read(work: StageContext, connection: Redis) -> Marker:
     types: list[dict[str, list[str]]] = []
     warnings: list[str] = []
     by_file = ByFile(work.partition)
-    infer = not work.pipeline.columns
+    pipeline = work.pipeline
+    guess = pipeline.extract.FACTS.text and not pipeline.columns
     context = work.context
     if rate := work.pipeline.extract.rate:
         context = replace(context, pace=RateLimit(connection, work.pipeline.client, work.pipeline.name, rate))
@@ -82,8 +88,9 @@ def _read(work: StageContext, connection: Redis) -> Marker:
             if chunk.rejects.num_rows:
                 rejects.write(chunk.rejects)
                 rejected += chunk.rejects.num_rows
-            if infer:
-                types.append(candidates(newer.drop_columns(["_row"]), work.pipeline.extract))
+            names = named(newer.column_names, pipeline)
+            declared = [header for header, name in names.items() if name in pipeline.columns]
+            types.append(candidates(newer.drop_columns(declared), pipeline.extract, guess=guess))
     # Rows that are held back count as not read: another run reads them.
     counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
     if narrow.unchanged:
@@ -95,7 +102,7 @@ def _read(work: StageContext, connection: Redis) -> Marker:
         data=tuple(rows.names),
         rejects=tuple(rejects.names),
         content=content,
-        types=merge_candidates(types) if infer else None,
+        types=merge_candidates(types),
         warnings=(*warnings, *narrow.warnings),
         files=by_file.counts,
     )
@@ -108,8 +115,10 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         counts = dict.fromkeys(("in", "out"), skipped) | dict.fromkeys(("rejected", "dropped", "added"), 0)
         return Marker(counts=counts, shaped=_shaped(work))
     files = [piece.file for piece in work.partition.pieces]
-    transformer = Transformer(work.pipeline, work.context, files, _types(work))
+    types = _types(work)
+    transformer = Transformer(work.pipeline, work.context, files, types.words, _limits(work))
     reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
+    made: list[dict[str, list[str]]] = []
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     warnings: list[str] = []
     by_file = ByFile(work.partition)
@@ -124,6 +133,9 @@ def transform(work: StageContext, connection: Redis) -> Marker:
             by_file.rejected(result.rejects)
             if result.rejects.num_rows:
                 rejects.write(result.rejects)
+            if work.pipeline.transform:
+                undeclared = [name for name in result.rows.column_names if name not in work.pipeline.columns]
+                made.append(candidates(result.rows.select(undeclared), guess=False))
             counts["in"] += chunk.num_rows
             counts["out"] += result.rows.num_rows
             counts["rejected"] += result.rejects.num_rows
@@ -134,6 +146,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         counts=counts,
         data=tuple(rows.names),
         rejects=tuple(rejects.names),
+        types=merge_candidates(made) if work.pipeline.transform else types.kinds,
         warnings=tuple(warnings),
         shaped=_shaped(work),
         files=by_file.counts,
@@ -149,40 +162,55 @@ def _pieces(pipeline: Pipeline, chunks: Iterator[pa.Table]) -> Iterator[pa.Table
     return iter([pa.concat_tables(tables, promote_options="permissive")] if tables else [])
 
 
-def _types(work: StageContext) -> dict[str, str] | None:
-    """Return the types that fit every partition of a run without columns, the same for each of them."""
+@dataclass(frozen=True)
+class _Types:
+    """Types of the columns that nobody declared, by the pipeline's names of them.
+
+    Args:
+        words: What each is taken for.
+        kinds: Its candidates.
+    """
+
+    words: dict[str, str]
+    kinds: dict[str, list[str]]
+
+
+def _types(work: StageContext) -> _Types:
+    """Return the types of undeclared columns: those that fit every partition where a run declares none at all."""
     if work.pipeline.columns:
-        return None
-    found: dict[str, str] | None = work.staging.read_json("types.json")
-    if found is None:
-        _decide_types(work)
+        return _decided(work, [work.input("extract")])
+    found: dict[str, Any] | None = work.staging.read_json("types.json")
+    if found is None or "kinds" not in found:
+        markers = [work.staging.marker("extract", p.number) for p in work.plan.partitions]
+        decided = _decided(work, [marker for marker in markers if marker is not None])
+        work.staging.write_bytes("types.json", json.dumps(asdict(decided)).encode(), exclusive=found is None)
         found = work.staging.read_json("types.json")
-    return found
+    return _Types(**found)
 
 
-def _decide_types(work: StageContext) -> None:
-    markers = [work.staging.marker("extract", p.number) for p in work.plan.partitions]
-    found = [marker.types for marker in markers if marker is not None and marker.types is not None]
+def _limits(work: StageContext) -> Limits:
+    """Return what the table's columns keep; the target is asked once in an attempt of the run."""
+    name = f"limits-{work.attempt}.json"
+    found = work.staging.read_json(name)
+    if found is None:
+        limits = target.limits(work.pipeline)
+        work.staging.write_json(name, [limits.columns, limits.new])
+        return limits
+    columns, new = ({key: limit and Limit(*limit) for key, limit in part.items()} for part in found)
+    return Limits(columns, new)
+
+
+def _decided(work: StageContext, markers: Iterable[Marker]) -> _Types:
+    found = [marker.types for marker in markers if marker.types]
+    if not any(found):
+        return _Types({}, {})
     existing = target.column_types(work.pipeline)
-    fitting = named_candidates(found, work.pipeline, existing)
-    work.staging.write_json("types.json", decide(fitting, existing))
+    kinds = named_candidates(found, work.pipeline, existing)
+    return _Types(decide(kinds, existing, exact=target.keeps_digits(work.pipeline)), kinds)
 
 
 def load(work: StageContext, connection: Redis) -> Marker:
     """Load a partition's rows into the target, with its ledger row in the same transaction."""
-    try:
-        return _deliver(work)
-    except TableMismatch:
-        if work.pipeline.columns:
-            raise
-    # Since the types were inferred, another client's load may have made the table, with types of its own rows.
-    _decide_types(work)
-    work.staging.withdraw("transform", work.number)
-    work.staging.publish("transform", work.number, transform(work, connection))
-    return _deliver(work)
-
-
-def _deliver(work: StageContext) -> Marker:
     source, rows = work.input("extract"), work.input("transform")
     delivery = target.Delivery(
         pipeline=work.pipeline,
@@ -217,5 +245,8 @@ def _deliver(work: StageContext) -> Marker:
         rejected=source.counts["rejected"] + rows.counts["rejected"],
         record=ended,
         move=work.move(mine.latest, mine.future),
+        types=rows.types,
+        zones=work.zones,
+        locate=work.locate,
     )
     return loaded(answer)

@@ -24,6 +24,7 @@ from etl.load import Move, cursors
 from etl.partition import Partition, Plan
 from etl.safe_message import safe_message
 from etl.staging import STAGES, Marker, Staging
+from etl.staging.places import locate
 from etl.transform.lookups import lookups_of
 from etl.types.cursor import Cursor, Span, back, is_strict, read
 from jobs import settings
@@ -78,6 +79,16 @@ class StageContext:
             future: Rows that were in the future by the cursor's column.
         """
         return Move(self.span.since, latest, future) if self.follows else None
+
+    @property
+    def zones(self) -> dict[str, str]:
+        """The time zones of this worker's clients."""
+        return {name: client.timezone for name, client in settings.base().clients.items()}
+
+    def locate(self, column: str, word: str) -> str | None:
+        """Return in which file and line of the source a value is that is not of a type, of this partition first."""
+        others = sorted(self.plan.partitions, key=lambda partition: partition.number != self.number)
+        return locate(self.staging, self.pipeline, others, column, word)
 
     def input(self, stage: str) -> Marker:
         """Return what the stage before published.

@@ -10,7 +10,6 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import EtlError
 from etl.sources import plan as plan_source
-from jobs.run.backfill import window
 from jobs.run.graph import lanes
 from jobs.views import console
 
@@ -23,6 +22,8 @@ def plan(
     Args:
         start, end: The run's window; without a zone they are the client's.
     """
+    from jobs.run.backfill import window
+
     first, last = window(start, end, pipeline.timezone)
     planned = plan_source(pipeline, start=first, end=last)
     found: dict[str, Any] = {
@@ -49,17 +50,16 @@ def plan(
         from etl.sources import extract, read_all
         from etl.transform import Transformer
         from etl.transform.lookups import read_lookups
-        from etl.types.infer import candidates, decide, named_candidates
+        from etl.types.infer import candidates, named_candidates
+        from etl.types.lattice import decide
 
         partition = planned.partitions[0]
         context = Context(client=pipeline.client, run="preview", params=pipeline.params, start=first, end=last)
         context = replace(context, lookups=read_lookups(pipeline, context, read_all))
         for chunk in islice(extract(pipeline, partition, context), 1):
-            types = (
-                None
-                if pipeline.columns
-                else decide(named_candidates([candidates(chunk.rows, pipeline.extract)], pipeline))
-            )
+            guess = pipeline.extract.FACTS.text and not pipeline.columns
+            found_types = candidates(chunk.rows, pipeline.extract, guess=guess)
+            types = decide(named_candidates([found_types], pipeline))
             files = [piece.file for piece in partition.pieces]
             result = Transformer(pipeline, context, files, types).apply(chunk.rows.slice(0, rows))
             found["rows"] = result.rows.drop_columns(["_row"]).to_pylist()
@@ -86,7 +86,7 @@ def show_plans(lines: Sequence[dict[str, Any]]) -> None:
     ordered = sorted(lines, key=lambda line: (line["error"] is None, -line["bytes"]))
     console.table(("client", "partitions", "lanes", "bytes", "error"), ordered)
     size = sum(line["bytes"] for line in lines)
-    print(f"{console.plural(len(lines), 'client')}, {size:,} bytes; nothing was enqueued")
+    console.say(f"{console.plural(len(lines), 'client')}, {size:,} bytes; nothing was enqueued")
 
 
 def show(found: dict[str, Any]) -> None:
@@ -94,12 +94,12 @@ def show(found: dict[str, Any]) -> None:
     partitions = found["partitions"]
     console.table(("partition", "file", "files", "start", "bytes"), partitions[:50])
     if len(partitions) > 50:
-        print(f"… and {len(partitions) - 50} more")
+        console.say(f"… and {len(partitions) - 50} more")
     cut = f"{console.plural(len(partitions), 'partition')}, {found['bytes']:,} bytes"
     into = f"{found['mode']} into {found['target']}, table {found['table']}"
-    print(f"{cut}, in {console.plural(found['lanes'], 'lane')} → {into}; nothing was enqueued")
+    console.say(f"{cut}, in {console.plural(found['lanes'], 'lane')} → {into}; nothing was enqueued")
     for warning in found["warnings"]:
-        print(f"warning: {warning}")
+        console.say(f"warning: {warning}")
     if found.get("rows"):
         rows = [{name: _shown(value) for name, value in row.items()} for row in found["rows"]]
         console.table(list(rows[0]), rows, title="\nrows as they would be loaded")

@@ -130,4 +130,4 @@ def test_the_ledger_stands_in_the_schema_of_the_table(pg_url: str) -> None:
     final = finished(pg_url, made, parts)
     assert (final.loaded, final.superseded) == (2, 2)
     tables = query(pg_url, "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('dw', 'public')")
-    assert sorted(tables) == [("dw", "_etl_loads"), ("dw", "claims")]
+    assert sorted(tables) == [("dw", "_etl_columns"), ("dw", "_etl_loads"), ("dw", "claims")]

@@ -22,7 +22,7 @@ def counts(final: FinishCounts) -> tuple[int, int, int]:
 
 def names(url: str) -> set[str]:
     with connected(url) as connection:
-        return {name for name in sa.inspect(connection).get_table_names() if name != "_etl_loads"}
+        return {name for name in sa.inspect(connection).get_table_names() if name not in ("_etl_columns", "_etl_loads")}
 
 
 # --- merge ---

@@ -18,7 +18,8 @@ from jobs import settings as product
 from jobs.run.retry import retry_run
 from tests.helpers.deliveries import query
 from tests.helpers.examples import examples
-from tests.helpers.queued_project import QueuedProject, etl_toml
+from tests.helpers.project import etl_toml
+from tests.helpers.queued_project import QueuedProject
 
 MODES: dict[str, dict[str, Any]] = {
     "append": {"mode": "append", "atomic": True},

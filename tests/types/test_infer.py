@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.config.models import Column
-from etl.types.casts import cast
-from etl.types.infer import candidates, decide, merge_candidates, named_candidates
+from etl.types.infer import candidates, named_candidates, take
+from etl.types.lattice import EMPTY, decide, merge_candidates
 from etl.types.words import WORDS
 from tests.helpers.raw_rows import pipeline
 
@@ -34,12 +33,21 @@ def inferred(*values: str | None) -> str:
         (("1", "2.50"), "number"),
         (("999999999999999999",), "integer"),
         (("1234567890123456789",), "string"),
-        (("999999999999999999", "0.5"), "string"),  # a float would not keep the first
-        (("0.1234567890123456",), "string"),
+        (("999999999999999999", "0.5"), "decimal"),  # a float would not keep the first
+        (("9007199254740993", "0.5"), "decimal"),
+        (("0.1234567890123456", "1e-05", "2.5e+300"), "number"),  # as programs write floats
+        (("0.12345678901234567891",), "string"),
+        (("1234567890.123456789",), "decimal"),
+        (("1234567890.123456789", "0.30000000000000004"), "string"),
+        (("1e-400",), "string"),
+        (("12345678901234567890", "1"), "string"),
+        (("2.5000000000000000",), "number"),
         (("066",), "string"),
         (("-0",), "number"),
         (("NA", "1"), "string"),
         (("1e5",), "string"),
+        (("12e-5",), "string"),
+        (("1E-5",), "string"),
         (("+1",), "string"),
         ((".5",), "string"),
         ((" 1",), "string"),
@@ -52,9 +60,9 @@ def inferred(*values: str | None) -> str:
         (("2026-01-05 10:00:00.1234567",), "string"),
         (("9999-12-31 23:59:59",), "string"),
         (("01/05/2026",), "string"),
-        ((None, ""), "string"),
+        ((None, ""), EMPTY),
         (("  ",), "string"),
-        ((), "string"),
+        ((), EMPTY),
     ],
 )
 def test_the_narrowest_type_that_harms_nothing(values: tuple[str | None, ...], kind: str) -> None:
@@ -72,7 +80,8 @@ def test_the_narrowest_type_that_harms_nothing(values: tuple[str | None, ...], k
         ([dt.date(2026, 1, 5)], pa.date32(), "date"),
         ([dt.datetime(2026, 1, 5)], pa.timestamp("ns"), "timestamp"),
         ([[1]], pa.list_(pa.int64()), "string"),
-        ([None], pa.float64(), "string"),
+        ([None], pa.float64(), EMPTY),
+        ([1.5, float("inf"), float("nan")], pa.float64(), "number"),
     ],
 )
 def test_typed_sources_keep_their_types(values: list[Any], arrow: pa.DataType, kind: str) -> None:
@@ -114,8 +123,9 @@ def test_merging_is_commutative_and_associative(a: Any, b: Any, c: Any) -> None:
 @given(st.lists(VALUES, max_size=8), st.sampled_from(["UTC", "America/Chicago", "Asia/Tokyo"]))
 def test_what_was_inferred_can_be_cast(values: list[str | None], zone: str) -> None:
     rows = table(values)
-    column = Column.model_validate({"type": decide(candidates(rows))["x"]})
-    assert cast(rows["x"], column, zone)[1] == []
+    kinds = candidates(rows)["x"]
+    for word in [decide({"x": kinds})["x"], *(kind for kind in kinds if kind in WORDS)]:
+        assert take(rows["x"], word, zone)[1] == []
 
 
 def test_columns_are_merged_by_name() -> None:
@@ -137,5 +147,24 @@ def test_a_column_keeps_the_type_it_has_in_the_target_where_it_fits() -> None:
     fitting = candidates(table(["1", "2"]))
     assert decide(fitting, {"x": "number", "gone": "date"}) == {"x": "number"}
     assert decide(fitting, {"x": "string"}) == {"x": "string"}
-    assert decide(fitting, {"x": "date"}) == {"x": "integer"}
+    assert decide(fitting, {"x": "date"}) == {"x": "string"}
+    assert decide(fitting, {"x": EMPTY}) == {"x": "integer"}
     assert decide(candidates(table([None])), {"x": "date"}) == {"x": "date"}
+
+
+def test_text_of_a_source_with_types_stays_text_unless_the_target_has_the_column() -> None:
+    kinds = candidates(table(["94105", "10001"]), guess=False)
+    assert decide(kinds) == {"x": "string"}
+    assert decide(kinds, {"x": "integer"}) == {"x": "integer"}
+    longer = merge_candidates([kinds, candidates(table(["02134"]), guess=False)])
+    assert decide(longer, {"x": "integer"}) == {"x": "string"}
+    assert decide(candidates(table([None]), guess=False)) == {"x": EMPTY}
+
+
+def test_digits_that_the_target_does_not_keep_are_text() -> None:
+    kinds = candidates(table(["12345678901234567", "0.5"]))
+    assert decide(kinds) == {"x": "decimal"}
+    assert decide(kinds, exact=False) == {"x": "string"}
+    assert decide(candidates(table([Decimal("0.5")], pa.decimal128(5, 2))), exact=False) == {"x": "decimal"}
+    longer = candidates(table([Decimal("12345678901234567.5")], pa.decimal128(38, 9)))
+    assert decide(longer, exact=False) == {"x": "string"}

@@ -4,7 +4,7 @@ The rest of `load` asks a kind for its facts and calls its functions; it never a
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -34,6 +34,8 @@ class TargetFacts:
         name_bytes: The longest name of a table or column.
         system: Names that no column may have, since every table has one of its own.
         columns: The most columns of a table.
+        widens: Whether columns that we made can be given a wider type, with what they hold.
+        exact_decimals: Whether each digit of a decimal is kept; else decimals are kept as floats.
     """
 
     schemas: bool
@@ -47,6 +49,8 @@ class TargetFacts:
     name_bytes: int
     columns: int
     system: frozenset[str] = frozenset()
+    widens: bool = False
+    exact_decimals: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,42 @@ class Target(Protocol):
 
         Returns:
             How many rows the database says it took.
+        """
+
+    def impatient(self, connection: sa.Connection) -> None:
+        """Have the transaction give up soon where others hold a lock that it asks for; others would wait behind it."""
+
+    def no_decimal(self, column: str) -> str:
+        """Return a condition that is true for floats which are not exactly decimals."""
+
+    def widen(
+        self,
+        connection: sa.Connection,
+        schema: str | None,
+        table: str,
+        changes: Mapping[str, Any],
+        zones: Mapping[str, str],
+        zone: str,
+    ) -> None:
+        """Give columns other types, their values spelled as those have them.
+
+        Args:
+            changes: By column, what it was (`old`) and becomes (`new`), as words of the pipeline.
+            zones: Time zones by `_client`; `zone` is that of the others.
+        """
+
+    def statement(
+        self, connection: sa.Connection, schema: str | None, table: str, changes: Mapping[str, Any], zone: str
+    ) -> str:
+        """Return statements that do the same, for the user to run."""
+
+    def dependents(
+        self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], key: Collection[str]
+    ) -> Mapping[str, str]:
+        """Return, for columns that a view, an index, a key, a check or a trigger depends on, which that is.
+
+        Args:
+            key: Columns whose unique index is ours, and changes with them.
         """
 
     def describe(self, connection: sa.Connection, schema: str | None, table: str) -> Relation | None:

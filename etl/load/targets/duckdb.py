@@ -22,6 +22,10 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.types import TypeEngine
 
 from etl.load.targets import Relation, TargetFacts, duckdb_errors, new_engine
+from etl.load.targets.duckdb_columns import dependents as dependents
+from etl.load.targets.duckdb_columns import no_decimal as no_decimal
+from etl.load.targets.duckdb_columns import statement as statement
+from etl.load.targets.duckdb_columns import widen as widen
 from etl.types import sql
 
 insert = postgresql.insert
@@ -41,6 +45,7 @@ FACTS = TargetFacts(
     writers="one",
     name_bytes=1000,
     columns=2000,
+    widens=True,
 )
 ERRORS = (duckdb.Error,)
 translate = duckdb_errors.translate
@@ -227,11 +232,16 @@ def _columns(connection: sa.Connection, table: str, schema: str | None) -> list[
     return [tuple(row) for row in connection.exec_driver_sql(query, (table, schema or "main"))]
 
 
+_SHORT: dict[str, TypeEngine[Any]] = {"SMALLINT": sa.SMALLINT(), "INTEGER": sa.INTEGER()}
+
+
 def _type(text: str) -> TypeEngine[Any]:
     if found := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", text):
         return sa.NUMERIC(int(found[1]), int(found[2]))
+    if text in _SHORT:
+        return _SHORT[text]
     words = {"VARCHAR": "string", "DOUBLE": "number", "BOOLEAN": "boolean", "DATE": "date"}
-    words |= dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"), "integer")
+    words |= dict.fromkeys(("TINYINT", "BIGINT", "HUGEINT"), "integer")
     words |= dict.fromkeys(("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"), "integer")
     words |= dict.fromkeys(("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"), "timestamp")
     return TYPES[words[text]] if text in words else sa.types.NullType()
@@ -250,6 +260,10 @@ def reader(url: sa.URL, patience: float) -> sa.Engine:
 
 def lock(connection: sa.Connection, *names: str) -> None:
     """Do nothing: a transaction is alone in its file."""
+
+
+def impatient(connection: sa.Connection) -> None:
+    """Do nothing: a transaction that writes is alone."""
 
 
 def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]) -> int:

@@ -14,6 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from etl.load.targets import Relation, TargetFacts, new_engine, postgres_errors
+from etl.load.targets.postgres_columns import dependents as dependents
+from etl.load.targets.postgres_columns import no_decimal as no_decimal
+from etl.load.targets.postgres_columns import statement as statement
+from etl.load.targets.postgres_columns import widen as widen
 from etl.prefetch import prefetch
 from etl.types import sql
 from etl.types.words import word_of
@@ -32,6 +36,7 @@ FACTS = TargetFacts(
     writers="many",
     name_bytes=63,  # longer names are cut by the server, silently
     columns=1600,
+    widens=True,
     system=frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}),
 )
 ERRORS = (psycopg.Error,)
@@ -78,6 +83,11 @@ def lock(connection: sa.Connection, *names: str) -> None:
     """Wait for a lock that is held until the transaction ends; `names` say what is locked."""
     number = int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:8], "big", signed=True)
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
+
+def impatient(connection: sa.Connection) -> None:
+    """Give up after half a second where others hold a lock: whoever asks after us waits behind us."""
+    connection.exec_driver_sql("SET LOCAL lock_timeout = '500ms'")
 
 
 def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]) -> int:

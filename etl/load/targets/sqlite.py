@@ -15,6 +15,10 @@ from sqlalchemy.dialects import sqlite
 from etl.errors import EtlError, TableMismatch, TargetBusy, TargetRefused, TargetUnreachable
 from etl.load.targets import Relation, TargetFacts, new_engine
 from etl.load.targets import driver_errors as why
+from etl.load.targets.sqlite_columns import dependents as dependents
+from etl.load.targets.sqlite_columns import no_decimal as no_decimal
+from etl.load.targets.sqlite_columns import statement as statement
+from etl.load.targets.sqlite_columns import widen as widen
 from etl.types import sql
 from etl.types.words import word_of
 
@@ -37,6 +41,8 @@ FACTS = TargetFacts(
     writers="one",
     name_bytes=1000,
     columns=2000,
+    widens=True,
+    exact_decimals=False,
 )
 ERRORS = (sqlite3.Error,)
 _DAMAGED = "is no sound SQLite database", "restore it, or name another file"
@@ -110,6 +116,10 @@ def reader(url: sa.URL, patience: float) -> sa.Engine:
 
 
 def lock(connection: sa.Connection, *names: str) -> None:
+    """Do nothing: a transaction that writes is alone."""
+
+
+def impatient(connection: sa.Connection) -> None:
     """Do nothing: a transaction that writes is alone."""
 
 

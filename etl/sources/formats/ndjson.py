@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource
@@ -23,6 +24,8 @@ Objects = list[dict[str, Any]]  # whose floats are bytes: the digits as they are
 
 class Config(FileConfig):
     """Rows come from files of one JSON object a line."""
+
+    FACTS: ClassVar = replace(FileConfig.FACTS, text=False)
 
     type: Literal["ndjson"] = "ndjson"
 

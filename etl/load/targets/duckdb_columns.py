@@ -1,0 +1,101 @@
+"""DuckDB's columns: what depends on them, and other types for them."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from etl.types.lattice import EMPTY
+
+_TYPES = {
+    "string": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "decimal": "DECIMAL(38,9)", "boolean": "BOOLEAN",
+    "date": "DATE", "timestamp": "TIMESTAMP WITH TIME ZONE",
+}  # fmt: skip
+
+
+def no_decimal(column: str) -> str:
+    """Return a condition that is true for floats which are not exactly decimals of 29 digits and 9 places."""
+    return f"CAST(TRY_CAST(CAST({column} AS VARCHAR) AS DECIMAL(38,9)) AS DOUBLE) IS DISTINCT FROM {column}"
+
+
+def widen(
+    connection: sa.Connection,
+    schema: str | None,
+    table: str,
+    changes: Mapping[str, Any],
+    zones: Mapping[str, str],
+    zone: str,
+) -> None:
+    """Alter the types of columns; see `Target`."""
+    driver: Any = connection.connection.driver_connection
+    for each in _statements(schema, table, changes, zone, zones):
+        driver.execute(each, ())
+
+
+def statement(connection: sa.Connection, schema: str | None, table: str, changes: Mapping[str, Any], zone: str) -> str:
+    """Return the statements that give columns other types, with their values."""
+    return "; ".join(_statements(schema, table, changes, zone, {}))
+
+
+def dependents(
+    connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], key: Collection[str]
+) -> dict[str, str]:
+    """Return, for columns that something depends on, what that is; see `Target`."""
+    where = (table, schema or "main")
+    found: dict[str, str] = {}
+    ask = connection.exec_driver_sql
+    for name, sql in ask("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal ORDER BY 1").all():
+        if re.search(rf"(?<!\w){re.escape(table)}(?!\w)", sql):
+            found.update(dict.fromkeys(columns, f"view {name}"))
+    for (name,) in ask("SELECT index_name FROM duckdb_indexes() WHERE table_name = ? AND schema_name = ?", where).all():
+        found.update(dict.fromkeys(columns, f"index {name}"))
+    query = (
+        "SELECT constraint_type, constraint_column_names FROM duckdb_constraints()"
+        " WHERE table_name = ? AND schema_name = ? AND constraint_type <> 'NOT NULL'"
+    )
+    for kind, names in ask(query, where).all():
+        found.update({column: f"{kind.lower()} constraint" for column in columns if column in (names or ())})
+    return found
+
+
+def _statements(
+    schema: str | None, table: str, changes: Mapping[str, Any], zone: str, zones: Mapping[str, str]
+) -> list[str]:
+    where = ".".join(_quoted(part) for part in (schema, table) if part)
+    return [
+        f"ALTER TABLE {where} ALTER COLUMN {_quoted(name)} SET DATA TYPE {_TYPES[change.new]}"
+        f" USING {_expression(_quoted(name), change, zones, zone)}"
+        for name, change in changes.items()
+    ]
+
+
+def _expression(column: str, change: Any, zones: Mapping[str, str], zone: str) -> str:
+    old, new = change.old, change.new
+    if old == EMPTY:
+        return f"CAST(NULL AS {_TYPES[new]})"
+    if new == "timestamp":
+        place = _text(zone)
+        if zones:
+            each = " ".join(f"WHEN {_text(client)} THEN {_text(name)}" for client, name in sorted(zones.items()))
+            place = f'CASE "_client" {each} ELSE {place} END'
+        return f"timezone({place}, CAST({column} AS TIMESTAMP))"
+    if new != "string":
+        return f"CAST({column} AS {_TYPES[new]})"
+    if old == "number":
+        whole = f"{column} = floor({column}) AND abs({column}) <= {2**53}"
+        return f"CASE WHEN {whole} THEN CAST(CAST({column} AS BIGINT) AS VARCHAR) ELSE CAST({column} AS VARCHAR) END"
+    if old == "decimal":
+        return f"rtrim(rtrim(CAST({column} AS VARCHAR), '0'), '.')"
+    if old == "timestamp":
+        written = f"strftime(timezone('UTC', {column}), '%Y-%m-%d %H:%M:%S.%f')"
+        return f"replace({written} || 'Z', '.000000Z', 'Z')"
+    return f"CAST({column} AS VARCHAR)"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
