@@ -8,7 +8,7 @@ import click
 from jobs.commands.cursors import cursor
 from jobs.commands.look import logs, plan, runs, show, status
 from jobs.commands.operate import clients, dashboard, doctor, metrics, schedule, up, worker, workers
-from jobs.commands.options import common, shared
+from jobs.commands.options import common, echo, shared
 from jobs.commands.project import demo, init, validate
 from jobs.commands.run import backfill, cancel, rejects, retry, run, wait
 
@@ -40,7 +40,7 @@ def main() -> None:
     try:
         command()
     except click.exceptions.NoArgsIsHelpError as exc:
-        click.echo(exc.format_message())
+        echo(exc.format_message())
         sys.exit(2)
     except click.ClickException as exc:
         sys.exit(misused(exc))
@@ -90,7 +90,7 @@ def fail(exc: Exception) -> int:
 
 def report(error: "EtlError") -> int:
     """Print an error on stderr, with --json also as the one document on stdout, and return its exit code."""
-    click.echo(f"rq-etl: {error}", err=True)
+    echo(f"rq-etl: {error}", err=True)
     if shared.json:
         shared.print({"error": error.what, "cure": error.cure, "exit": error.exit_code}, lambda: None)
     return error.exit_code

@@ -1,5 +1,8 @@
 """What a run reads, cut into independent slices: a plan of partitions, each of pieces of files or ranges of keys."""
 
+import errno
+import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -88,6 +91,18 @@ class Plan(BaseModel):
 
     partitions: tuple[Partition, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def plain(path: str, flags: int) -> int:
+    """Open a source's file, as an `opener`; raises OSError where it is no plain file.
+
+    A FIFO would have its reader wait for ever, a device do anything, and a link lead elsewhere.
+    """
+    opened = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "it is no file")
+    return opened
 
 
 def line_of(partition: Partition, row: int) -> tuple[str, int]:

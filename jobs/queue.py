@@ -1,6 +1,5 @@
 """One queue per client, served in turn: FairQueue, and `dequeue`, the only way a job leaves a queue."""
 
-import time
 from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
@@ -105,4 +104,4 @@ class ServedQueues:
         for name in self.names:
             pipe.zrange(f"rq:scheduled:{name}", 0, 0, withscores=True)
         scores = [found[0][1] for found in pipe.execute() if found]
-        return max(0.0, min(scores) - time.time()) if scores else None
+        return max(0.0, min(scores) - scripts.clock(self.connection)) if scores else None

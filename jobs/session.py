@@ -86,7 +86,8 @@ class Session:
         """Start worker processes that end with this one; what they print is in .rq-etl/workers.log."""
         if self._supervisor is None and count:
             folder = settings.path().parent / ".rq-etl"
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
             self._supervisor = Supervisor(self.broker.url, folder / "workers.log")
         if self._supervisor is not None:
             self._supervisor.start(count)

@@ -4,12 +4,14 @@ The horse only runs functions. What is written to Redis about a job is written b
 if its lease still stands; so a horse that outlives its worker can change nothing.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
 import time
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -63,7 +65,7 @@ class Worker(RQWorker):
         self._served = ServedQueues(connection, names)
         self._registered: list[str] = []
         self._renewal = settings.lease() / 4
-        self._next_tick = 0.0
+        self._next_tick = self._next_rescue = 0.0
         self._is_idle = False
         self._horse = Horse(connection)
         self._reported: set[str] = set()
@@ -147,7 +149,7 @@ class Worker(RQWorker):
             self.set_state(WorkerStatus.IDLE)
             self._is_idle = True
         self._horse.start()
-        while not self._stop_requested and time.monotonic() < self._next_tick:
+        while not self._stop_requested and time.monotonic() < min(self._next_tick, self._next_rescue):
             time.sleep(settings.POLL)
             if self._served.has_jobs():
                 return True
@@ -186,7 +188,11 @@ class Worker(RQWorker):
         while outcome is None:
             if self._horse.ready and limit > 0 and deadline == float("inf"):
                 deadline = time.monotonic() + limit
-            outcome = self._horse.outcome(min(self._next_tick, deadline, time.monotonic() + 1) - time.monotonic())
+            wake = min(self._next_tick, self._next_rescue, deadline, time.monotonic() + 1)
+            outcome = self._horse.outcome(wake - time.monotonic())
+            if outcome is None:
+                with contextlib.suppress(*AWAY):  # whether the lease is still ours is asked when Redis is back
+                    self._rescue()
             if outcome is None and time.monotonic() >= deadline:
                 self._horse.stop()
                 return Outcome("failed", error=f"timed out after {limit:g} s")
@@ -247,6 +253,7 @@ class Worker(RQWorker):
 
     def _tick(self, *, force: bool = False) -> None:
         """Every few seconds: a sign of life, new clients' queues, and maintenance if it is this worker's turn."""
+        self._rescue()
         if not force and time.monotonic() < self._next_tick:
             return
         self._next_tick = time.monotonic() + self._renewal
@@ -259,13 +266,20 @@ class Worker(RQWorker):
         with self.connection.pipeline(transaction=False) as pipe:
             self.heartbeat(max(60, round(20 * self._renewal)), pipe)  # so long is a dead worker listed
             pipe.execute()
-        lost, _ = rescue(self.connection, self._served.names, apart=settings.lease() / 10)
-        if lost:
-            self.log.warning("took back from lost workers: %s", ", ".join(lost))
         if is_time(self.connection):
             maintain(self.connection, self._served.names)
             if settings.path().is_file():
                 request_cleanup(self.connection)
+
+    def _rescue(self) -> None:
+        """Look for ended leases: what a dead worker had in hand begins again within a second of its lease's end."""
+        if time.monotonic() < self._next_rescue:
+            return
+        self._next_rescue = time.monotonic() + settings.lease() / 16
+        look = partial(rescue, self.connection, self._served.names, apart=settings.lease() / 24)
+        lost, _ = passing(self.connection, look)
+        if lost:
+            self.log.warning("took back from lost workers: %s", ", ".join(lost))
 
     def _register(self) -> None:
         """Write this worker and its queues to Redis, again where it has forgotten or there are new ones."""

@@ -1,11 +1,11 @@
 """Which column of the source is which column of the pipeline."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from unicodedata import normalize
 
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
-from etl.config.values import header_key
+from etl.config.values import header_key, is_header
 from etl.errors import BadSource, MissingColumn
 
 ROW = "_row"
@@ -108,27 +108,6 @@ def listed(headers: Sequence[str], names: Iterable[str], pipeline: Pipeline) -> 
     texts = [f'"{header}"' for header in shown[:20]] + (["…"] if len(shown) > 20 else [])
     others = len(headers) - len(shown)
     return ", ".join([*texts, *([f"{others} other column{'s' if others > 1 else ''}"] if others else [])])
-
-
-def is_header(names: Collection[str], known: Collection[str]) -> bool:
-    """Whether names are a header for sure, so that they may be quoted: half of them are known, and half of the known.
-
-    Of a file without a header, the first row is taken for one.
-
-    Args:
-        names: Of the source's columns, as the pipeline or its table would call them.
-        known: Names in etl.toml or in the table.
-    """
-    return 2 * len({header_key(name) for name in names} & {header_key(name) for name in known}) >= max(
-        len(names), len(known)
-    )
-
-
-def shown(name: str, names: Sequence[str], known: Collection[str]) -> str:
-    """Return a column of a source for an error: `column x`, or its place where the names may be a row's values."""
-    if header_key(name) in map(header_key, known) or is_header(names, known):
-        return f"column {name}"
-    return f"column {names.index(name) + 1}"
 
 
 def _other_delimiter(headers: Sequence[str]) -> str:

@@ -33,7 +33,6 @@ class Column(Spellings):
     from_: Strings = Field((), alias="from")
     format: Strings = ()
     decimal: Literal[".", ","] = "."
-    truncate: StrictBool = False
     allowed: Scalars = None
     min: Scalar = None
     max: Scalar = None
@@ -58,8 +57,6 @@ class Column(Spellings):
         for text in self.format if when else ():
             if not reads_whole_date(text):
                 yield ("format",), f'"{text}" does not read a whole date; use %Y, %m, %d and so on'
-        if self.truncate and not when:
-            yield ("truncate",), f"is for date and timestamp columns, this one is {self.type}"
         if self.decimal == "," and not numeric:
             yield ("decimal",), f"is for number and decimal columns, this one is {self.type}"
         if self.computed and self.from_:

@@ -21,6 +21,7 @@ _SUITS: dict[str, tuple[str, ...]] = {
     "negative": NUMERIC,
     "true": ("boolean",),
     "false": ("boolean",),
+    "truncate": ("date", "timestamp"),
 }
 Spelled = TypeVar("Spelled", bound="Spellings")
 
@@ -35,6 +36,7 @@ class Spellings(Model):
     negative: Literal["parentheses", "trailing"] | None = None
     true: Strings | None = None
     false: Strings | None = None
+    truncate: StrictBool | None = None
 
     def problems(self) -> Iterable[Problem]:
         """What is wrong with these keys taken together."""

@@ -82,6 +82,8 @@ def parse_url(url: str, name: str = "", *, key: str = "") -> "sa.URL":
     kind = DATABASES.get(parsed.get_backend_name())
     if kind is None:
         raise ConfigError(f"{where}: no database of kind {parsed.get_backend_name()}", cure)
+    if "@" in (parsed.host or ""):  # what stands before it is a piece of the password, which a driver would print
+        raise ConfigError(f"{where}: its password has an @ that is not percent-encoded", "write it as %40")
     if kind.file and parsed.database in (None, "", ":memory:"):
         raise ConfigError(f"{where}: a database of {kind.title} is a file", cure)
     return parsed

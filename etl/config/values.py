@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
@@ -54,6 +54,27 @@ def rate(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
         return float(value)
     raise ValueError('must be a number of times such as "10/s", "600/m" or "1000/h"')
+
+
+def is_header(names: Collection[str], known: Collection[str]) -> bool:
+    """Whether names are a header for sure, so that they may be quoted: half of them are known, and half of the known.
+
+    Of a file without a header, the first row is taken for one.
+
+    Args:
+        names: Of the source's columns, as the pipeline or its table would call them.
+        known: Names in etl.toml or in the table.
+    """
+    return 2 * len({header_key(name) for name in names} & {header_key(name) for name in known}) >= max(
+        len(names), len(known)
+    )
+
+
+def shown(name: str, names: Sequence[str], known: Collection[str]) -> str:
+    """Return a column of a source for an error: `column x`, or its place where the names may be a row's values."""
+    if header_key(name) in map(header_key, known) or is_header(names, known):
+        return f"column {name}"
+    return f"column {names.index(name) + 1}"
 
 
 def header_key(name: str) -> str:

@@ -17,6 +17,7 @@ from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
 from etl.load.history import Record, remember, write
 from etl.load.ledger import Delivery, Entry
+from etl.load.limits import limits
 from etl.load.staged import PREFIXES, Duplicate, Shadow, names_of, of_run
 from etl.load.targets import kind, kind_named
 from etl.load.targets.connect import check_target, reading, transaction
@@ -35,6 +36,7 @@ __all__ = [
     "drop_shadow",
     "finish",
     "keeps_digits",
+    "limits",
     "load",
     "remember",
     "resolve_url",
@@ -217,7 +219,7 @@ def column_types(pipeline: Pipeline, url: str | None = None) -> dict[str, str]:
         there = ledger.columns_there(connection, pipeline) or {}
         fits = kind(connection).FITS
         ours = {theirs: ours for ours, theirs in names.spelling(connection, pipeline).names.items()}
-        found = {name: each.word for name, each in there.items() if name not in names.OWN and each.word in fits}
+        found = {name: each.word for name, each in there.items() if name not in tables.OWN and each.word in fits}
         return {ours.get(name, name): word for name, word in found.items()}
 
 
@@ -234,7 +236,7 @@ def _take_out_loaded(
     partitions: Sequence[Partition],
     waiting: Mapping[int, Entry],
 ) -> bool:
-    """Leave out what another run has appended since it was staged here; says whether there is any.
+    """Leave out what another run has loaded, or loaded newer, since it was staged here; says whether there is any.
 
     Whether it was there already was asked when it was staged, by a run that may have ended long ago.
 
@@ -246,14 +248,15 @@ def _take_out_loaded(
         for each in partitions
         if each.number in waiting
     ]
-    loaded = known.loaded_before(connection, book, deliveries)
-    number = ledger.next_number(connection, book, shadow.pipeline) if loaded else 0
-    for each in sorted(loaded):
+    became = dict.fromkeys(known.loaded_before(connection, book, deliveries), "unchanged")
+    became |= dict.fromkeys(known.outdated(connection, book, deliveries), "superseded")
+    number = ledger.next_number(connection, book, shadow.pipeline) if became else 0
+    for each, what in sorted(became.items()):
         if waiting[each].rows:
             shadow.forget(each)
-        values = {"final": True, "unchanged": waiting[each].rows, "sequence": number}
+        values = {"final": True, what: waiting[each].rows, "sequence": number}
         ledger.record(connection, book, shadow.run, each, **values)
-    return bool(loaded)
+    return bool(became)
 
 
 def _apply(

@@ -25,7 +25,7 @@ from etl.types.sql import CastText
 from etl.types.words import arrow_of
 
 RANKS = "_etl_ranks"  # temporary
-_RANK = {"run": "string", "file": "string", "rank": "integer"}
+_RANK = {"run": "string", "file": "string", "rank": "integer", "since": "integer"}
 
 
 @dataclass
@@ -276,9 +276,10 @@ class _Winners:
         newer = sa.exists().where(
             (theirs.c.run == self.table.c._run) & (theirs.c.file == self.table.c._file)
             & (mine.c.run == self.run) & (mine.c.file == self.rows.c._file) & (theirs.c.rank > mine.c.rank)
+            # An older copy of a file that was put in its place later is what the file is now.
+            & ((theirs.c.file != mine.c.file) | (theirs.c.since > mine.c.since))
         )  # fmt: skip
-        # An earlier version of a file, whatever its time, is not newer than the file as it is now.
-        return sa.and_(self.table.c._file != self.rows.c._file, newer.correlate(self.table, self.rows))
+        return newer.correlate(self.table, self.rows)
 
     def lost_counts(self) -> list[tuple[int, str, int]]:
         """Return (partition, why, rows) of the rows that are not written."""

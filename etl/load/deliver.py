@@ -20,8 +20,8 @@ from etl.load.columns.fit import Changes, Fit, Kinds, fit, kind_of, lacks
 from etl.load.cursors import Move, advance
 from etl.load.history import Record, write
 from etl.load.ledger import Delivery
-from etl.load.names import OWN, ROW
 from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
+from etl.load.tables import OWN, ROW
 from etl.load.targets import kind
 from etl.partition import ROW_BITS
 from etl.types.cursor import is_strict

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from etl.context import Context
 from etl.errors import FunctionFailed
 from etl.functions import call_by_name, load_function
-from etl.load.names import ROW
+from etl.load.tables import ROW
 from etl.load.targets import kind
 
 if TYPE_CHECKING:

@@ -99,9 +99,10 @@ def read(
     runs: Sequence[str] = (),
     client: str | None = None,
     pipeline: str | None = None,
+    state: str | None = None,
     since: datetime | None = None,
     latest: bool = False,
-    limit: int = 1000,
+    limit: int | None = 1000,
 ) -> list[Record]:
     """Return what a target remembers of runs, those that finished last first. Nothing is written or locked.
 
@@ -113,11 +114,12 @@ def read(
         runs: Only these.
         since: Only runs that finished after it.
         latest: Of each client's pipeline only the last run and the last success, however many they are.
+        limit: How many at most; None means all.
 
     Raises:
         TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
     """
-    same = {"client": client, "pipeline": pipeline}
+    same = {"client": client, "pipeline": pipeline, "state": state}
     with reading(url, name) as connection:
         if connection is None:
             return []

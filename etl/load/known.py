@@ -15,14 +15,14 @@ from etl.load import ledger, tables
 from etl.load.ledger import Delivery
 from etl.load.targets import kind
 from etl.load.targets.connect import reading
-from etl.partition import Partition, Piece
+from etl.partition import Partition, Piece, plain
 
 LOCKS = 128  # of a pipeline's files: a run of any number of files takes no more of a server's locks
 BATCH = 500  # names in one question
 FEW = 3  # files of which each is asked for by itself, which ends at its first row
 KEPT = 8  # runs whose known files a process remembers: clients take turns
 
-Row = sa.Row[Any]
+Row = Any  # of a query of the ledger
 
 
 def lock_files(connection: sa.Connection, pipeline: Pipeline, partitions: Iterable[Partition]) -> None:
@@ -51,6 +51,31 @@ def loaded_before(connection: sa.Connection, book: sa.Table, deliveries: Sequenc
         earlier = [row for piece in delivery.partition.pieces for row in by_name.get(piece.file, ())]
         if _is_loaded(delivery, _of_window(delivery, earlier)):
             found.add(delivery.partition.number)
+    return found
+
+
+def outdated(connection: sa.Connection, book: sa.Table, deliveries: Sequence[Delivery]) -> set[int]:
+    """Return the numbers of those partitions that would replace a file's rows by those of an older version of it.
+
+    That is so where another run has loaded a newer version since these rows were read.
+    """
+    if not deliveries or deliveries[0].pipeline.load.by != ("_file",):
+        return set()
+    pipeline, run, found = deliveries[0].pipeline, deliveries[0].run, set[int]()
+    asked = {row.partition: row.sequence for row in connection.execute(sa.select(book).where(book.c.run == run))}
+    latest: dict[str, tuple[int, float]] = {}
+    names = sorted({delivery.file for delivery in deliveries})
+    for start in range(0, len(names), BATCH):
+        same = _of_table(book, pipeline) & (book.c.run != run) & book.c.final.is_(True) & (book.c.rows > 0)
+        query = sa.select(book.c.file, book.c.sequence, book.c.modified).where(same, book.c.modified.is_not(None))
+        query = query.where(book.c.file.in_(names[start : start + BATCH])).order_by(*ledger.latest_first(book))
+        for file, sequence, modified in connection.execute(query):
+            latest.setdefault(file, (sequence or 0, modified))
+    for delivery in deliveries:
+        sequence, modified = latest.get(delivery.file, (0, 0.0))
+        number, mine = delivery.partition.number, delivery.modified[0]
+        if mine is not None and sequence > (asked[number] or 0) and modified > mine:
+            found.add(number)
     return found
 
 
@@ -290,7 +315,44 @@ def _present(connection: sa.Connection, pipeline: Pipeline, files: Sequence[str]
 
 def _hash(path: str) -> str:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=plain) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""  # reading it says what is wrong
+
+
+def changed_since(
+    pipeline: Pipeline, pieces: Mapping[str, Sequence[Piece]], url: str | None = None
+) -> dict[str, list[str]]:
+    """Return by run the files that are others now, or were not there, when the run loaded its files.
+
+    Args:
+        pieces: By run, its files as they are now, each whole.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
+    """
+    then: dict[str, dict[str, Row]] = {run: {} for run in pieces}
+    with reading(url or url_of(pipeline), pipeline.target.name) as connection:
+        book = ledger.named(tables.split(connection, pipeline.table)[0]) if connection is not None else None
+        lacking = tables.lacks(connection, book) if connection is not None and book is not None else None
+        if connection is None or book is None or lacking is None:
+            return {}
+        runs = sorted(pieces)
+        modified = book.c.modified if "modified" not in lacking else sa.null().label("modified")
+        for start in range(0, len(runs), BATCH):
+            some = _of_table(book, pipeline) & book.c.run.in_(runs[start : start + BATCH])
+            for row in connection.execute(sa.select(book.c.run, book.c.file, book.c.version, modified).where(some)):
+                then[row.run] |= dict.fromkeys(ledger.names_in(row.file), row)
+
+    def is_other(piece: Piece, row: Row | None) -> bool:
+        if row is None:
+            return True
+        together = row.file.startswith("[")  # of several files the latest time is known
+        same = piece.modified <= row.modified if together and row.modified else piece.modified == row.modified
+        return not same and (not row.version or row.version != _hash(piece.path))
+
+    found = {
+        run: [each.file for each in some if is_other(each, then[run].get(each.file))] for run, some in pieces.items()
+    }
+    return {run: files for run, files in found.items() if files}

@@ -159,6 +159,8 @@ def claim(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> En
         "lookups": delivery.lookups,
         "modified": delivery.modified[0],
         "modified_each": delivery.modified[1],
+        # Until it is final: what was final when it was read; whatever came later it does not know of.
+        "sequence": _latest_number(connection, ledger, pipeline),
     }
     insert = kind(connection).insert(ledger).values(values).on_conflict_do_nothing()
     if connection.execute(insert).rowcount == 1:
@@ -186,8 +188,12 @@ def next_number(connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline)
     This is the last lock but the cursor's, so that it is held for a moment only.
     """
     kind(connection).lock(connection, "sequence", pipeline.table)
+    return _latest_number(connection, ledger, pipeline) + 1
+
+
+def _latest_number(connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline) -> int:
     latest = sa.select(sa.func.max(ledger.c.sequence)).where(ledger.c.table_name == pipeline.table)
-    return int(connection.execute(latest).scalar() or 0) + 1
+    return int(connection.execute(latest).scalar() or 0)
 
 
 def record(connection: sa.Connection, ledger: sa.Table, run: str, partition: int, **values: Any) -> None:
@@ -212,34 +218,41 @@ def forget(connection: sa.Connection, ledger: sa.Table, run: str, partition: int
 
 def ranked_files(
     connection: sa.Connection, pipeline: Pipeline, run: str, partitions: Collection[Partition]
-) -> list[tuple[str, str, int]]:
-    """Return (run, file, rank) of files that rows of the table may be from and that are newer than any of a run's own.
+) -> list[tuple[str, str, int, int]]:
+    """Return files that rows of the table may be from and that are newer than any of a run's own; most nights none.
 
-    The run's own files are among them; [] where nothing is newer, as it is on most nights. A file is newer by its
-    modification time, then by its name. One that was there unchanged when it was modified last is as new as that.
+    A file is newer by its modification time, then by its name. One that was there unchanged when it was modified last
+    is as new as that.
+
+    Returns:
+        The run, the file, its rank, and the `sequence` of its load. The run's own files are among them.
     """
-    mine = {(piece.modified, piece.file) for partition in partitions for piece in partition.pieces}
-    if not mine or not min(mine)[0] or not pipeline.extract.FACTS.files:
+    mine = {piece.file: (piece.modified, piece.file) for partition in partitions for piece in partition.pieces}
+    if not mine or not min(mine.values())[0] or not pipeline.extract.FACTS.files:
         return []  # nobody knows how old they are
-    book, oldest = table(connection, pipeline), min(mine)
+    book, oldest = table(connection, pipeline), min(mine.values())
     same = [book.c[name] for name in ("file", "content", "first_byte")]
     of_pipeline = (book.c.client == pipeline.client) & (book.c.pipeline == pipeline.name)
     of_pipeline &= book.c.table_name == pipeline.table
     latest = sa.func.max(book.c.modified).label("modified"), sa.func.max(book.c.modified_each).label("modified_each")
     late = sa.select(*same, *latest).where(of_pipeline, book.c.modified >= oldest[0]).group_by(*same).subquery()
-    query = sa.select(book.c.run, book.c.file, late.c.modified, late.c.modified_each).distinct()
+    query = sa.select(book.c.run, book.c.file, book.c.sequence, late.c.modified, late.c.modified_each)
     query = query.where(of_pipeline, *(late.c[column.name] == column for column in same))
     theirs: dict[tuple[str, str], tuple[float, str]] = {}
+    since: dict[tuple[str, str], int] = {}
     for row in connection.execute(query.where(book.c.run != run, book.c.loaded > 0, book.c.final.is_(True))):
         times = json.loads(row.modified_each) if row.modified_each else [row.modified]
         for name, modified in zip(names_in(row.file), times, strict=True):
             if (modified, name) > oldest:
                 theirs[row.run, name] = max((modified, name), theirs.get((row.run, name), oldest))
+                since[row.run, name] = row.sequence or 0
     if not theirs:
         return []
-    ranks = {each: rank for rank, each in enumerate(sorted({*mine, *theirs.values()}))}
-    found = [(run, name, ranks[modified, name]) for modified, name in mine]
-    return found + [(*key, ranks[each]) for key, each in theirs.items()]
+    for file, sequence in connection.execute(sa.select(book.c.file, book.c.sequence).where(book.c.run == run)):
+        since |= {(run, name): sequence or 0 for name in names_in(file)}
+    ranks = {each: rank for rank, each in enumerate(sorted({*mine.values(), *theirs.values()}))}
+    found = {(run, name): each for name, each in mine.items()} | theirs
+    return [(*key, ranks[each], since.get(key, 0)) for key, each in found.items()]
 
 
 def last_types(connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline) -> dict[str, str]:

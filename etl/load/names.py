@@ -4,23 +4,18 @@ A column that differs from the pipeline's by case only is that column. So rows, 
 table's spelling before anything is asked or written; all that follows compares names as they are.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.types import TypeEngine
 
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, TableMismatch, TargetRefused
+from etl.load.tables import OWN, ROW, split
 from etl.load.targets import Target, TargetFacts, kind
-from etl.types.sql import CastText, word_of_column
 
-ROW = "_row"
-OWN = ("_client", "_run", "_file")
 STAGED = ("_etl_id", "_etl_order", "_etl_row")
 _RENAME = "rename it with [columns] from"
 
@@ -122,7 +117,7 @@ def spelling(connection: sa.Connection, pipeline: Pipeline) -> Spelling:
     database = kind(connection)
     if pipeline.load.function:
         return Spelling(pipeline, database.FACTS)
-    schema, table = _split(database.FACTS, pipeline.table)
+    schema, table = split(connection, pipeline.table)
     if len(table.encode()) > database.FACTS.name_bytes:
         what = f"the name of table {table} is longer than {database.FACTS.name_bytes} bytes"
         raise ConfigError(what, "give load.table a shorter one")
@@ -141,28 +136,6 @@ def spelling(connection: sa.Connection, pipeline: Pipeline) -> Spelling:
     return Spelling(pipeline, database.FACTS, found.columns, found.generated)
 
 
-def plain_types(
-    connection: sa.Connection, schema: str | None, table: str, types: Mapping[str, TypeEngine[Any]]
-) -> dict[str, TypeEngine[Any]]:
-    """Return the types of a table's columns: of a domain what it is made of, and those that are given text."""
-    types = {name: _base(type) for name, type in types.items()}
-    if not kind(connection).FACTS.typed or all(_is_plain(type) for type in types.values()):
-        return types
-    found = kind(connection).describe(connection, schema, table)
-    given = found.types if found else {}
-    return {name: CastText(given[name]) if name in given else type for name, type in types.items()}
-
-
-def _is_plain(type: TypeEngine[Any]) -> bool:
-    return word_of_column(type) not in ("", "any") and not isinstance(type, postgresql.CITEXT)
-
-
-def _base(type: TypeEngine[Any]) -> TypeEngine[Any]:
-    while isinstance(type, postgresql.DOMAIN):
-        type = type.data_type
-    return type
-
-
 def _refuse_twin(
     connection: sa.Connection, database: Target, pipeline: Pipeline, schema: str | None, table: str
 ) -> None:
@@ -174,11 +147,6 @@ def _refuse_twin(
         if name.casefold() == table.casefold():
             what = f'there is no table {table}, but "{name}", which differs in case only'
             raise TableMismatch(f"target {pipeline.target.name}: {what}", "write load.table as the database does")
-
-
-def _split(facts: TargetFacts, name: str) -> tuple[str | None, str]:
-    schema, dot, rest = name.partition(".")
-    return (schema, rest) if dot and facts.schemas else (None, name)
 
 
 def _one(name: str | None) -> tuple[str, ...]:

@@ -6,13 +6,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
 from etl.errors import TableMismatch
-from etl.load.names import plain_types
 from etl.load.targets import kind
+from etl.types.sql import CastText, word_of_column
 
 Types = Mapping[str, TypeEngine[Any]]
+ROW = "_row"
+OWN = ("_client", "_run", "_file")
 
 
 def table(connection: sa.Connection, name: str, columns: Iterable[str]) -> sa.TableClause:
@@ -79,7 +82,29 @@ def existing(connection: sa.Connection, name: str) -> dict[str, TypeEngine[Any]]
             columns = sa.inspect(connection).get_columns(name, schema=schema)
     except sa.exc.NoSuchTableError:
         return None
-    return plain_types(connection, schema, name, {column["name"]: column["type"] for column in columns})
+    return _plain_types(connection, schema, name, {column["name"]: column["type"] for column in columns})
+
+
+def _plain_types(
+    connection: sa.Connection, schema: str | None, table: str, types: Mapping[str, TypeEngine[Any]]
+) -> dict[str, TypeEngine[Any]]:
+    """Return the types of a table's columns: of a domain what it is made of, and those that are given text."""
+    types = {name: _base(type) for name, type in types.items()}
+    if not kind(connection).FACTS.typed or all(_is_plain(type) for type in types.values()):
+        return types
+    found = kind(connection).describe(connection, schema, table)
+    given = found.types if found else {}
+    return {name: CastText(given[name]) if name in given else type for name, type in types.items()}
+
+
+def _is_plain(type: TypeEngine[Any]) -> bool:
+    return word_of_column(type) not in ("", "any") and not isinstance(type, postgresql.CITEXT)
+
+
+def _base(type: TypeEngine[Any]) -> TypeEngine[Any]:
+    while isinstance(type, postgresql.DOMAIN):
+        type = type.data_type
+    return type
 
 
 def ensure(

@@ -19,10 +19,21 @@ from etl.config.urls import database_url
 from etl.context import Context
 from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
 from etl.partition import Chunk, Partition, Piece
-from etl.sources.compared import DATED, as_day, as_number, held
 from etl.sources.fetched import FETCH, POSTGRES, fetched, prepare
 from etl.sources.spool import Given, check_names, spooled
-from etl.sources.statement import Window, for_psycopg, quoted, relation, select, source_name, values
+from etl.sources.statement import (
+    DATED,
+    Window,
+    as_day,
+    as_number,
+    for_psycopg,
+    held,
+    quoted,
+    relation,
+    select,
+    source_name,
+    values,
+)
 from etl.types.cursor import Cursor, Span, cursor_of
 
 if TYPE_CHECKING:
@@ -65,12 +76,13 @@ def read(
     window = context.start, context.end
     with _opened(pipeline, config) as database:
         held_as = _held(database, pipeline, config, window)
-        statement = select(pipeline, config, piece, span, window, postgres=database.postgres, held=held_as)
+        statement = select(pipeline, config, piece, span, window, postgres=database.postgres, text_as=held_as)
         ends = _ends(database, pipeline, config, piece, span, window) if config.query and config.cursor else None
-        bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends, held=held_as)
+        bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends, text_as=held_as)
         known = {} if database.postgres or config.query else _affinities(database, pipeline, config)
-        rows = _tables(database, statement, bound, known)
-        return (yield from spooled(rows, piece.file, BadSource, typeless=True))
+        compared = pipeline.load.mode == "append" and config.cursor is None
+        found = _tables(database, statement, bound, known)
+        return (yield from spooled(found, piece.file, BadSource, typeless=True, unordered=compared))
 
 
 def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partition, ...]:
@@ -122,7 +134,7 @@ def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: M
 
 
 def _held(database: _Database, pipeline: Pipeline, config: "Config", window: Window) -> str:
-    """Return what the pipeline declares of a cursor's column that holds text; see `etl.sources.compared.held`."""
+    """Return what the pipeline declares of a cursor's column that holds text; see `etl.sources.statement.held`."""
 
     def is_text() -> bool:
         piece = Piece(file=database.where, path="")
@@ -213,8 +225,9 @@ def _opened(pipeline: Pipeline, config: "Config") -> Iterator[_Database]:
 
 
 def _postgres(url: str) -> "psycopg.Connection[Any]":
-    timeout = {} if "connect_timeout" in url else {"connect_timeout": 10}
-    connection = psycopg.connect(url, application_name="rq-etl", **timeout)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"application_name": "rq-etl", "client_encoding": "utf8"}
+    given |= {} if "connect_timeout" in url else {"connect_timeout": 10}
+    connection = psycopg.connect(url, **given)
     connection.read_only = True
     prepare(connection)
     connection.execute("SET TIME ZONE 'UTC'")

@@ -2,18 +2,16 @@
 
 import codecs
 import contextlib
-import errno
 import hashlib
 import os
 import re
-import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from etl.errors import BadSource, SourceMissing
-from etl.partition import Piece
-from etl.sources.encodings import ascii_compatible, decoding, encoding_of
+from etl.partition import Piece, plain
+from etl.sources.formats.encodings import ascii_compatible, decoding, encoding_of
 from etl.sources.formats.other import foreign
 
 BLOCK = 1 << 20  # bytes read at once: still in the processor's cache when it is looked at a second time
@@ -73,7 +71,7 @@ class Feed:
         self.eof = False
         self._digest = digest
         try:
-            self._file: BinaryIO = open(piece.path, "rb", opener=_plain)  # noqa: SIM115
+            self._file: BinaryIO = open(piece.path, "rb", opener=plain)  # noqa: SIM115
         except FileNotFoundError:
             raise SourceMissing(f"{piece.file} is gone since the run was planned", "put it back and retry") from None
         except OSError as exc:
@@ -173,7 +171,7 @@ class Feed:
             yield from self._unpacked(iter(lambda: file.read(BLOCK), b""))
 
     def _again(self) -> BinaryIO:
-        return open(self.piece.path, "rb", opener=_plain)
+        return open(self.piece.path, "rb", opener=plain)
 
     def _look(self, encoding: str) -> tuple[bool, str, int]:
         if self.piece.version and self._opened[0] != self.piece.modified:
@@ -261,15 +259,6 @@ def _members(blocks: Iterable[bytes]) -> Iterator[bytes]:
             block, member = (member.unused_data, None) if member.eof else (b"", member)
     if member is not None:
         raise EOFError
-
-
-def _plain(path: str, flags: int) -> int:
-    """Open a plain file: a FIFO would have its reader wait for ever, a device do anything, a link lead elsewhere."""
-    opened = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
-    if not stat.S_ISREG(os.fstat(opened).st_mode):
-        os.close(opened)
-        raise OSError(errno.EINVAL, "it is no file")
-    return opened
 
 
 def count_lines(data: bytes) -> int:

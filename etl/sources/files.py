@@ -18,8 +18,8 @@ from etl.config.values import MOMENTS, Seconds, dated_placeholders, fill
 from etl.context import Context
 from etl.errors import BadSource, ConfigError, SourceMissing
 from etl.partition import ROW_BITS, Chunk, Partition, Piece, Plan
-from etl.sources.encodings import ascii_compatible, is_usable
 from etl.sources.feed import Feed, Uncuttable
+from etl.sources.formats.encodings import ascii_compatible, is_usable
 from etl.sources.listing import File, listed
 
 _ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them

@@ -16,6 +16,7 @@ from etl import rejects
 from etl.config.values import header_key
 from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
+from etl.sources.unordered import Unordered
 from etl.types.spelling import as_text
 from etl.types.words import word_of
 
@@ -74,7 +75,7 @@ class Spool:
 
 
 def spooled(
-    given: Iterable[Given], name: str, error: type[EtlError], *, typeless: bool = False
+    given: Iterable[Given], name: str, error: type[EtlError], *, typeless: bool = False, unordered: bool = False
 ) -> Generator[Chunk, None, str]:
     """Yield tables as chunks, `_row` counted from 1; return the sha256 of the content.
 
@@ -86,6 +87,7 @@ def spooled(
         name: Where they come from, for errors.
         error: What is raised where columns have the same name, or a value fits no common type.
         typeless: A column without any value has no type; otherwise it is text.
+        unordered: Whether rows may come in another order each time: the content then begins with a hash without it.
     """
     types: dict[str, pa.DataType] = {}
     with closing(Spool()) as spool:
@@ -104,15 +106,17 @@ def spooled(
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
         schema = pa.schema(list(types.items())) if typeless else schema
+        apart = Unordered() if unordered else None
+        shape = digest.hexdigest()[:16]
         kept = spool.read()
         for rows in kept:
             table = _cast(rows, schema, name, error)
             if types:
-                _hash(table, digest)
+                _hash(table, digest, apart)
             yield Chunk(table.append_column("_row", rows["_row"]), next(kept))
         if not types:
             yield Chunk(pa.table({"_row": pa.array([], pa.int64())}), rejects.SCHEMA.empty_table())
-    return digest.hexdigest()
+    return f"{shape}{apart.hexdigest()} {digest.hexdigest()}" if apart else digest.hexdigest()
 
 
 def check_names(names: list[str], name: str, error: type[EtlError]) -> None:
@@ -190,9 +194,11 @@ def _cast(table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError]) 
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _hash(table: pa.Table, digest: "hashlib._Hash") -> None:
+def _hash(table: pa.Table, digest: "hashlib._Hash", apart: Unordered | None) -> None:
     # The text of one row after another: the same however the rows came in frames.
     for batch in table.to_batches(max_chunksize=10_000):
         text = pa.BufferOutputStream()
         pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=False))
         digest.update(text.getvalue())
+        if apart is not None:
+            apart.update(text.getvalue().to_pybytes())

@@ -1,20 +1,22 @@
 """What an SQL source is asked, and what is bound to its names. Values are never spliced into a statement."""
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from etl.config.columns import named
 from etl.config.pipeline import Pipeline
+from etl.config.spellings import NUMERIC, spelled
 from etl.config.values import STATEMENT, fill, parameters, suggest
-from etl.errors import ConfigError
+from etl.errors import BadSource, ConfigError
 from etl.partition import Piece
-from etl.sources.compared import DATED, as_day, as_number, day_before
 from etl.types.cursor import Cursor, Span, back, below, is_strict, placed, read
 
 if TYPE_CHECKING:
     from etl.sources.sql_config import Config
 
+DATED = ("date", "timestamp")
 Window = tuple[datetime | None, datetime | None]
 
 
@@ -41,14 +43,14 @@ def relation(pipeline: Pipeline, config: "Config", *, schemas: bool) -> str:
 
 
 def select(
-    pipeline: Pipeline, config: "Config", piece: Piece, span: Span, window: Window, *, postgres: bool, held: str = ""
+    pipeline: Pipeline, config: "Config", piece: Piece, span: Span, window: Window, *, postgres: bool, text_as: str = ""
 ) -> str:
     """Return the statement that reads one partition.
 
     Args:
         window: The run's; it takes the cursor's place.
-        held: Where the cursor's column holds text, what the pipeline declares it to be. Then more rows than the newer
-            ones may be read: the others are left out when their text has been cast.
+        text_as: Where the cursor's column holds text, what the pipeline declares. More rows than the newer
+            ones may then be read: the others are left out when their text has been cast.
     """
     conditions = []
     if config.partition and piece.keys != (None, None):
@@ -56,13 +58,13 @@ def select(
     if config.cursor and (config.table or span.until):
         column = compared = quoted(config.cursor)
         moved, since = span.since or span.until, ":_etl_since"
-        if postgres and moved is not None and (moved.kind == "string" or held in DATED):
+        if postgres and moved is not None and (moved.kind == "string" or text_as in DATED):
             column = compared = f'({column})::text COLLATE "C"'  # by code points, as the rows are compared here
         unknown, than = f"{column} IS NULL", ">" if is_strict(pipeline) else ">="
-        if held:
-            compared = (as_day if held in DATED else as_number)(quoted(config.cursor), postgres=postgres)
+        if text_as:
+            compared = (as_day if text_as in DATED else as_number)(quoted(config.cursor), postgres=postgres)
             unknown = f"{compared} IS NULL"
-        if held in DATED:
+        if text_as in DATED:
             since, than = ":_etl_day", ">="
         else:
             column = compared
@@ -100,14 +102,14 @@ def values(
     *,
     postgres: bool,
     ends: tuple[Any, Any] | None = None,
-    held: str = "",
+    text_as: str = "",
 ) -> dict[str, Any]:
     """Return what is bound to the names of a statement.
 
     Args:
         window: The run's; it takes the cursor's place.
         ends: A value below and one above all others of the cursor's column, for a cursor that stands nowhere yet.
-        held: See `select`.
+        text_as: See `select`.
 
     Raises:
         ConfigError: The query asks for a name that nothing gives.
@@ -132,7 +134,7 @@ def values(
     elif ends is not None:
         found["until"] = ends[1]
     if span.until is not None:
-        found["_etl_until"] = span.until.value if held in DATED else _bound(span.until, zone, postgres)
+        found["_etl_until"] = span.until.value if text_as in DATED else _bound(span.until, zone, postgres)
         found["until"] = found.get("end") or found["_etl_until"]
     for name in parameters(config.query):
         if name not in found:
@@ -188,3 +190,71 @@ def _bound(cursor: Cursor, zone: ZoneInfo, postgres: bool) -> Any:
         return cursor.value
     value = read(cursor)
     return value if cursor.kind == "integer" else float(value)
+
+
+def held(pipeline: Pipeline, config: "Config", where: str, is_text: Callable[[], bool], *, postgres: bool) -> str:
+    """Return what the pipeline declares of a cursor's column that holds text; "" where it holds no text.
+
+    Args:
+        where: The source, for errors.
+        is_text: Asks the database.
+
+    Raises:
+        BadSource: The database would compare it as text, and can't do otherwise.
+    """
+    if config.cursor is None:
+        return ""
+    column = pipeline.columns.get(named([config.cursor], pipeline)[config.cursor])
+    if column is None or column.type not in (*DATED, *NUMERIC) or not is_text():
+        return ""
+    column = spelled(column, column.type, config)
+    if column.type in DATED:
+        usual = all(form.startswith("%Y-%m-%d") for form in column.format)
+    else:
+        usual = not column.numeric() and column.decimal == "."
+    # A query compares by itself. SQLite has dates as text only, and ISO text is in order.
+    if usual and (config.table or (column.type in DATED and not postgres)):
+        return column.type
+    how = "which is not in the order of text" if config.table else "which the query compares as text"
+    name, drop = config.cursor, ""
+    cast = f"cast({name} as {'numeric' if column.type in NUMERIC else column.type}) as {name}"
+    if column.type in DATED and postgres and not usual:
+        cast = f"{'to_date' if column.type == 'date' else 'to_timestamp'}({name}, 'its format') as {name}"
+    elif column.type in DATED and not postgres:
+        cast, drop = f"{name} as an ISO date, such as 2026-01-31,", ", and drop the column's format"
+    raise BadSource(
+        f"{where}: cursor column {config.cursor} is text in the source and a {column.type} in the pipeline, {how}: "
+        "newer rows would never come",
+        f'select {cast} in a query that says "where … >= :since" of the same{drop}',
+    )
+
+
+def as_number(column: str, *, postgres: bool) -> str:
+    """Return an expression for the number that a text is; null for what surely is none or can't be read so."""
+    if postgres:
+        text = f"trim({column}::text)"
+        return f"CASE WHEN {text} ~ '^[+-]?[0-9]+([.][0-9]*)?$' THEN {text}::numeric END"
+    text = f"trim({column})"
+    whole = f"ltrim({text}, '0123456789') = '' OR ({text} GLOB '[+-][0-9]*' AND substr({text}, 2) NOT GLOB '*[^0-9]*')"
+    return (
+        f"CASE WHEN typeof({column}) <> 'text' THEN {column} "
+        f"WHEN length({text}) BETWEEN 1 AND 18 AND ({whole}) THEN CAST({text} AS INTEGER) END"
+    )
+
+
+def as_day(column: str, *, postgres: bool) -> str:
+    """Return an expression for the day with which an ISO text begins; null for any other."""
+    if postgres:
+        text = f"trim({column}::text)"
+        shape = f"{text} ~ '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}'"
+        return f'CASE WHEN {shape} THEN left({text}, 10) COLLATE "C" END'
+    digits = "-".join("[0-9]" * count for count in (4, 2, 2))
+    return f"CASE WHEN trim({column}) GLOB '{digits}*' THEN substr(trim({column}), 1, 10) END"
+
+
+def day_before(since: Cursor) -> str:
+    """Return a day before that of a cursor, in whatever zones it and a text are; "" is before all days."""
+    try:
+        return (datetime.fromisoformat(since.value).date() - timedelta(days=2)).isoformat()
+    except (ValueError, OverflowError):
+        return ""

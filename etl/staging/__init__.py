@@ -18,8 +18,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.errors import DamagedArtifact
-from etl.staging.place import PROBE, failed, failing_as_staging, filesystem, make_private, path_of
+from etl.errors import DamagedArtifact, StagingFailed
+from etl.staging.place import (
+    LOCK,
+    OTHER_FOLDER,
+    PROBE,
+    failed,
+    failing_as_staging,
+    filesystem,
+    make_private,
+    path_of,
+    publish_first,
+)
 from etl.staging.writer import Writer
 
 STAGES = ("extract", "transform", "load")
@@ -97,7 +107,9 @@ class Staging:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                (os.link if exclusive else os.replace)(temporary, path)
+                if exclusive:
+                    return publish_first(temporary, path, self.path(LOCK))
+                os.replace(temporary, path)
             except FileExistsError:
                 if os.path.exists(path):
                     return False
@@ -218,7 +230,7 @@ def _marker_name(stage: str, partition: int) -> str:
 
 
 def check(url: str) -> None:
-    """Write and remove a small file, to see that staging works.
+    """Publish a small file twice and remove it, to see that staging works and the first publication stands.
 
     Args:
         url: The staging folder of `etl.toml`.
@@ -227,5 +239,9 @@ def check(url: str) -> None:
         StagingFailed: It can't be written.
     """
     probe = Staging(url, PROBE, secrets.token_hex(4))
-    probe.write_bytes("probe", b"rq-etl")
-    probe.remove()
+    try:
+        first = [probe.write_bytes("probe", content, exclusive=True) for content in (b"first", b"second")]
+        if first != [True, False] or probe.read_bytes("probe") != b"first":
+            raise StagingFailed(f"staging {url}: what is published second replaces the first", OTHER_FOLDER)
+    finally:
+        probe.remove()

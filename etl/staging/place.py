@@ -1,9 +1,11 @@
 """Where staging is: every path of it checked, its folders private, and errors that name it."""
 
+import errno
+import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import fsspec
@@ -12,6 +14,10 @@ from etl.config.values import NAME
 from etl.errors import EtlError, StagingFailed
 
 PROBE = ".check"  # in place of a client, and no client's name
+LOCK = ".lock"
+OTHER_FOLDER = "set settings.staging to a folder on a disk of this machine, or to s3://…"
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FILE = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 _LETTERS = "it has small letters, digits and _ only"
 
@@ -67,8 +73,37 @@ def failing_as_staging(folder: str) -> Iterator[None]:
         raise failed(folder, exc) from exc
 
 
+def publish_first(temporary: str, path: str, lock: str) -> bool:
+    """Give a whole file its name, unless there is such a file: of two processes at once one is first.
+
+    A file system without hard links, such as vfat, some network mounts and Windows drives, has a lock instead, which
+    ends with its process.
+
+    Returns:
+        False where another was first.
+    """
+    try:
+        os.link(temporary, path)
+        return True
+    except FileExistsError:
+        return False
+    except OSError as exc:
+        if exc.errno not in _NO_LINKS:
+            raise
+    with open(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "rb") as held:
+        with suppress(OSError):  # no locks either: what is left is to look first
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if os.path.exists(path):
+            return False
+        os.replace(temporary, path)
+        return True
+
+
 def failed(folder: str, exc: OSError) -> StagingFailed:
     why = exc.strerror or type(exc).__name__
-    return StagingFailed(
-        f"staging {folder}: {why}", "make room or set settings.staging to a folder that can be written"
-    )
+    cure = "make room or set settings.staging to a folder that can be written"
+    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        cure = "let this user write there, or set settings.staging to a folder that can be written"
+    elif exc.errno is not None and exc.errno not in (*_FULL, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO):
+        cure = OTHER_FOLDER
+    return StagingFailed(f"staging {folder}: {why}", cure)

@@ -20,6 +20,7 @@ from etl.transform.checks import Checker, Unique
 from etl.transform.steps import from_frame, load_steps, run_steps, to_frame, undeclared
 from etl.types.casts import Failures, cast
 from etl.types.infer import take
+from etl.types.limits import Limits
 from etl.types.normalize import without_nothing
 from etl.types.spelling import as_text, plain
 from etl.types.words import arrow_of
@@ -64,13 +65,19 @@ class Transformer:
     Args:
         files: Names of the partition's files by the piece's index.
         types: For a pipeline without columns, the types of its columns by their name (see `etl.infer`).
+        limits: What the table's columns keep: rows that would change there are rejects.
 
     Raises:
         ConfigError: A function can't be imported.
     """
 
     def __init__(
-        self, pipeline: Pipeline, context: Context, files: Sequence[str], types: dict[str, str] | None = None
+        self,
+        pipeline: Pipeline,
+        context: Context,
+        files: Sequence[str],
+        types: dict[str, str] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._context = context
@@ -80,8 +87,11 @@ class Transformer:
         self._warned: set[str] = set()
         computed = {name: column for name, column in pipeline.columns.items() if column.computed}
         given = {name: column for name, column in pipeline.columns.items() if not column.computed}
-        self._checks = _Checks(given, [*pipeline.columns], pipeline.timezone)
-        self._computed_checks = _Checks(computed, [*pipeline.columns], pipeline.timezone)
+        kept = limits or Limits()
+        # What functions are given may be more than the table keeps: what counts is what they return.
+        before, behind = (Limits(), kept) if self._steps else (kept, Limits())
+        self._checks = _Checks(given, [*pipeline.columns], pipeline.timezone, before)
+        self._computed_checks = _Checks(computed, [*pipeline.columns], pipeline.timezone, behind)
         if computed and not self._steps:
             name = next(iter(computed))
             raise ConfigError(
@@ -232,7 +242,8 @@ class Transformer:
 class _Checks:
     """Separates good rows from bad; where several columns fail, the reject names the first declared."""
 
-    def __init__(self, columns: Mapping[str, Column], order: Sequence[str], zone: str) -> None:
+    def __init__(self, columns: Mapping[str, Column], order: Sequence[str], zone: str, limits: Limits) -> None:
+        self._limits = limits
         self._order = {name: place for place, name in enumerate(order)}
         self._checker = Checker(columns, zone)
         self._unique = {name: Unique() for name, column in columns.items() if column.unique}
@@ -255,6 +266,10 @@ class _Checks:
             (self._order[name], name, reason, mask)
             for name, checked in self._checker.failures(rows).items()
             for mask, reason in checked
+        ]
+        faults += [
+            (self._order.get(name, len(self._order)), name, reason, mask)
+            for name, (mask, reason) in self._limits.failures(rows, self._order).items()
         ]
         blamed = np.full(rows.num_rows, -1)
         kinds: list[tuple[str, str]] = []

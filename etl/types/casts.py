@@ -57,7 +57,7 @@ def cast(values: pa.ChunkedArray, column: Column, zone: str, *, made: bool = Fal
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
     if values.type == target and word not in ("number", "date", "timestamp"):
         return values, []
-    if (direct := _direct(values, target, zone, column.truncate, made)) is not None:
+    if (direct := _direct(values, target, zone, bool(column.truncate), made)) is not None:
         return direct, _failed(values, direct, *_why_not(values, column))
     # What is typed otherwise is spelled as ISO and plain decimals, whatever the column says of its text.
     return _from_text(as_text(values), Column(type=column.type), zone)
@@ -96,7 +96,7 @@ def _from_text(text: pa.ChunkedArray, column: Column, zone: str) -> tuple[pa.Chu
         dates = read_dates(text, column.format)
         return dates, _failed(text, dates, f"not a date ({', '.join(column.format or ('%Y-%m-%d',))})")
     if column.type == "timestamp":
-        moments = read_timestamps(text, column.format, zone, truncate=column.truncate)
+        moments = read_timestamps(text, column.format, zone, truncate=bool(column.truncate))
         why = f"not a timestamp ({', '.join(column.format or ('ISO 8601',))})"
         return moments, _failed(text, moments, why, is_finer, FINER)
     if column.type == "boolean":

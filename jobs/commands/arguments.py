@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.commands.options import echo
+
 if TYPE_CHECKING:
     from etl.config.pipeline import Config
 
@@ -46,7 +48,7 @@ def name_broken(config: "Config") -> int:
     """Name on stderr the clients whose files have mistakes, which others go on without; returns the exit code."""
     for lines in config.broken.values():
         for line in lines:
-            click.echo(f"rq-etl: {line}", err=True)
+            echo(f"rq-etl: {line}", err=True)
     return 2 if config.broken else 0
 
 
@@ -75,7 +77,7 @@ def check_functions(config: "Config", pairs: Collection[tuple[str, str]]) -> set
     if shared or (own and len(left_out) == len({*pairs})):
         raise mistaken((*shared, *own), config.path)
     for line in own:
-        click.echo(f"rq-etl: {line}", err=True)
+        echo(f"rq-etl: {line}", err=True)
     return left_out
 
 

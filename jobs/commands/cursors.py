@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from jobs.commands.options import common, shared
+from jobs.commands.options import common, echo, shared
 
 
 @click.group()
@@ -69,7 +69,7 @@ def _print(pipeline: str, client: str) -> None:
     }
     text = f"is at {found['value']}" if there else "is not set: the next run reads everything"
     by = f" (run {found['run']}, {found['updated_at']})" if found["run"] else ""
-    shared.print(found, lambda: click.echo(f"{client}/{pipeline}: cursor {found['column']} {text}{by}"))
+    shared.print(found, lambda: echo(f"{client}/{pipeline}: cursor {found['column']} {text}{by}"))
 
 
 def _resolved(pipeline: str, client: str) -> Any:

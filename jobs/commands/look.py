@@ -5,7 +5,7 @@ import sys
 import click
 
 from jobs.commands.arguments import check_state, client_pipelines, moment_before, name_broken, parameters
-from jobs.commands.options import common, shared
+from jobs.commands.options import common, echo, shared
 
 
 @click.command()
@@ -90,4 +90,4 @@ def logs(run: str) -> None:
     from jobs.views import details
 
     lines = details.logs(shared.session(workers=0), run)
-    shared.print(lines, lambda: click.echo("\n".join(line["text"] for line in lines)))
+    shared.print(lines, lambda: echo("\n".join(line["text"] for line in lines)))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from jobs.commands.options import common, shared
+from jobs.commands.options import common, echo, shared
 
 
 @click.command()
@@ -97,7 +97,7 @@ def _change_limits(verb: str, names: Sequence[str], text: str, most: int | None 
         limits.limit(session.connection, names[0], most)
     else:
         {"pause": limits.pause, "resume": limits.resume}[verb](session.connection, names)
-    shared.print(overview(session.connection, names), lambda: click.echo(text))
+    shared.print(overview(session.connection, names), lambda: echo(text))
 
 
 @click.group()

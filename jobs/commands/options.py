@@ -67,6 +67,13 @@ class Shared:
             human()
 
 
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a text that may quote names and values: control characters do nothing to a terminal, nor in a pipe."""
+    from etl.safe_message import printable
+
+    click.echo(printable(str(text), keep="\n\t"), err=err)
+
+
 shared = Shared()
 
 _option = partial(click.option, expose_value=False, callback=shared.keep)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from jobs.commands.options import common, shared
+from jobs.commands.options import common, echo, shared
 
 
 @click.command()
@@ -16,7 +16,7 @@ def init(folder: Path) -> None:
     from jobs.demo.init import write
 
     written = write(folder)
-    shared.print([str(path) for path in written], lambda: click.echo("\n".join(f"wrote {path}" for path in written)))
+    shared.print([str(path) for path in written], lambda: echo("\n".join(f"wrote {path}" for path in written)))
 
 
 @click.command()
@@ -34,7 +34,7 @@ def validate() -> None:
         raise mistaken(tuple(lines), config.path)
     count = {"pipelines": len(config.pipelines), "clients": len(config.clients), "targets": len(config.targets)}
     text = ", ".join(plural(number, name.rstrip("s")) for name, number in count.items())
-    shared.print({"valid": True, **count}, lambda: click.echo(f"{config.path}: fine ({text})"))
+    shared.print({"valid": True, **count}, lambda: echo(f"{config.path}: fine ({text})"))
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.commands.arguments import check_functions, client_pipelines, moment_before, name_broken, parameters
-from jobs.commands.options import common, shared, working
+from jobs.commands.options import common, echo, shared, working
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -57,7 +57,7 @@ def run(
                 resolved = resolve(config, pipeline, client, params=given, max_rejects=max_rejects)
                 ids.append(submit_run(session.connection, resolved, full_refresh=full_refresh, queue=queue))
             except AlreadyRunning as exc:  # it holds up no other
-                click.echo(f"rq-etl: {exc}", err=True)
+                echo(f"rq-etl: {exc}", err=True)
                 code = 1
         if shared.waits(session):
             code = max(code, await_runs(session, ids))
@@ -72,7 +72,7 @@ def _submitted(found: Sequence[Mapping[str, Any]]) -> None:
     from jobs.views import console
 
     for line in found:
-        print(f"{line['client']}/{line['pipeline']} {line['state']} as run {line['run']}")
+        echo(f"{line['client']}/{line['pipeline']} {line['state']} as run {line['run']}")
         if line["error"]:
             console.notes(line)
 
@@ -108,7 +108,10 @@ def backfill(
     resolved = backfill.of(shared.configuration(), pipeline, client, parameters(params))
     windows = backfill.windows(start, end, every, resolved.timezone)
     with closing(shared.session(workers=0 if dry_run else None)) as session:
-        windows = backfill.examine(windows, resolved, history.recent(session, client=client))
+        windows = backfill.examine(
+            windows, resolved, history.recent(session, client=client, pipeline=resolved.name, limit=None)
+        )
+        windows = windows if reprocess else backfill.compared(windows, resolved)
         lines = [
             {
                 "start": window.start.isoformat(),
@@ -116,9 +119,15 @@ def backfill(
                 "action": "skip" if window.is_loaded and not reprocess else "run",
                 "run": window.run,
                 "state": window.state,
+                "changed": list(window.changed),
             }
             for window in windows
         ]
+        for window in windows:
+            if window.changed:
+                more = f" and {len(window.changed) - 1} more" if len(window.changed) > 1 else ""
+                text = f"{window.start:%Y-%m-%d %H:%M} is skipped, but {window.changed[0]}{more} has changed since run "
+                click.echo(f"rq-etl: {text}{window.run} loaded it\n  --reprocess loads it again", err=True)
         if dry_run:
             shared.print(lines, lambda: console.table(("start", "end", "action", "state", "run"), lines))
             sys.exit(0)
@@ -129,7 +138,7 @@ def backfill(
             sys.exit(await_runs(session, ids))
         text = f"{console.plural(len(ids), 'run')} submitted, "
         text += f"{console.plural(len(lines) - len(ids), 'window')} loaded already"
-        shared.print(snapshot(session.connection, ids), lambda: click.echo(text))
+        shared.print(snapshot(session.connection, ids), lambda: echo(text))
     sys.exit(0)
 
 
@@ -153,7 +162,7 @@ def await_runs(session: "Session", ids: Sequence[str]) -> int:
     shared.print(found, lambda: _ended(found))
     lost = sorted({*ids} - {run["run"] for run in found})
     for id in lost:
-        click.echo(
+        echo(
             f"rq-etl: run {id} is not known to Redis any more\n"
             "  run its pipeline again: what is loaded stays loaded, and what is missing is loaded",
             err=True,
@@ -192,7 +201,7 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
         elif export:
             count = rejects.export(session, id, export)
             text = f"wrote {console.plural(count, 'row')} to {export}"
-            shared.print({"rows": count, "file": str(export)}, lambda: click.echo(text))
+            shared.print({"rows": count, "file": str(export)}, lambda: echo(text))
         elif rows:
             keys = ("file", "row", "column", "value", "reason")
             found = [{key: entry[key] for key in keys} for entry in rejects.listed(session, id)]
@@ -219,19 +228,19 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
     with closing(shared.session()) as session:
         ids = [find(session.connection, text) for text in runs]
         if failed:
-            found = recent(session.connection, state="failed", since=moment_before(since))
+            found = recent(session.connection, state="failed", since=moment_before(since), limit=None)
             ids = [run["run"] for run in reversed(found)]  # one that needed another's success comes after it
         started, code, config = [], 0, session.config
         for id in ids:
             try:
                 _, changes = retry_run(config, session.connection, id)
             except EtlError as exc:
-                click.echo(f"rq-etl: {exc}", err=True)
+                echo(f"rq-etl: {exc}", err=True)
                 code = 1
                 continue
             started.append(id)
             for change in changes:
-                click.echo(f"{id}: {change}", err=True)
+                echo(f"{id}: {change}", err=True)
         if session.is_ours:
             code = max(code, await_runs(session, started))
         else:
@@ -247,12 +256,12 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
     """Stop runs; what they have loaded stays loaded."""
     from etl.config.pipeline import known_client
     from jobs.run.cancel import cancel_run
-    from jobs.store.runs import active, find, held, snapshot
+    from jobs.store.runs import active, find_pending, held, snapshot
 
     if bool(runs) == bool(client):
         raise click.UsageError("give RUN… or --client C")
     session = shared.session(workers=0)
-    ids = [find(session.connection, text) for text in runs]
+    ids = [find_pending(session.connection, text) for text in runs]
     if client:
         known_client(session.config, client)
         # What is held first, or it would start when the run before it ends.
@@ -265,4 +274,4 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
 
 def _print_states(found: Sequence[Mapping[str, Any]], none: str) -> None:
     lines = [f"{run['run']} {run['state']}" for run in found] or [none]
-    shared.print(found, lambda: click.echo("\n".join(lines)))
+    shared.print(found, lambda: echo("\n".join(lines)))

@@ -4,6 +4,7 @@ import secrets
 import signal
 import socket
 import sys
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, abort, redirect, render_template, request
@@ -18,6 +19,7 @@ from etl.errors import ConfigError, EtlError
 from jobs import settings
 from jobs.dashboard import guard, rqpages
 from jobs.store import malformed, redis_errors, runs
+from jobs.store.keys import INDEX
 from jobs.views import details
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 REFRESH = 5  # seconds between a page's looks
 SHOWN = 200  # runs on the front page
-SEARCHED = 2000  # runs looked at for those of a client or in a state: 0.2 s
+SEARCHED = 20_000  # runs looked at for those of a client or in a state: half a second
 
 
 def create_app(connection: Redis, *, password: str) -> Flask:
@@ -44,13 +46,24 @@ def create_app(connection: Redis, *, password: str) -> Flask:
     @app.get("/")
     def front() -> str:
         client, state = request.args.get("client"), request.args.get("state")
-        limit = SEARCHED if client or state else SHOWN
-        found = runs.recent(connection, client=client, state=state, limit=limit)[:SHOWN]
+        found = list(islice(runs.search(connection, client=client, state=state, look=SEARCHED), SHOWN + 1))
+        known = connection.zcard(INDEX) if client or state else 0
+        more = f"The newest {SHOWN} are shown." if len(found) > SHOWN else ""
+        if not more and known > SEARCHED:
+            more = f"Only the newest {SEARCHED:,} runs of all were looked at; rq-etl runs looks at all {known:,}."
+        found = found[:SHOWN]
         states = [(name, sum(run["state"] == name for run in found)) for name in runs.STATES]
         keys = Worker.all_keys(connection)
         workers = connection.exists(*keys) if keys else 0
         return render_template(
-            "runs.html", runs=found, states=states, workers=workers, client=client, state=state, refresh=REFRESH
+            "runs.html",
+            runs=found,
+            states=states,
+            workers=workers,
+            client=client,
+            state=state,
+            more=more,
+            refresh=REFRESH,
         )
 
     @app.get("/runs/<run>")

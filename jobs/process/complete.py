@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import json
-import time
 import traceback
 import zlib
 from base64 import b64encode
@@ -23,6 +22,7 @@ from jobs.job import OURS, EtlJob, Snooze
 from jobs.queue import FairQueue
 from jobs.store import keys, limits, scripts
 
+LARGEST = 1 << 20  # bytes of a result as JSON; it is kept in Redis for a day
 LOST = "lost its worker three times"  # settings.MAX_LOSSES
 PACKED = b64encode(zlib.compress(LOST.encode()))  # as RQ packs a failure into a result
 
@@ -66,9 +66,14 @@ def perform(job: EtlJob) -> Outcome:
             modules = settings.modules()
         return Outcome("failed", error=safe_message(exc, modules), curable=curable)
     try:
-        return Outcome("done", value=json.dumps(value))
+        answer = json.dumps(value)
     except (TypeError, ValueError):
-        return Outcome("done", value=json.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD))
+        answer = json.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD)
+    if len(answer) > LARGEST:
+        what = f"{job.func_name} returned {len(answer):,} bytes as JSON, at most {LARGEST:,} are kept"
+        error = f"{what}: write a file and return its name"
+        return Outcome("failed", error=error, curable=False)
+    return Outcome("done", value=answer)
 
 
 def _keep_traceback(job: EtlJob, exc: BaseException) -> None:
@@ -148,7 +153,7 @@ def _schedule(job: EtlJob, queue: FairQueue, seconds: float, pipe: Any) -> JobSt
     """Have maintenance queue the job when some time has passed."""
     pipe.sadd(queue.redis_queues_keys, queue.key)
     queue._persist_job(job, pipe, status=JobStatus.SCHEDULED)
-    pipe.zadd(queue.scheduled_job_registry.key, {job.id: time.time() + seconds})
+    pipe.zadd(queue.scheduled_job_registry.key, {job.id: scripts.clock(queue.connection) + seconds})
     return JobStatus.SCHEDULED
 
 

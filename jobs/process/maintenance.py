@@ -26,7 +26,7 @@ UPKEEP = f"{PREFIX}_upkeep"  # the queue of the cleanup
 
 def once_every(connection: Redis, name: str, seconds: float) -> bool:
     """Whether it is time to do something: true for one caller in so many seconds, whichever process it is."""
-    return bool(connection.set(keys.once_key(name), 1, nx=True, px=int(seconds * 1000)))
+    return bool(scripts.once_every(connection, keys.once_key(name), int(seconds * 1000)))
 
 
 @dataclass

@@ -53,8 +53,9 @@ class PrivateRedis:
         """
         if not start and not self.home.is_dir():
             raise not_running(self.folder)
-        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.home.chmod(0o700)
+        for folder in (self.home.parent, self.home):
+            folder.mkdir(exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
         with self._locked():  # two commands that start at once share one server
             with contextlib.suppress(BrokerUnreachable):
                 return dial(self.url)

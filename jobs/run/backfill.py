@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -13,6 +13,7 @@ from redis import Redis
 from etl.config.pipeline import Config, Pipeline, resolve
 from etl.config.values import duration
 from etl.errors import ConfigError, EtlError
+from etl.sources import plan
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
 from jobs.store import runs
@@ -28,12 +29,14 @@ class Window:
         start, end: In the client's zone; the end is not part of it.
         run: Id of the run of this window, or None where it has not had one.
         state: Of that run.
+        changed: Files that are others now than when that run loaded the window.
     """
 
     start: datetime
     end: datetime
     run: str | None = None
     state: str | None = None
+    changed: tuple[str, ...] = ()
 
     @property
     def is_loaded(self) -> bool:
@@ -126,6 +129,28 @@ def examine(found: Sequence[Window], pipeline: Pipeline, known: Sequence[Mapping
         run = latest.get(_key(window.start, window.end), {})
         examined.append(Window(window.start, window.end, run.get("run"), run.get("state")))
     return examined
+
+
+def compared(found: Sequence[Window], pipeline: Pipeline) -> list[Window]:
+    """Return the windows, those that are loaded with the files that have changed since.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
+    """
+    from etl.load.known import changed_since  # brings SQLAlchemy, for which commands that only look do not wait
+
+    if not pipeline.extract.FACTS.files:
+        return list(found)
+    # Looked at as they are at this moment, whole, and none is waited for.
+    extract = pipeline.extract.model_copy(update={"settle": 0.0, "missing": "ok"})
+    looking = pipeline.model_copy(update={"extract": extract})
+    pieces = {}
+    for window in found:
+        if window.is_loaded and window.run:
+            planned = plan(looking, start=window.start, end=window.end, partition_bytes=1 << 62)
+            pieces[window.run] = [piece for partition in planned.partitions for piece in partition.pieces]
+    changed = changed_since(pipeline, pieces) if pieces else {}
+    return [replace(window, changed=tuple(changed.get(window.run or "", ()))) for window in found]
 
 
 def _key(start: datetime, end: datetime) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from etl.transform import Transformer
 from etl.transform.lookups import lookups_of
 from etl.types.infer import candidates, named_candidates
 from etl.types.lattice import decide, merge_candidates
+from etl.types.limits import Limit, Limits
 from etl.types.newer import Narrowed, Reached
 from jobs.run import finish
 from jobs.run.balance import ByFile, Tally
@@ -115,7 +116,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         return Marker(counts=counts, shaped=_shaped(work))
     files = [piece.file for piece in work.partition.pieces]
     types = _types(work)
-    transformer = Transformer(work.pipeline, work.context, files, types.words)
+    transformer = Transformer(work.pipeline, work.context, files, types.words, _limits(work))
     reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
     made: list[dict[str, list[str]]] = []
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
@@ -185,6 +186,18 @@ def _types(work: StageContext) -> _Types:
         work.staging.write_bytes("types.json", json.dumps(asdict(decided)).encode(), exclusive=found is None)
         found = work.staging.read_json("types.json")
     return _Types(**found)
+
+
+def _limits(work: StageContext) -> Limits:
+    """Return what the table's columns keep; the target is asked once in an attempt of the run."""
+    name = f"limits-{work.attempt}.json"
+    found = work.staging.read_json(name)
+    if found is None:
+        limits = target.limits(work.pipeline)
+        work.staging.write_json(name, [limits.columns, limits.new])
+        return limits
+    columns, new = ({key: limit and Limit(*limit) for key, limit in part.items()} for part in found)
+    return Limits(columns, new)
 
 
 def _decided(work: StageContext, markers: Iterable[Marker]) -> _Types:

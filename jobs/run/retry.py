@@ -141,7 +141,18 @@ def _fixed_files(staging: Staging, spec: Spec, rows_are_fine: bool) -> tuple[Pla
             fixed.add(partition.number)
             partition = partition.model_copy(update={"pieces": pieces})
         partitions.append(partition)
-    return spec.plan.model_copy(update={"partitions": tuple(partitions)}), fixed
+    return spec.plan.model_copy(update={"partitions": tuple(_ranked(partitions) if fixed else partitions)}), fixed
+
+
+def _ranked(partitions: Sequence[Partition]) -> list[Partition]:
+    """Rank partitions by their files as they are now: one that was fixed is the newest, and its rows win a merge."""
+
+    def age(partition: Partition) -> tuple[float, str, int]:
+        piece = partition.pieces[0]
+        return piece.modified, piece.file, piece.start
+
+    ranks = {partition.number: rank for rank, partition in enumerate(sorted(partitions, key=age))}
+    return [partition.model_copy(update={"order": ranks[partition.number]}) for partition in partitions]
 
 
 def _is_final(staging: Staging, partition: Partition) -> bool:

@@ -3,10 +3,14 @@ local is = redis.call('HMGET', ARGV[4], 'state', 'attempt', 'ended')
 for i = 1, 3 do
   if (is[i] or '') ~= ARGV[4 + i] then return {'changed', is[1] or ''} end
 end
+clamp(ARGV[1], tonumber(ARGV[3]))
 if redis.call('EXISTS', ARGV[1]) == 1 then return {'held', ARGV[8]} end
 if ARGV[9] ~= '' then
   local holder = redis.call('GET', ARGV[9])
-  if holder then return {'held', holder} end
+  if holder then
+    clamp(ARGV[9], tonumber(ARGV[3]))
+    return {'held', holder}
+  end
   redis.call('SET', ARGV[9], ARGV[8], 'PX', ARGV[3])
 end
 redis.call('SET', ARGV[1], ARGV[2], 'PX', ARGV[3])

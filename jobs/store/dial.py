@@ -1,8 +1,8 @@
 """Connecting to a Redis by its URL: one that does not answer, or is too old, is an error that says what to do."""
 
 import contextlib
+import re
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -13,6 +13,8 @@ from etl.errors import BrokerUnreachable, ConfigError
 from jobs.store.redis_errors import CannotWriteError
 
 OLDEST = (6, 2)
+SCHEMES = ("redis", "rediss", "unix")
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?(/\d*)?")
 
 
 def dial(url: str) -> Redis:
@@ -53,12 +55,14 @@ def dial(url: str) -> Redis:
 
 
 def shown(url: str) -> str:
-    """Return a Redis URL without user, password and options, fit to be printed."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return f"unix://{parts.path}"
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    """Return a Redis URL without user, password and options, fit to be printed; of one that is unclear, its scheme."""
+    scheme, _, rest = url.partition("://")
+    head = re.split(r"[?#]", rest, maxsplit=1)[0]
+    host = head.rpartition("@")[2]
+    is_clear = (
+        host.startswith("/") if scheme == "unix" else bool(_HOST.fullmatch(host)) and "@" not in rest[len(head) :]
+    )
+    return f"{scheme if scheme in SCHEMES else 'redis'}://{host if is_clear else '…'}"
 
 
 def version_of(info: dict[str, Any]) -> tuple[int, ...]:

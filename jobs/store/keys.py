@@ -185,6 +185,7 @@ KEYS = (
         "queues with jobs, round robin",
         "ids",
     ),
+    Key("etl:rescued:jobs", "sorted set", "shared.lua", "a member: until it begins", "jobs that lost a worker", "ids"),
     Key("etl:once:<name>", "string", "jobs.process.maintenance", "3 s to 1 hour", "what one worker does for all", "id"),
     Key(
         "etl:rate:<client>:<pipeline>",

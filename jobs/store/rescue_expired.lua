@@ -8,16 +8,28 @@ local now, lost, due, lease = clock(), {}, 0, tonumber(ARGV[5])
 local last = tonumber(redis.call('GET', 'etl:rescued') or '')
 if last and now >= last and now - last < tonumber(ARGV[6]) then return {lost, due} end
 redis.call('SET', 'etl:rescued', seconds(now))
+local back = last and last - now > lease and last - now or 0 -- seconds that the clock was set back
+clamp('etl:once:grace', lease * 3000)
 if last and now - last > lease / 2 then
   redis.call('SET', 'etl:once:grace', '1', 'NX', 'PX', string.format('%d', lease * 3000))
 end
 local is_grace = redis.call('PTTL', 'etl:once:grace') > lease * 2500
 for name in string.gmatch(ARGV[4], '[^\n]+') do
+  -- A lease that ends later than any that is given now is of a clock that was ahead.
+  local wip, longest = 'rq:wip:' .. name, now + 2 * lease + SHIFT
+  for _, entry in ipairs(redis.call('ZRANGEBYSCORE', wip, '(' .. seconds(longest), '+inf')) do
+    redis.call('ZADD', wip, seconds(now + lease + SHIFT), entry)
+  end
   local expired = redis.call('ZRANGEBYSCORE', 'rq:wip:' .. name, seconds(now + SHIFT / 2), seconds(now + SHIFT))
   for i = is_grace and 0 or #expired, 1, -1 do
     if rescue(name, expired[i], ARGV[1], tonumber(ARGV[2]), ARGV[3]) ~= 'gone' then lost[#lost + 1] = expired[i] end
   end
   local scheduled = 'rq:scheduled:' .. name
+  if back > 0 then
+    for _, id in ipairs(redis.call('ZRANGE', scheduled, '0', '-1')) do
+      redis.call('ZINCRBY', scheduled, seconds(-back), id)
+    end
+  end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', seconds(now), 'LIMIT', '0', '1000')) do
     redis.call('ZREM', scheduled, id)
     local job = redis.call('HMGET', 'rq:job:' .. id, 'status', 'enqueue_at_front_on_retry')

@@ -29,6 +29,7 @@ from jobs.store.run_json import StageRecord, of_record, text_of
 from jobs.store.transitions import sources
 
 STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
+SHOWN = 1000  # runs that are listed at most where nobody says how many
 ENDED = ("succeeded", "failed", "canceled")
 STATES = ("held", "queued", "running", *ENDED)
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -257,24 +258,55 @@ def recent(
     client: str | None = None,
     state: str | None = None,
     since: float | None = None,
-    limit: int = 1000,
+    limit: int | None = SHOWN,
 ) -> list[dict[str, Any]]:
-    """Return runs in the public JSON shape, newest first.
+    """Return runs in the public JSON shape, newest first; see `search`.
+
+    Args:
+        limit: How many are returned at most; None means all.
+    """
+    return list(islice(search(connection, client=client, state=state, since=since), limit))
+
+
+def search(
+    connection: Redis,
+    *,
+    client: str | None = None,
+    pipeline: str | None = None,
+    state: str | None = None,
+    since: float | None = None,
+    look: int | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield runs in the public JSON shape, newest first, for who stops where enough is found.
 
     Args:
         since: Only runs submitted after this moment (seconds since the epoch).
-        limit: How many runs of the index are looked at, at most.
+        look: How many runs are looked at, at most, whatever they are; None means all.
     """
-    ids = connection.zrevrangebyscore(INDEX, "+inf", since if since is not None else "-inf", start=0, num=limit)
-    found = snapshot(connection, malformed.ids(ids))
-    return [run for run in found if (not client or run["client"] == client) and (not state or run["state"] == state)]
+    wanted = {name: value for name, value in (("client", client), ("pipeline", pipeline), ("state", state)) if value}
+    lowest, most = "-inf" if since is None else since, -1 if look is None else look
+    ids = malformed.ids(connection.zrevrangebyscore(INDEX, "+inf", lowest, start=0, num=most))
+    at, size = 0, 200
+    while at < len(ids):
+        found = snapshot(connection, _matching(connection, ids[at : at + size], wanted))
+        yield from (run for run in found if all(run[name] == value for name, value in wanted.items()))
+        at, size = at + size, 2000 if wanted else 200
+
+
+def _matching(connection: Redis, ids: list[str], wanted: Mapping[str, str]) -> list[str]:
+    """Return those of some runs whose records have these values, without reading the whole of each."""
+    if not wanted:
+        return ids
+    pipe = connection.pipeline(transaction=False)
+    for run in ids:
+        pipe.hmget(run_key(run), *wanted)
+    values = [value.encode() for value in wanted.values()]
+    return [run for run, found in zip(ids, malformed.answers(pipe), strict=True) if found == values]
 
 
 def newest(connection: Redis) -> Iterator[dict[str, Any]]:
-    """Yield runs in the public JSON shape, newest first, for who stops where enough is found."""
-    ids = _ids(connection)
-    for at in range(0, len(ids), 200):
-        yield from snapshot(connection, ids[at : at + 200])
+    """Yield all runs in the public JSON shape, newest first, for who stops where enough is found."""
+    return search(connection)
 
 
 def _ids(connection: Redis) -> list[str]:
@@ -289,9 +321,10 @@ def find(connection: Redis, text: str) -> str:
     """
     if connection.exists(run_key(text)):
         return text
-    if "/" in text:
-        named = (run["run"] for run in newest(connection) if f"{run['client']}/{run['pipeline']}" == text)
-        matches = list(islice(named, 1))
+    client, slash, pipeline = text.partition("/")
+    if slash:
+        of_both = search(connection, client=client, pipeline=pipeline) if client and pipeline else ()
+        matches = [run["run"] for run in islice(of_both, 1)]
     else:
         matches = [id for id in _ids(connection) if text and id.startswith(text)]
     if len(matches) > 1:
@@ -299,6 +332,29 @@ def find(connection: Redis, text: str) -> str:
     if not matches:
         raise UnknownName(f"no run {'of ' if '/' in text else ''}{text} is known", "see rq-etl runs")
     return str(matches[0])
+
+
+def find_pending(connection: Redis, text: str) -> str:
+    """Return the id of the run meant, as `find` does, but by `client/pipeline` the one that has not ended.
+
+    That is the active one without a window, else the only one that is active, else the oldest that is held.
+
+    Raises:
+        UnknownName: No run, or several, are meant.
+    """
+    client, slash, pipeline = text.partition("/")
+    if not slash:
+        return find(connection, text)
+    if run := holder(connection, client, pipeline):
+        return run
+    for ids in (active(connection), held(connection)):
+        records = read_many(connection, ids)
+        mine = [run for run, record in records.items() if (record["client"], record["pipeline"]) == (client, pipeline)]
+        if len(mine) > 1 and records[mine[0]]["state"] != "held":
+            raise UnknownName(f"run {text} is not unique: {', '.join(mine[:5])}", "give its id")
+        if mine:
+            return mine[0]
+    return find(connection, text)
 
 
 def record_of(raw: Mapping[Any, Any] | None) -> dict[str, str] | None:

@@ -36,11 +36,18 @@ class Script:
             return connection.eval(self.text, 0, *arguments)
 
 
+def clock(connection: Redis) -> float:
+    """Return Redis's own time, in seconds since the epoch, which moments in Redis are compared with."""
+    whole, micros = connection.time()
+    return whole + micros / 1_000_000
+
+
 dequeue = Script("dequeue")
 renew = Script("renew")
 complete = Script("complete")
 rescue_job = Script("rescue_job")
 rescue_expired = Script("rescue_expired")
+once_every = Script("once_every")
 promote = Script("promote")
 rate_limit = Script("rate_limit")
 begin = Script("begin")

@@ -63,6 +63,11 @@ local function end_execution(id, execution)
   redis.call('ZREM', 'rq:executions:' .. id, execution)
 end
 
+-- A Redis whose clock is set back would keep a key for so much longer.
+local function clamp(key, ms)
+  if redis.call('PTTL', key) > ms then redis.call('PEXPIRE', key, string.format('%d', ms)) end
+end
+
 -- Put a job whose worker is gone back to the front of its queue; one that has lost `most` workers fails.
 -- most: 0 counts nothing. packed: the error of a job that fails, as RQ packs it into a result.
 local function rescue(name, entry, at, most, packed)
@@ -74,6 +79,7 @@ local function rescue(name, entry, at, most, packed)
   if job[1] ~= 'started' then return 'gone' end
   if most == 0 or redis.call('HINCRBY', key, 'etl_losses', 1) < most then
     requeue(name, id, at, true)
+    redis.call('ZADD', 'etl:rescued:jobs', 'NX', string.format('%.6f', clock()), name .. ' ' .. id)
     return 'queued'
   end
   local ttl = tonumber(job[2] or '') or 31536000

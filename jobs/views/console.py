@@ -8,6 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
+
+from etl.safe_message import printable
 
 COLORS = {"succeeded": "green", "failed": "red", "canceled": "yellow", "running": "cyan"}
 NARROW = 16  # letters; a column whose cells are no longer than that is never wrapped
@@ -15,7 +18,7 @@ NARROW = 16  # letters; a column whose cells are no longer than that is never wr
 
 def out() -> Console:
     """Return the console of standard output; wide where it is not a terminal, so that nothing is cut."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 
 
 def table(
@@ -33,7 +36,7 @@ def table(
             left.remove(name)
             shown = _table(left, lines)
     if title:
-        print(title)
+        say(title)
     console.print(shown)
 
 
@@ -43,7 +46,7 @@ def _table(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> Table:
         values = [line.get(name) for line in lines]
         numeric = bool(lines) and all(isinstance(value, int | float | None) for value in values)
         narrow = numeric or all(len(str(value)) <= NARROW for value in values)
-        shown.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=narrow)
+        shown.add_column(cell(name), justify="right" if numeric else "left", overflow="fold", no_wrap=narrow)
     for line in lines:
         shown.add_row(*[cell(line.get(name)) for name in columns])
     return shown
@@ -62,16 +65,18 @@ def span(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds:.0f} s"
 
 
-def cell(value: object) -> str:
-    """Return a value as a table shows it, in markup; states have colors."""
+def cell(value: object) -> Text:
+    """Return a value as a table shows it; states have colors, and nothing in a text is markup."""
     if value is None:
-        return "-"
-    if isinstance(value, bool | str):
-        text = str(value)
-        return f"[{COLORS[text]}]{text}[/]" if text in COLORS else text.replace("[", "\\[")
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+        return Text("-")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Text(f"{value:,}" if isinstance(value, int) else f"{value:,.1f}")
+    return Text(printable(str(value), keep="\n"), style=COLORS.get(str(value), ""))
+
+
+def say(text: str) -> None:
+    """Print a text that may quote names and values: control characters do nothing to a terminal, nor in a pipe."""
+    print(printable(text, keep="\n\t"), flush=True)
 
 
 def results(found: Sequence[Mapping[str, Any]]) -> None:
@@ -161,7 +166,7 @@ def notes(run: Mapping[str, Any]) -> None:
 
 def _note(color: str, name: str, text: str) -> None:
     # A terminal gets whole words; what is piped somewhere keeps its lines.
-    out().print(f"[{color}]{name}:[/] {cell(text)}", soft_wrap=not sys.stdout.isatty())
+    out().print(Text.assemble((f"{printable(name)}:", color), " ", cell(text)), soft_wrap=not sys.stdout.isatty())
 
 
 def clients(found: Sequence[Mapping[str, Any]], fairness: float | None) -> None:

@@ -14,11 +14,13 @@ from redis.exceptions import RedisError
 from rq import Worker
 from rq.utils import utcparse
 
+from etl.config.kinds import DATABASES
 from etl.config.pipeline import Config, pairs_of
+from etl.config.urls import parse_url
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
 from jobs.store import dial, malformed, redis_errors, runs
-from jobs.views import console
+from jobs.views import console, exposure
 
 Finding = dict[str, Any]  # check, ok, what, cure, exit: its exit code; not ok and 0 is a warning
 
@@ -107,9 +109,9 @@ def show(found: Sequence[Finding]) -> None:
     for finding in found:
         mark = "[green]ok[/]  " if finding["ok"] else "[red]FAIL[/]" if finding["exit"] else "[yellow]warn[/]"
         out.print(f"{mark}  {finding['check']:<11} ", end="")
-        out.print(finding["what"], markup=False, soft_wrap=True)
+        out.print(console.cell(finding["what"]), soft_wrap=True)
         if finding["cure"]:
-            out.print(f"{'':18}{finding['cure']}", markup=False, soft_wrap=True, style="dim")
+            out.print(console.cell(f"{'':18}{finding['cure']}"), soft_wrap=True, style="dim")
 
 
 def _fine(check: str, what: str) -> Finding:
@@ -136,6 +138,7 @@ def _findings(redis: str | None) -> Iterator[Finding]:
     except ConfigError:
         config = None
     yield from _drives(config)
+    yield from _logins(redis, config)
     if config:
         yield from _staging(config)
         yield from _targets(config)
@@ -223,6 +226,26 @@ def _targets(config: Config) -> Iterator[Finding]:
     with ThreadPoolExecutor(8) as pool:  # one that doesn't answer takes its time
         yield from pool.map(look, names.keys(), names.values())
 
+    places = {url: name for url, name in names.items() if "://" in url}
+    for url, name in places.items():
+        parsed = parse_url(url, name)
+        if DATABASES[parsed.get_backend_name()].file:
+            yield from (
+                _warning("target", f"{name}: {what}", cure) for what, cure in exposure.file(parsed.database or "")
+            )
+
+
+def _logins(redis: str | None, config: Config | None) -> Iterator[Finding]:
+    """A password with an @ or a # in a URL is another password, and its rest may be taken for a host."""
+    urls = {"--redis" if redis else "REDIS_URL": redis or settings.redis_url() or ""}
+    for target in config.targets.values() if config else ():
+        urls[f"targets.{target.name}.url"] = target.url
+    for name, definition in config.pipelines.items() if config else ():
+        for where, source in definition.sources().items():
+            if url := source.model_dump().get("url"):
+                urls[f"pipelines.{name}.{where}.url"] = url
+    yield from (_warning("password", what, cure) for what, cure in exposure.logins(urls))
+
 
 def _cursors(config: Config) -> Iterator[Finding]:
     from jobs.views import cursors
@@ -246,6 +269,8 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
     try:
         yield from _facts(broker.examine(found.connection), dial.shown(found.url))
         yield from _malformed(found.connection)
+        for what, cure in exposure.redis(found.url, found.connection):
+            yield _warning("redis", f"{dial.shown(found.url)} {what}", cure)
         yield _workers(found.connection)
         if scheduled := sum(len(client.schedule) for client in config.clients.values()) if config else 0:
             yield _schedules(found.connection, scheduled)

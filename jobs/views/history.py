@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from etl.config.pipeline import Config, Pair, pairs_of
@@ -19,24 +20,38 @@ if TYPE_CHECKING:
 
 
 def recent(
-    session: "Session", *, client: str | None = None, state: str | None = None, since: float | None = None
+    session: "Session",
+    *,
+    client: str | None = None,
+    pipeline: str | None = None,
+    state: str | None = None,
+    since: float | None = None,
+    limit: int | None = runs.SHOWN,
 ) -> list[dict[str, Any]]:
     """Return runs in the public JSON shape, newest first, from Redis and, where it may have forgotten some, targets.
 
     Args:
         since: Only runs submitted after this moment (seconds since the epoch).
+        limit: How many at most, which is said on stderr where there are more; None means all.
     """
-    found = runs.recent(session.connection, client=client, state=state, since=since)
-    if since is not None and runs.knows_all(session.connection, since):
-        return found
-    after = datetime.fromtimestamp(since, UTC) if since is not None else None
-    pairs = pairs_of(session.config, client) if client else None
-    older = [
-        run
-        for run in remembered(session.config, pairs, client=client, since=after)
-        if (not state or run["state"] == state) and (since is None or _seconds(run["submitted"]) >= since)
-    ]
-    return _newest([*found, *_forgotten(session, older)])
+    most = None if limit is None else limit + 1
+    known = runs.search(session.connection, client=client, pipeline=pipeline, state=state, since=since)
+    found = list(islice(known, most))
+    if since is None or not runs.knows_all(session.connection, since):
+        after = datetime.fromtimestamp(since, UTC) if since is not None else None
+        pairs = pairs_of(session.config, client) if client else None
+        older = [
+            run
+            for run in remembered(
+                session.config, pairs, client=client, pipeline=pipeline, state=state, since=after, limit=most
+            )
+            if since is None or _seconds(run["submitted"]) >= since
+        ]
+        found = _newest([*found, *_forgotten(session, older)])
+    if limit is not None and len(found) > limit:
+        cure = "narrow them with --client, --state or --since"
+        print(f"rq-etl: warning: there are more runs than the newest {limit:,}; {cure}", file=sys.stderr)
+    return found[:limit]
 
 
 def latest(session: "Session", pairs: Sequence[Pair]) -> list[dict[str, Any]]:

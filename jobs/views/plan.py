@@ -10,7 +10,6 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import EtlError
 from etl.sources import plan as plan_source
-from jobs.run.backfill import window
 from jobs.run.graph import lanes
 from jobs.views import console
 
@@ -23,6 +22,8 @@ def plan(
     Args:
         start, end: The run's window; without a zone they are the client's.
     """
+    from jobs.run.backfill import window
+
     first, last = window(start, end, pipeline.timezone)
     planned = plan_source(pipeline, start=first, end=last)
     found: dict[str, Any] = {
@@ -85,7 +86,7 @@ def show_plans(lines: Sequence[dict[str, Any]]) -> None:
     ordered = sorted(lines, key=lambda line: (line["error"] is None, -line["bytes"]))
     console.table(("client", "partitions", "lanes", "bytes", "error"), ordered)
     size = sum(line["bytes"] for line in lines)
-    print(f"{console.plural(len(lines), 'client')}, {size:,} bytes; nothing was enqueued")
+    console.say(f"{console.plural(len(lines), 'client')}, {size:,} bytes; nothing was enqueued")
 
 
 def show(found: dict[str, Any]) -> None:
@@ -93,12 +94,12 @@ def show(found: dict[str, Any]) -> None:
     partitions = found["partitions"]
     console.table(("partition", "file", "files", "start", "bytes"), partitions[:50])
     if len(partitions) > 50:
-        print(f"… and {len(partitions) - 50} more")
+        console.say(f"… and {len(partitions) - 50} more")
     cut = f"{console.plural(len(partitions), 'partition')}, {found['bytes']:,} bytes"
     into = f"{found['mode']} into {found['target']}, table {found['table']}"
-    print(f"{cut}, in {console.plural(found['lanes'], 'lane')} → {into}; nothing was enqueued")
+    console.say(f"{cut}, in {console.plural(found['lanes'], 'lane')} → {into}; nothing was enqueued")
     for warning in found["warnings"]:
-        print(f"warning: {warning}")
+        console.say(f"warning: {warning}")
     if found.get("rows"):
         rows = [{name: _shown(value) for name, value in row.items()} for row in found["rows"]]
         console.table(list(rows[0]), rows, title="\nrows as they would be loaded")

@@ -47,10 +47,9 @@ def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
 
 def _line(run: Run) -> None:
     rows = run["rows"]
-    print(
+    console.say(
         f"{run['client']}/{run['pipeline']} {run['state']}: {rows['read']:,} read, {rows['rejected']:,} rejected, "
-        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s" + (f" - {why}" if (why := _why(run)) else ""),
-        flush=True,
+        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s" + (f" - {why}" if (why := _why(run)) else "")
     )
 
 
@@ -68,7 +67,14 @@ def table(found: Sequence[Run], seconds: float, terminal: Console) -> Group:
         names = [run["client"], *([run["pipeline"]] if has_several else [])]
         numbers = [f"{run['rows'][kind]:,}" for kind in ("read", "rejected", "loaded")]
         past = f"{run['seconds']:.0f}" if run["seconds"] is not None else ""
-        lines.add_row(*names, console.cell(run["state"]), _bar(run["partitions"]), *numbers, past, Text(_why(run)))
+        lines.add_row(
+            *map(console.cell, names),
+            console.cell(run["state"]),
+            _bar(run["partitions"]),
+            *numbers,
+            past,
+            console.cell(_why(run)),
+        )
     hidden = [run for run in found if run not in shown]
     ends = [f"… {len(hidden):,} more: {', '.join(_states(hidden))}"] if hidden else []
     ends.append(f"{sums(found)}, {seconds:.0f} s")

@@ -5,6 +5,8 @@ import glob
 import hashlib
 import io
 import json
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -69,7 +71,7 @@ def export(session: Session, run: str, file: Path) -> int:
     found = listed(session, run)
     names = list(dict.fromkeys(name for entry in found for name in json.loads(entry["raw"] or "{}") if name))
     try:
-        with file.open("w", encoding="utf-8", newline="") as out:
+        with open(file, "w", encoding="utf-8", newline="", opener=_private) as out:
             writer = csv.writer(out)
             writer.writerow([*REASONS, *names])
             for entry in found:
@@ -77,6 +79,14 @@ def export(session: Session, run: str, file: Path) -> int:
     except OSError as exc:
         raise ConfigError(f"{file} can't be written: {exc.strerror}", "name a file in a folder that is there") from None
     return len(found)
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that its owner alone can read, before there is a row in it."""
+    opened = os.open(path, flags, 0o600)
+    if stat.S_ISREG(os.fstat(opened).st_mode):
+        os.fchmod(opened, 0o600)
+    return opened
 
 
 def load(session: Session, run: str, file: Path) -> str:

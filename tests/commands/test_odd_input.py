@@ -95,7 +95,7 @@ def test_what_functions_print_is_not_in_the_document(etl: Project) -> None:
     assert "called" in said.err
     assert etl("validate --json").json["valid"]
     assert etl("plan claims --client acme --rows 2 --json").json["rows"][0]["claim_id"] == "A1"
-    assert "called" in etl("run claims --client acme --inline").out
+    assert "called" in etl("run claims --client acme --inline --full-refresh").out
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -283,6 +283,16 @@ def test_a_rename_wins_over_from_and_may_name_a_column_nobody_declared() -> None
     assert match(["x", "y"], settled, "x.csv") == {"x": "b", "y": "free"}
 
 
+def test_accents_may_be_encoded_either_way() -> None:
+    for one, other in (("café", "cafe\u0301"), ("cafe\u0301", "café")):
+        assert match([one], pipeline({other: {}}), "x.csv") == {one: other}
+        assert match([one], pipeline({"a": {"from": other}}), "x.csv") == {one: "a"}
+        assert match([one], pipeline({"b": {}}, {other: "b"}), "x.csv") == {one: "b"}
+        assert match([one], pipeline({}), "x.csv") == {one: "café"}
+        with pytest.raises(BadSource):
+            match([one, other], pipeline({}), "x.csv")
+
+
 def test_two_columns_for_one_are_refused() -> None:
     with pytest.raises(BadSource, match='"Amount" and "Betrag" are both amount'):
         match(["Amount", "Betrag"], pipeline({"amount": {"from": "Betrag"}}), "x.csv")

@@ -123,6 +123,66 @@ def test_rows_that_are_gone_from_the_table_are_loaded_again(etl: Project, target
     assert etl.run()["rows"]["loaded"] == 3
 
 
+def with_step(url: str, mode: dict[str, Any], **more: Any) -> str:
+    """Return an etl.toml whose rows go through a function."""
+    pipeline = {"extract": {"path": "inbox/*.csv"}, "load": mode, "retries": 0, "transform": ["steps:mark"], **more}
+    return etl_toml({"claims": {**pipeline, "columns": {"id": "integer", "name": "string"}}}, url=url)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_files_are_read_again_when_the_pipelines_code_has_changed_unless_they_were_appended(
+    etl: Project, target_url: str, read: list[str], mode: dict[str, Any]
+) -> None:
+    step = "def mark(df):\n    df['name'] = df['name'] + '{}'\n    return df\n"
+    etl.write("steps.py", step.format("!"))
+    etl.config(with_step(target_url, mode))
+    etl.run()
+    etl.write("steps.py", step.format("?"))
+    read.clear()
+    again = etl.run()
+    assert again["state"] == "succeeded"
+    if mode["mode"] == "append":
+        assert (again["rows"]["unchanged"], read) == (3, [])
+        return
+    assert again["rows"]["loaded"] == 3
+    assert rows(target_url) == [(1, "one?"), (2, "two?"), (3, "three?")]
+    read.clear()
+    assert etl.run()["rows"]["unchanged"] == 3
+    assert read == []
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_files_are_read_again_when_a_lookup_has_changed(
+    etl: Project, target_url: str, read: list[str], mode: dict[str, Any]
+) -> None:
+    etl.write("steps.py", "def mark(df, marks):\n    df['name'] = df['name'] + marks['mark'][0]\n    return df\n")
+    etl.write("marks.csv", "mark\n!\n")
+    lookups = {"marks": {"type": "csv", "path": "marks.csv", "settle": 0}}
+    etl.config(with_step(target_url, mode, lookups=lookups))
+    etl.run()
+    read.clear()
+    assert etl.run()["rows"]["unchanged"] == 3
+    assert read == []
+    etl.write("marks.csv", "mark\n?\n")
+    assert etl.run()["rows"]["loaded"] == 3
+    assert rows(target_url) == [(1, "one?"), (2, "two?"), (3, "three?")]
+
+
+def test_what_an_earlier_release_has_loaded_is_not_read_again_for_what_it_did_not_write_down(
+    etl: Project, target_url: str, read: list[str]
+) -> None:
+    etl.write("steps.py", "def mark(df):\n    return df\n")
+    etl.config(with_step(target_url, MODES[1]))
+    etl.run()
+    query(target_url, "DROP INDEX _etl_loads_sequence")
+    for column in ("code", "lookups", "modified", "modified_each", "sequence"):
+        query(target_url, f"ALTER TABLE _etl_loads DROP COLUMN {column}")
+    etl.write("steps.py", "def mark(df):\n    return df.copy()\n")
+    read.clear()
+    assert etl.run()["rows"]["unchanged"] == 3
+    assert read == []
+
+
 def rows(url: str) -> list[tuple[object, ...]]:
     """Return the table."""
     return query(url, "SELECT id, name FROM claims ORDER BY id")

@@ -2,11 +2,11 @@
 
 import pytest
 from redis import Redis
-from rq.job import Dependency, Retry
+from rq.job import Dependency, JobStatus, Retry
 from rq.results import Result
 
 from jobs.job import EtlJob
-from jobs.process.complete import Outcome, complete
+from jobs.process.complete import LARGEST, Outcome, complete, perform
 from jobs.queue import FairQueue, dequeue
 
 
@@ -107,3 +107,17 @@ def test_children_are_queued_in_the_same_step_at_the_front(queue: FairQueue) -> 
     complete(queue.connection, found[0], queue, Outcome("done"))
     assert queue.job_ids == [child.id, waiting.id]
     assert queue.deferred_job_registry.get_job_ids() == []
+
+
+def test_a_result_that_is_too_large_fails_the_job_and_is_not_tried_again(connection: Redis, queue: FairQueue) -> None:
+    job = queue.enqueue("tasks.nothing", retry=Retry(max=3))
+    found = dequeue(connection)
+    assert found is not None
+    for size, kind in ((LARGEST - 2, "done"), (LARGEST + 1, "failed")):
+        found[0]._execute = lambda size=size: "x" * size  # type: ignore[method-assign,misc]
+        found[0].check = lambda: None  # type: ignore[method-assign]
+        outcome = perform(found[0])
+        assert outcome.kind == kind
+    assert "1,048,576 are kept" in outcome.error
+    assert complete(connection, *found, outcome) == JobStatus.FAILED
+    assert "at most 1,048,576" in EtlJob.fetch(job.id, connection=connection).failure

@@ -18,7 +18,7 @@ from jobs.run.backfill import Window
 from jobs.run.cancel import cancel_run
 from jobs.run.submit import submit_run
 from jobs.store import runs
-from tests.helpers.project import Folder, etl_toml
+from tests.helpers.project import Folder, Project, etl_toml
 
 TOML = etl_toml(
     {
@@ -218,3 +218,27 @@ def test_windows_of_a_resolved_pipeline_fill_its_path(config: Config, connection
     run = submit_run(connection, pipeline, start=days()[2].start, end=days()[2].end)
     work(connection)
     assert runs.snapshot(connection, [run])[0]["rows"]["loaded"] == 1
+
+
+def test_a_loaded_window_whose_file_has_changed_since_says_so(
+    fake_redis: Redis, config: Config, claims: Pipeline, tmp_path: Path
+) -> None:
+    submit(fake_redis, config, claims)
+    work(fake_redis)
+    (tmp_path / "inbox/acme-2026-01-02.csv").write_text("id\n2\n22\n")
+    (tmp_path / "inbox/acme-2026-01-03.csv").touch()  # the same content
+    found = backfill.compared(examined(fake_redis, claims), claims)
+    assert [window.changed for window in found] == [(), ("inbox/acme-2026-01-02.csv",), (), ()]
+
+
+def test_backfill_says_which_skipped_windows_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    etl = Project(tmp_path, TOML, {"inbox/acme-2026-01-01.csv": "id\n1\n"})
+    command = "backfill claims --client acme --start 2026-01-01 --end 2026-01-02"
+    etl(f"{command} --inline")
+    assert etl(f"{command} --inline --json").err == ""
+    etl.write("inbox/acme-2026-01-01.csv", "id\n1\n2\n")
+    said = etl(f"{command} --inline --dry-run --json")
+    assert said.json[0]["changed"] == ["inbox/acme-2026-01-01.csv"]
+    assert "2026-01-01 00:00 is skipped, but inbox/acme-2026-01-01.csv has changed since run" in said.err
+    assert "has changed" not in etl(f"{command} --inline --dry-run --reprocess").err

@@ -204,3 +204,8 @@ def test_a_whole_float_reads_as_digits() -> None:
     values = pa.chunked_array([pa.array([1.2e10, 12.0, 0.5, None, 2.0**53, float("nan")])])
     assert as_text(values).to_pylist() == ["12000000000", "12", "0.5", None, "9007199254740992", None]
     assert as_text(values.cast(pa.float32())).to_pylist()[:3] == ["12000000000", "12", "0.5"]
+
+
+def test_keys_that_differ_by_how_accents_are_encoded_are_one_column(tmp_path: Path) -> None:
+    [chunk] = read(tmp_path, '{"café": 1}\n{"cafe\u0301": 2}\n')
+    assert chunk.rows.drop_columns(["_row"]).to_pydict() == {"café": [1, 2]}

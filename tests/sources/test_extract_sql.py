@@ -287,3 +287,25 @@ def test_parameters_are_found_where_they_are_parameters() -> None:
     text, used = for_psycopg(statement, {"since": 1, "until": 2})
     assert used == {"since": 1}
     assert text == statement.replace(" :since", " %(since)s").replace("5 % 2", "5 %% 2")
+
+
+def test_text_of_a_database_without_an_encoding_is_text(postgres_url: str, tmp_path: Path) -> None:
+    url = postgres_url.replace("/postgres?", "/ascii_source?")
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute("CREATE DATABASE ascii_source ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    try:
+        with psycopg.connect(url, client_encoding="utf8") as database:
+            database.execute("CREATE TABLE claims (id int, town text); INSERT INTO claims VALUES (1, 'Zürich')")
+        assert rows(pipeline(tmp_path, url, table="claims"))["town"].to_pylist() == ["Zürich"]
+    finally:
+        with psycopg.connect(postgres_url, autocommit=True) as admin:
+            admin.execute("DROP DATABASE ascii_source WITH (FORCE)")
+
+
+@pytest.mark.parametrize("word", ["returning", "lateral", "order", 'he said "x" %s', "a:b", "Mixed"])
+def test_names_of_tables_and_columns_are_quoted(source: str, tmp_path: Path, word: str) -> None:
+    quoted = '"' + word.replace('"', '""') + '"'
+    change(source, tmp_path, f"CREATE TABLE {quoted} (id integer, {quoted} integer)")
+    change(source, tmp_path, f"INSERT INTO {quoted} VALUES (1, 10), (2, 20)")
+    made = pipeline(tmp_path, source, table=word, partition=word, cursor=word)
+    assert rows(made, Span(Cursor("integer", "15")))[word].to_pylist() == [20]

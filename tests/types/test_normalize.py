@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from etl.config.models import Column
 from etl.config.spellings import BLANKS, Spellings, spelled
 from etl.types.casts import cast
-from etl.types.infer import candidates, decide
+from etl.types.infer import candidates, take
 from tests.helpers.examples import examples
 
 
@@ -120,12 +120,11 @@ def test_columns_nobody_declared_are_found_by_the_extracts_spellings() -> None:
         "day": ["2026-01-01", "NA", None],
         "word": ["NA", "x", "1,23"],
     }
-    kinds = decide(candidates(pa.table(columns), spellings))
+    kinds = {name: fitting[0] for name, fitting in candidates(pa.table(columns), spellings).items()}
     assert kinds == {"n": "integer", "share": "number", "paid": "boolean", "day": "date", "word": "string"}
     made = {}
     for name, values in columns.items():
-        column = spelled(Column.model_validate({"type": kinds[name]}), kinds[name], spellings)
-        made[name], failures = cast(pa.chunked_array([values]), column, "UTC")
+        made[name], failures = take(pa.chunked_array([values]), kinds[name], "UTC", spellings)
         assert not failures
     assert made["n"].to_pylist() == [1234, None, -5]
     assert made["share"].to_pylist() == [0.05, None, 1.5]

@@ -103,6 +103,16 @@ def remember(connection: sa.Connection, name: str, words: Mapping[str, str], *, 
         connection.execute(insert.on_conflict_do_update(index_elements=["table_name", "column_name"], set_=same), rows)
 
 
+def ours(connection: sa.Connection, name: str) -> set[str]:
+    """Return the columns of a table that we made, as far as we remember; nothing is written."""
+    schema, short = tables.split(connection, name)
+    book = named(schema)
+    if not tables.there(connection, book):
+        return set()
+    query = sa.select(book.c.column_name).where(book.c.table_name == short, book.c.ours.is_(True))
+    return set(connection.execute(query).scalars())
+
+
 def forget(connection: sa.Connection, *names: str) -> None:
     """Forget the columns of tables that are gone."""
     for name in names:

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from etl.config.columns import is_header, shown
 from etl.config.pipeline import Pipeline
+from etl.config.values import is_header, shown
 from etl.errors import BadSource, MissingColumn, TableMismatch
 from etl.load import columns, tables
 from etl.load.columns import Change, Known
-from etl.load.names import OWN, ROW
-from etl.load.tables import Types
+from etl.load.tables import OWN, ROW, Types
 from etl.load.targets import kind
 from etl.types.lattice import EMPTY, choose, fixed
 from etl.types.sql import CastText
@@ -51,7 +51,7 @@ class Fit:
         there: The columns that the table has, or None where there is no table.
     """
 
-    types: dict[str, TypeEngine[object]]
+    types: dict[str, TypeEngine[Any]]
     words: dict[str, str] = field(default_factory=dict)
     staged: dict[str, str] = field(default_factory=dict)
     casts: dict[str, pa.DataType] = field(default_factory=dict)
@@ -159,7 +159,7 @@ class _Fitting:
     def __init__(self, connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema, kinds: Kinds) -> None:
         self.connection, self.pipeline, self.schema, self.kinds = connection, pipeline, schema, kinds
         self.database = kind(connection)
-        self.types: dict[str, TypeEngine[object]] = {}
+        self.types: dict[str, TypeEngine[Any]] = {}
         self.words: dict[str, str] = {}
         self.staged: dict[str, str] = {}
         self.casts: dict[str, pa.DataType] = {}
@@ -186,8 +186,9 @@ class _Fitting:
         if wanted == "null":
             self.types[name], self.staged[name] = known.type, known.word
             return
-        if isinstance(known.type, CastText) and wanted == "string":  # the server reads the text
-            self.types[name], self.staged[name] = known.type, "string"
+        type: TypeEngine[Any] = known.type
+        if isinstance(type, CastText) and wanted == "string":  # the server reads the text
+            self.types[name], self.staged[name] = type, "string"
             return
         is_free = name in self.kinds and name not in self.pipeline.columns
         if known.word in self.database.FITS[wanted] and not (known.ours and is_free):
@@ -261,7 +262,7 @@ class _Fitting:
     def _word(self, name: str) -> str:
         return kind_of(name, self.schema.field(name).type)
 
-    def _type(self, word: str) -> TypeEngine[object]:
+    def _type(self, word: str) -> TypeEngine[Any]:
         return self.database.TYPES["string" if word == EMPTY else word]
 
     def _turn(self, name: str, wanted: str, word: str) -> None:
@@ -274,9 +275,10 @@ class _Fitting:
     def _stored(self, name: str, wanted: str, known: Known) -> None:
         """Stage a column as its own type where the table's holds each of its values as it is."""
         self.types[name], self.staged[name] = self.database.TYPES[wanted], wanted
-        if wanted == "integer" and known.word == "number":
-            self.types[name], self.staged[name] = self.database.TYPES["number"], "number"
-            self.casts[name] = pa.float64()  # which is checked
+        if wanted in ("integer", "number") and known.word == "number":
+            self.types[name], self.staged[name] = known.type, "number"  # a float of 32 bits is what it becomes there
+            if wanted == "integer":
+                self.casts[name] = pa.float64()  # which is checked
         elif wanted == "number" and known.word == "decimal":
             # PostgreSQL's own cast of a float has 15 digits.
             self.types[name], self.staged[name] = self.database.TYPES["decimal"], "decimal"
@@ -298,7 +300,7 @@ def _check_names(names: Sequence[str], fold: Callable[[str], str], limit: int, k
         seen.add(fold(name))
 
 
-def _fewer_digits(type: pa.DataType, there: TypeEngine[object]) -> pa.DataType | None:
+def _fewer_digits(type: pa.DataType, there: TypeEngine[Any]) -> pa.DataType | None:
     """Return the decimals to cast to where a column keeps fewer: the cast refuses what the database would round."""
     scale = there.scale if isinstance(there, sa.Numeric) and not isinstance(there, sa.Float) else None
     if kind_of("", type) == "decimal" and scale is not None and 0 <= scale < type.scale:

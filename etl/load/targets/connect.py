@@ -43,15 +43,19 @@ def transaction(url: str, name: str = "") -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def reading(url: str, name: str) -> Iterator[sa.Connection | None]:
-    """Open a connection that writes nothing; None where the target is a file that is not there yet."""
+def reading(url: str, name: str, patience: float = PATIENCE) -> Iterator[sa.Connection | None]:
+    """Open a connection that writes nothing; None where the target is a file that is not there yet.
+
+    Args:
+        patience: Seconds to wait for it.
+    """
     parsed = parse_url(url, name)
     if DATABASES[parsed.get_backend_name()].file and not Path(parsed.database or "").exists():
         yield None
         return
     kind, where = kind_named(parsed.get_backend_name()), f"target {name}"
     with translated(kind, where, connecting=True):
-        connection = kind.reader(parsed, PATIENCE).connect()
+        connection = kind.reader(parsed, patience).connect()
     with translated(kind, where), connection:
         yield connection
 

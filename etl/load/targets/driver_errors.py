@@ -31,7 +31,7 @@ MISMATCH = "a value that does not fit the column's type"
 MISMATCH_CURE = "give the column another type in [columns], or alter the table"
 TOO_LONG = "takes no value as long as that", "shorten it in a function, or split it over columns"
 TOO_MANY = "takes no more columns", 'declare those that you need in [columns], and say new_columns = "ignore"'
-NO_VIEW = "has a view, or something else that is no table, where a table is needed", "name a table in load.table"
+NO_VIEW = "has a view, a partition or the like where a table of its own is needed", "name the table in load.table"
 CHANGED = "has another table or column than a moment ago", "retry the run; if that fails too, look at its triggers"
 DISK = "has a disk that can't be read or written", "look at the disk, then retry the run"
 BROKEN = "failed within itself", "look at the database's own log, and check it"

@@ -232,11 +232,16 @@ def _columns(connection: sa.Connection, table: str, schema: str | None) -> list[
     return [tuple(row) for row in connection.exec_driver_sql(query, (table, schema or "main"))]
 
 
+_SHORT: dict[str, TypeEngine[Any]] = {"SMALLINT": sa.SMALLINT(), "INTEGER": sa.INTEGER()}
+
+
 def _type(text: str) -> TypeEngine[Any]:
     if found := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", text):
         return sa.NUMERIC(int(found[1]), int(found[2]))
+    if text in _SHORT:
+        return _SHORT[text]
     words = {"VARCHAR": "string", "DOUBLE": "number", "BOOLEAN": "boolean", "DATE": "date"}
-    words |= dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"), "integer")
+    words |= dict.fromkeys(("TINYINT", "BIGINT", "HUGEINT"), "integer")
     words |= dict.fromkeys(("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"), "integer")
     words |= dict.fromkeys(("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"), "timestamp")
     return TYPES[words[text]] if text in words else sa.types.NullType()

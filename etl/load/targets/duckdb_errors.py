@@ -34,7 +34,7 @@ _REFUSED: tuple[tuple[type[duckdb.Error], str, tuple[str, str]], ...] = (
     (duckdb.BinderException, "", why.CHANGED),
     (duckdb.TransactionException, "", ("does not go on with a transaction that has failed", "retry the run")),
     (duckdb.DependencyException, "", ("keeps what something else depends on", "drop the index or view first")),
-    (duckdb.InterruptException, "", ("was told to stop", "retry the run")),
+    (duckdb.InterruptException, "", ("was interrupted while it worked", "retry the run")),
     (duckdb.FatalException, "", why.BROKEN),
     (duckdb.InternalException, "", why.BROKEN),
     (duckdb.SerializationException, "", _DAMAGED),

@@ -140,11 +140,11 @@ def _special(where: str, place: str, state: str, text: str, diag: Any) -> tuple[
         if "violates partition constraint" in text:
             return f"{where}: a row does not belong in the partition {table}", "name the whole table in load.table"
         return f"{where}: {table} has no partition for a row", "create the partition, or one with DEFAULT"
+    if state in ("42501", "0A000") and "row-level security" in text:  # COPY knows no policies at all
+        cure = "give the target's user BYPASSRLS; or, for merge and replace, a policy that permits the rows"
+        return f"{place} has row-level security that refuses the rows", cure
     if state != "42501":
         return None
-    if "row-level security" in text:
-        cure = "give the target's user a policy that permits the rows, or BYPASSRLS"
-        return f"{place} refuses a row by row-level security", cure
     if found := re.match(r"must be owner of (\w+(?: view)?) (.+)", text):
         cure = "have the target's user own it, or make the table and its columns by hand"
         return f"{where} does not permit a change of {found[1]} {found[2]}, which is another user's", cure

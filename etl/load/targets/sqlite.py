@@ -66,7 +66,7 @@ _REFUSED = {  # by how the error's name begins; the first
     "SQLITE_CONSTRAINT": ("refuses a row by a constraint", "look at the table's constraints and triggers"),
     "SQLITE_TOOBIG": why.TOO_LONG,
     "SQLITE_SCHEMA": why.CHANGED,
-    **dict.fromkeys(("SQLITE_INTERRUPT", "SQLITE_ABORT"), ("was told to stop", "retry the run")),
+    **dict.fromkeys(("SQLITE_INTERRUPT", "SQLITE_ABORT"), ("was interrupted while it worked", "retry the run")),
     **dict.fromkeys(("SQLITE_INTERNAL", "SQLITE_MISUSE", "SQLITE_RANGE"), why.BROKEN),
     "SQLITE_NOLFS": ("can't be larger on this disk", "move the file to another disk"),
 }

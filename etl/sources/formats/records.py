@@ -7,6 +7,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from etl.partition import plain
 from etl.sources.feed import BLOCK, LIMIT, Feed, Uncuttable
 
 Bytes = npt.NDArray[np.uint8]
@@ -115,7 +116,7 @@ def cut(path: str, begin: int, delimiter: bytes, quote: bytes, size: int) -> tup
     """
     digest = hashlib.sha256()
     ranges = [(0, 0)]
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=plain) as file:
         head = file.read(begin)
         digest.update(head)
         position, lines = begin, line_count(np.frombuffer(head, np.uint8))

@@ -1,0 +1,183 @@
+"""What a table's column can keep: which values would not come back from it as they are."""
+
+from collections.abc import Callable, Collection, Mapping
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from etl.types.spelling import as_text
+from etl.types.words import PLACES, WHOLE_DIGITS, word_of
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Limit(NamedTuple):
+    """What a column keeps.
+
+    Args:
+        type: What the database calls it, for reasons.
+        word: The pipeline's word for it.
+        size: Bits of an integer or a float, digits before the point of a decimal, characters of a string; None: any.
+        places: Digits behind the point of a decimal, or of a second; None: any.
+        other: Whether it keeps a decimal as a float, or pads a string with blanks.
+    """
+
+    type: str
+    word: str
+    size: int | None = None
+    places: int | None = None
+    other: bool = False
+
+    @property
+    def reason(self) -> str:
+        """Of the rejects whose values it can't keep."""
+        return f"does not fit the table's {self.type}"
+
+
+class Limits(NamedTuple):
+    """What a table's columns keep.
+
+    Args:
+        columns: Those that it has, by name; None where one keeps every value of its type.
+        new: What a declared column that is yet to be made keeps, by its word.
+    """
+
+    columns: Mapping[str, Limit | None] = {}
+    new: Mapping[str, Limit] = {}
+
+    def of(self, name: str, kind: pa.DataType, declared: Collection[str]) -> Limit | None:
+        """Return what the column keeps that a column of rows goes into; the table may spell it in another case."""
+        if name in self.columns:
+            return self.columns[name]
+        folded = [each for each in self.columns if each.casefold() == name.casefold()]
+        if len(folded) == 1:
+            return self.columns[folded[0]]
+        return self.new.get(word_of(kind) or "") if name in declared else None
+
+    def failures(self, rows: pa.Table, declared: Collection[str] = ()) -> dict[str, tuple[Mask, str]]:
+        """Return for each column with values that it can't keep the rows that hold them, and why.
+
+        Args:
+            declared: The pipeline's columns; others get a type of their own.
+        """
+        found = {}
+        for name in rows.column_names:
+            limit = self.of(name, rows[name].type, declared)
+            if limit is not None and (mask := misfits(rows[name], limit)) is not None and mask.any():
+                found[name] = mask, limit.reason
+        return found
+
+
+def misfits(values: pa.ChunkedArray, limit: Limit) -> Mask | None:
+    """Return which values would not come back as they are; None where all do, or the types don't meet."""
+    check = _CHECKS.get((word_of(values.type) or "", limit.word))
+    if check is None or (lost := check(values, limit)) is None:
+        return None
+    return np.array(pc.fill_null(lost, False).to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _integers(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    if limit.size is None or limit.size >= 64:
+        return None
+    highest = 2 ** (limit.size - 1) - 1
+    return pc.or_(pc.greater(values, highest), pc.less(values, -highest - 1))
+
+
+def _integers_as_floats(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray:
+    whole = values.fill_null(0).to_numpy()
+    floats = whole.astype(np.float32 if limit.size == 32 else np.float64).astype(np.float64)
+    inside = floats < 2.0**63
+    lost = ~inside | (np.where(inside, floats, 0).astype(np.int64) != whole)
+    return pa.chunked_array([pa.array(lost)])
+
+
+def _integers_as_decimals(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    if limit.size is None or limit.size >= 19:
+        return None
+    beyond = 10**limit.size
+    return pc.or_(pc.greater_equal(values, beyond), pc.less_equal(values, -beyond))
+
+
+def _floats(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    if limit.size != 32:
+        return None
+    # A float of 32 bits is read as the shortest digits that mean it: 0.1 comes back, 0.123456789 doesn't.
+    again = values.cast(pa.float32(), safe=False).cast(pa.string()).cast(pa.float64())
+    return pc.not_equal(again, values)
+
+
+def _floats_as_decimals(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    return None if limit.other else _lost_digits(as_text(values), limit)
+
+
+def _decimals(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    text = values.cast(pa.string())
+    if not limit.other:
+        if limit.places is not None and limit.places >= PLACES and (limit.size or 0) >= WHOLE_DIGITS:
+            return None
+        return _lost_digits(text, limit)
+    if values.type.scale > 0:
+        text = pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".")
+    many = pc.match_substring_regex(text, r"[1-9](?:\.?[0-9]){15}")  # a float keeps any 15 digits
+    lost = _those(text, many, lambda digits: Decimal(repr(float(digits))) != Decimal(digits))
+    few = None if limit.places is None else _lost_digits(text, limit._replace(size=None))
+    return lost if few is None else pc.or_(lost, few)
+
+
+def _lost_digits(text: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    """Return which numbers have more digits before or behind the point than a decimal column."""
+    if limit.places is None:
+        return None
+    shapes = [rf"\.[0-9]{{{limit.places}}}[0-9]*[1-9]", "[eE]"]
+    if limit.size is not None:
+        shapes.append(rf"^-?0*[1-9][0-9]{{{limit.size}}}")
+    places = Decimal(1).scaleb(-limit.places)
+
+    def is_lost(digits: str) -> bool:
+        value = Decimal(digits)
+        too_large = limit.size is not None and value != 0 and value.adjusted() >= limit.size
+        return too_large or value % places != 0 if value.adjusted() < 100 else True
+
+    return _those(text, pc.match_substring_regex(text, "|".join(shapes)), is_lost)
+
+
+def _those(text: pa.ChunkedArray, doubtful: pa.ChunkedArray, test: Callable[[str], bool]) -> pa.ChunkedArray:
+    """Return which of the doubtful texts pass a test."""
+    some = pc.unique(text.filter(pc.fill_null(doubtful, False)))
+    lost = pa.array([each for each in some.to_pylist() if test(each)], pa.string())
+    return pc.is_in(text, value_set=lost)
+
+
+def _texts(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    if limit.size is None:
+        return None
+    length = pc.utf8_length(values)
+    lost = pc.greater(length, limit.size)
+    if not limit.other:
+        return lost
+    # Blanks behind the text of a padded column are nobody's.
+    return pc.or_(lost, pc.and_(pc.less(length, limit.size), pc.ends_with(values, " ")))
+
+
+def _moments(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    if limit.places is None or limit.places >= 6:
+        return None
+    micros = values.cast(pa.timestamp("us", values.type.tz)).cast(pa.int64())
+    step = 10 ** (6 - limit.places)
+    return pc.not_equal(pc.multiply(pc.divide(micros, step), step), micros)
+
+
+_CHECKS: dict[tuple[str, str], Callable[[Any, Limit], Any]] = {
+    ("integer", "integer"): _integers,
+    ("integer", "number"): _integers_as_floats,
+    ("integer", "decimal"): _integers_as_decimals,
+    ("number", "number"): _floats,
+    ("number", "decimal"): _floats_as_decimals,
+    ("decimal", "decimal"): _decimals,
+    ("string", "string"): _texts,
+    ("timestamp", "timestamp"): _moments,
+}

@@ -1,0 +1,94 @@
+"""Projects whose tables were there before, or have names that a database keeps for itself: what runs make of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.deliveries import query
+from tests.helpers.project import Project, etl_toml
+
+INT = {"type": "integer"}
+OWN = "_client text, _run text, _file text"
+
+
+def project(
+    root: Path, monkeypatch: pytest.MonkeyPatch, url: str, csv: str, load: dict[str, Any], columns: dict[str, Any]
+) -> Project:
+    """Return a project with one pipeline `rates` of client oak into a table of this name."""
+    monkeypatch.chdir(root)
+    made = {"rates": {"extract": {"path": "in/*.csv"}, "load": load, "columns": columns, "retries": 0}}
+    return Project(root, etl_toml(made, ["oak"], url=url), {"in/rates.csv": csv})
+
+
+def run(made: Project) -> Any:
+    return made.run(pipeline="rates", client="oak")
+
+
+def test_columns_that_differ_in_case_only_are_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pg_url: str
+) -> None:
+    query(pg_url, f'create table rates ("Id" int, "Amount" int, {OWN})')
+    query(pg_url, "insert into rates values (9, 90, 'oak', 'old', 'old.csv')")
+    made = project(tmp_path, monkeypatch, pg_url, "id,amount\n1,10\n", {}, {"id": INT, "amount": INT})
+    assert run(made)["state"] == "succeeded"
+    assert query(pg_url, 'select "Id", "Amount" from rates order by 1') == [(1, 10), (9, 90)]
+    made.write("in/more.csv", "ID,AMOUNT\n2,20\n")
+    assert run(made)["state"] == "succeeded"
+    assert query(pg_url, 'select * from rates where "Id" = 2')[0][:2] == (2, 20)
+
+
+@pytest.mark.parametrize("word", ["returning", "nothing", "lateral", "false"])
+def test_a_keyword_is_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target_url: str, word: str) -> None:
+    made = project(tmp_path, monkeypatch, target_url, f"id,{word}\n1,yes\n2,no\n", {}, {})
+    found = run(made)
+    assert (found["state"], found["rows"]["loaded"]) == ("succeeded", 2)
+
+
+def test_a_replace_of_rows_that_others_refer_to_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pg_url: str
+) -> None:
+    query(pg_url, f"create table rates (id int primary key, name text, {OWN})")
+    query(pg_url, "create table vans (depot int references rates(id))")
+    made = project(tmp_path, monkeypatch, pg_url, "id,name\n1,north\n2,south\n", {"mode": "replace"}, {"id": INT})
+    assert run(made)["state"] == "succeeded"
+    query(pg_url, "insert into vans values (1)")
+    made.write("in/rates.csv", "id,name\n1,west\n2,south\n")
+    found = run(made)
+    assert found["state"] == "failed"
+    assert "rows of vans refer to rows which replace takes away" in found["error"]
+    assert 'mode = "merge"' in found["error"]
+
+
+def test_a_row_without_a_partition_is_said_to_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pg_url: str
+) -> None:
+    query(pg_url, f"create table rates (id int, d date, {OWN}, primary key (id, d)) partition by range (d)")
+    query(pg_url, "create table jan partition of rates for values from ('2026-01-01') to ('2026-02-01')")
+    load = {"mode": "merge", "key": ["id", "d"]}
+    csv = "id,d\n1,2026-01-05\n2,2026-02-05\n"
+    made = project(tmp_path, monkeypatch, pg_url, csv, load, {"id": INT, "d": {"type": "date"}})
+    found = run(made)
+    assert found["state"] == "failed"
+    assert "table rates has no partition for a row" in found["error"]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_strings_go_into_uuid_and_enum_columns_and_a_bad_one_is_said_by_its_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pg_url: str, declared: bool
+) -> None:
+    query(pg_url, "create type mood as enum ('ok', 'sad')")
+    query(pg_url, f"create table rates (id uuid primary key, mood mood, note jsonb, {OWN})")
+    columns = {name: {"type": "string"} for name in ("id", "mood", "note")} if declared else {}
+    one = "6f2c1f5e-3a7e-4c0e-9c8b-111111111111"
+    load = {"mode": "merge", "key": ["id"]}
+    made = project(tmp_path, monkeypatch, pg_url, f"id,mood,note\n{one},ok,1\n", load, columns)
+    assert run(made)["state"] == "succeeded"
+    assert query(pg_url, "select id::text, mood::text, note from rates") == [(one, "ok", 1)]
+    made.write("in/rates.csv", f"id,mood,note\n{one.upper()},ok,1\n")
+    assert run(made)["rows"]["unchanged"] == 1
+    made.write("in/rates.csv", f"id,mood,note\n{one},cheerful,1\n")
+    found = run(made)
+    assert found["state"] == "failed"
+    assert "column mood, type mood" in found["error"]
+    assert "cheerful" not in str(found)

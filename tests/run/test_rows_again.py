@@ -1,0 +1,212 @@
+"""Nights, retries, windows, archived and fixed files in any order: the table has what the files say, once."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fakeredis
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from redis import Redis
+
+from jobs import settings as product
+from jobs.run.retry import retry_run
+from tests.helpers.deliveries import query
+from tests.helpers.examples import examples
+from tests.helpers.project import etl_toml
+from tests.helpers.queued_project import QueuedProject
+
+MODES: dict[str, dict[str, Any]] = {
+    "append": {"mode": "append", "atomic": True},
+    "merge": {"mode": "merge", "key": ["k"]},
+    "replace by file": {"mode": "replace", "by": ["_file"]},
+}
+
+
+class File(NamedTuple):
+    """A file as it is at some time."""
+
+    time: float
+    rows: dict[int, int]
+    broken: bool
+
+
+def toml(mode: str, url: str = "sqlite:///warehouse.db") -> str:
+    columns = {"k": {"type": "integer", "required": True}, "v": {"type": "integer"}}
+    pipeline = {"extract": {"path": "inbox/*"}, "load": MODES[mode], "retries": 0, "columns": columns}
+    return etl_toml({"claims": {**pipeline, "max_rejects": 0}}, ["acme"], url=url)
+
+
+def text(rows: dict[int, int]) -> str:
+    return "k,v\n" + "".join(f"{key},{value}\n" for key, value in rows.items())
+
+
+def retried(project: QueuedProject, run: str) -> dict[str, Any]:
+    retry_run(product.config(), project.connection, run)
+    project.work()
+    return project.record(run)
+
+
+@pytest.fixture
+def project(tmp_path: Path, fake_redis: Redis, target_url: str) -> QueuedProject:
+    return QueuedProject(tmp_path, fake_redis, toml("merge", target_url))
+
+
+def test_a_file_that_was_fixed_for_a_retry_beats_those_that_were_newer_than_it(
+    project: QueuedProject, target_url: str
+) -> None:
+    project.write("inbox/a.csv", "k,v\n1,x\n")
+    project.write("inbox/b.csv", text({1: 3}))
+    run = project.run()
+    assert project.state(run) == "failed"
+    project.write("inbox/a.csv", text({1: 4}))
+    assert retried(project, run)["state"] == "succeeded"
+    assert query(target_url, "SELECT k, v FROM claims") == [(1, 4)]
+
+
+def test_a_retry_appends_nothing_that_the_next_night_has_appended(project: QueuedProject, target_url: str) -> None:
+    project.config(toml("append", target_url))
+    project.write("inbox/a.csv", text({1: 1}))
+    project.write("inbox/b.csv", "k,v\n2,x\n")
+    first = project.run()
+    project.write("inbox/b.csv", text({2: 2}))
+    assert project.record(project.run())["rows"]["loaded"] == 2
+    again = retried(project, first)
+    assert (again["state"], again["rows"]["loaded"], again["rows"]["unchanged"]) == ("succeeded", 0, 2)
+    assert query(target_url, "SELECT k, v FROM claims ORDER BY k") == [(1, 1), (2, 2)]
+
+
+def test_a_renamed_file_is_loaded_with_a_warning_of_the_run(project: QueuedProject, target_url: str) -> None:
+    project.config(toml("append", target_url))
+    project.write("inbox/a.csv", text({1: 1}))
+    first = project.run()
+    (project.root / "inbox/a.csv").rename(project.root / "inbox/b.csv")
+    warnings = project.record(project.run())["warnings"]
+    assert warnings == [f"inbox/b.csv has the same rows as inbox/a.csv of run {first}: they are in claims twice now"]
+
+
+# --- any order of events ---
+
+_rows = st.dictionaries(st.integers(0, 4), st.none(), min_size=1, max_size=3)
+
+
+class Nights(RuleBasedStateMachine):
+    """Files come, are fixed, broken and archived, and are loaded by nights and by retries of nights that failed."""
+
+    mode = "merge"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="rq-etl-nights-"))
+        self.project = QueuedProject(self.folder, fakeredis.FakeStrictRedis(), toml(self.mode))
+        self.clock, self.value = 1000.0, 0
+        self.inbox: dict[str, File] = {}
+        self.failed: dict[str, dict[str, File]] = {}  # what each run has read
+        self.loaded: dict[str, File] = {}  # the latest version of each file
+        self.table: dict[int, tuple[int, float, str]] = {}  # by key: value, and the file that it is from
+
+    def teardown(self) -> None:
+        product.use(None)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def put(self, name: str, keys: Iterable[int], time: float, *, broken: bool = False) -> None:
+        rows = {}
+        for key in keys:
+            self.value += 1  # no two rows are equal
+            rows[key] = self.value
+        path = self.project.write(f"inbox/{name}", text(rows) + ("x,x\n" if broken else ""))
+        os.utime(path, (time, time))
+        self.inbox[name] = File(time, rows, broken)
+
+    @rule(name=st.sampled_from("abcd"), rows=_rows, age=st.integers(0, 500), broken=st.booleans())
+    def a_file_comes(self, name: str, rows: dict[int, None], age: int, broken: bool) -> None:
+        if name in self.inbox or (self.mode == "append" and name in self.loaded):
+            return
+        self.clock += 1
+        self.put(name, rows, self.clock - age, broken=broken)
+
+    @rule(data=st.data(), rows=_rows)
+    def a_file_is_fixed(self, data: Any, rows: dict[int, None]) -> None:
+        names = [name for name in self.inbox if self.mode != "append" or name not in self.loaded]
+        if names:
+            self.clock += 1
+            self.put(data.draw(st.sampled_from(sorted(names))), rows, self.clock)
+
+    @rule(data=st.data())
+    def a_file_is_archived(self, data: Any) -> None:
+        if self.inbox:
+            name = data.draw(st.sampled_from(sorted(self.inbox)))
+            (self.folder / "inbox" / name).unlink()
+            del self.inbox[name]
+
+    @precondition(lambda self: self.inbox)
+    @rule()
+    def a_night(self) -> None:
+        run = self.project.run()
+        self.ends(run, dict(self.inbox))
+
+    @precondition(lambda self: self.failed)
+    @rule(data=st.data())
+    def a_retry(self, data: Any) -> None:
+        run = data.draw(st.sampled_from(sorted(self.failed)))
+        read = {name: self.inbox.get(name, file) for name, file in self.failed.pop(run).items()}
+        retried(self.project, run)
+        self.ends(run, read)
+
+    def ends(self, run: str, read: dict[str, File]) -> None:
+        changed = [name for name, file in read.items() if self.mode == "append" and self.loaded.get(name, file) != file]
+        if any(file.broken for file in read.values()) or changed:
+            self.failed[run] = read
+            assert self.project.state(run) == "failed"
+        else:
+            assert self.project.state(run) == "succeeded", self.project.record(run)
+            for name, file in sorted(read.items(), key=lambda item: (item[1].time, item[0])):
+                self.applied(name, file)
+        self.check()
+
+    def applied(self, name: str, file: File) -> None:
+        before = self.loaded.get(name)
+        if before is not None and before.time > file.time and self.inbox.get(name) != file:
+            if self.mode != "merge":
+                return  # what a run read long ago is no news
+        else:
+            self.loaded[name] = file
+        for key, value in file.rows.items():
+            if self.mode == "merge" and (key not in self.table or self.wins(name, file, self.table[key])):
+                self.table[key] = value, file.time, name
+
+    def wins(self, name: str, file: File, there: tuple[int, float, str]) -> bool:
+        _, time, other = there
+        if other == name and self.inbox.get(name) == file:
+            return True  # an older copy that was put in its place
+        return (file.time, name) >= (time, other)
+
+    def check(self) -> None:
+        if self.mode == "merge":
+            expected = sorted((key, value) for key, (value, _, _) in self.table.items())
+        else:
+            expected = sorted(row for file in self.loaded.values() for row in file.rows.items())
+        url = f"sqlite:///{self.folder}/warehouse.db"
+        there = query(url, "SELECT name FROM sqlite_master WHERE name = 'claims'")
+        assert (sorted(query(url, "SELECT k, v FROM claims")) if there else []) == expected
+
+
+class Appended(Nights):
+    mode = "append"
+
+
+class Replaced(Nights):
+    mode = "replace by file"
+
+
+@pytest.mark.parametrize("machine", [Nights, Appended, Replaced])
+def test_whatever_happens_the_table_has_what_the_files_say(machine: type[Nights]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(max_examples=examples(25), stateful_step_count=12, suppress_health_check=list(HealthCheck)),
+    )
