@@ -1,5 +1,6 @@
 """What the doctor says of who may read rows and Redis, and that no piece of a password is ever shown."""
 
+import csv
 import os
 import socket
 import stat
@@ -99,8 +100,8 @@ def test_an_export_is_its_owners_alone_from_its_first_byte(
     file = house.root / "out.csv"
     file.write_text("older")
     file.chmod(0o644)
-    modes = []
-    monkeypatch.setattr(rejects.csv, "writer", _watched(file, modes, rejects.csv.writer))
+    modes: list[int] = []
+    monkeypatch.setattr(csv, "writer", _watched(file, modes, csv.writer))
     os.umask(0o000)
     session = Session(house.path, house.connection)
     rejects.export(session, run, file)

@@ -28,7 +28,7 @@ def users(redis_server: RedisServer, real_redis: Redis) -> Iterator[dict[str, st
     lines = [line.split() for line in block.splitlines()]
     assert [line[1] for line in lines] == [*USERS, "default"]
     for _, name, *rules in lines[:-1]:  # the tests' own is the default one
-        real_redis.execute_command("ACL", "SETUSER", name, "reset", *rules)
+        real_redis.execute_command("ACL", "SETUSER", name, "reset", *rules)  # type: ignore[no-untyped-call]
     yield {name: redis_server.url.replace("unix://", f"unix://{name}:{name}-password@") for name in USERS}
     for name in USERS:
         real_redis.acl_deluser(name)
@@ -81,7 +81,7 @@ def test_each_user_does_its_work(
     assert "NOPERM" not in text
 
 
-def runs_of(connection: Redis) -> list[bytes]:
+def runs_of(connection: Redis) -> list[object]:
     return list(connection.zrange("etl:runs", 0, -1))
 
 
