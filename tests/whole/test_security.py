@@ -81,13 +81,8 @@ def test_each_user_does_its_work(
     assert "NOPERM" not in text
 
 
-<<<<<<< HEAD
-def runs_of(connection: Redis) -> list[bytes]:
-    return list(connection.zrange("etl:runs", 0, -1))  # type: ignore[arg-type]
-=======
 def runs_of(connection: Redis) -> list[object]:
     return list(connection.zrange("etl:runs", 0, -1))
->>>>>>> trust
 
 
 def test_the_dashboards_user_shows_its_pages(users: dict[str, str]) -> None:
