@@ -110,6 +110,16 @@ def test_a_file_replaced_by_an_older_copy_of_itself_is_loaded(target_url: str) -
     assert merged(target_url, made, "r2", ("a.csv", 3.0, "a2", {"k": "backup"})).loaded == 1
 
 
+@pytest.mark.parametrize("mode", [{"mode": "merge", "key": "k"}, {"mode": "replace", "by": ["_file"]}], ids=str)
+def test_a_file_replaced_by_an_older_copy_of_itself_is_loaded_beside_others(
+    target_url: str, mode: dict[str, Any]
+) -> None:
+    made = pipeline(**mode)
+    merged(target_url, made, "r1", ("a.csv", 5.0, "a", {"k": "a"}))
+    merged(target_url, made, "r2", ("a.csv", 3.0, "a2", {"k": "backup"}), ("b.csv", 2.0, "b", {"b": "b"}))
+    assert values(target_url, "k, v") == [("b", "b"), ("k", "backup")]
+
+
 def test_a_newer_file_that_is_not_read_again_stays_newer(target_url: str) -> None:
     made = pipeline("merge", key="k")
     merged(target_url, made, "r1", ("a.csv", 1.0, "a", {"k": "a"}), ("b.csv", 2.0, "b", {"k": "b"}))
