@@ -141,12 +141,12 @@ def _load(
     counts = loading.load(shadow, chunks)
     if delivery.partitions > 1 and delivery.all_rejected:
         counts = replace(counts, final=False)  # a retry with another configuration reads it again
-    number = ledger.next_number(connection, book, delivery.pipeline) if counts.final else None
+    number = {"sequence": ledger.next_number(connection, book, delivery.pipeline)} if counts.final else {}
     ledger.record(
         connection, book, delivery.run, delivery.partition.number,
         rows=counts.loaded + counts.unchanged + counts.superseded + counts.staged,
         loaded=counts.loaded, unchanged=counts.unchanged, superseded=counts.superseded,
-        final=counts.final, types=json.dumps(loading.types), sequence=number,
+        final=counts.final, types=json.dumps(loading.types), **number,
     )  # fmt: skip
     if counts.loaded:
         loading.warnings += known.doubled(
