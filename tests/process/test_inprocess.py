@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 from rq.job import Job, Retry
 
-from etl.load.targets import sqlite
+from etl.load.targets import kind_named
 from etl.load.targets.driver_errors import translated
 from jobs import settings
 from jobs.job import EtlJob
@@ -41,7 +41,7 @@ def busy() -> None:
     """Have our own code raise what another try may cure."""
     error = sqlite3.OperationalError()
     error.sqlite_errorname = "SQLITE_BUSY"
-    with translated(sqlite, "the warehouse"):
+    with translated(kind_named("sqlite"), "the warehouse"):
         raise error
 
 
