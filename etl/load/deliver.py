@@ -26,6 +26,7 @@ from etl.load.targets import kind
 from etl.partition import ROW_BITS
 from etl.types.cursor import is_strict
 from etl.types.infer import take
+from etl.types.limits import Limit, misfits
 from etl.types.words import arrow_of
 
 _CAST = ("string", "integer", "number", "date")  # decimals and times keep their own places and zones
@@ -312,6 +313,11 @@ class _Loading:
         if cast is None or cast == column.type:
             return column
         try:
+            if kind_of(name, column.type) == "integer" and cast == pa.float64():  # Arrow's own check ends at 2**53
+                lost = misfits(column, Limit("", "number"))
+                if lost is not None and lost.any():
+                    raise self._unfit(name)
+                return column.cast(cast, safe=False)
             return column.cast(cast)
         except pa.ArrowInvalid as error:
             raise self._unfit(name) from error

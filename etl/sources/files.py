@@ -127,8 +127,9 @@ def read(
     known = [(head.names, piece.file) for head, piece in zip(heads, partition.pieces, strict=True) if head is not None]
     if len(heads) > 1:
         known = [(spelling.names(names, file), file) for names, file in known]
+    names = [name for some, _ in known for name in some]
     warnings = _lacking(known, pipeline) if len(known) > 1 and pipeline.load.mode == "merge" else ()
-    for chunk in aligned(chunks(), [name for names, _ in known for name in names]) if known else widened(chunks()):
+    for chunk in aligned(chunks(), names) if known else widened(chunks(), pipeline):
         yield chunk._replace(warnings=(*warnings, *chunk.warnings))
         warnings = ()
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from etl.staging import STAGES, Marker, Staging
 from jobs.run import claims
 from jobs.run.graph import Spec, enqueue_graph, plan_of, read_request, read_spec, write_spec
 from jobs.run.held import hold, how_it_ended, needed_runs, promote, wait_fields
-from jobs.store import keys, runs
+from jobs.store import keys, leftover, runs
 from jobs.store.transitions import sources
 
 
@@ -95,6 +95,7 @@ def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, st
         runs.reopen(pipe, run, record, attempt, len(redo.plan.partitions), fields)
 
     enqueue_graph(connection, run, today, attempt, redo.partitions, write, was=record["state"], claim=claim)
+    leftover.forget(staging)
     return redo
 
 

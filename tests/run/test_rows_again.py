@@ -227,7 +227,7 @@ class Nights(RuleBasedStateMachine):
                 break
         self.end()
 
-    def begin(self, **window: datetime) -> None:
+    def begin(self, **window: Any) -> None:
         self.active[self.project.submit(**window)] = dict(self.inbox)
 
     def begin_again(self, run: str) -> None:
