@@ -126,7 +126,9 @@ def read(
     known = [(head.names, piece.file) for head, piece in zip(heads, partition.pieces, strict=True) if head is not None]
     if len(heads) > 1:
         known = [(spelling.names(names, file), file) for names, file in known]
-    yield from aligned(chunks(), [name for names, _ in known for name in names]) if known else widened(chunks())
+    yield from (
+        aligned(chunks(), [name for names, _ in known for name in names]) if known else widened(chunks(), pipeline)
+    )
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -16,18 +17,22 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import fakeredis
 import numpy as np
 import pandas as pd
 import pytest
 from redis import Redis
 from rq.job import Job, Retry
 
-from etl.errors import SourceMissing, TargetBusy
+from etl.load.targets import kind_named
+from etl.load.targets.driver_errors import translated
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
+from jobs.store.runs import find
 
+BUSY = "the warehouse: database is locked by another program\n  it is tried again by itself"
 calls: list[str] = []
 
 
@@ -48,11 +53,16 @@ def loop_for_ever() -> None:
 
 
 def busy() -> None:
-    raise TargetBusy("the warehouse is locked")
+    """Have our own code raise what another try may cure."""
+    error = sqlite3.OperationalError()
+    error.sqlite_errorname = "SQLITE_BUSY"
+    with translated(kind_named("sqlite"), "the warehouse"):
+        raise error
 
 
 def missing() -> None:
-    raise SourceMissing("no file matches inbox/*.csv", "put one there")
+    """Have our own code raise what no other try cures."""
+    find(fakeredis.FakeRedis(), "nothing")
 
 
 def interrupt() -> None:
@@ -118,10 +128,8 @@ def test_a_failure_is_reported_without_its_words(queue: FairQueue) -> None:
 def test_our_own_errors_are_reported_whole_and_only_some_are_tried_again(queue: FairQueue) -> None:
     curable, incurable = (queue.enqueue(body, retry=Retry(max=1, interval=60)) for body in (busy, missing))
     InProcessWorker(queue.connection).work_for(0.5)
-    assert (curable.get_status(), why(curable)) == ("scheduled", "the warehouse is locked")
-    assert (incurable.get_status(), why(incurable)) == (
-        "failed", "no file matches inbox/*.csv\n  put one there",
-    )  # fmt: skip
+    assert (curable.get_status(), why(curable)) == ("scheduled", BUSY)
+    assert (incurable.get_status(), why(incurable)) == ("failed", "no run nothing is known\n  see rq-etl runs")
 
 
 def test_a_job_that_takes_too_long_times_out(queue: FairQueue) -> None:

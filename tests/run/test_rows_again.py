@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from redis import Redis
 
 from jobs import settings as product
+from jobs.process.inprocess import InProcessWorker
+from jobs.queue import FairQueue
 from jobs.run.retry import retry_run
 from tests.helpers.deliveries import query
 from tests.helpers.examples import examples
@@ -96,7 +99,7 @@ _rows = st.dictionaries(st.integers(0, 4), st.none(), min_size=1, max_size=3)
 
 
 class Nights(RuleBasedStateMachine):
-    """Files come, are fixed, broken and archived, and are loaded by nights and by retries of nights that failed."""
+    """Files come, are fixed, renamed and archived; nights, windows and retries load them, some of them at once."""
 
     mode = "merge"
 
@@ -108,6 +111,8 @@ class Nights(RuleBasedStateMachine):
         self.inbox: dict[str, File] = {}
         self.failed: dict[str, dict[str, File]] = {}  # what each run has read
         self.loaded: dict[str, File] = {}  # the latest version of each file
+        self.active: dict[str, dict[str, File]] = {}
+        self.window = datetime(2024, 1, 1, tzinfo=UTC)
         self.table: dict[int, tuple[int, float, str]] = {}  # by key: value, and the file that it is from
 
     def teardown(self) -> None:
@@ -144,30 +149,73 @@ class Nights(RuleBasedStateMachine):
             (self.folder / "inbox" / name).unlink()
             del self.inbox[name]
 
+    @rule(data=st.data(), new=st.sampled_from("aem"))
+    def a_file_is_renamed(self, data: Any, new: str) -> None:
+        if self.inbox and new not in self.inbox and not (self.mode == "append" and new in self.loaded):
+            name = data.draw(st.sampled_from(sorted(self.inbox)))
+            (self.folder / "inbox" / name).rename(self.folder / "inbox" / new)
+            self.inbox[new] = self.inbox.pop(name)
+
     @precondition(lambda self: self.inbox)
     @rule()
     def a_night(self) -> None:
-        run = self.project.run()
-        self.ends(run, dict(self.inbox))
+        self.begin()
+        self.project.work()
+        self.end()
 
     @precondition(lambda self: self.failed)
     @rule(data=st.data())
     def a_retry(self, data: Any) -> None:
-        run = data.draw(st.sampled_from(sorted(self.failed)))
-        read = {name: self.inbox.get(name, file) for name, file in self.failed.pop(run).items()}
-        retried(self.project, run)
-        self.ends(run, read)
+        self.begin_again(data.draw(st.sampled_from(sorted(self.failed))))
+        self.project.work()
+        self.end()
 
-    def ends(self, run: str, read: dict[str, File]) -> None:
-        changed = [name for name, file in read.items() if self.mode == "append" and self.loaded.get(name, file) != file]
-        if any(file.broken for file in read.values()) or changed:
-            self.failed[run] = read
-            assert self.project.state(run) == "failed"
-        else:
+    @precondition(lambda self: self.inbox)
+    @rule(data=st.data(), windows=st.integers(1, 2))
+    def runs_at_once(self, data: Any, windows: int) -> None:
+        if self.failed:
+            self.begin_again(data.draw(st.sampled_from(sorted(self.failed))))
+        for _ in range(windows):
+            self.window += timedelta(days=1)
+            self.begin(start=self.window, end=self.window + timedelta(days=1))
+        worker, queue = (
+            InProcessWorker(self.project.connection),
+            FairQueue("etl-acme", connection=self.project.connection),
+        )
+        assert queue.count
+        while True:
+            for _ in range(data.draw(st.integers(0, 5)) % max(queue.count, 1)):  # which of the jobs is next
+                self.project.connection.lmove(queue.key, queue.key, "LEFT", "RIGHT")
+            if not worker.step():
+                break
+        self.end()
+
+    def begin(self, **window: Any) -> None:
+        self.active[self.project.submit(**window)] = dict(self.inbox)
+
+    def begin_again(self, run: str) -> None:
+        self.active[run] = {name: self.inbox.get(name, file) for name, file in self.failed.pop(run).items()}
+        retry_run(product.config(), self.project.connection, run)
+
+    def end(self) -> None:
+        """Compare what has become of the active runs, and of the table, with what the files say."""
+        doubled, warnings = False, list[str]()
+        before = dict(self.loaded)
+        for run, read in self.active.items():
+            changed = [name for name in read if self.mode == "append" and before.get(name, read[name]) != read[name]]
+            if any(file.broken for file in read.values()) or changed:
+                self.failed[run] = read
+                assert self.project.state(run) == "failed"
+                continue
             assert self.project.state(run) == "succeeded", self.project.record(run)
+            warnings += self.project.record(run)["warnings"]
             for name, file in sorted(read.items(), key=lambda item: (item[1].time, item[0])):
+                doubled |= name not in self.loaded and file.rows in [each.rows for each in self.loaded.values()]
                 self.applied(name, file)
+        self.active.clear()
         self.check()
+        if self.mode == "append":
+            assert any("twice now" in each for each in warnings) == doubled
 
     def applied(self, name: str, file: File) -> None:
         before = self.loaded.get(name)
@@ -177,7 +225,9 @@ class Nights(RuleBasedStateMachine):
         else:
             self.loaded[name] = file
         for key, value in file.rows.items():
-            if self.mode == "merge" and (key not in self.table or self.wins(name, file, self.table[key])):
+            if self.mode != "merge" or self.table.get(key, ())[:1] == (value,):
+                continue  # a row that is equal stays that of the file that wrote it
+            if key not in self.table or self.wins(name, file, self.table[key]):
                 self.table[key] = value, file.time, name
 
     def wins(self, name: str, file: File, there: tuple[int, float, str]) -> bool:

@@ -124,7 +124,8 @@ def as_function(root: Path, type: str, values: list[Any]) -> dict[str, Any]:
 def as_sqlite(root: Path, type: str, values: list[Any]) -> dict[str, Any]:
     path, table = root / "source.db", f"s{next(_number)}"
     kinds = {"integer": "integer", "number": "real", "boolean": "integer"}
-    kept = [str(value) if isinstance(value, Decimal | dt.date) or abs_(value) >= 2**63 else value for value in values]
+    texts = (Decimal, dt.date)
+    kept = [written(value) if isinstance(value, texts) or abs_(value) >= 2**63 else value for value in values]
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"CREATE TABLE {table} (id integer, v {kinds.get(type, 'text')})")
         connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", list(enumerate(kept)))

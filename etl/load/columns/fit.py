@@ -207,8 +207,11 @@ class _Fitting:
         kinds = self.kinds[name] if is_free else fixed(wanted)
         final = columns.joined(self.connection, pipeline.table, there, word, kinds)
         if final != word:
-            why = ""
-            if name in pipeline.columns and final != wanted:
+            why, is_declared = "", name in pipeline.columns and final != wanted
+            if is_declared and not known.ours:
+                self.refused[there] = _Refused(str(known.type), wanted, declare=word)
+                return
+            if is_declared:
                 final, why = "string", f"as declared, and only text holds both {word} and {wanted}"
             elif name == pipeline.load.newest and final == "string" and word != EMPTY:
                 why = "it says which row is newest, and text is compared otherwise"
