@@ -1,6 +1,7 @@
 """Chaos: everything dies at random while clients' runs go on; then every table is compared with the truth.
 
     python benchmarks/chaos.py --minutes 8 --seed 1
+    python benchmarks/chaos.py --minutes 8 --seed 1 --skew          with clocks that are wrong by an hour
     python benchmarks/chaos.py --minutes 8 --seed 1 --plain-rq      the same storm over stock RQ workers
 
 Four workers, a private redis-server (AOF), a private PostgreSQL and rqscheduler are killed, put to sleep and
@@ -8,7 +9,8 @@ started again, as a supervisor would, while appends, merges and replaces of dirt
 that fail are retried as an operator would; runs that Redis has lost are submitted again. The truth is worked out from
 the files by csv and pandas alone. Prints what was done and found as JSON; the exit code is 1 where a row is lost or
 doubled, a count is wrong, a job is stuck, or a page of the dashboard is broken. Two loops of `rq info` and a browser
-at the dashboard look on.
+at the dashboard look on. With --skew one worker's clock is an hour ahead and one's an hour behind, and that of Redis
+jumps: an hour ahead, right, an hour behind, ahead again, right.
 """
 
 import argparse
@@ -34,7 +36,7 @@ from redis.exceptions import RedisError
 
 from benchmarks.storm import check, data
 from benchmarks.storm.kills import Killer
-from benchmarks.storm.world import World
+from benchmarks.storm.world import HOUR, World
 from etl.config.pipeline import resolve
 from etl.errors import EtlError
 from jobs import settings
@@ -43,6 +45,7 @@ from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
 from jobs.store import keys, runs
 
+CLOCKS = (HOUR, 0, -HOUR, HOUR, 0)  # of Redis with --skew, in seconds, one after the other
 PATIENCE = 240.0  # seconds after the storm in which all must end
 
 
@@ -183,12 +186,16 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
     dice = random.Random(options.seed)
     clients = [f"c{number}" for number in range(1, options.clients + 1)]
     queues = [f"etl-{client}" for client in (*clients, "cron")] if options.plain_rq else None
-    world = World(folder, 4, [*clients, "cron"], lease=options.lease, fsync=options.fsync, plain=queues)
+    world = World(
+        folder, 4, [*clients, "cron"], lease=options.lease, fsync=options.fsync, plain=queues, skew=options.skew
+    )
     data.write_project(folder, world.url, clients, options.drag)
     os.environ["ETL_CONFIG"] = str(folder / "etl.toml")
     settings.use(None)
     lanes = [Lane(client, pipeline) for pipeline in data.PIPELINES for client in clients]
     try:
+        if world.clock:
+            world.clock.set(CLOCKS[0])
         world.start()
         began = time.monotonic()
         killer = Killer(world, dice, sleep=options.sleep, count=options.kills, seconds=options.minutes * 60)
@@ -197,7 +204,12 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
             data.deliver(folder, dice, "cron", "nightly", 1, 3, options.rows)
             storm.truth.add(folder, "cron", "nightly", 1)
             schedules.sync(settings.config(), world.connection)
+        jumps = 0
         while not killer.is_over and time.monotonic() - began < options.minutes * 120:
+            part = int((time.monotonic() - began) / (options.minutes * 60 / len(CLOCKS)))
+            if world.clock and jumps < min(part, len(CLOCKS) - 1):
+                jumps += 1
+                world.clock.set(CLOCKS[jumps])
             world.keep()
             killer.tick()
             storm.tick()
@@ -219,6 +231,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], bo
             "seed": options.seed,
             "seconds": round(seconds),
             "seconds until all had ended": round(left, 1),
+            "jumps of Redis's clock": jumps,
             "strikes": killer.kills.total(),
             "of them SIGKILL": killer.sigkills,
             "strikes by kind": dict(sorted(killer.kills.items())),
@@ -282,6 +295,7 @@ def main() -> int:
         "--fsync", default="everysec", choices=("always", "everysec", "off"), help="Redis's appendfsync"
     )
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds for all to end after it")
+    parser.add_argument("--skew", action="store_true", help="clocks wrong by an hour, and Redis's jumps (needs cc)")
     parser.add_argument("--plain-rq", action="store_true", help="stock RQ workers with the same stages")
     parser.add_argument("--keep", action="store_true", help="keep the folder with its logs")
     options = parser.parse_args()

@@ -141,7 +141,7 @@ class Run:
     def retry(self) -> "Run":
         """Run again what is missing, with today's configuration and code."""
         with translated():
-            retry_run(self.session.config, self.session.connection, self.id)
+            retry_run(self.session.config, self.session.connection, history.recall(self.session, self.id))
         return self
 
 

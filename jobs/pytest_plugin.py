@@ -1,6 +1,7 @@
 """The pytest plugin: pipelines run in milliseconds, on fakeredis, into SQLite in a temporary folder."""
 
 import glob
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -53,8 +54,8 @@ class Harness:
         """Run a pipeline for a client to its end.
 
         Args:
-            files: What the client delivers, by file name: they take the place of the source's own path. The test
-                fails where a run would read none of them.
+            files: What the client delivers, by file name: those that the last part of the source's path matches take
+                the place of its own. The test fails where none does.
             max_rejects: Instead of the pipeline's own; a percentage of the pipeline's own is not applied, as it
                 says nothing of a file of three rows.
         """
@@ -73,8 +74,8 @@ class Harness:
             changed["max_rejects"] = None
         if files is not None:
             # Where the source is no file, the test's files replace it.
-            changes = {"path": self._deliver(files), "settle": 0.0}
             own = resolved.extract.FACTS.files
+            changes = {"path": self._deliver(files, getattr(resolved.extract, "path", "*")), "settle": 0.0}
             extract = resolved.extract if own else source({"type": "csv", **changes})
             changed["extract"] = extract.model_copy(update=changes)
             definition = read.variants.get((client, pipeline), read.pipelines[pipeline])
@@ -86,16 +87,17 @@ class Harness:
         id = submit_run(self._session.connection, resolved.model_copy(update=changed))
         return Run(self._session, id).wait()
 
-    def _deliver(self, files: Mapping[str, str | bytes]) -> str:
+    def _deliver(self, files: Mapping[str, str | bytes], source: str) -> str:
         inbox = self.folder / "inbox"
         shutil.rmtree(inbox, ignore_errors=True)
         for name, content in files.items():
             path = inbox / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        pattern = f"{glob.escape(str(inbox))}/**/*"
+        name = re.sub(r"\{[^}]*\}", "*", source.rpartition("/")[2])
+        pattern = f"{glob.escape(str(inbox))}/**/{name}"
         if files and not any(Path(found).is_file() for found in glob.iglob(pattern, recursive=True)):
-            pytest.fail(f"no run would read the given files ({', '.join(files)}): their names begin with a dot")
+            pytest.fail(f"no run would read the given files ({', '.join(files)}): the pipeline's path is {source}")
         return pattern
 
     def table(self, name: str, target: str | None = None) -> "pd.DataFrame":

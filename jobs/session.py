@@ -4,13 +4,14 @@ import atexit
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from redis import Redis
 
-from etl.errors import BrokerUnreachable
+from etl.errors import BrokerUnreachable, EtlError
 from jobs import broker, settings
 from jobs.process.supervisor import Supervisor
 from jobs.store import malformed, redis_errors, runs
@@ -156,6 +157,11 @@ class Session:
         """Stop the workers started here, letting each finish its job, and then the broker."""
         if self._supervisor is not None:
             self._supervisor.end()
+        if self.in_process and self.broker.owned:
+            from jobs.store import leftover
+
+            with suppress(EtlError):  # what staging doesn't take is what a killed process leaves
+                leftover.keep(self.connection, settings.staging())
         self.broker.close()
         atexit.unregister(self.close)
 

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from benchmarks.storm.clock import Clock
 from benchmarks.storm.look import PASSWORD, Browser, free_port
 from jobs.process.supervisor import worker_command
 from jobs.settings import worker_variables
@@ -23,6 +24,7 @@ from tests.helpers.postgres import as_postgres, postgres_program
 from tests.helpers.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
+HOUR = 3600
 
 
 @dataclass
@@ -73,6 +75,7 @@ class World:
         clients: Whose queues are looked at.
         fsync: Redis's `appendfsync`; "off" for one that forgets everything with each restart.
         plain: Stock RQ workers instead of ours, for these queues.
+        skew: Whether two workers' clocks are an hour ahead and an hour behind, and Redis's is `clock`.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class World:
         lease: float,
         fsync: str,
         plain: list[str] | None = None,
+        skew: bool = False,
     ) -> None:
         self.folder, self.lease, self.plain = folder, lease, plain
         self.socket = folder / "redis.sock"
@@ -98,11 +102,15 @@ class World:
         if fsync != "off":
             server["appendfsync"] = fsync
         words = [word for name, value in server.items() for word in (f"--{name}", str(value))]
-        self.redis = Kept(["redis-server", *words, "--save", ""], folder, os.environ, folder / "redis.log")
+        self.clock = Clock(folder, "redis", 0) if skew else None
+        its = self.clock.environment if self.clock else {}
+        self.redis = Kept(["redis-server", *words, "--save", ""], folder, {**os.environ, **its}, folder / "redis.log")
         self.postgres = self._postgres()
+        wrong = [Clock(folder, "ahead", HOUR), Clock(folder, "behind", -HOUR)] if skew else []
+        clocks = [clock.environment for clock in wrong] + [{}] * (workers - len(wrong))
         self.workers = [
-            Kept(self._worker(number), folder, ours, folder / f"worker-{number}.log")
-            for number in range(1, workers + 1)
+            Kept(self._worker(number), folder, {**ours, **clock}, folder / f"worker-{number}.log")
+            for number, clock in enumerate(clocks, 1)
         ]
         cron = [
             sys.executable,

@@ -5,6 +5,7 @@ from unicodedata import normalize
 
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
+from etl.config.spellings import Spellings, spelled
 from etl.config.values import header_key, is_header
 from etl.errors import BadSource, MissingColumn
 
@@ -52,6 +53,21 @@ def named(headers: Iterable[str], pipeline: Pipeline, spelled: Iterable[str] = (
             column = renames.get(header_key(header), normalize("NFC", header).strip())
             names[header] = known.get(header_key(column), column)
     return names
+
+
+def points(headers: Iterable[str], pipeline: Pipeline) -> dict[str, str]:
+    """Return, by the source's names, the decimal point that numbers of declared columns get where they become text.
+
+    Such text is read as the column's: 1.234 must not become 1234 where texts have points between thousands.
+    """
+    declared = {header: pipeline.columns.get(name) for header, name in named(headers, pipeline).items()}
+    return {header: point(column, pipeline.extract) for header, column in declared.items() if column is not None}
+
+
+def point(column: Column, extract: Spellings | None = None) -> str:
+    """Return the decimal point of a column's text; it is a comma where thousands have points."""
+    given = spelled(column, column.type, extract) if extract else column
+    return "," if given.thousands == "." else column.decimal
 
 
 def refuse_doubles(names: Mapping[str, str], file: str) -> None:

@@ -26,6 +26,7 @@ from etl.load.targets import kind
 from etl.partition import ROW_BITS
 from etl.types.cursor import is_strict
 from etl.types.infer import take
+from etl.types.limits import Limit, misfits
 from etl.types.words import arrow_of
 
 _CAST = ("string", "integer", "number", "date")  # decimals and times keep their own places and zones
@@ -140,12 +141,12 @@ def _load(
     counts = loading.load(shadow, chunks)
     if delivery.partitions > 1 and delivery.all_rejected:
         counts = replace(counts, final=False)  # a retry with another configuration reads it again
-    number = ledger.next_number(connection, book, delivery.pipeline) if counts.final else None
+    number = {"sequence": ledger.next_number(connection, book, delivery.pipeline)} if counts.final else {}
     ledger.record(
         connection, book, delivery.run, delivery.partition.number,
         rows=counts.loaded + counts.unchanged + counts.superseded + counts.staged,
         loaded=counts.loaded, unchanged=counts.unchanged, superseded=counts.superseded,
-        final=counts.final, types=json.dumps(loading.types), sequence=number,
+        final=counts.final, types=json.dumps(loading.types), **number,
     )  # fmt: skip
     if counts.loaded:
         loading.warnings += known.doubled(
@@ -312,6 +313,11 @@ class _Loading:
         if cast is None or cast == column.type:
             return column
         try:
+            if kind_of(name, column.type) == "integer" and cast == pa.float64():  # Arrow's own check ends at 2**53
+                lost = misfits(column, Limit("", "number"))
+                if lost is not None and lost.any():
+                    raise self._unfit(name)
+                return column.cast(cast, safe=False)
             return column.cast(cast)
         except pa.ArrowInvalid as error:
             raise self._unfit(name) from error

@@ -1,6 +1,6 @@
 """The swap: what a replace replaces goes, and the staged rows that won go into the table, in one transaction."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -61,27 +61,39 @@ def clear(winners: Winning, partitions: Collection[Partition]) -> None:
         winners.connection.execute(sa.delete(table).where(mine, sa.exists().where(alike)))
 
 
-def _clear_keys(winners: Winning) -> None:
-    """Delete the rows that are about to be written anew, where no unique key finds them."""
-    anew = sa.exists().where(winners.same_key(), winners.live(but=winners.applied)).correlate(winners.table)
-    winners.connection.execute(sa.delete(winners.table).where(winners.mine(), anew))
-
-
 def write(winners: Winning, *, over: bool) -> int:
     """Insert the rows that are left, `over` those of their keys; return how many the target says it wrote."""
-    keys = kind(winners.connection).FACTS.keys
-    if over and winners.key and not keys:
-        _clear_keys(winners)
+    has_keys = kind(winners.connection).FACTS.keys
     rows, table = winners.rows, winners.table
     values: dict[str, Any] = {name: rows.c[name] for name in winners.types}
     if winners.pipeline.shared:
         values["_client"] = sa.cast(sa.literal(winners.pipeline.client), sa.Text)
     values |= {"_run": sa.cast(sa.literal(winners.run), sa.Text), "_file": rows.c._file}
+    anew = {name: value for name, value in values.items() if name not in winners.key}
+    live, updated = winners.live(but=winners.applied), 0
+    if over and winners.key and not has_keys:
+        updated = _update(winners, live, anew)
+        live = sa.and_(live, ~sa.exists().where(winners.same_key(), winners.mine()).correlate(rows))
     # SQLite takes ON CONFLICT for a join's ON unless there is a WHERE.
     chosen = sa.select(*(value.label(name) for name, value in values.items()))
-    chosen = chosen.where(sa.literal_column("1") == sa.literal_column("1"), winners.live(but=winners.applied))
+    chosen = chosen.where(sa.literal_column("1") == sa.literal_column("1"), live)
     insert = kind(winners.connection).insert(table).from_select(list(values), chosen)
-    if over and winners.key and keys:
-        kept = {name: insert.excluded[name] for name in values if name not in winners.key}
-        insert = insert.on_conflict_do_update(index_elements=list(winners.key), set_=kept)
-    return int(winners.connection.execute(insert).rowcount)
+    if over and winners.key and has_keys:
+        insert = insert.on_conflict_do_update(
+            index_elements=list(winners.key), set_={name: insert.excluded[name] for name in anew}
+        )
+    return updated + int(winners.connection.execute(insert).rowcount)
+
+
+def _update(winners: Winning, live: sa.ColumnElement[bool], values: Mapping[str, Any]) -> int:
+    """Update the table's rows that have the keys of staged ones, where no unique key finds them; return how many."""
+    table, mine = winners.table, winners.mine()
+    # Where a key is there more than once, all of its rows give way.
+    keys = [table.c[name] for name in winners.pipeline.load.key]
+    named = {f"k{number}": key for number, key in enumerate(keys)}
+    doubled = sa.select(*(key.label(name) for name, key in named.items())).where(mine).group_by(*keys)
+    doubled = doubled.having(sa.func.count() > 1)
+    staged = sa.exists().where(winners.same_key(), live).correlate(table)
+    winners.connection.execute(sa.delete(table).where(mine, sa.tuple_(*keys).in_(doubled), staged))
+    update = sa.update(table).values(dict(values)).where(mine, winners.same_key(), live)
+    return int(winners.connection.execute(update).rowcount)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from etl.config.columns import points
 from etl.config.pipeline import Pipeline
 from etl.config.values import fill
 from etl.context import Context
@@ -39,8 +40,8 @@ def call(pipeline: Pipeline, name: str, args: Mapping[str, Any], context: Contex
     filled = {key: _filled(value, values) for key, value in args.items()}
     given = call_by_name(function, (), context, filled, name=name)
     try:
-        tables = _tables(given, name, pipeline.timezone)
-        return (yield from spooled(map(Given, tables), name, FunctionFailed))
+        tables = _tables(given, name, pipeline)
+        return (yield from spooled(map(Given, tables), name, FunctionFailed, pipeline))
     except UnicodeEncodeError:
         raise FunctionFailed(f"{name} gave text that is not Unicode", NOT_UNICODE) from None
 
@@ -53,14 +54,10 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     return [_filled(item, values) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _tables(given: Any, name: str, zone: str) -> Iterator[pa.Table]:
-    """Yield what the function gives as tables of the size of a chunk; single records are gathered.
-
-    Args:
-        zone: Time zone of times that carry none.
-    """
+def _tables(given: Any, name: str, pipeline: Pipeline) -> Iterator[pa.Table]:
+    """Yield what the function gives as tables of the size of a chunk; single records are gathered."""
     if isinstance(given, pd.DataFrame | pa.Table):
-        yield from _cut(_table(given, name, zone))
+        yield from _cut(_table(given, name, pipeline))
         return
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise _wrong(given, name)
@@ -68,9 +65,9 @@ def _tables(given: Any, name: str, zone: str) -> Iterator[pa.Table]:
     for item in _each(given, name):
         if isinstance(item, pd.DataFrame | pa.Table):
             if records:
-                yield from _cut(_recorded(records, name, zone))
+                yield from _cut(_recorded(records, name, pipeline))
                 records = []
-            yield from _cut(_table(item, name, zone))
+            yield from _cut(_table(item, name, pipeline))
             continue
         some = item if isinstance(item, list) else [item]
         for record in some:
@@ -78,10 +75,10 @@ def _tables(given: Any, name: str, zone: str) -> Iterator[pa.Table]:
                 raise _wrong(record, name)
         records += some
         if len(records) >= CHUNK_ROWS:
-            yield from _cut(_recorded(records, name, zone))
+            yield from _cut(_recorded(records, name, pipeline))
             records = []
     if records:
-        yield from _cut(_recorded(records, name, zone))
+        yield from _cut(_recorded(records, name, pipeline))
 
 
 def _each(given: Iterable[Any], name: str) -> Iterator[Any]:
@@ -106,22 +103,30 @@ def _cut(table: pa.Table) -> Iterator[pa.Table]:
         yield table.slice(start, rows)
 
 
-def _recorded(records: list[Mapping[Any, Any]], name: str, zone: str) -> pa.Table:
+def _recorded(records: list[Mapping[Any, Any]], name: str, pipeline: Pipeline) -> pa.Table:
     keys: dict[Any, None] = {}
     for record in records:
         keys.update(dict.fromkeys(record))
-    columns = [_array([record.get(key) for record in records], zone) for key in keys]
-    return _named(columns, [str(key) for key in keys], name)
+    columns = [[record.get(key) for record in records] for key in keys]
+    return _made(columns, [str(key) for key in keys], name, pipeline)
 
 
-def _table(frame: pd.DataFrame | pa.Table, name: str, zone: str) -> pa.Table:
+def _table(frame: pd.DataFrame | pa.Table, name: str, pipeline: Pipeline) -> pa.Table:
     if isinstance(frame, pa.Table):
         columns = [_simple(column.combine_chunks()) for column in frame.columns]
         return _named(columns, frame.column_names, name)
     index = frame.index
     levels = [index.get_level_values(at) for at, level in enumerate(index.names) if level is not None]
-    columns = [_array(values, zone) for values in (*levels, *(frame.iloc[:, at] for at in range(frame.shape[1])))]
-    return _named(columns, [*(str(level.name) for level in levels), *map(str, frame.columns)], name)
+    columns = [*levels, *(frame.iloc[:, at] for at in range(frame.shape[1]))]
+    return _made(columns, [*(str(level.name) for level in levels), *map(str, frame.columns)], name, pipeline)
+
+
+def _made(columns: list[Any], names: list[str], name: str, pipeline: Pipeline) -> pa.Table:
+    marks = points(names, pipeline)
+    made = (
+        _array(values, pipeline.timezone, marks.get(each, ".")) for values, each in zip(columns, names, strict=True)
+    )
+    return _named(list(made), names, name)
 
 
 def _named(columns: list[pa.Array], names: list[str], name: str) -> pa.Table:
@@ -130,7 +135,7 @@ def _named(columns: list[pa.Array], names: list[str], name: str) -> pa.Table:
     return pa.Table.from_arrays(columns, names=names)
 
 
-def _array(values: Any, zone: str) -> pa.Array:
+def _array(values: Any, zone: str, mark: str) -> pa.Array:
     try:
         if not isinstance(values, pd.Series | pd.Index) or values.dtype == object:
             moments = _moments(list(values), zone)
@@ -138,7 +143,7 @@ def _array(values: Any, zone: str) -> pa.Array:
                 return moments
         array = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, OverflowError):  # mixed types
-        return pa.array([_text(value) for value in values], pa.string())
+        return pa.array([_text(value, mark) for value in values], pa.string())
     return _simple(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
 
 
@@ -185,10 +190,10 @@ def _simple(array: pa.Array) -> pa.Array:
     return pa.array([_text(value) for value in array.to_pylist()], pa.string())
 
 
-def _text(value: Any) -> str | None:
+def _text(value: Any, mark: str = ".") -> str | None:
     if isinstance(value, Mapping | list | tuple | set | frozenset | np.ndarray):
         plain = dict(value) if isinstance(value, Mapping) else list(value)
         return json.dumps(plain, ensure_ascii=False, default=str)
     if isinstance(value, bool | np.bool_ | float | np.floating | Decimal | bytes):
-        return spell(value)
+        return spell(value, point=mark)
     return None if value is None or pd.isna(value) else str(value)

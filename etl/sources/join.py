@@ -1,13 +1,13 @@
 """Pieces of a partition on their way to chunks: with the columns of all of them, of the right size."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import rejects
-from etl.config.columns import named, refuse_doubles
+from etl.config.columns import named, points, refuse_doubles
 from etl.config.pipeline import Pipeline
 from etl.config.values import header_key
 from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk
@@ -66,11 +66,14 @@ def aligned(chunks: Iterable[Chunk], names: Iterable[str]) -> Iterator[Chunk]:
     yield from _sized(chunks, pa.schema([(name, pa.string()) for name in first.values()] + [("_row", pa.int64())]))
 
 
-def widened(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+def widened(chunks: Iterable[Chunk], pipeline: Pipeline) -> Iterator[Chunk]:
     """Yield chunks with the columns of all of them, each of the type that holds all values exactly; at least one.
 
     Whole numbers and floats are floats where that changes none; what has no other type in common is text, and reads
     the same in whatever chunks the values came. The rows rest in a temporary file until the last has come.
+
+    Args:
+        pipeline: Whose columns say how numbers that become text are written.
     """
     first: dict[str, str] = {}
     kinds: dict[str, pa.DataType] = {}
@@ -87,7 +90,7 @@ def widened(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         final = {pa.null(): pa.string(), _LONG: pa.int64()}
         schema = pa.schema([*((name, final.get(kind, kind)) for name, kind in kinds.items()), ("_row", pa.int64())])
         tables = spool.read()
-        yield from _sized((Chunk(rows, next(tables)) for rows in tables), schema, warnings)
+        yield from _sized((Chunk(rows, next(tables)) for rows in tables), schema, warnings, points(kinds, pipeline))
 
 
 def _kind(column: pa.ChunkedArray) -> pa.DataType:
@@ -107,16 +110,21 @@ def _widest(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     return _LONG if kinds == {pa.int64(), _LONG} else pa.string()
 
 
-def _sized(chunks: Iterable[Chunk], schema: pa.Schema, warnings: Iterable[str] = ()) -> Iterator[Chunk]:
+def _sized(
+    chunks: Iterable[Chunk], schema: pa.Schema, warnings: Iterable[str] = (), marks: Mapping[str, str] | None = None
+) -> Iterator[Chunk]:
     """Yield chunks of a schema, cut and put together so that each fits memory."""
     rows, bad, size = schema.empty_table(), rejects.SCHEMA.empty_table(), 0
-    said = list(warnings)
+    said, given = list(warnings), marks or {}
     for each in chunks:
         said += each.warnings
         columns = {
             header_key(name): column for name, column in zip(each.rows.column_names, each.rows.columns, strict=True)
         }
-        made = [fitted(columns.get(header_key(field.name)), field.type, each.rows.num_rows) for field in schema]
+        made = [
+            fitted(columns.get(header_key(field.name)), field.type, each.rows.num_rows, given.get(field.name, "."))
+            for field in schema
+        ]
         rows = pa.concat_tables([rows, table := pa.table(made, schema=schema)])
         bad = pa.concat_tables([bad, each.rejects])
         size += table.nbytes + each.rejects.nbytes

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.config.columns import named
+from etl.config.columns import named, points
 from etl.config.pipeline import Pipeline
 from etl.config.values import header_key
 from etl.types.spelling import as_text
@@ -27,8 +27,9 @@ def columns_of(objects: Objects, pipeline: Pipeline) -> dict[str, pa.Array]:
     """
     columns = _columns(objects)
     declared = {header: pipeline.columns.get(name) for header, name in named(columns, pipeline).items()}
-    marks = {header: each.decimal for header, each in declared.items() if each and each.type == "decimal"}
-    return {header: _array(values, marks.get(header, "")) for header, values in columns.items()}
+    exact = {header for header, each in declared.items() if each and each.type == "decimal"}
+    marks = points(columns, pipeline)
+    return {header: _array(values, marks.get(header, "."), header in exact) for header, values in columns.items()}
 
 
 def _columns(objects: Objects) -> dict[str, Sequence[Any]]:
@@ -61,14 +62,15 @@ def wrong_keys(keys: tuple[str, ...]) -> str:
     return "has keys that are the same without case and blanks" if len(set(names)) < len(names) else ""
 
 
-def _array(values: Sequence[Any], mark: str) -> pa.Array:
+def _array(values: Sequence[Any], mark: str, exact: bool) -> pa.Array:
     """Return a column in the type that holds its values exactly: null, bool, int64, float64 or string.
 
     Args:
-        mark: The decimal mark of a column declared as decimal, whose numbers stay as they are written; else "".
+        mark: The decimal mark of numbers that become text.
+        exact: Whether numbers stay as they are written, digit by digit.
     """
     kinds = set(map(type, values)) - {type(None)}
-    if kinds <= {int, bytes} and kinds and not mark:
+    if kinds <= {int, bytes} and kinds and not exact:
         found = _numbers(values, kinds)
         if found is not None:
             return found
@@ -76,7 +78,7 @@ def _array(values: Sequence[Any], mark: str) -> pa.Array:
         return pa.array(values, pa.string()) if kinds else pa.nulls(len(values))
     elif kinds == {bool}:
         return pa.array(values, pa.bool_())
-    digits = _spelled({value for value in values if type(value) is bytes}, mark)
+    digits = _spelled({value for value in values if type(value) is bytes}, mark, exact)
     return pa.array([None if value is None else _text(value, digits) for value in values], pa.string())
 
 
@@ -121,14 +123,14 @@ def _nested(value: Any) -> str:
         return _json(value)
 
 
-def _spelled(numbers: set[bytes], mark: str) -> dict[bytes, str]:
-    """Return numbers as text: as a column of floats spells them, else, and with a decimal mark, digit by digit."""
-    if mark:
+def _spelled(numbers: set[bytes], mark: str, exact: bool) -> dict[bytes, str]:
+    """Return numbers as text: as a column of floats spells them, digit by digit where that is asked or needed."""
+    if exact:
         return {number: _plain(number.decode()).replace(".", mark) for number in numbers}
     found = {number: _numbers([number], {bytes}) for number in numbers}
     same = [number for number, floats in found.items() if floats is not None]
-    texts = as_text(pa.chunked_array([found[number] for number in same], pa.float64())).to_pylist()
-    return {number: number.decode() for number in numbers} | dict(zip(same, texts, strict=True))
+    texts = as_text(pa.chunked_array([found[number] for number in same], pa.float64()), mark).to_pylist()
+    return {number: number.decode().replace(".", mark) for number in numbers} | dict(zip(same, texts, strict=True))
 
 
 def _plain(number: str) -> str:

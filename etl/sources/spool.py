@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from etl import rejects
+from etl.config.columns import points
+from etl.config.pipeline import Pipeline
 from etl.config.values import header_key
 from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
@@ -75,7 +77,13 @@ class Spool:
 
 
 def spooled(
-    given: Iterable[Given], name: str, error: type[EtlError], *, typeless: bool = False, unordered: bool = False
+    given: Iterable[Given],
+    name: str,
+    error: type[EtlError],
+    pipeline: Pipeline,
+    *,
+    typeless: bool = False,
+    unordered: bool = False,
 ) -> Generator[Chunk, None, str]:
     """Yield tables as chunks, `_row` counted from 1; return the sha256 of the content.
 
@@ -86,6 +94,7 @@ def spooled(
         given: Tables of the size of a chunk; columns may come and go.
         name: Where they come from, for errors.
         error: What is raised where columns have the same name, or a value fits no common type.
+        pipeline: Whose columns say how numbers that become text are written.
         typeless: A column without any value has no type; otherwise it is text.
         unordered: Whether rows may come in another order each time: the content then begins with a hash without it.
     """
@@ -100,7 +109,8 @@ def spooled(
             check_names(table.column_names, name, error)
             rows = pa.array(np.arange(first, first + table.num_rows), pa.int64())
             first += table.num_rows
-            for chunk in _split(table.append_column("_row", rows), unfit, name):
+            marks = points(table.column_names, pipeline)
+            for chunk in _split(table.append_column("_row", rows), unfit, name, marks):
                 spool.write(chunk)
         check_names(list(types), name, error)
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
@@ -108,9 +118,9 @@ def spooled(
         schema = pa.schema(list(types.items())) if typeless else schema
         apart = Unordered() if unordered else None
         shape = digest.hexdigest()[:16]
-        kept = spool.read()
+        kept, marks = spool.read(), points(types, pipeline)
         for rows in kept:
-            table = _cast(rows, schema, name, error)
+            table = _cast(rows, schema, name, error, marks)
             if types:
                 _hash(table, digest, apart)
             yield Chunk(table.append_column("_row", rows["_row"]), next(kept))
@@ -135,7 +145,9 @@ def check_names(names: list[str], name: str, error: type[EtlError]) -> None:
         raise error(f"{name} gave {what}", "rename it")
 
 
-def _split(rows: pa.Table, unfit: Mapping[int, list[Unfit]], name: str) -> tuple[pa.Table, pa.Table]:
+def _split(
+    rows: pa.Table, unfit: Mapping[int, list[Unfit]], name: str, marks: Mapping[str, str]
+) -> tuple[pa.Table, pa.Table]:
     """Return the rows that are none of the rejects, and the rejects."""
     found = {place: list(values) for place, values in unfit.items()}
     for column in rows.column_names:
@@ -149,7 +161,7 @@ def _split(rows: pa.Table, unfit: Mapping[int, list[Unfit]], name: str) -> tuple
     places = sorted(found)
     some = rows.take(pa.array(places))
     names = some.column_names[:-1]
-    texts = list(zip(*(as_text(some[column]).to_pylist() for column in names), strict=True))
+    texts = list(zip(*(as_text(some[column], marks.get(column, ".")).to_pylist() for column in names), strict=True))
     entries = []
     for place, row, raw in zip(places, some["_row"].to_pylist(), texts, strict=True):
         first = min(found[place], key=lambda bad: names.index(bad.column))
@@ -174,19 +186,26 @@ def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return pa.string()
 
 
-def fitted(column: pa.ChunkedArray | None, kind: pa.DataType, length: int) -> pa.ChunkedArray:
-    """Return a column in another type, all null where there is none; raises ArrowInvalid where a value doesn't fit."""
+def fitted(column: pa.ChunkedArray | None, kind: pa.DataType, length: int, mark: str = ".") -> pa.ChunkedArray:
+    """Return a column in another type, all null where there is none.
+
+    Args:
+        mark: The decimal point of numbers that become text.
+
+    Raises:
+        pa.ArrowInvalid: A value doesn't fit.
+    """
     if column is None or column.type == pa.null():
         return pa.chunked_array([pa.nulls(length, kind)])
-    return as_text(column) if kind == pa.string() else column.cast(kind)
+    return as_text(column, mark) if kind == pa.string() else column.cast(kind)
 
 
-def _cast(table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError]) -> pa.Table:
+def _cast(table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError], marks: Mapping[str, str]) -> pa.Table:
     columns = []
     for field in schema:
         column = table.column(field.name) if field.name in table.column_names else None
         try:
-            columns.append(fitted(column, field.type, table.num_rows))
+            columns.append(fitted(column, field.type, table.num_rows, marks.get(field.name, ".")))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             kinds = f"{table.schema.field(field.name).type} in one frame and does not fit the others' {field.type}"
             what = f"{name}: column {field.name} is {kinds}"
@@ -201,4 +220,4 @@ def _hash(table: pa.Table, digest: "hashlib._Hash", apart: Unordered | None) -> 
         pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=False))
         digest.update(text.getvalue())
         if apart is not None:
-            apart.update(text.getvalue().to_pybytes())
+            apart.update(text.getvalue().to_pybytes(), batch.num_rows)

@@ -79,12 +79,12 @@ class Staging:
     def __init__(self, url: str, client: str, run: str) -> None:
         self.url = url
         self.fs, self._root, self.local = filesystem(url)
-        self._client, self._run = client, run
+        self._client, self.run = client, run
         self.folder = path_of(self._root, client, run)
 
     def path(self, name: str) -> str:
         """Return the full path of one file of this run."""
-        return path_of(self._root, self._client, self._run, name)
+        return path_of(self._root, self._client, self.run, name)
 
     def write_bytes(self, name: str, content: bytes, *, exclusive: bool = False) -> bool:
         """Publish a whole file by one atomic step.

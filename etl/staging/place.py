@@ -59,7 +59,8 @@ def make_private(folder: str) -> None:
         return
     except FileNotFoundError:
         make_private(os.path.dirname(folder))
-        make_private(folder)
+        with suppress(FileExistsError):  # another may have made it meanwhile
+            os.mkdir(folder, 0o700)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl import rejects as etl_rejects
-from etl.config.columns import ROW, match, missing
+from etl.config.columns import ROW, match, missing, points
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
 from etl.config.spellings import spelled
@@ -196,7 +196,9 @@ class Transformer:
             return etl_rejects.SCHEMA.empty_table()
         found = sorted(found, key=lambda reject: reject.row)
         places = pc.index_in(pa.array([reject.row for reject in found], pa.int64()), value_set=raw[ROW])
-        texts = {header: as_text(plain(raw[header].take(places))).to_pylist() for header in names}
+        marks = points(names, self._pipeline)
+        some = {header: plain(raw[header].take(places)) for header in names}
+        texts = {header: as_text(values, marks.get(header, ".")).to_pylist() for header, values in some.items()}
         headers = {name: header for header, name in names.items()}
         known = pc.is_valid(places).to_pylist()  # functions may reject rows of their own making
         raws = zip(*texts.values(), strict=True) if texts else iter([()] * len(found))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from etl.config.columns import ROW
+from etl.config.columns import ROW, point
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
 from etl.context import Context
@@ -102,7 +102,8 @@ def from_frame(
     spelled: dict[str, pa.ChunkedArray] = {}
     for name in [*columns, *(str(name) for name in frame.columns if name not in columns)]:
         try:
-            values = from_series(frame[name], columns[name].type if name in columns else "")
+            column = columns.get(name)
+            values = from_series(frame[name], *((column.type, point(column)) if column else ()))
         except UnicodeEncodeError:
             raise FunctionFailed(f"functions put text into {name} that is not Unicode", NOT_UNICODE) from None
         if name not in columns:

@@ -63,11 +63,12 @@ def cast(values: pa.ChunkedArray, column: Column, zone: str, *, made: bool = Fal
     return _from_text(as_text(values), Column(type=column.type), zone)
 
 
-def from_series(series: "pd.Series[Any]", wanted: str = "") -> pa.ChunkedArray:
+def from_series(series: "pd.Series[Any]", wanted: str = "", point: str = ".") -> pa.ChunkedArray:
     """Return a pandas column as arrow, with missing values null and mixed objects as text.
 
     Args:
         wanted: The type it will be cast to, which decides how an object is spelled.
+        point: The decimal point of numbers that become text.
     """
     if series.dtype == object:
         kind = pd.api.types.infer_dtype(series, skipna=True)
@@ -77,11 +78,11 @@ def from_series(series: "pd.Series[Any]", wanted: str = "") -> pa.ChunkedArray:
             except (pa.ArrowInvalid, TypeError):  # TypeError: an infinity
                 pass
         elif kind not in ("string", "integer", "floating", "boolean", "empty"):
-            return spelled(series.tolist(), wanted)  # arrow would read a datetime among dates as a date
+            return spelled(series.tolist(), wanted, point)  # arrow would read a datetime among dates as a date
     try:
         array = pa.array(series, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, OverflowError):
-        return spelled(series.tolist(), wanted)
+        return spelled(series.tolist(), wanted, point)
     return plain(array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array]))
 
 

@@ -66,8 +66,10 @@ def take(
     """
     if word == EMPTY:
         word = "string"
+    values = plain(values)
+    if word_of(values.type) != "string":
+        spellings = None  # they are of texts
     if word == "decimal":
-        values = plain(values)
         if word_of(values.type) == "number":
             values = as_text(values)  # Arrow's own cast has digits that the float's shortest spelling has not
         if word_of(values.type) == "string":
@@ -89,7 +91,8 @@ def _fitting(values: pa.ChunkedArray, spellings: Spellings, guess: bool) -> list
 
 
 def _fitting_text(text: pa.ChunkedArray, spellings: Spellings) -> list[str]:
-    numbers = _read(text, "number", spellings)
+    # Where thousands have points, 1.234 has two meanings, and nobody has said which.
+    numbers = None if spellings.thousands == "." else _read(text, "number", spellings)
     if numbers is not None and _all(numbers, _NUMERIC):
         whole = _read(text, "integer", spellings)
         return _numeric(numbers, whole is not None and _all(whole, TYPES["integer"].infers))

@@ -18,16 +18,21 @@ _LAST_PLACE, _EXACT = Decimal(1).scaleb(-PLACES), Context(prec=400, rounding=ROU
 MOST_DIGITS = 21  # of a whole number that a float is written as; a longer one has an exponent
 
 
-def as_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return values as people write them: 12 for 12.0, ISO dates, true and false, JSON for what is nested."""
+def as_text(values: pa.ChunkedArray, point: str = ".") -> pa.ChunkedArray:
+    """Return values as people write them: 12 for 12.0, ISO dates, true and false, JSON for what is nested.
+
+    Args:
+        point: The decimal point of numbers that are no text, where who reads them expects another.
+    """
     kind = values.type
     word = word_of(kind)
     if kind == pa.string():
         return values
     if word == "number":
-        return _digits(pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values))
+        text = _digits(pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values))
+        return text if point == "." else pc.replace_substring(text, ".", point)
     if word == "decimal" or is_spelled_by_python(kind):
-        return spelled(values.to_pylist())
+        return spelled(values.to_pylist(), point=point)
     if word == "timestamp" and kind.tz is not None:
         values = pc.cast(values, pa.timestamp(kind.unit, "UTC"))
     text = pc.cast(values, pa.string())
@@ -71,18 +76,25 @@ def plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values
 
 
-def spelled(values: list[Any], wanted: str = "") -> pa.ChunkedArray:
+def spelled(values: list[Any], wanted: str = "", point: str = ".") -> pa.ChunkedArray:
     """Return Python values of any types as text; see `spell`."""
-    return pa.chunked_array([pa.array([spell(value, wanted) for value in values], pa.string())])
+    return pa.chunked_array([pa.array([spell(value, wanted, point) for value in values], pa.string())])
 
 
-def spell(value: Any, wanted: str = "") -> str | None:
+def spell(value: Any, wanted: str = "", point: str = ".") -> str | None:
     """Return one Python value as text, None where it is missing: JSON of lists and mappings, ISO dates, plain digits.
 
     Args:
         wanted: The word of the type that it will be cast to: a boolean is 1 for a number, a float is rounded for a
             decimal, midnight is left out of a date.
+        point: The decimal point of numbers that are no text, where who reads them expects another.
     """
+    text = _spell(value, wanted)
+    is_number = isinstance(value, float | np.floating | Decimal)
+    return text.replace(".", point) if text is not None and is_number and point != "." else text
+
+
+def _spell(value: Any, wanted: str) -> str | None:
     if isinstance(value, str):
         return value
     if isinstance(value, dict | list | tuple | set | np.ndarray):

@@ -216,20 +216,20 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
 @click.argument("runs", nargs=-1)
 @click.option("--failed", is_flag=True, help="Every run that failed.")
 @click.option("--since", metavar="24h", help="With --failed: submitted within this span.")
+@working
 @common
 def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
     """Run again what is missing of failed runs, with today's config and code."""
     from etl.errors import EtlError
     from jobs.run.retry import retry_run
-    from jobs.store.runs import find, recent, snapshot
+    from jobs.store.runs import snapshot
+    from jobs.views import history
 
     if bool(runs) == failed:
         raise click.UsageError("give RUN… or --failed")
     with closing(shared.session()) as session:
-        ids = [find(session.connection, text) for text in runs]
-        if failed:
-            found = recent(session.connection, state="failed", since=moment_before(since), limit=None)
-            ids = [run["run"] for run in reversed(found)]  # one that needed another's success comes after it
+        texts = history.failed(session, moment_before(since)) if failed else runs
+        ids = [history.recall(session, text) for text in texts]
         started, code, config = [], 0, session.config
         for id in ids:
             try:
@@ -241,7 +241,7 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
             started.append(id)
             for change in changes:
                 echo(f"{id}: {change}", err=True)
-        if session.is_ours:
+        if shared.waits(session):
             code = max(code, await_runs(session, started))
         else:
             _print_states(snapshot(session.connection, started), "nothing is retried")

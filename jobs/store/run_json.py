@@ -34,6 +34,11 @@ def iso(moment: float | None) -> str | None:
     return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
 
 
+def seconds_of(moment: str | None) -> float:
+    """Return a moment in ISO 8601 in seconds since the epoch; 0 for none."""
+    return datetime.fromisoformat(moment).timestamp() if moment else 0.0
+
+
 @dataclass(frozen=True)
 class StageRecord:
     """What a stage said last: its state (`done`, `failed`, `blocked`, `waiting`), counts, seconds and error."""

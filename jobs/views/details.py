@@ -1,13 +1,15 @@
 """One run in detail: the records of its stages, and what they raised."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 
 from etl import output
 from etl.staging import STAGES
-from jobs.store import runs
+from jobs.store import leftover, runs
+from jobs.store.run_json import StageRecord
 from jobs.views import console, history
 
 if TYPE_CHECKING:
@@ -17,13 +19,18 @@ if TYPE_CHECKING:
 def run_with_stages(session: "Session", text: str) -> dict[str, Any]:
     """Return one run with the records of its stages; which one is meant: see `history.find`."""
     found = history.find(session, text)
-    found["stages"] = stages(session.connection, found["run"])
+    found["stages"] = stages(session.connection, found["run"]) or _listed(
+        leftover.stages(session.config.staging, found["client"], found["run"])
+    )
     return found
 
 
 def stages(connection: Redis, run: str) -> list[dict[str, Any]]:
     """Return the records of a run's stages, by partition and in the order they run in; `finish` has no partition."""
-    records = runs.stage_records(connection, run)
+    return _listed(runs.stage_records(connection, run))
+
+
+def _listed(records: Mapping[tuple[int, str], StageRecord]) -> list[dict[str, Any]]:
     ordered = sorted(records, key=lambda key: (key[0] or math.inf, (*STAGES, "finish").index(key[1])))
     return [{"partition": number, "stage": stage, **records[number, stage].__dict__} for number, stage in ordered]
 

@@ -11,8 +11,8 @@ from etl.config.pipeline import Config, Pair, pairs_of
 from etl.config.urls import target_places
 from etl.errors import EtlError, UnknownName
 from etl.staging import Staging
-from jobs.store import runs
-from jobs.store.run_json import run_json
+from jobs.store import leftover, runs
+from jobs.store.run_json import run_json, seconds_of
 
 if TYPE_CHECKING:
     from etl.load.history import Record
@@ -45,7 +45,7 @@ def recent(
             for run in remembered(
                 session.config, pairs, client=client, pipeline=pipeline, state=state, since=after, limit=most
             )
-            if since is None or _seconds(run["submitted"]) >= since
+            if since is None or seconds_of(run["submitted"]) >= since
         ]
         found = _newest([*found, *_forgotten(session, older)])
     if limit is not None and len(found) > limit:
@@ -62,21 +62,28 @@ def latest(session: "Session", pairs: Sequence[Pair]) -> list[dict[str, Any]]:
 def find(session: "Session", text: str) -> dict[str, Any]:
     """Return a run in the public JSON shape, by an id, a unique beginning of one, or `client/pipeline` (the latest).
 
+    Redis is asked first, then staging, which knows what has failed with `--inline`, then the targets.
+
     Raises:
         UnknownName: No run, or several, are meant.
     """
-    unknown = UnknownName(f"no run {text} is known", "see rq-etl runs")
+    unknown, url = UnknownName(f"no run {text} is known", "see rq-etl runs"), session.config.staging
+    client, slash, pipeline = text.partition("/")
+    found: list[dict[str, Any]] = []
     try:
-        if known := runs.snapshot(session.connection, [runs.find(session.connection, text)]):
-            return known[0]
+        found = runs.snapshot(session.connection, [runs.find(session.connection, text)])
     except UnknownName as exc:
         unknown = exc
-    client, slash, pipeline = text.partition("/")
     if slash:
         is_configured = client in session.config.clients and pipeline in session.config.pipelines
-        found = latest(session, [(client, pipeline)])[:1] if is_configured else []
-    else:
-        found = list(remembered(session.config, run=text)) if text else []
+        if is_configured:
+            found = found or latest(session, [(client, pipeline)])[:1]
+            left = [run for run in leftover.ended(url, client) if run["pipeline"] == pipeline]
+            found = _newest({run["run"]: run for run in [*found, *_forgotten(session, left)]}.values())[:1]
+    elif not found and text:
+        left = leftover.find(url, text)
+        sure = [run for run in left if run["error"] != leftover.UNKNOWN]
+        found = sure or list(remembered(session.config, run=text)) or left
         found = [run for run in found if run["run"] == text] or found
     if len(found) > 1:
         some = ", ".join(run["run"] for run in found[:5])
@@ -84,6 +91,30 @@ def find(session: "Session", text: str) -> dict[str, Any]:
     if not found:
         raise unknown
     return found[0]
+
+
+def failed(session: "Session", since: float | None) -> list[str]:
+    """Return the ids of the runs that have failed and may be retried, oldest first: what one needs comes before it.
+
+    Args:
+        since: Only those submitted after this moment (seconds since the epoch).
+    """
+    found = runs.recent(session.connection, state="failed", since=since, limit=None)
+    left = [run for run in leftover.ended(session.config.staging) if run["state"] == "failed"]
+    left = [run for run in _forgotten(session, left) if seconds_of(run["submitted"]) >= (since or 0)]
+    return [run["run"] for run in reversed(_newest([*found, *left]))]
+
+
+def recall(session: "Session", text: str) -> str:
+    """Return the id of the run that is meant, see `find`; one that failed and Redis doesn't know is written into it.
+
+    Raises:
+        UnknownName: No run, or several, are meant.
+        EtlError: Redis doesn't know the run, which has succeeded.
+    """
+    run = find(session, text)
+    leftover.restore(session.connection, session.config.staging, run)
+    return str(run["run"])
 
 
 def staging_of(session: "Session", run: Mapping[str, Any]) -> Staging:
@@ -128,11 +159,7 @@ def _forgotten(session: "Session", found: Iterable[dict[str, Any]]) -> list[dict
 
 
 def _newest(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(found, key=lambda run: _seconds(run["submitted"]), reverse=True)
-
-
-def _seconds(moment: str | None) -> float:
-    return datetime.fromisoformat(moment).timestamp() if moment else 0.0
+    return sorted(found, key=lambda run: seconds_of(run["submitted"]), reverse=True)
 
 
 def _run_json(record: "Record") -> dict[str, Any]:

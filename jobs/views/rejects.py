@@ -14,6 +14,7 @@ from typing import Any
 
 from etl.config.kinds import source
 from etl.config.pipeline import Pipeline, resolve
+from etl.config.spellings import Spellings
 from etl.errors import ConfigError, StagingFailed
 from etl.rejects import REASONS, fields
 from etl.staging import Staging
@@ -103,12 +104,14 @@ def load(session: Session, run: str, file: Path) -> str:
     content = _without_reasons(file).encode()
     name = f"mended-{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
     staging.write_bytes(name, content)
-    extract = source({"type": "csv", "path": glob.escape(staging.path(name)), "settle": 0})
+    given = {key: getattr(pipeline.extract, key) for key in Spellings.model_fields}
+    spellings = {key: value for key, value in given.items() if value is not None}
+    extract = source({"type": "csv", "path": glob.escape(staging.path(name)), "settle": 0, **spellings})
     # The fixed rows are few: replacing a client's table by them would empty it.
     mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
-    given = (*pipeline.given, "extract", "load")
+    replaced = (*pipeline.given, "extract", "load")
     load = pipeline.load.model_copy(update=mode)
-    changed = {"expect": None, "needs": (), "extract": extract, "load": load, "given": given}
+    changed = {"expect": None, "needs": (), "extract": extract, "load": load, "given": replaced}
     return submit_run(session.connection, pipeline.model_copy(update=changed))
 
 

@@ -227,14 +227,22 @@ def test_the_plugin_fails_where_no_run_would_read_the_given_files(project: pytes
         def test_hidden(rq_etl):
             rq_etl.run("claims", client="acme", files={".claims-1.csv": HEAD})
 
+        def test_misspelled(rq_etl):
+            rq_etl.run("claims", client="acme", files={"claim-1.csv": HEAD})
+
         def test_in_a_folder(rq_etl):
             text = HEAD + "A1;2024-01-31;1;OPEN;2024-02-01\\n"
-            assert rq_etl.run("claims", client="acme", files={"may/a.csv": text}).rows.loaded == 1
+            run = rq_etl.run("claims", client="acme", files={"may/claims-5.csv": text, "read.me": "?"})
+            assert run.rows.loaded == 1
     """)
     )
     result = project.runpytest_subprocess("-q", "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*no run would read the given files (.claims-1.csv)*"])
+    result.assert_outcomes(passed=1, failed=2)
+    lines = [
+        "*no run would read the given files (.claims-1.csv)*",
+        "*given files (claim-1.csv): the pipeline's path is *",
+    ]
+    result.stdout.fnmatch_lines(lines)
 
 
 def test_the_plugin_leaves_the_project_alone(project: pytest.Pytester) -> None:
@@ -243,20 +251,21 @@ def test_the_plugin_leaves_the_project_alone(project: pytest.Pytester) -> None:
         HEAD = "ClaimNo;service_date;Betrag;status;updated_at\\n"
 
         def test_one(rq_etl):
-            run = rq_etl.run("claims", client="acme", files={"a.csv": HEAD + "A1;2024-01-31;1,5;OPEN;2024-02-01\\n"})
+            text = HEAD + "A1;2024-01-31;1,5;OPEN;2024-02-01\\n"
+            run = rq_etl.run("claims", client="acme", files={"claims-a.csv": text})
             assert (run.state, run.rows.loaded) == ("succeeded", 1)
             assert rq_etl.table("claims").margin.tolist() == [3.0]
 
         def test_two_runs_merge(rq_etl):
             for amount in ("1", "2"):
                 text = HEAD + f"A1;2024-01-31;{amount};OPEN;2024-02-0{amount}\\n"
-                run = rq_etl.run("claims", client="acme", files={"a.csv": text.encode("cp1252")})
+                run = rq_etl.run("claims", client="acme", files={"claims-a.csv": text.encode("cp1252")})
                 assert run.state == "succeeded", run.error
             assert rq_etl.table("claims").amount.tolist() == [2]
 
         def test_limits_are_as_given(rq_etl):
             text = HEAD + "A1;2024-01-31;x;OPEN;2024-02-01\\n"
-            assert rq_etl.run("claims", client="acme", files={"a.csv": text}, max_rejects="5%").state == "failed"
+            assert rq_etl.run("claims", client="acme", files={"claims-a.csv": text}, max_rejects="5%").state == "failed"
     """)
     )
     result = project.runpytest_subprocess("-q", "-p", "no:cacheprovider")

@@ -58,7 +58,7 @@ def test_a_column_of_another_type_becomes_wider_or_is_refused_with_its_name(url:
         deliver(url, careful, chunk([{"id": 1, "n": "x"}]), run="r2", of=partition(2))
     found = deliver(url, pipeline(), chunk([{"id": 1, "n": "x"}]), run="r3", of=partition(3))
     assert values(url, "n") == [("1",), ("x",)]
-    assert found.warnings == ("table claims_acme, column n is string now and was integer",)
+    assert "table claims_acme, column n is string now and was integer" in found.warnings
 
 
 @pytest.mark.parametrize("mode", ["append", "merge"])

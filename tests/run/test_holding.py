@@ -7,7 +7,8 @@ import pytest
 from redis import Redis
 
 from etl.config.pipeline import Config, needed_first, resolve
-from etl.errors import AlreadyRunning, ConfigError, EtlError, StagingFailed
+from etl.errors import AlreadyRunning, ConfigError, EtlError
+from etl.staging import Staging
 from jobs.process.inprocess import InProcessWorker
 from jobs.process.maintenance import maintain
 from jobs.queue import FairQueue
@@ -149,7 +150,7 @@ def test_a_held_run_whose_start_fails_is_tried_again_and_then_fails(
     """It does not wait for ever, and can be retried."""
 
     def refuse(*_: object, **__: object) -> None:
-        raise StagingFailed("staging is full")
+        Staging("/proc/none", "acme", "abc").write_json("x.json", {})
 
     submit(connection, config, "patients")
     claims = submit(connection, config, "claims")
@@ -158,7 +159,8 @@ def test_a_held_run_whose_start_fails_is_tried_again_and_then_fails(
         broken.setattr("jobs.run.submit._start", refuse)
         work(connection)
         held.promote(connection)
-    assert state(connection, claims) == ("failed", "start: staging is full")
+    which, why = state(connection, claims)
+    assert (which, (why or "").split(":")[:2]) == ("failed", ["start", " staging /proc/none/acme/abc"])
     retry_run(config, connection, claims)
     work(connection)
     assert state(connection, claims) == ("succeeded", None)

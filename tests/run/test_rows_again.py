@@ -4,7 +4,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import fakeredis
@@ -14,7 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from redis import Redis
 
+from etl.errors import EtlError
 from jobs import settings as product
+from jobs.process.inprocess import InProcessWorker
+from jobs.queue import FairQueue
 from jobs.run.retry import retry_run
 from tests.helpers.deliveries import query
 from tests.helpers.examples import examples
@@ -24,6 +29,8 @@ from tests.helpers.queued_project import QueuedProject
 MODES: dict[str, dict[str, Any]] = {
     "append": {"mode": "append", "atomic": True},
     "merge": {"mode": "merge", "key": ["k"]},
+    "replace": {"mode": "replace"},
+    "replace by k": {"mode": "replace", "by": ["k"]},
     "replace by file": {"mode": "replace", "by": ["_file"]},
 }
 
@@ -90,13 +97,48 @@ def test_a_renamed_file_is_loaded_with_a_warning_of_the_run(project: QueuedProje
     assert warnings == [f"inbox/b.csv has the same rows as inbox/a.csv of run {first}: they are in claims twice now"]
 
 
+def test_a_retry_never_replaces_a_whole_table_by_rows_that_are_older_than_a_later_runs(
+    project: QueuedProject, target_url: str
+) -> None:
+    project.config(toml("replace", target_url))
+    project.write("inbox/a.csv", text({1: 1}))
+    project.write("inbox/b.csv", "k,v\n2,x\n")
+    first = project.run()
+    project.write("inbox/b.csv", text({2: 2}))
+    (project.root / "inbox/a.csv").unlink()
+    project.write("inbox/c.csv", text({1: 9}))
+    later = project.run()
+    with pytest.raises(EtlError, match=f"run {later} has replaced claims since run {first} was submitted"):
+        retried(project, first)
+    assert project.state(first) == "failed"
+    assert query(target_url, "SELECT k, v FROM claims ORDER BY k") == [(1, 9), (2, 2)]
+
+
+def test_a_retry_replaces_no_month_that_a_later_run_has_replaced(project: QueuedProject, target_url: str) -> None:
+    project.config(toml("replace by k", target_url))
+    project.write("inbox/a.csv", text({1: 1, 3: 1}))
+    project.write("inbox/b.csv", "k,v\n2,x\n")
+    first = project.run()
+    (project.root / "inbox/a.csv").unlink()
+    (project.root / "inbox/b.csv").unlink()
+    project.write("inbox/c.csv", text({1: 9}))
+    project.run()
+    project.write("inbox/b.csv", text({2: 2}))
+    again = retried(project, first)
+    assert (again["state"], again["rows"]["loaded"], again["rows"]["superseded"]) == ("succeeded", 2, 1)
+    what = "a later run has replaced the same in claims since this run read its source"
+    assert again["warnings"] == [f"1 row is not loaded: {what}"]
+    assert query(target_url, "SELECT k, v FROM claims ORDER BY k") == [(1, 9), (2, 2), (3, 1)]
+
+
 # --- any order of events ---
 
 _rows = st.dictionaries(st.integers(0, 4), st.none(), min_size=1, max_size=3)
+_file = st.tuples(_rows, st.integers(0, 500), st.sampled_from([False, False, False, True]))
 
 
 class Nights(RuleBasedStateMachine):
-    """Files come, are fixed, broken and archived, and are loaded by nights and by retries of nights that failed."""
+    """Files come, are fixed, renamed and archived; nights, windows and retries load them, some of them at once."""
 
     mode = "merge"
 
@@ -108,6 +150,8 @@ class Nights(RuleBasedStateMachine):
         self.inbox: dict[str, File] = {}
         self.failed: dict[str, dict[str, File]] = {}  # what each run has read
         self.loaded: dict[str, File] = {}  # the latest version of each file
+        self.active: dict[str, dict[str, File]] = {}
+        self.window = datetime(2024, 1, 1, tzinfo=UTC)
         self.table: dict[int, tuple[int, float, str]] = {}  # by key: value, and the file that it is from
 
     def teardown(self) -> None:
@@ -123,12 +167,12 @@ class Nights(RuleBasedStateMachine):
         os.utime(path, (time, time))
         self.inbox[name] = File(time, rows, broken)
 
-    @rule(name=st.sampled_from("abcd"), rows=_rows, age=st.integers(0, 500), broken=st.booleans())
-    def a_file_comes(self, name: str, rows: dict[int, None], age: int, broken: bool) -> None:
-        if name in self.inbox or (self.mode == "append" and name in self.loaded):
-            return
-        self.clock += 1
-        self.put(name, rows, self.clock - age, broken=broken)
+    @rule(files=st.dictionaries(st.sampled_from("abcd"), _file, min_size=1, max_size=3))
+    def files_come(self, files: dict[str, tuple[dict[int, None], int, bool]]) -> None:
+        for name, (rows, age, broken) in files.items():
+            if name not in self.inbox and not (self.mode == "append" and name in self.loaded):
+                self.clock += 1
+                self.put(name, rows, self.clock - age, broken=broken)
 
     @rule(data=st.data(), rows=_rows)
     def a_file_is_fixed(self, data: Any, rows: dict[int, None]) -> None:
@@ -144,30 +188,71 @@ class Nights(RuleBasedStateMachine):
             (self.folder / "inbox" / name).unlink()
             del self.inbox[name]
 
+    @rule(data=st.data(), new=st.sampled_from("aem"))
+    def a_file_is_renamed(self, data: Any, new: str) -> None:
+        if self.inbox and new not in self.inbox and not (self.mode == "append" and new in self.loaded):
+            name = data.draw(st.sampled_from(sorted(self.inbox)))
+            (self.folder / "inbox" / name).rename(self.folder / "inbox" / new)
+            self.inbox[new] = self.inbox.pop(name)
+
     @precondition(lambda self: self.inbox)
     @rule()
     def a_night(self) -> None:
-        run = self.project.run()
-        self.ends(run, dict(self.inbox))
+        self.begin()
+        self.project.work()
+        self.end()
 
     @precondition(lambda self: self.failed)
     @rule(data=st.data())
     def a_retry(self, data: Any) -> None:
-        run = data.draw(st.sampled_from(sorted(self.failed)))
-        read = {name: self.inbox.get(name, file) for name, file in self.failed.pop(run).items()}
-        retried(self.project, run)
-        self.ends(run, read)
+        self.begin_again(data.draw(st.sampled_from(sorted(self.failed))))
+        self.project.work()
+        self.end()
 
-    def ends(self, run: str, read: dict[str, File]) -> None:
-        changed = [name for name, file in read.items() if self.mode == "append" and self.loaded.get(name, file) != file]
-        if any(file.broken for file in read.values()) or changed:
-            self.failed[run] = read
-            assert self.project.state(run) == "failed"
-        else:
+    @precondition(lambda self: self.inbox)
+    @rule(data=st.data(), seed=st.integers(0, 1000))
+    def runs_at_once(self, data: Any, seed: int) -> None:
+        if self.failed:
+            self.begin_again(data.draw(st.sampled_from(sorted(self.failed))))
+        for _ in range(2):
+            self.window += timedelta(days=1)
+            self.begin(start=self.window, end=self.window + timedelta(days=1))
+        queue, order = FairQueue("etl-acme", connection=self.project.connection), Random(seed)
+        worker = InProcessWorker(self.project.connection)
+        assert queue.count
+        while True:
+            for _ in range(order.randint(0, max(queue.count - 1, 0))):  # which of the jobs is next
+                self.project.connection.lmove(queue.key, queue.key, "LEFT", "RIGHT")
+            if not worker.step():
+                break
+        self.end()
+
+    def begin(self, **window: Any) -> None:
+        self.active[self.project.submit(**window)] = dict(self.inbox)
+
+    def begin_again(self, run: str) -> None:
+        self.active[run] = {name: self.inbox.get(name, file) for name, file in self.failed.pop(run).items()}
+        retry_run(product.config(), self.project.connection, run)
+
+    def end(self) -> None:
+        """Compare what has become of the active runs, and of the table, with what the files say."""
+        doubled, warnings = False, list[str]()
+        before = dict(self.loaded)
+        for run, read in self.active.items():
+            changed = [name for name in read if self.mode == "append" and before.get(name, read[name]) != read[name]]
+            if any(file.broken for file in read.values()) or changed:
+                self.failed[run] = read
+                assert self.project.state(run) == "failed"
+                continue
             assert self.project.state(run) == "succeeded", self.project.record(run)
+            warnings += self.project.record(run)["warnings"]
             for name, file in sorted(read.items(), key=lambda item: (item[1].time, item[0])):
+                doubled |= name not in self.loaded and file.rows in [each.rows for each in self.loaded.values()]
                 self.applied(name, file)
+        self.active.clear()
         self.check()
+        if self.mode == "append":
+            assert any("twice now" in each for each in warnings) == doubled
 
     def applied(self, name: str, file: File) -> None:
         before = self.loaded.get(name)
@@ -177,7 +262,9 @@ class Nights(RuleBasedStateMachine):
         else:
             self.loaded[name] = file
         for key, value in file.rows.items():
-            if self.mode == "merge" and (key not in self.table or self.wins(name, file, self.table[key])):
+            if self.mode != "merge" or self.table.get(key, ())[:1] == (value,):
+                continue  # a row that is equal stays that of the file that wrote it
+            if key not in self.table or self.wins(name, file, self.table[key]):
                 self.table[key] = value, file.time, name
 
     def wins(self, name: str, file: File, there: tuple[int, float, str]) -> bool:

@@ -184,3 +184,11 @@ def test_whatever_is_killed_all_that_is_published_is_whole(tmp_path: Path) -> No
             marker = staging.marker("extract", number)
             assert marker is not None
             assert sum(chunk.num_rows for chunk in staging.chunks(marker.data)) == marker.counts["out"] == 600_000
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """Such as one on a drive that is not there, or behind a link to nothing."""
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for root in (tmp_path / "link", Path("/proc/none")):
+        with pytest.raises(StagingFailed, match=str(root)):
+            Staging(str(root), "acme", "abc").write_json("x.json", {})

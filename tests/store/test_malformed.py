@@ -105,7 +105,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stored]:
     root, connection = tmp_path_factory.mktemp("project"), fakeredis.FakeRedis(server=fakeredis.FakeServer())
     project = QueuedProject(root, connection, CONFIG, {"steps.py": STEPS})
     for name in CLIENTS:
-        project.files(name, GOOD, GOOD if name != "globex" else BAD)
+        project.files(name, GOOD if name != "globex" else BAD)
     schedules.sync(project.loaded(), connection)
     run = project.run("acme")
     project.run("globex")
@@ -114,7 +114,6 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stored]:
     enqueue_on(connection, "acme", "steps:fail")
     project.work()
     project.submit("acme")
-    project.submit("acme", queue=True)
     project.submit("acme", "later")
     canceled = project.submit("umbra")
     dequeue(connection, worker="w1")  # a job that runs

@@ -13,6 +13,7 @@ import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 
+from etl.config.columns import points
 from etl.config.kinds import DATABASES, SOURCES
 from etl.config.pipeline import Pipeline
 from etl.config.urls import database_url
@@ -81,8 +82,8 @@ def read(
         bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends, text_as=held_as)
         known = {} if database.postgres or config.query else _affinities(database, pipeline, config)
         compared = pipeline.load.mode == "append" and config.cursor is None
-        found = _tables(database, statement, bound, known)
-        return (yield from spooled(found, piece.file, BadSource, typeless=True, unordered=compared))
+        found = _tables(database, statement, bound, known, pipeline)
+        return (yield from spooled(found, piece.file, BadSource, pipeline, typeless=True, unordered=compared))
 
 
 def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partition, ...]:
@@ -254,12 +255,17 @@ def _affinities(database: _Database, pipeline: Pipeline, config: "Config") -> di
 
 
 def _tables(
-    database: _Database, statement: str, bound: Mapping[str, Any], known: Mapping[str, pa.DataType] | None = None
+    database: _Database,
+    statement: str,
+    bound: Mapping[str, Any],
+    known: Mapping[str, pa.DataType] | None = None,
+    pipeline: Pipeline | None = None,
 ) -> Iterator[Given]:
     """Yield a statement's rows, a table of bounded size at a time; at least one.
 
     Args:
         known: Types that columns of SQLite prefer.
+        pipeline: Whose columns the statement's are.
     """
     with _translated(database.where):
         if database.postgres:
@@ -269,12 +275,13 @@ def _tables(
                 names = [column.name for column in cursor.description]
                 types = [POSTGRES.get(column.type_code, pa.string()) for column in cursor.description]
                 check_names(names, database.where, BadSource)
-                yield from fetched(cursor, names, types)
+                yield from fetched(cursor, names, types, points(names, pipeline) if pipeline else {})
         else:
             cursor = database.driver.execute(statement, bound)
             names = [column[0] for column in cursor.description]
             check_names(names, database.where, BadSource)
-            yield from fetched(cursor, names, [(known or {}).get(name) for name in names])
+            marks = points(names, pipeline) if pipeline else {}
+            yield from fetched(cursor, names, [(known or {}).get(name) for name in names], marks)
 
 
 def _encoded(statement: str, bound: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What a database gives, as Arrow tables that hold it exactly; a row with what no type here has is a reject."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -64,11 +64,14 @@ def _or_unfit(loader: Any) -> type[Loader]:
     return OrUnfit
 
 
-def fetched(cursor: Any, names: Sequence[str], types: Sequence[pa.DataType | None]) -> Iterator[Given]:
+def fetched(
+    cursor: Any, names: Sequence[str], types: Sequence[pa.DataType | None], marks: Mapping[str, str]
+) -> Iterator[Given]:
     """Yield a cursor's rows, a table of bounded size at a time; at least one.
 
     Args:
         types: Of the columns, where they have one that all of their values have.
+        marks: By column, the decimal point of numbers that become text.
     """
     size, first = FETCH // 10, True
     while (rows := cursor.fetchmany(size)) or first:
@@ -76,7 +79,7 @@ def fetched(cursor: Any, names: Sequence[str], types: Sequence[pa.DataType | Non
         unfit: dict[int, list[Unfit]] = {}
         for at, (name, column) in enumerate(zip(names, columns, strict=True)):
             columns[at] = _fitting(name, column, unfit)
-        made = [_array(column, kind) for column, kind in zip(columns, types, strict=True)]
+        made = [_array(*each) for each in zip(columns, types, (marks.get(name, ".") for name in names), strict=True)]
         table = pa.table(dict(zip(names, made, strict=True)))
         first = False
         size = min(FETCH, max(100, CHUNK_BYTES // 4 * len(rows) // max(1, table.nbytes))) if rows else size
@@ -101,7 +104,7 @@ def _fitting(column: str, values: Sequence[Any], unfit: dict[int, list[Unfit]]) 
     return [None if place in found else value for place, value in enumerate(values)]
 
 
-def _array(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
+def _array(values: Sequence[Any], kind: pa.DataType | None, mark: str) -> pa.Array:
     """Return a column; values that its type can't hold exactly make it text."""
     kinds = {type(value) for value in values} - {type(None)}
     if kind is None or not kinds <= _HELD.get(kind, kinds):
@@ -109,7 +112,7 @@ def _array(values: Sequence[Any], kind: pa.DataType | None) -> pa.Array:
     try:
         return pa.array(values, kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([_text(value) for value in values], pa.string())
+        return pa.array([_text(value, mark) for value in values], pa.string())
 
 
 def _kind_of(kinds: set[type], values: Sequence[Any]) -> pa.DataType:
@@ -123,9 +126,9 @@ def _kind_of(kinds: set[type], values: Sequence[Any]) -> pa.DataType:
     return pa.string()
 
 
-def _text(value: Any) -> str | None:
+def _text(value: Any, mark: str) -> str | None:
     if isinstance(value, bytes):
         return f"\\x{value.hex()}"
     if isinstance(value, Decimal | float):
-        return spell(value)
+        return spell(value, point=mark)
     return None if value is None else str(value)
