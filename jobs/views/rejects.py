@@ -16,7 +16,7 @@ from etl.config.kinds import source
 from etl.config.pipeline import Pipeline, resolve
 from etl.config.spellings import Spellings
 from etl.errors import ConfigError, StagingFailed
-from etl.rejects import REASONS, fields
+from etl.rejects import FIXED, REASONS, fields
 from etl.staging import Staging
 from jobs.run.balance import gather
 from jobs.run.graph import read_spec
@@ -102,7 +102,7 @@ def load(session: Session, run: str, file: Path) -> str:
     pipeline = resolve(session.config, spec.pipeline.name, spec.pipeline.client, params=spec.pipeline.params)
     staging = _first(staging, spec.pipeline)
     content = _without_reasons(file).encode()
-    name = f"mended-{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
+    name = f"{FIXED}{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
     staging.write_bytes(name, content)
     given = {key: getattr(pipeline.extract, key) for key in Spellings.model_fields}
     spellings = {key: value for key, value in given.items() if value is not None}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.rejects import fields, raw_json
-from tests.helpers.project import ETL_TOML, Project
+from tests.helpers.project import ETL_TOML, Project, etl_toml
 
 NAMES = st.lists(st.sampled_from("abcdef"), min_size=1, unique=True)
 ODD = b'claim_id,amount,note\nA1,1,good\nA2\nA3,3,note,more\nA4,4,"un"quoted\nA5,x,"two\nlines"\n'
@@ -85,3 +85,56 @@ def test_fixed_rows_are_appended_once_however_often_they_are_loaded(appended: Pr
         [run] = appended(f"rejects {name} --load mend.csv --json").json
         assert (run["state"], run["rows"]["loaded"], run["rows"]["unchanged"]) == ("succeeded", loaded, 1 - loaded)
     assert appended.rows("select claim_id from claims order by 1") == [("A1",), ("A5",)]
+
+
+def spelled(etl: Project, amount: str | dict[str, str]) -> None:
+    given = {"extract": {"path": "inbox/{client}/s.csv"}, "load": {"mode": "append"}}
+    etl.config(etl_toml({"claims": {**given, "columns": {"id": "integer", "amount": amount}}}))
+
+
+@pytest.fixture
+def german(etl: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project that has appended a file of which a row was rejected, as its amount is spelled otherwise."""
+    monkeypatch.setenv("PATH", "")
+    spelled(etl, "decimal")
+    etl.write("inbox/acme/s.csv", 'id,amount\n1,"1.234,50"\n2,99\n')
+    run = etl.run()
+    assert (run["rows"]["rejected"], run["rows"]["loaded"]) == (1, 1)
+    return etl
+
+
+@pytest.mark.parametrize("how", [(), ("--full-refresh",)], ids=str)
+def test_rows_rejected_when_their_file_was_appended_are_never_counted_unchanged(german: Project, how: str) -> None:
+    [first] = german("runs --json").json
+    assert german.run(*how)["warnings"] == []  # its reject is this run's own
+    spelled(german, {"type": "decimal", "decimal": ",", "thousands": "."})
+    for _ in range(2):
+        run = german.run(*how)
+        assert run["state"] == "succeeded"
+        assert (run["rows"]["rejected"], run["rows"]["unchanged"], run["rows"]["loaded"]) == (1, 1, 0)
+        [warning] = run["warnings"]
+        assert f"inbox/acme/s.csv was appended by run {first['run']}, which did not load 1 of 2 rows" in warning
+        assert f"rq-etl rejects {first['run']} --export" in warning
+        [entry] = german(f"rejects {run['run']} --rows --json").json
+        assert (entry["row"], entry["reason"]) == (2, f"rejected by run {first['run']}: not a decimal")
+
+
+def test_rows_are_loaded_by_the_cure_that_the_warning_names(german: Project) -> None:
+    [first] = german("runs --json").json
+    spelled(german, {"type": "decimal", "decimal": ",", "thousands": "."})
+    german.run()
+    assert german(f"rejects {first['run']} --export r.csv").code == 0
+    [run] = german(f"rejects {first['run']} --load r.csv --json").json
+    assert run["rows"]["loaded"] == 1
+    assert german.rows("select id, amount from claims order by id") == [(1, 1234.5), (2, 99)]
+    run = german.run()
+    assert (run["rows"]["rejected"], run["rows"]["unchanged"], run["warnings"]) == (0, 2, [])
+
+
+def test_a_file_mended_where_it_lies_is_led_to_its_rejects_first(german: Project) -> None:
+    [first] = german("runs --json").json
+    german.run()
+    german.write("inbox/acme/s.csv", "id,amount\n1,1234.5\n2,99\n")
+    error = german.run()["error"]
+    assert f"has changed since run {first['run']} appended it" in error
+    assert 0 < error.index(f"rq-etl rejects {first['run']} --export") < error.index('by = ["_file"]')
