@@ -21,7 +21,7 @@ from jobs import settings as product
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.run.retry import retry_run
-from jobs.store import runs
+from jobs.store import keys
 from tests.helpers.deliveries import query
 from tests.helpers.examples import examples
 from tests.helpers.project import etl_toml
@@ -126,7 +126,7 @@ def test_a_retry_that_redis_lets_pass_is_refused_by_what_the_target_remembers(
     first = project.run()
     project.write("inbox/a.csv", text({2: 2}))
     later = project.run()
-    project.connection.zrem(runs.INDEX, later)  # as after one with --inline
+    project.connection.zrem(keys.INDEX, later)  # as after one with --inline
     again = retried(project, first)
     assert (again["state"], f"run {later} has replaced claims" in again["error"]) == ("failed", True)
     assert {row for (row,) in query(target_url, "SELECT _run FROM claims")} == {later}
