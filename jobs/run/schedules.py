@@ -103,7 +103,7 @@ def start_due(config: Config, connection: Redis, client: str, pipeline: str, now
     for needed in config.variants.get((client, pipeline), config.pipelines[pipeline]).needs:
         if needed in owner.schedule:
             start_due(config, connection, client, needed, now)  # due at the same moment, it must be waited for
-    last = seen(connection, client, pipeline) or now.timestamp()
+    last = min(seen(connection, client, pipeline) or now.timestamp(), now.timestamp())
     moments = cron.due(schedule.cron, owner.timezone, datetime.fromtimestamp(last, UTC), now)
     started = []
     for moment in _wanted(moments, schedule.catchup, now):
@@ -146,7 +146,7 @@ def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[dateti
 def seen(connection: Redis, client: str, pipeline: str) -> float | None:
     """Return the last moment of a schedule that was handled, in seconds since the epoch, or None."""
     found = cast(bytes | None, connection.hget(keys.DUE, f"{client}/{pipeline}"))
-    return float(found) if found and malformed.is_number(found) else None
+    return float(found) if found and malformed.is_epoch(found) else None
 
 
 def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:
