@@ -3,8 +3,6 @@
 A stage's arguments are the run's id and the partition's number; `jobs.run.stage` executes it.
 """
 
-from datetime import UTC, datetime
-
 from redis import Redis
 from rq import get_current_job
 
@@ -42,7 +40,10 @@ def start(run: str) -> None:
 
 def start_due(client: str, pipeline: str) -> list[str]:
     """Start the runs of a schedule's due moments, as rq-scheduler asks for; returns their ids."""
-    return schedules.start_due(settings.config(), _connection(), client, pipeline, datetime.now(UTC))
+    job = get_current_job()
+    assert job is not None
+    now = schedules.clock(job.connection, job.enqueued_at)
+    return schedules.start_due(settings.config(), job.connection, client, pipeline, now)
 
 
 def cleanup() -> dict[str, int]:

@@ -203,11 +203,11 @@ def test_a_kind_of_source_is_known_without_the_heavy_libraries() -> None:
 
 
 def test_only_settings_reads_the_environment() -> None:
-    """But for secrets: ${NAME} in a target's URL is read where the target is opened, in the worker."""
+    """But for secrets, read where a target is opened in the worker, and for what a job has changed in it."""
     pattern = re.compile(r"\bos\.(environ|getenv)\b")
     files = python_files("etl", "jobs", "cli.py", "rq_etl.py")
     readers = {path.relative_to(ROOT).as_posix() for path in files if pattern.search(path.read_text())}
-    assert readers == {"jobs/settings.py", "etl/config/urls.py"}
+    assert readers == {"jobs/settings.py", "etl/config/urls.py", "jobs/process/surroundings.py"}
 
 
 def test_one_table_tells_types_apart() -> None:

@@ -152,6 +152,7 @@ def finish(
             warnings=(
                 *warnings,
                 *known.doubled(connection, book, pipeline, run, [entry.partition for entry in final]),
+                *known.overtaken(pipeline, sum(entry.superseded for entry in final)),
             ),
         )
         if move is not None and complete and applied:
@@ -279,7 +280,11 @@ def _apply(
     else:
         counting = [partition for partition in partitions if partition.number in done]
         applied = [number for number, entry in done.items() if entry.final]
-        change.align(shadow, ledger.columns_there(connection, shadow.pipeline), zones)
+        there = ledger.columns_there(connection, shadow.pipeline)
+        if there is None:  # another client's run may be making it at this moment, with types of its own
+            kind(connection).lock(connection, "table", shadow.pipeline.table)
+            there = ledger.columns_there(connection, shadow.pipeline)
+        change.align(shadow, there, zones)
         names = {number: {name.casefold() for name in json.loads(entry.types)} for number, entry in done.items()}
         outcomes = apply(shadow, counting, applied, staged=staged, columns=names)
     sequence = ledger.next_number(connection, book, shadow.pipeline)

@@ -83,6 +83,8 @@ def apply(
         winners.fill_absent(with_table=not new)
         if not new:
             winners.compare_with_table()
+    elif pipeline.load.mode == "replace" and not new:
+        winners.compare_with_later_runs()
     outcomes = {number: outcomes.get(number, Outcome()) for number in winners.counting}
     for number, why, count in winners.lost_counts():
         outcome = outcomes[number]
@@ -254,6 +256,18 @@ class _Winners:
         became = sa.case((equal, "unchanged"), else_="superseded")
         query = sa.select(rows.c[ID], became, nothing).join_from(rows, table, meet)
         self.lose(query.where(self.live(), older | (equal & ~ours)))
+
+    def compare_with_later_runs(self) -> None:
+        """Rows whose `by` values were replaced since they were staged by a later run are not written."""
+        by = self.pipeline.load.by
+        if not by or by == ("_file",) or not (later := ledger.later_runs(self.connection, self.pipeline, self.run)):
+            return
+        table, rows = self.table, self.rows
+        for start in range(0, len(later), 500):
+            alike = sa.and_(*(table.c[name].is_not_distinct_from(rows.c[name]) for name in by))
+            theirs = sa.exists().where(alike, self.mine(), table.c._run.in_(later[start : start + 500]))
+            why = sa.literal("superseded"), sa.cast(sa.null(), sa.Text)
+            self.lose(sa.select(rows.c[ID], *why).where(self.live(), theirs.correlate(rows)))
 
     def _is_of_an_older_file(self) -> sa.ColumnElement[bool]:
         """Whether a staged row's file is older than the file that the table's row of its key is from.

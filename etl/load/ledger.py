@@ -255,6 +255,16 @@ def ranked_files(
     return [(*key, ranks[each], since.get(key, 0)) for key, each in found.items()]
 
 
+def later_runs(connection: sa.Connection, pipeline: Pipeline, run: str) -> list[str]:
+    """Return the runs of a pipeline that have loaded rows since a run staged the first of what is not final."""
+    book = table(connection, pipeline)
+    since = sa.select(sa.func.min(book.c.sequence)).where(book.c.run == run, book.c.final.is_(False)).scalar_subquery()
+    same = (book.c.client == pipeline.client) & (book.c.pipeline == pipeline.name)
+    same &= (book.c.table_name == pipeline.table) & (book.c.run != run) & book.c.final.is_(True)
+    query = sa.select(book.c.run).where(same, book.c.loaded > 0, book.c.sequence > since).distinct()
+    return sorted(connection.execute(query).scalars())
+
+
 def last_types(connection: sa.Connection, ledger: sa.Table, pipeline: Pipeline) -> dict[str, str]:
     """Return the types of the columns that the pipeline's latest load had."""
     same = (ledger.c.pipeline == pipeline.name) & (ledger.c.table_name == pipeline.table) & (ledger.c.types != "{}")

@@ -5,16 +5,17 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import Any, ClassVar, Literal, Protocol
 from zoneinfo import ZoneInfo
 
 from etl.config.base import Problem
+from etl.config.columns import named
 from etl.config.kinds import SourceConfig, SourceFacts
 from etl.config.pipeline import Pipeline
-from etl.config.values import MOMENTS, Seconds, dated_placeholders, fill
+from etl.config.values import MOMENTS, Seconds, dated_placeholders, fill, header_key
 from etl.context import Context
 from etl.errors import BadSource, ConfigError, SourceMissing
 from etl.partition import ROW_BITS, Chunk, Partition, Piece, Plan
@@ -126,10 +127,28 @@ def read(
     known = [(head.names, piece.file) for head, piece in zip(heads, partition.pieces, strict=True) if head is not None]
     if len(heads) > 1:
         known = [(spelling.names(names, file), file) for names, file in known]
-    yield from (
-        aligned(chunks(), [name for names, _ in known for name in names]) if known else widened(chunks(), pipeline)
-    )
+    names = [name for some, _ in known for name in some]
+    warnings = _lacking(known, pipeline) if len(known) > 1 and pipeline.load.mode == "merge" else ()
+    for chunk in aligned(chunks(), names) if known else widened(chunks(), pipeline):
+        yield chunk._replace(warnings=(*warnings, *chunk.warnings))
+        warnings = ()
     return digest.hexdigest()
+
+
+def _lacking(known: Sequence[tuple[Sequence[str], str]], pipeline: Pipeline) -> tuple[str, ...]:
+    """Return a warning for each of some files that are merged together and lacks columns that others have.
+
+    They are counted, not named: of a file without a header, its first row would be named.
+    """
+    every = [name for names, _ in known for name in names]
+    undeclared = {header_key(header) for header, name in named(every, pipeline).items() if name not in pipeline.columns}
+    found = []
+    for names, file in known:
+        if absent := len(undeclared - set(map(header_key, names)) - {""}):
+            which = "a column" if absent == 1 else f"{absent:,} columns"
+            what = f"{file} lacks {which} of other files that are read with it: its rows empty what the table has there"
+            found.append(f'{what}; split = "rows" keeps it')
+    return tuple(found)
 
 
 def _path_pattern(

@@ -234,4 +234,4 @@ def _hash(table: pa.Table, digest: "hashlib._Hash", apart: Unordered | None) -> 
         pyarrow.csv.write_csv(batch, text, pyarrow.csv.WriteOptions(include_header=False))
         digest.update(text.getvalue())
         if apart is not None:
-            apart.update(text.getvalue().to_pybytes())
+            apart.update(text.getvalue().to_pybytes(), batch.num_rows)

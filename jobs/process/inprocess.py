@@ -12,6 +12,7 @@ from redis import Redis
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, complete, perform
 from jobs.process.maintenance import maintain
+from jobs.process.surroundings import restored
 from jobs.queue import FairQueue, ServedQueues
 from jobs.store.malformed import passing
 
@@ -36,7 +37,8 @@ class InProcessWorker:
             return False
         job, queue = found
         try:
-            outcome = self._perform(job)
+            with restored():
+                outcome = self._perform(job)
         except KeyboardInterrupt:
             complete(self.connection, job, queue, Outcome("returned"))
             raise

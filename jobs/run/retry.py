@@ -74,6 +74,7 @@ def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, st
         raise EtlError(f"run {run} is not of {record['client']}/{record['pipeline']}", "run that pipeline again")
     pipeline = resolve(config, old.name, old.client, params=old.params)
     pipeline = pipeline.model_copy(update={key: getattr(old, key) for key in (*old.given, "given")})
+    _refuse_older(connection, run, record, pipeline)
     today = replace(spec, pipeline=pipeline)
     # Where the rows are not to blame, they stay: the file may be the next night's by now.
     rows_are_fine = record["state"] == "canceled" or record.get("exit") == "3"
@@ -96,6 +97,26 @@ def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, st
     enqueue_graph(connection, run, today, attempt, redo.partitions, write, was=record["state"], claim=claim)
     leftover.forget(staging)
     return redo
+
+
+def _refuse_older(connection: Redis, run: str, record: Mapping[str, str], pipeline: Pipeline) -> None:
+    """Refuse to replace a whole table by rows that are older than those of a later run.
+
+    Raises:
+        EtlError: A run that was submitted later has replaced the table.
+    """
+    if pipeline.load.mode != "replace" or pipeline.load.by:
+        return
+    submitted = float(record["created"])
+    for later in runs.search(
+        connection, client=pipeline.client, pipeline=pipeline.name, state="succeeded", since=submitted
+    ):
+        if later["run"] != run and later["rows"]["loaded"] + later["rows"]["unchanged"]:
+            raise EtlError(
+                f"run {later['run']} has replaced {pipeline.table} since run {run} was submitted: "
+                "a retry would put older rows back",
+                "run the pipeline again, if the table should have what its source has now",
+            )
 
 
 def to_redo(staging: Staging, before: Spec, today: Spec, *, rows_are_fine: bool) -> Redo:
@@ -181,6 +202,7 @@ def _hold_again(config: Config, connection: Redis, run: str, record: Mapping[str
     if request is None:
         raise EtlError(f"run {run} has no staging left", "run its pipeline again")
     pipeline = request.resolved(config)
+    _refuse_older(connection, run, record, pipeline)
     needs, failed = needed_runs(connection, pipeline)
     if failed:
         raise EtlError(f"run {run} {failed}", "retry that first")

@@ -19,7 +19,7 @@ from etl.config.pipeline import Client, Config, pipelines_of, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
-from jobs.store import keys, malformed, runs
+from jobs.store import keys, malformed, runs, scripts
 from jobs.store.keys import PREFIX
 
 FUNCTION = "jobs.stages.start_due"
@@ -122,6 +122,19 @@ def start_due(config: Config, connection: Redis, client: str, pipeline: str, now
     return started
 
 
+def clock(connection: Redis, asked: datetime | None = None) -> datetime:
+    """Return what the time is for schedules, in UTC: the earliest of this machine's, Redis's and rq-scheduler's.
+
+    So no moment starts early, or is called late and left out, unless all are ahead; where one is behind, another worker
+    starts it, or the same one later.
+
+    Args:
+        asked: When rq-scheduler asked for due moments, by its own clock.
+    """
+    here, there = datetime.now(UTC), datetime.fromtimestamp(scripts.clock(connection), UTC)
+    return min(here, there, asked or here)
+
+
 def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[datetime]:
     if catchup == "all":
         return moments
@@ -178,7 +191,7 @@ def _is_synced(job: EtlJob | None, about: dict[str, Any]) -> bool:
 
 
 def _write(connection: Redis, client: Client, pipeline: str, about: dict[str, Any], *, is_new: bool) -> None:
-    now = datetime.now(UTC)
+    now = clock(connection)
     id = entry_id(client.name, pipeline)
     job = EtlJob.create(
         FUNCTION,

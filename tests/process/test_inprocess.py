@@ -1,15 +1,30 @@
 """The worker within this process: the same steps, and it never sleeps longer than it must."""
 
+import decimal
+import locale
+import logging
+import os
+import random
+import signal
+import socket
 import sqlite3
+import sys
+import threading
 import time
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import fakeredis
+import numpy as np
+import pandas as pd
 import pytest
 from redis import Redis
 from rq.job import Job, Retry
 
-from etl.load.targets import sqlite
+from etl.load.targets import kind_named
 from etl.load.targets.driver_errors import translated
 from jobs import settings
 from jobs.job import EtlJob
@@ -41,7 +56,7 @@ def busy() -> None:
     """Have our own code raise what another try may cure."""
     error = sqlite3.OperationalError()
     error.sqlite_errorname = "SQLITE_BUSY"
-    with translated(sqlite, "the warehouse"):
+    with translated(kind_named("sqlite"), "the warehouse"):
         raise error
 
 
@@ -137,3 +152,83 @@ def test_working_for_a_while_ends_early_when_the_work_does(queue: FairQueue) -> 
 
 def test_working_for_a_while_without_work_gives_up(queue: FairQueue) -> None:
     assert not InProcessWorker(queue.connection).work_for(0.02)
+
+
+def spoil() -> None:
+    """Change what is global in a process, as a careless function might."""
+    decimal.getcontext().prec = 3
+    decimal.getcontext().traps[decimal.Inexact] = True
+    decimal.DefaultContext.prec = 4
+    os.environ["SPOILED"] = "acme"
+    os.environ.pop("HOME", None)
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+    os.chdir("/")
+    os.umask(0)
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    warnings.simplefilter("error")
+    random.seed(1)
+    np.random.seed(1)
+    np.seterr(all="raise")
+    pd.set_option("display.max_rows", 3)
+    pd.set_option("display.precision", 1)
+    sys.excepthook = threading.excepthook = sys.unraisablehook = print
+    sys.path.insert(0, "/acme")
+    sys.setrecursionlimit(5000)
+    socket.setdefaulttimeout(0.5)
+    logging.getLogger().setLevel(logging.DEBUG)
+    logging.disable(logging.CRITICAL)
+
+
+def spoil_and_fail() -> None:
+    spoil()
+    raise ValueError("no")
+
+
+def spoil_and_stop() -> None:
+    spoil()
+    raise KeyboardInterrupt
+
+
+def surroundings() -> list[Any]:
+    """Return what `spoil` changes."""
+    mask = os.umask(0o22)
+    os.umask(mask)
+    context, default = decimal.getcontext(), decimal.DefaultContext
+    signals = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    return [
+        context.prec, dict(context.traps), default.prec, dict(default.traps), dict(os.environ), time.tzname,
+        os.getcwd(), mask, locale.setlocale(locale.LC_ALL), signals, signal.getitimer(signal.ITIMER_REAL),
+        list(warnings.filters), random.getstate(), str(np.random.get_state()), np.geterr(),
+        pd.get_option("display.max_rows"), pd.get_option("display.precision"), sys.excepthook,
+        threading.excepthook, sys.unraisablehook, list(sys.path), sys.getrecursionlimit(), socket.getdefaulttimeout(),
+        logging.getLogger().level, logging.root.manager.disable,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("body", [spoil, spoil_and_fail, spoil_and_stop])
+def test_what_a_function_changes_in_the_process_is_put_back_after_its_job(
+    fake_redis: Redis, body: Callable[[], None], inline: bool
+) -> None:
+    queue = FairQueue("etl-acme", connection=fake_redis)
+    before = surroundings()
+    queue.enqueue(body)
+    worker = InProcessWorker(fake_redis, inline=inline)
+    with pytest.raises(KeyboardInterrupt) if body is spoil_and_stop else nullcontext():
+        worker.step()
+    assert surroundings() == before
+
+
+def test_each_job_has_its_own_random_numbers(fake_redis: Redis) -> None:
+    queue = FairQueue("etl-acme", connection=fake_redis)
+    jobs = [queue.enqueue(draw) for _ in range(2)]
+    InProcessWorker(fake_redis).work()
+    assert jobs[0].return_value() != jobs[1].return_value()
+
+
+def draw() -> float:
+    return random.random()

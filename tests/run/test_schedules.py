@@ -319,3 +319,26 @@ def test_a_moment_that_two_workers_start_at_once_is_one_run(connection: Redis, p
     assert submit_run(connection, resolved, run=run, due=moment) == run
     work(connection)
     assert [each["state"] for each in runs.recent(connection)] == ["succeeded"]
+
+
+@pytest.mark.parametrize("catchup", ["none", "last", "all"])
+@pytest.mark.parametrize("wrong", ["worker", "Redis", "rq-scheduler", "worker and Redis"])
+def test_a_clock_that_is_an_hour_ahead_starts_no_moment_early_leaves_none_out_and_starts_none_twice(
+    connection: Redis, project_of: Any, monkeypatch: pytest.MonkeyPatch, wrong: str, catchup: str
+) -> None:
+    config = project_of(acme(catchup))
+    due = datetime(2026, 6, 2, 0, 30, tzinfo=UTC)
+
+    def start(minutes: float, ahead: float) -> list[str]:
+        """Look for due moments so many minutes after one, with a clock that is so many hours ahead."""
+        true, shown = (due + timedelta(minutes=minutes, hours=hours) for hours in (0, ahead))
+        here, there, asked = (shown if whose in wrong else true for whose in ("worker", "Redis", "rq-scheduler"))
+        monkeypatch.setattr("jobs.store.scripts.clock", lambda connection: there.timestamp())
+        with freeze_time(here):
+            return schedules.start_due(config, connection, "acme", "claims", schedules.clock(connection, asked))
+
+    schedules.see(connection, "acme", "claims", due.timestamp() - 7200)
+    assert start(-30, ahead=1) == []
+    assert start(0.1, ahead=-1) == []
+    assert start(1, ahead=1) == [schedules.run_id("acme", "claims", due)]
+    assert [start(minutes, ahead=hours) for minutes, hours in ((2, -1), (3, 0), (4, 1), (90, -1), (90, 1))] == [[]] * 5

@@ -16,6 +16,7 @@ import etl.sources.feed
 import etl.sources.formats.blocks
 import etl.sources.formats.records
 import etl.sources.formats.strict
+from etl.config.models import Column, Load
 from etl.errors import BadSource, SourceMissing
 from etl.partition import ROW_BITS, Partition, Piece
 from etl.sources import extract, plan
@@ -310,6 +311,21 @@ def test_files_read_together_are_joined_by_column_name(tmp_path: Path) -> None:
     assert content == hashlib.sha256(b"".join((tmp_path / name).read_bytes() for name in names)).hexdigest()
     assert {tuple(sorted(map(str, row[:-1]))) for row in rows} == {("1", "2", "None"), ("3", "4", "None")}
     assert [(entry["file"], entry["row"]) for entry in rejects] == [("b.csv", second + 3)]
+
+
+@pytest.mark.parametrize("split", ["none", "file"])
+def test_a_file_that_lacks_columns_of_those_it_is_merged_with_is_a_warning(tmp_path: Path, split: str) -> None:
+    (tmp_path / "a.csv").write_text("k,note,more,d\n1,kept,1,1\n")
+    (tmp_path / "b.csv").write_text("K\n2\n")
+    load = {"load": Load(target="warehouse", table="claims", mode="merge", key=["k"])}
+    pipeline = csv_pipeline(tmp_path, split=split)
+    pipeline = pipeline.model_copy(update={**load, "columns": {"d": Column(type="integer")}})
+    partitions = plan(pipeline).partitions
+    found = [warning for each in partitions for chunk in extract(pipeline, each, CONTEXT) for warning in chunk.warnings]
+    what = "b.csv lacks 2 columns of other files that are read with it: its rows empty what the table has there"
+    assert found == ([f'{what}; split = "rows" keeps it'] if split == "none" else [])
+    plain = pipeline.model_copy(update={"load": Load(target="warehouse", table="claims")})
+    assert not any(chunk.warnings for each in plan(plain).partitions for chunk in extract(plain, each, CONTEXT))
 
 
 def test_chunks_hold_at_most_100_000_rows_and_all_of_them(tmp_path: Path) -> None:

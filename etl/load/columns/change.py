@@ -24,6 +24,8 @@ from etl.types.words import WORDS
 
 WAIT, PAUSE = 60.0, 0.25  # seconds: for how long a lock is asked for, and how long others may go first each time
 AGAIN = 10  # changes of one load: each of another column, as other loads make a table at the same time
+# What a database's own cast may round: PostgreSQL's has 15 digits of a float, and a float has 53 bits.
+_ROUNDED = {("number", "decimal"), ("integer", "number")}
 T = TypeVar("T")
 Locate = Callable[[str, str], str | None]
 
@@ -133,8 +135,9 @@ def align(shadow: Shadow, known: Mapping[str, Known] | None, zones: Mapping[str,
         if fold(name) not in there or staged not in (*WORDS, EMPTY):
             continue
         column, found = there[fold(name)]
-        is_rounded = (staged, found.word) == ("number", "decimal")  # PostgreSQL's own cast has 15 digits
-        if found.word == staged or (found.word in fits.get(staged, ()) and not is_rounded):
+        is_free = found.ours and name not in pipeline.columns  # as `fit` has it: such a column holds what it says only
+        is_kept = found.word in fits.get(staged, ()) and (staged, found.word) not in _ROUNDED and not is_free
+        if found.word == staged or is_kept:
             continue
         mine = fixed("string") if staged == EMPTY else columns.wider(connection, shadow.names[0], name, staged)
         if (staged == EMPTY and found.word in WORDS) or found.word in mine:

@@ -207,12 +207,10 @@ class _Fitting:
         kinds = self.kinds[name] if is_free else fixed(wanted)
         final = columns.joined(self.connection, pipeline.table, there, word, kinds)
         if final != word:
-            why, is_declared = "", name in pipeline.columns and final != wanted
-            if is_declared and not known.ours:
-                self.refused[there] = _Refused(str(known.type), wanted, declare=word)
-                return
-            if is_declared:
+            why = declare = ""
+            if name in pipeline.columns and final != wanted:
                 final, why = "string", f"as declared, and only text holds both {word} and {wanted}"
+                declare = "" if known.ours else final  # into text that isn't ours goes only what is declared as text
             elif name == pipeline.load.newest and final == "string" and word != EMPTY:
                 why = "it says which row is newest, and text is compared otherwise"
             elif not known.ours:
@@ -220,13 +218,13 @@ class _Fitting:
             elif not allowed:
                 why = "type_changes is fail"
             if why and word != EMPTY:
-                self.refused[there] = _Refused(str(known.type), final, why, Change(word, final))
+                self.refused[there] = _Refused(str(known.type), final, why, Change(word, final), declare)
             else:
                 self.changes[there] = Change(word, final)
         if final == word == wanted:
             self._stored(name, wanted, known)
             return
-        self.types[name] = self._type(final)
+        self.types[name] = known.type if isinstance(known.type, CastText) else self._type(final)
         self._turn(name, wanted, final)
 
     def refuse(self) -> None:
@@ -252,8 +250,12 @@ class _Fitting:
             f'declare type = "{refused.declare}" for {name} in [columns]'
             for name, refused in self.refused.items()
             if refused.declare in WORDS
-        ] or (["leave the column out"] if not wider else [])
-        cure = f"{' and '.join(cures)}, or alter the table" if cures else "alter the table"
+        ]
+        if odd := [
+            name for name, refused in self.refused.items() if not refused.change and refused.declare not in WORDS
+        ]:
+            cures.append(f"leave out {', '.join(odd)}")
+        cure = f"{' and '.join(cures)}, or alter the table"
         if wider:
             statement = columns.statement(self.connection, self.pipeline.table, wider, self.pipeline.timezone)
             cure = f"{' and '.join([*cures, 'alter the table'])}: {statement}"
