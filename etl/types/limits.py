@@ -84,8 +84,9 @@ def misfits(values: pa.ChunkedArray, limit: Limit) -> Mask | None:
 def _integers(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
     if limit.other:
         below = pc.less(values, 0)
-        few = limit.size is not None and limit.size < 63
-        return pc.or_(below, pc.greater(values, 2**limit.size - 1)) if few else below
+        if limit.size is None or limit.size >= 63:
+            return below
+        return pc.or_(below, pc.greater(values, 2**limit.size - 1))
     if limit.size is None or limit.size >= 64:
         return None
     highest = 2 ** (limit.size - 1) - 1
