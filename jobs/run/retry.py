@@ -107,8 +107,10 @@ def _refuse_older(connection: Redis, run: str, record: Mapping[str, str], pipeli
     """
     if pipeline.load.mode != "replace" or pipeline.load.by:
         return
-    whose = {"client": pipeline.client, "pipeline": pipeline.name, "state": "succeeded"}
-    for later in runs.search(connection, **whose, since=float(record["created"])):
+    submitted = float(record["created"])
+    for later in runs.search(
+        connection, client=pipeline.client, pipeline=pipeline.name, state="succeeded", since=submitted
+    ):
         if later["run"] != run and later["rows"]["loaded"] + later["rows"]["unchanged"]:
             raise EtlError(
                 f"run {later['run']} has replaced {pipeline.table} since run {run} was submitted: "

@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -93,3 +94,12 @@ def test_the_cure_works_at_the_first_try_on_postgresql(pg_url: str, seed: int) -
     query(pg_url, "DROP SCHEMA IF EXISTS one CASCADE")
     query(pg_url, "CREATE SCHEMA one")
     check(seed, pg_url, "one.t")
+
+
+@pytest.mark.parametrize("mode", ["append", "merge"])
+def test_numbers_that_nobody_declared_go_into_a_column_that_reads_text(pg_url: str, mode: str) -> None:
+    query(pg_url, "CREATE TABLE t (id bigint, v json, _client text, _run text, _file text)")
+    runs = Nights(pg_url, pipeline(mode, table="t", **({"key": "id"} if mode == "merge" else {})))
+    for step in runs.steps(Night(0, "acme", [pa.table({"v": ["10"]}), pa.table({"v": ["[1]"]})])):
+        step()
+    assert query(pg_url, "SELECT v FROM t ORDER BY id") == [(10,), ([1],)]
