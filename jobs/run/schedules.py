@@ -122,17 +122,13 @@ def start_due(config: Config, connection: Redis, client: str, pipeline: str, now
     return started
 
 
-def clock(connection: Redis, asked: datetime | None = None) -> datetime:
-    """Return what the time is for schedules, in UTC: the earliest of this machine's, Redis's and rq-scheduler's.
+def clock(connection: Redis) -> datetime:
+    """Return what the time is for schedules, in UTC: the earlier of this machine's and Redis's.
 
-    So no moment starts early, or is called late and left out, unless all are ahead; where one is behind, another worker
-    starts it, or the same one later.
-
-    Args:
-        asked: When rq-scheduler asked for due moments, by its own clock.
+    So no moment starts early, or is called late and left out, where one clock is ahead; where one is behind, another
+    worker starts it, or the same one later.
     """
-    here, there = datetime.now(UTC), datetime.fromtimestamp(scripts.clock(connection), UTC)
-    return min(here, there, asked or here)
+    return datetime.fromtimestamp(min(datetime.now(UTC).timestamp(), scripts.clock(connection)), UTC)
 
 
 def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[datetime]:
