@@ -6,7 +6,6 @@ is moved to `etl:aside:<key>`, from where an operator may look at it, and listed
 
 import json
 import logging
-import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from jobs.store.keys import ASIDE, KEYS, aside_key
 from jobs.store.transitions import TRANSITIONS
 
 KEPT = 30 * 86400  # seconds
+LAST = 2.5e11  # seconds since the epoch, in the year 9892; a datetime has no later ones
 MOST = 1000  # entries of `etl:aside`
 BATCH = 500  # keys that are asked for together
 
@@ -69,9 +69,9 @@ def is_id(value: bytes) -> bool:
 
 
 def is_number(value: bytes) -> bool:
-    """Whether bytes are a finite number, or empty as fields that wait for one are."""
+    """Whether bytes are a number that seconds may be, or empty as fields that wait for one are."""
     try:
-        return value == b"" or abs(float(value)) < 1e12
+        return value == b"" or abs(float(value)) < LAST
     except ValueError:
         return False
 
@@ -82,8 +82,18 @@ def is_whole(value: bytes) -> bool:
 
 
 def is_given_number(value: bytes) -> bool:
-    """Whether bytes are a finite number."""
+    """Whether bytes are a number that seconds may be."""
     return value != b"" and is_number(value)
+
+
+def is_epoch(value: bytes) -> bool:
+    """Whether bytes are a moment in seconds since the epoch, or empty."""
+    return is_number(value) and not value.lstrip().startswith(b"-")
+
+
+def is_given_epoch(value: bytes) -> bool:
+    """Whether bytes are a moment in seconds since the epoch."""
+    return value != b"" and is_epoch(value)
 
 
 def is_anything(value: bytes) -> bool:
@@ -170,7 +180,7 @@ class Form(NamedTuple):
 _RUN = {
     "state": one_of({state for each in TRANSITIONS for state in (*each.sources, each.to)}),
     **dict.fromkeys(("client", "pipeline"), is_name),
-    **dict.fromkeys(("created", "started", "ended"), is_number),
+    **dict.fromkeys(("created", "started", "ended"), is_epoch),
     **dict.fromkeys(("attempt", "exit", "partitions"), is_whole),
     **dict.fromkeys(("warnings", "after", "needs"), is_json(list, _is_text)),
     "failures": is_json(list, _is_failure),
@@ -202,15 +212,19 @@ FORMS = {
     "stages": Form(matches(r"[0-9]{1,9}:[a-z]+"), value=_is_stage),
     "limits": Form(fields=dict.fromkeys(("max_active", "limit", "weight"), matches(r"0*[1-9][0-9]{0,8}"))),
     "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
-    "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_given_number),
+    "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_given_epoch),
     "served": Form(fields={"left": is_whole, "name": is_id}),
     "use": Form(matches(r"[^ ]+ [a-z]+"), value=is_given_number),
+    "queues": Form(matches(r"rq:queue:.+")),
+    "workers": Form(matches(r"rq:worker:.+")),
     "job": Form(fields=_JOB),
     "worker": Form(fields=_WORKER),
     "execution": Form(fields=dict.fromkeys(("created_at", "last_heartbeat"), is_number)),
 }
 _RQ = (  # RQ's keys, as a pattern, their type, and their form
-    (r"rq:(queues|workers|workers:.+)|rq:job:.+:dependents|rq:job::.+:dependencies", "set", "ids"),
+    (r"rq:queues", "set", "queues"),
+    (r"rq:workers(:.+)?", "set", "workers"),
+    (r"rq:job:.+:dependents|rq:job::.+:dependencies", "set", "ids"),
     (r"rq:queue:.+", "list", "ids"),
     (r"rq:(wip|finished|failed|deferred|scheduled|canceled|executions):.+", "sorted set", "ids"),
     (r"rq:scheduler:scheduled_jobs", "sorted set", "ids"),
@@ -355,8 +369,10 @@ def _wrong(key: bytes, type: str, form: Form, content: Any) -> Iterator[Malforme
         yield Malformed(key, None, "not what it should say")
     elif type == "zset":
         for member, score in content:
-            if not form.member(member) or not math.isfinite(score):
-                yield Malformed(key, member, "no id" if math.isfinite(score) else "no moment")
+            # RQ keeps for ever what has ended at an infinite moment.
+            is_moment_of_its = abs(score) < 2 * LAST or (score > 0 and key.startswith((b"rq:finished:", b"rq:failed:")))
+            if not form.member(member) or not is_moment_of_its:
+                yield Malformed(key, member, "no moment" if form.member(member) else "no id")
     elif type in ("set", "list"):
         yield from (Malformed(key, member, "no id") for member in content if not form.member(member))
     elif type == "hash":

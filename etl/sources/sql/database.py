@@ -21,7 +21,7 @@ from etl.context import Context
 from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
 from etl.partition import Chunk, Partition, Piece
 from etl.sources.spool import Given, check_names, spooled
-from etl.sources.sql.fetched import FETCH, POSTGRES, fetched, prepare
+from etl.sources.sql.fetched import FETCH, POSTGRES, fetched, prepare, text_of
 from etl.sources.sql.statement import (
     DATED,
     Window,
@@ -238,7 +238,9 @@ def _postgres(url: str) -> "psycopg.Connection[Any]":
 def _sqlite(path: str) -> sqlite3.Connection:
     if not Path(path).exists():
         raise FileNotFoundError(2, "there is no such file")
-    return sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=WAIT, check_same_thread=False)
+    driver = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=WAIT, check_same_thread=False)
+    driver.text_factory = text_of
+    return driver
 
 
 def _affinities(database: _Database, pipeline: Pipeline, config: "Config") -> dict[str, pa.DataType]:
