@@ -19,7 +19,7 @@ from etl.config.pipeline import Client, Config, pipelines_of, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
-from jobs.store import keys, malformed, runs, scripts
+from jobs.store import forms, keys, runs, scripts
 from jobs.store.keys import PREFIX
 
 FUNCTION = "jobs.stages.start_due"
@@ -142,7 +142,7 @@ def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[dateti
 def seen(connection: Redis, client: str, pipeline: str) -> float | None:
     """Return the last moment of a schedule that was handled, in seconds since the epoch, or None."""
     found = cast(bytes | None, connection.hget(keys.DUE, f"{client}/{pipeline}"))
-    return float(found) if found and malformed.is_epoch(found) else None
+    return float(found) if found and forms.is_epoch(found) else None
 
 
 def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:
