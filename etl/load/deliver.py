@@ -18,7 +18,7 @@ from etl.load.apply import apply, lock
 from etl.load.columns import Change, change
 from etl.load.columns.fit import Changes, Fit, Kinds, fit, kind_of, lacks
 from etl.load.cursors import Move, advance
-from etl.load.history import Record, write
+from etl.load.history import Record, refuse_older, write
 from etl.load.ledger import Delivery
 from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
 from etl.load.tables import OWN, ROW
@@ -108,6 +108,8 @@ def load(
         chunk.clear()
 
     def once(connection: sa.Connection, warnings: Sequence[str]) -> LoadCounts:
+        if record is not None and is_all:
+            refuse_older(connection, pipeline, record(LoadCounts()))
         counts = _load(connection, delivery, _again(first, rows), types or {}, zones or {})
         counts = replace(counts, warnings=(*warnings, *counts.warnings))
         if move is not None and is_all:

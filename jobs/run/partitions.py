@@ -28,7 +28,7 @@ from etl.staging import Marker, Staging
 from etl.transform import Transformer
 from etl.transform.lookups import lookups_of
 from etl.types.infer import candidates, named_candidates
-from etl.types.lattice import decide, merge_candidates
+from etl.types.lattice import EMPTY, decide, merge_candidates, of_key
 from etl.types.limits import Limit, Limits
 from etl.types.newer import Narrowed, Reached
 from jobs.run import finish
@@ -208,6 +208,9 @@ def _decided(work: StageContext, markers: Iterable[Marker]) -> _Types:
         return _Types({}, {})
     existing = target.column_types(work.pipeline)
     kinds = named_candidates(found, work.pipeline, existing)
+    if work.pipeline.extract.FACTS.text:
+        keys = {name: kinds[name] for name in work.pipeline.load.key if name in kinds}
+        kinds |= {name: of_key(fitting, existing.get(name, EMPTY)) for name, fitting in keys.items()}
     return _Types(decide(kinds, existing, exact=target.keeps_digits(work.pipeline)), kinds)
 
 
