@@ -154,7 +154,7 @@ def finish(
             warnings=(
                 *warnings,
                 *known.doubled(connection, book, pipeline, run, [entry.partition for entry in final]),
-                *known.overtaken(pipeline, sum(entry.superseded for entry in final)),
+                *expect.overtaken(pipeline, sum(entry.superseded for entry in final)),
             ),
         )
         if move is not None and complete and applied:

@@ -105,14 +105,6 @@ def outdated(connection: sa.Connection, book: sa.Table, deliveries: Sequence[Del
     return found
 
 
-def overtaken(pipeline: Pipeline, rows: int) -> list[str]:
-    """Return a warning where a replace left out rows, as a later run had replaced the same meanwhile."""
-    if pipeline.load.mode != "replace" or not rows:
-        return []
-    what = f"{rows:,} rows are" if rows > 1 else "1 row is"
-    return [f"{what} not loaded: a later run has replaced the same in {pipeline.table} since this run read its source"]
-
-
 def is_known_again(pipeline: Pipeline) -> bool:
     """Whether what was appended once is not appended again: its source gives the same again, and no cursor decides."""
     return pipeline.load.mode == "append" and pipeline.extract.FACTS.repeatable and pipeline.extract.cursor is None
