@@ -138,3 +138,23 @@ def test_a_file_mended_where_it_lies_is_led_to_its_rejects_first(german: Project
     error = german.run()["error"]
     assert f"has changed since run {first['run']} appended it" in error
     assert 0 < error.index(f"rq-etl rejects {first['run']} --export") < error.index('by = ["_file"]')
+
+
+def test_fixed_rows_beat_no_file_newer_than_the_one_they_came_from(
+    etl: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    given = {"load": {"mode": "merge", "key": ["id"]}, "extract": {"path": "in/*.csv"}}
+    etl.config(etl_toml({"m": {**given, "columns": {"id": "integer", "v": "integer"}}}))
+    etl.write("in/a.csv", "id,v\n1,bad\n2,bad\n5,3\n")
+    etl.write("in/b.csv", "id,v\n2,bad\n")
+    first = etl.run(pipeline="m")["run"]
+    etl.write("in/c.csv", "id,v\n1,200\n")
+    etl.run(pipeline="m")
+    etl(f"rejects {first} --export r.csv")
+    lines = (etl.root / "r.csv").read_text().splitlines()
+    fixed = [line.replace("bad", str(10 + number)) for number, line in enumerate(lines)]
+    (etl.root / "r.csv").write_text("\n".join([*fixed, ",,,,7,70", ""]))
+    [run] = etl(f"rejects {first} --load r.csv --json").json
+    assert (run["state"], run["rows"]["read"], run["rows"]["superseded"]) == ("succeeded", 4, 2)
+    assert etl.rows("select id, v from m order by id") == [(1, 200), (2, 13), (5, 3), (7, 70)]
