@@ -158,3 +158,16 @@ def test_fixed_rows_beat_no_file_newer_than_the_one_they_came_from(
     [run] = etl(f"rejects {first} --load r.csv --json").json
     assert (run["state"], run["rows"]["read"], run["rows"]["superseded"]) == ("succeeded", 4, 2)
     assert etl.rows("select id, v from m order by id") == [(1, 200), (2, 13), (5, 3), (7, 70)]
+
+
+def test_a_value_with_a_newline_stays_in_its_line_of_the_table(german: Project) -> None:
+    german.write("inbox/acme/s.csv", 'id,amount\n1,"A\nB"\n')
+    run = german.run()
+    lines = german(f"rejects {run['run']} --rows").out.splitlines()
+    assert len(lines) == 2
+    assert r"A\nB" in lines[1]
+
+
+def test_what_is_wrong_with_a_run_is_printed_once(german: Project) -> None:
+    spelled(german, {"type": "decimal", "decimal": ",", "thousands": "."})
+    assert german("run claims --client acme --inline").out.count("was appended by run") == 1
