@@ -42,6 +42,7 @@ FACTS = TargetFacts(
     late_keys=False,
     row_keys=False,
     plain_text=True,
+    plain="BINARY",
     writers="one",
     name_bytes=1000,
     columns=2000,
@@ -285,6 +286,11 @@ def describe(connection: sa.Connection, schema: str | None, table: str) -> Relat
     views = connection.exec_driver_sql(query, (table, schema or "main")).scalar()
     types = {name: type for name, type, _ in columns if _TEXT.match(type)}
     return Relation("view" if views else "table", tuple(name for name, _, _ in columns), types=types)
+
+
+def collations(connection: sa.Connection, schema: str | None, table: str) -> dict[str, str]:
+    """Return nothing: rows do not go into a column that has a collation."""
+    return {}
 
 
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:

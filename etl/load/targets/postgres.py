@@ -33,6 +33,7 @@ FACTS = TargetFacts(
     late_keys=True,
     row_keys=False,
     plain_text=False,
+    plain="C",
     writers="many",
     name_bytes=63,  # longer names are cut by the server, silently
     columns=1600,
@@ -55,6 +56,12 @@ _DESCRIBE = sa.text("""
     JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
     WHERE c.oid = to_regclass(:name) ORDER BY a.attnum
 """).bindparams(no_text=_NO_TEXT)
+
+_COLLATIONS = sa.text("""
+    SELECT a.attname::text AS name, c.collname::text AS collation
+    FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation AND NOT c.collisdeterministic
+    WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped
+""")
 
 
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
@@ -123,6 +130,13 @@ def describe(connection: sa.Connection, schema: str | None, table: str) -> Relat
     generated = frozenset(row.name for row in found if row.generated)
     types = {row.name: row.type for row in found if row.type}
     return Relation(kinds.get(found[0].kind, "no table"), tuple(row.name for row in found), generated, types)
+
+
+def collations(connection: sa.Connection, schema: str | None, table: str) -> dict[str, str]:
+    """Return the collations of a table's columns by which texts that differ are equal."""
+    name = ".".join(_quoted(part) for part in (schema, table) if part)
+    found = connection.execute(_COLLATIONS, {"name": name})
+    return {row.name: row.collation for row in found}
 
 
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
