@@ -13,9 +13,9 @@ SQLITE = "sqlite:///warehouse.db"
 MERGE = {"mode": "merge", "key": ["id"]}
 
 
-def project(root: Path, url: str | None = None, **given: Any) -> Project:
+def project(root: Path, url: str = SQLITE, **given: Any) -> Project:
     pipeline = {"load": MERGE, "retries": 0, "columns": {"id": "string", "v": "string"}, **given}
-    return Project(root, etl_toml({"claims": pipeline}, ["acme"], **({"url": url} if url else {})))
+    return Project(root, etl_toml({"claims": pipeline}, ["acme"], url=url))
 
 
 @pytest.fixture(autouse=True)

@@ -62,13 +62,13 @@ class Relation:
     Args:
         kind: "table", or what else it is.
         columns: As they are spelled there; those of `generated` get their values from the database alone.
-        types: Of columns that SQLAlchemy has no type for, as the database writes them.
+        types: Of columns whose type SQLAlchemy has none for, or does not know in full.
     """
 
     kind: str
     columns: tuple[str, ...]
     generated: frozenset[str] = frozenset()
-    types: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, TypeEngine[Any]] = field(default_factory=dict)
 
 
 class Guard(Protocol):
