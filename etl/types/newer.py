@@ -15,6 +15,7 @@ from etl.config.spellings import spelled
 from etl.errors import BadSource, ConfigError, MissingColumn
 from etl.types.casts import cast
 from etl.types.cursor import Cursor, Span, back, cursor_of, is_strict, later, placed, read
+from etl.types.ordered import common_form, is_comparable
 from etl.types.spelling import plain
 from etl.types.times import INSTANT, localize, read_timestamps
 from etl.types.words import natural_word, word_of
@@ -32,6 +33,7 @@ class Narrowed:
         self.pipeline, self.file, self.span = pipeline, file, span
         self.since = back(span.since, pipeline.extract.overlap) if span.since else None
         self.unchanged = self.future = 0
+        self._form: str | None = None  # of an undeclared cursor's texts, "" where they are no texts
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Return the rows of a chunk that are to be loaded.
@@ -50,6 +52,7 @@ class Narrowed:
                 f"{self.file}: cursor column {name} is empty in {empty:,} rows: an append can't place them",
                 'fill it in the source, or use mode = "merge" with a key',
             )
+        self._check_order(rows, values)
         if self.since is not None and len(values):
             rows, values = self._newer(rows, values)
         if self.span.now is None:
@@ -74,6 +77,19 @@ class Narrowed:
             found.append(STANDS.format(f"{self.pipeline.client}/{self.pipeline.name}", name))
         return tuple(found)
 
+    def _check_order(self, rows: pa.Table, values: pa.ChunkedArray) -> None:
+        """Refuse a cursor that nobody declared where its values have no order: text, and text beside numbers."""
+        if self.span.now is None or len(values) == values.null_count:
+            return
+        if _header(self.pipeline, rows, self.file)[1] in self.pipeline.columns:
+            return
+        form = common_form(values) if natural_word(values.type) == "string" else ""
+        if form is None or self._form not in (None, form):
+            raise unordered(self.pipeline, self.file)
+        self._form = form
+        if form and self.since is not None and not is_comparable(self.since.value, form):
+            raise incomparable(self.pipeline, "text of its column's form")
+
     def _newer(self, rows: pa.Table, values: pa.ChunkedArray) -> tuple[pa.Table, pa.ChunkedArray]:
         assert self.since is not None
         try:
@@ -81,14 +97,29 @@ class Narrowed:
             has_zone = word_of(values.type) == "timestamp" and values.type.tz
             bound = pa.scalar(placed(value, ZoneInfo(self.pipeline.timezone)) if has_zone else value, values.type)
         except (ValueError, ArithmeticError, pa.ArrowInvalid, pa.ArrowTypeError):
-            raise ConfigError(
-                f"the cursor of {self.pipeline.name} is no {natural_word(values.type)}, as its column is now",
-                f"set it: rq-etl cursor set {self.pipeline.name} --client {self.pipeline.client} VALUE, or clear it",
-            ) from None
+            raise incomparable(self.pipeline, natural_word(values.type)) from None
         kept = (pc.greater if is_strict(self.pipeline) else pc.greater_equal)(values, bound)
         kept = pc.fill_null(kept, True)
         self.unchanged += len(values) - pc.sum(kept).as_py()
         return rows.filter(kept), values.filter(kept)
+
+
+def unordered(pipeline: Pipeline, where: str) -> BadSource:
+    """Return the error for a cursor's column that nobody declared, and whose values have no order in time."""
+    name = pipeline.extract.cursor
+    return BadSource(
+        f"{where}: cursor column {name} holds text that is not declared, and is not dates or times of one form alone: "
+        "newer rows would never come",
+        f'declare columns.{name}: as what it is compared, such as type = "timestamp"; "string" is by code points',
+    )
+
+
+def incomparable(pipeline: Pipeline, word: str) -> ConfigError:
+    """Return the error for a cursor that can't be compared with its column."""
+    return ConfigError(
+        f"the cursor of {pipeline.name} is no {word}, as its column is now",
+        f"set it: rq-etl cursor set {pipeline.name} --client {pipeline.client} VALUE, or clear it",
+    )
 
 
 STANDS = (

@@ -1,6 +1,7 @@
 """Rows from a PostgreSQL or SQLite database: a table or a query, read by ranges of a key, in bounded memory."""
 
 import math
+import re
 import sqlite3
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
 
-from etl.config.columns import points
+from etl.config.columns import named, points
 from etl.config.kinds import DATABASES, SOURCES
 from etl.config.pipeline import Pipeline
 from etl.config.urls import database_url
@@ -22,6 +23,7 @@ from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
 from etl.partition import Chunk, Partition, Piece
 from etl.sources.spool import Given, check_names, spooled
 from etl.sources.sql.fetched import FETCH, POSTGRES, fetched, prepare, text_of
+from etl.sources.sql.order import check_number, check_postgres, check_sqlite
 from etl.sources.sql.statement import (
     DATED,
     Window,
@@ -77,7 +79,7 @@ def read(
     piece = partition.pieces[0]
     window = context.start, context.end
     with _opened(pipeline, config) as database:
-        held_as = _held(database, pipeline, config, window)
+        held_as = _held(database, pipeline, config, window, span.since)
         statement = select(pipeline, config, piece, span, window, postgres=database.postgres, text_as=held_as)
         ends = _ends(database, pipeline, config, piece, span, window) if config.query and config.cursor else None
         bound = values(pipeline, config, piece, span, window, postgres=database.postgres, ends=ends, text_as=held_as)
@@ -135,24 +137,52 @@ def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: M
     return names.get(config.cursor or "") in (25, 1042, 1043)
 
 
-def _held(database: _Database, pipeline: Pipeline, config: "Config", window: Window) -> str:
-    """Return what the pipeline declares of a cursor's column that holds text; see `etl.sources.sql.statement.held`."""
+def _held(
+    database: _Database, pipeline: Pipeline, config: "Config", window: Window, since: Cursor | None = None
+) -> str:
+    """Return what the pipeline declares of a cursor's column that holds text; see `etl.sources.sql.statement.held`.
+
+    Raises:
+        BadSource: Its values have no order that the database knows.
+        ConfigError: The cursor stands at a value that can't be compared with them.
+    """
+    if config.cursor is None:
+        return ""
+    piece = Piece(file=database.where, path="")
+    ends = _ends(database, pipeline, config, piece, Span(), window) if config.query else None
+    bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
+
+    def ask(statement: str, more: Mapping[str, Any]) -> tuple[Any, ...]:
+        with _translated(database.where):
+            given = {**bound, **more}
+            asked = _encoded(statement, given) if database.postgres else (statement, given)
+            return tuple(database.driver.execute(*asked).fetchone() or ())
 
     def is_text() -> bool:
-        piece = Piece(file=database.where, path="")
-        ends = _ends(database, pipeline, config, piece, Span(), window) if config.query else None
-        bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
         if database.postgres:
             return _is_text(database, pipeline, config, bound)
         known = {} if config.query else _affinities(database, pipeline, config)
         if known.get(config.cursor or "", pa.string()) != pa.string():
             return False
         column, source = quoted(config.cursor or ""), relation(pipeline, config, schemas=False)
-        with _translated(database.where):
-            found = database.driver.execute(f"SELECT 1 FROM {source} WHERE typeof({column}) = 'text' LIMIT 1", bound)
-            return found.fetchone() is not None
+        return bool(ask(f"SELECT 1 FROM {source} WHERE typeof({column}) = 'text' LIMIT 1", {}))
 
-    return held(pipeline, config, database.where, is_text, postgres=database.postgres)
+    held_as = held(pipeline, config, database.where, is_text, postgres=database.postgres)
+    if held_as:
+        if held_as not in DATED:
+            check_number(pipeline, since)
+    elif not database.postgres:
+        database.driver.create_function("regexp", 2, _matches, deterministic=True)
+        check_sqlite(pipeline, config, database.where, since, ask)
+    elif named([config.cursor], pipeline)[config.cursor] not in pipeline.columns:
+        types = _described(database, f"SELECT * FROM {relation(pipeline, config, schemas=True)}", bound)
+        if types.get(config.cursor, 20) not in POSTGRES:
+            check_postgres(pipeline, config, database.where, since, ask)
+    return held_as
+
+
+def _matches(pattern: str, value: Any) -> bool | None:
+    return None if value is None else re.fullmatch(pattern, value) is not None
 
 
 def _range(
