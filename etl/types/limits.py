@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.types.readable import unreadable
 from etl.types.spelling import as_text
 from etl.types.words import PLACES, WHOLE_DIGITS, word_of
 
@@ -25,6 +26,8 @@ class Limit(NamedTuple):
         size: Bits of an integer or a float, digits before the point of a decimal, characters of a string; None: any.
         places: Digits behind the point of a decimal, or of a second; None: any.
         other: Whether it keeps a decimal as a float, pads a string with blanks, or has no negative numbers.
+        reads: The database's own type that it reads a text as.
+        labels: Of an enum.
     """
 
     type: str
@@ -32,6 +35,8 @@ class Limit(NamedTuple):
     size: int | None = None
     places: int | None = None
     other: bool = False
+    reads: str = ""
+    labels: tuple[str, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -138,7 +143,7 @@ def _lost_digits(text: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
     """Return which numbers have more digits before or behind the point than a decimal column."""
     if limit.places is None:
         return None
-    shapes = [rf"\.[0-9]{{{limit.places}}}[0-9]*[1-9]", "[eE]"]
+    shapes = [rf"\.[0-9]{{{max(limit.places, 0)}}}[0-9]*[1-9]", "[eE]", *([r"[1-9]"] if limit.places < 0 else [])]
     if limit.size is not None:
         shapes.append(rf"^-?0*[1-9][0-9]{{{limit.size}}}")
     places = Decimal(1).scaleb(-limit.places)
@@ -159,6 +164,8 @@ def _those(text: pa.ChunkedArray, doubtful: pa.ChunkedArray, test: Callable[[str
 
 
 def _texts(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    if limit.reads:
+        return unreadable(values, limit.reads, limit.labels)
     if limit.size is None:
         return None
     length = pc.utf8_length(values)

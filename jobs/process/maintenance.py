@@ -170,7 +170,7 @@ def _close(connection: Redis, run: str) -> bool:
     for id in ids:
         if "-finish-" in id and EtlJob.exists(id, connection):
             why = f"finish: {EtlJob(id, connection=connection).failure or 'did not run'}"
-    if runs.close(connection, run, "failed", error=why, exit=exit):
+    if runs.close(connection, run, "failed", error=why, exit=exit, client=record.get("client")):
         return True
     if not record:
         connection.srem(keys.ACTIVE, run)

@@ -4,15 +4,21 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, cast
 
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
-from etl.errors import UnknownName
+from etl.errors import EtlError, UnknownName
+from etl.staging import Staging
 from jobs import settings
+<<<<<<< HEAD
 from jobs.store import forms, malformed, scripts
+=======
+from jobs.store import malformed, over, scripts
+>>>>>>> trust4
 from jobs.store.keys import (
     ACTIVE,
     HELD,
@@ -156,10 +162,12 @@ def close(
     error: str | None = None,
     exit: int = 0,
     attempt: int | None = None,
+    client: str | None = None,
 ) -> bool:
     """End a run; the first ending stands.
 
     Args:
+        client: Whose run it is, to say in its staging that it has ended; None where nobody knows.
         attempt: Only this attempt of it; None whichever there is.
 
     Returns:
@@ -175,6 +183,9 @@ def close(
     states = ",".join(sources("close"))
     answer = text_of(scripts.close(connection, run, states, history, min(history, STAGES_KEPT), attempt or "", *flat))
     connection.zremrangebyscore(INDEX, 0, time.time() - history)
+    if answer == "closed" and client is not None:
+        with suppress(EtlError):  # as on a full disk: the run has ended all the same
+            over.mark(Staging(settings.staging(), client, run))
     return answer == "closed"
 
 
