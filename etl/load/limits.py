@@ -66,7 +66,8 @@ def _limit(type: TypeEngine[Any], word: str, name: str, database: Target) -> Lim
     if isinstance(type, CastText):
         return Limit(name, "string", reads=type.base, labels=type.labels)
     if word == "integer":
-        return Limit(name, "integer", next(bits for kind, bits in _BITS if isinstance(type, kind)))
+        bits = getattr(type, "bits", None) or next(bits for kind, bits in _BITS if isinstance(type, kind))
+        return Limit(getattr(type, "shown", name).lower(), "integer", bits, other=getattr(type, "unsigned", False))
     if isinstance(type, sa.String) and type.length is not None:
         return Limit(name, "string", type.length, other=isinstance(type, sa.CHAR))
     places = getattr(type, "precision", None)

@@ -48,6 +48,19 @@ def choose(kinds: Collection[str], there: str = EMPTY, *, exact: bool = True) ->
     return next(usable, "string")
 
 
+def of_key(kinds: list[str], there: str = EMPTY) -> list[str]:
+    """Return the candidates of a key that nobody declared: those whose values are spelled in one way only.
+
+    `1.10` and `1.1` may be two keys; and where such a column becomes text later, each key must still be found.
+
+    Args:
+        there: The type that the column has in the target already.
+    """
+    if is_empty(kinds) or there in kinds:
+        return kinds
+    return [kind for kind in kinds if kind in ("integer", "date", "string")]
+
+
 def is_empty(kinds: Collection[str]) -> bool:
     """Whether candidates are those of a column without any value."""
     return set(KINDS) <= set(kinds)

@@ -1,7 +1,7 @@
 """What a table's column can keep: which values would not come back from it as they are."""
 
 from collections.abc import Callable, Collection, Mapping
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from etl.types.spelling import as_text
 from etl.types.words import PLACES, WHOLE_DIGITS, word_of
 
 Mask = npt.NDArray[np.bool_]
+_EXACT = Context(prec=500)  # Python's own has 28 digits
 
 
 class Limit(NamedTuple):
@@ -24,7 +25,7 @@ class Limit(NamedTuple):
         word: The pipeline's word for it.
         size: Bits of an integer or a float, digits before the point of a decimal, characters of a string; None: any.
         places: Digits behind the point of a decimal, or of a second; None: any.
-        other: Whether it keeps a decimal as a float, or pads a string with blanks.
+        other: Whether it keeps a decimal as a float, pads a string with blanks, or has no negative numbers.
         reads: The database's own type that it reads a text as.
         labels: Of an enum.
     """
@@ -86,6 +87,11 @@ def misfits(values: pa.ChunkedArray, limit: Limit) -> Mask | None:
 
 
 def _integers(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    if limit.other:
+        below = pc.less(values, 0)
+        if limit.size is None or limit.size >= 63:
+            return below
+        return pc.or_(below, pc.greater(values, 2**limit.size - 1))
     if limit.size is None or limit.size >= 64:
         return None
     highest = 2 ** (limit.size - 1) - 1
@@ -145,7 +151,7 @@ def _lost_digits(text: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
     def is_lost(digits: str) -> bool:
         value = Decimal(digits)
         too_large = limit.size is not None and value != 0 and value.adjusted() >= limit.size
-        return too_large or value % places != 0 if value.adjusted() < 100 else True
+        return too_large or _EXACT.remainder(value, places) != 0 if value.adjusted() < 100 else True
 
     return _those(text, pc.match_substring_regex(text, "|".join(shapes)), is_lost)
 

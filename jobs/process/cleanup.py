@@ -30,7 +30,7 @@ from etl.staging.folders import Folder
 from jobs.job import EtlJob
 from jobs.run import balance, finish
 from jobs.run.stage import stage_context
-from jobs.store import keys, malformed, runs
+from jobs.store import keys, malformed, over, runs
 
 FRESH = 3600.0  # seconds; files that are younger may belong to a stage that still runs
 CANCELED = 7 * 86400  # seconds; RQ never lets go of a job that was canceled by hand
@@ -104,7 +104,8 @@ def _clean_folder(connection: Redis | None, config: Config, folder: Folder, now:
         if record is not None and record["state"] == "succeeded" and "rejects.json" in folder.names:
             # Its finish died between closing the run and this.
             said = [name for name in folder.names if name.endswith(output.ENDING)]
-            artifacts.remove(keep=[*artifacts.read_json("rejects.json"), *said, "rejects.json", "run.json"])
+            over.mark(artifacts)
+            artifacts.remove(keep=[*artifacts.read_json("rejects.json"), *said, "rejects.json", "run.json", over.FILE])
             return False
         artifacts.remove_strays()
     if age <= (config.settings.keep_failed if folder.is_unfinished else config.settings.history):

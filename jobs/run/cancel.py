@@ -16,7 +16,8 @@ def cancel_run(connection: Redis, run: str) -> bool:
         False where it had ended already.
     """
     ids = malformed.ids(connection.smembers(keys.jobs_key(run)))
-    if not runs.close(connection, run, "canceled", error="canceled"):
+    client = (runs.read(connection, run) or {}).get("client")
+    if not runs.close(connection, run, "canceled", error="canceled", client=client):
         return False
     for id in ids:
         try:

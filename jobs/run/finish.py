@@ -24,7 +24,7 @@ from etl.types.spelling import as_text, plain
 from jobs.job import EtlJob
 from jobs.run import balance, held
 from jobs.run.stage import StageContext
-from jobs.store import runs
+from jobs.store import over, runs
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
         with suppress(EtlError):  # the cleanup tries again
             work.staging.remove_strays()  # before a retry may write files that it has not published yet
     known = {field.name: getattr(ended, field.name) for field in fields(ended)}
-    runs.close(connection, work.run, ended.state, warnings=warnings, attempt=work.attempt, **known)
+    known |= {"warnings": warnings, "attempt": work.attempt, "client": work.pipeline.client}
+    runs.close(connection, work.run, ended.state, **known)
     held.promote(connection)
     # Last: a finish that dies before the run is closed is done again, and needs these files.
     with suppress(EtlError):  # the cleanup tries again
@@ -146,7 +147,8 @@ def give_up(connection: Redis, run: str, work: StageContext | None, error: str, 
             ended = ending(tally, _failures(work, tally, connection))
             _remember(work, replace(ended, error=error, exit=exit))
     attempt = work.attempt if work is not None else None
-    runs.close(connection, run, "failed", error=error, exit=exit, attempt=attempt)
+    client = work.pipeline.client if work is not None else (runs.read(connection, run) or {}).get("client")
+    runs.close(connection, run, "failed", error=error, exit=exit, attempt=attempt, client=client)
 
 
 def _make_final(
@@ -165,7 +167,7 @@ def _make_final(
             done=tally.done,
             complete=not failures,
             read=rows["read"],
-            rejected=rows["rejected"],
+            rejected=rows["rejected"] - tally.rejected_then,
             all_rejected=tally.all_rejected,
             record=lambda final: history_record(work, ending(tally, failures, final)),
             move=work.move(tally.latest, tally.future),
@@ -266,4 +268,4 @@ def _list_rejects(work: StageContext, tally: balance.Tally) -> list[str]:
     names = [*tally.rejects, *(duplicates.rejects if duplicates else ())]
     work.staging.write_json("rejects.json", names)
     said = [name for name in work.staging.names() if name.endswith(output.ENDING)]
-    return [*names, *said, "rejects.json", "run.json"]
+    return [*names, *said, "rejects.json", "run.json", over.FILE]

@@ -27,6 +27,7 @@ from jobs.queue import FairQueue
 from jobs.run import claims
 from jobs.store import keys, redis_errors
 from jobs.store.keys import PREFIX
+from jobs.store.over import REQUEST
 from jobs.store.run_json import text_of
 
 RESULT_TTL = 86400
@@ -126,9 +127,6 @@ def read_spec(staging: Staging) -> Spec | None:
     start, end, today = (datetime.fromisoformat(found[key]) if found.get(key) else None for key in MOMENTS)
     pipeline, planned = Pipeline.model_validate(found["pipeline"]), Plan.model_validate(found["plan"])
     return Spec(pipeline, planned, (start, end, today), bool(found.get("full_refresh")))
-
-
-REQUEST = "held.json"
 
 
 @dataclass(frozen=True)

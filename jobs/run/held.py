@@ -117,7 +117,7 @@ def _look_at(connection: Redis, candidates: Sequence[str]) -> tuple[int, bool]:
         if record["state"] != "held":
             continue
         if failed := record.get("error"):
-            has_failed |= runs.close(connection, run, "failed", error=failed, exit=1)
+            has_failed |= runs.close(connection, run, "failed", error=failed, exit=1, client=record["client"])
             continue
         if any(states.get(other, FORGOTTEN) not in runs.ENDED for other in waits[run]):
             continue
@@ -125,7 +125,7 @@ def _look_at(connection: Redis, candidates: Sequence[str]) -> tuple[int, bool]:
         bad = next((other for other in needs if states.get(other, FORGOTTEN) != "succeeded"), None)
         if bad or not run.isalnum():  # which someone has forged: RQ refuses a job with such an id
             error = f"needs run {bad}, which {how_it_ended(states[bad])}" if bad else f"{run!r} is not a run's id"
-            has_failed |= runs.close(connection, run, "failed", error=error, exit=1)
+            has_failed |= runs.close(connection, run, "failed", error=error, exit=1, client=record["client"])
             continue
         ready.append(run)  # until it has started: its start may fail, or another run may be its holder
         if not runs.holder(connection, record["client"], record["pipeline"], record["start"]):
@@ -159,12 +159,12 @@ def _enqueue_start(connection: Redis, run: str, client: str, pipeline: str) -> i
     try:
         queue.enqueue_job(job, at_front=True, unique=True)
     except DuplicateJobError:
-        _end_where_start_failed(connection, run, job.id)
+        _end_where_start_failed(connection, run, client, job.id)
         return 0
     return 1
 
 
-def _end_where_start_failed(connection: Redis, run: str, id: str) -> None:
+def _end_where_start_failed(connection: Redis, run: str, client: str, id: str) -> None:
     """End a held run whose start has failed for good, so that it doesn't wait for ever."""
     try:
         job = EtlJob.fetch(id, connection=connection)
@@ -174,7 +174,7 @@ def _end_where_start_failed(connection: Redis, run: str, id: str) -> None:
         return  # it is over
     error = f"start: {job.failure or 'did not run'}"
     job.delete()  # so that a retry of the run can enqueue it
-    runs.close(connection, run, "failed", error=error, exit=1)
+    runs.close(connection, run, "failed", error=error, exit=1, client=client)
 
 
 def how_it_ended(state: str) -> str:

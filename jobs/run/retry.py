@@ -14,7 +14,7 @@ from etl.staging import STAGES, Marker, Staging
 from jobs.run import claims
 from jobs.run.graph import Spec, enqueue_graph, plan_of, read_request, read_spec, write_spec
 from jobs.run.held import hold, how_it_ended, needed_runs, promote, wait_fields
-from jobs.store import keys, leftover, runs
+from jobs.store import keys, leftover, over, runs
 from jobs.store.transitions import sources
 
 
@@ -86,7 +86,7 @@ def _resume(config: Config, connection: Redis, run: str, record: Mapping[str, st
         for stage in STAGES:
             staging.withdraw(stage, number)
     claim.check()
-    attempt = int(record["attempt"]) + 1
+    attempt = max(int(record["attempt"]), over.latest(staging) or 0) + 1
     today = replace(today, plan=redo.plan)
     write_spec(staging, today, attempt)
     fields = [f"{p.number}:{stage}" for p in redo.partitions for stage in STAGES] + ["0:finish"]
@@ -107,10 +107,8 @@ def _refuse_older(connection: Redis, run: str, record: Mapping[str, str], pipeli
     """
     if pipeline.load.mode != "replace" or pipeline.load.by:
         return
-    submitted = float(record["created"])
-    for later in runs.search(
-        connection, client=pipeline.client, pipeline=pipeline.name, state="succeeded", since=submitted
-    ):
+    client, name, since = pipeline.client, pipeline.name, float(record["created"])
+    for later in runs.search(connection, client=client, pipeline=name, state="succeeded", since=since):
         if later["run"] != run and later["rows"]["loaded"] + later["rows"]["unchanged"]:
             raise EtlError(
                 f"run {later['run']} has replaced {pipeline.table} since run {run} was submitted: "
@@ -213,5 +211,6 @@ def _hold_again(config: Config, connection: Redis, run: str, record: Mapping[str
         found = runs.read(connection, other)
         if found and found["state"] in ("failed", "canceled"):
             raise EtlError(f"run {run} needs run {other}, which {how_it_ended(found['state'])}", "retry that first")
+    over.forget(Staging(config.staging, record["client"], run))
     hold(connection, run, wait_fields([*own, *needs], needs), was=record)
     promote(connection, [run])

@@ -30,7 +30,7 @@ from etl.types.cursor import Cursor, Span, back, is_strict, read
 from jobs import settings
 from jobs.job import Snooze
 from jobs.run.graph import Spec, read_spec
-from jobs.store import runs
+from jobs.store import over, runs
 
 CHANGED = "configuration changed since submit; retry"
 
@@ -158,6 +158,7 @@ def execute(name: str, run: str, number: int, body: Body, give_up: GiveUp | None
 def _run(stage: Stage, body: Body, give_up: GiveUp | None) -> dict[str, int]:
     name, run, number = stage.name, stage.run, stage.number
     try:
+        over.refuse(Staging(settings.staging(), stage.record["client"], run))
         stage.context = stage_context(name, run, number, stage.record)
         marker = stage.context.staging.marker(name, number) if number else None
         if marker is None:

@@ -14,7 +14,6 @@ from etl.staging import Staging
 from jobs.queue import FairQueue
 from jobs.run import claims
 from jobs.run.graph import (
-    REQUEST,
     Spec,
     enqueue_graph,
     plan_of,
@@ -23,7 +22,7 @@ from jobs.run.graph import (
     write_spec,
 )
 from jobs.run.held import hold, needed_runs, promote, wait_fields
-from jobs.store import keys, malformed, runs
+from jobs.store import keys, malformed, over, runs
 from jobs.store.transitions import sources
 
 
@@ -107,16 +106,17 @@ def start_held(config: Config, connection: Redis, run: str) -> None:
         request = read_request(staging, record)
         if request is None:
             raise EtlError(f"held run {run} is not in staging {config.staging}", "run its pipeline again")
+        over.refuse(staging)
         start, end, due = request.moments
         again, pipeline = request.full_refresh, request.resolved(config)
         submit_run(connection, pipeline, start=start, end=end, due=due, full_refresh=again, run=run, has_waited=True)
-        staging.remove_files([REQUEST])  # so that it is started once, whoever asks for it again
+        staging.remove_files([over.REQUEST])  # so that it is started once, whoever asks for it again
     except AlreadyRunning:
         return
     except EtlError as exc:
         if exc.retryable:
             raise
-        runs.close(connection, run, "failed", error=str(exc), exit=exc.exit_code)
+        runs.close(connection, run, "failed", error=str(exc), exit=exc.exit_code, client=record["client"])
 
 
 def _start(connection: Redis, run: str | None, spec: Spec) -> str:
@@ -126,6 +126,8 @@ def _start(connection: Redis, run: str | None, spec: Spec) -> str:
     known = runs.read(connection, run) or {}
     if known and known["state"] not in sources("create"):
         return run
+    if over.is_over(Staging(spec.pipeline.staging, spec.pipeline.client, run)):
+        return run  # of an old moment, which Redis has forgotten or someone has set back
     try:
         with claims.claimed(connection, run, known, spec.pipeline.client, spec.pipeline.name) as claim:
             return _plan_and_enqueue(connection, run, spec, known.get("state"), claim)
@@ -181,10 +183,10 @@ def _plan_and_enqueue(
         enqueue_graph(connection, run, spec, 1, spec.plan.partitions, write, was=was, dead=dead, claim=claim)
     except EtlError:
         if claim is None or claim.is_ours():  # else what is there is another's by now
-            staging.remove(keep={REQUEST} & {*staging.names()})  # the start of a held run is tried again
+            staging.remove(keep={over.REQUEST} & {*staging.names()})  # the start of a held run is tried again
         raise
     if failure is not None:
-        runs.close(connection, run, "failed", error=str(failure), exit=failure.exit_code)
+        runs.close(connection, run, "failed", error=str(failure), exit=failure.exit_code, client=pipeline.client)
     return run
 
 

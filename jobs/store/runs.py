@@ -4,15 +4,21 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, cast
 
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
-from etl.errors import UnknownName
+from etl.errors import EtlError, UnknownName
+from etl.staging import Staging
 from jobs import settings
-from jobs.store import malformed, scripts
+<<<<<<< HEAD
+from jobs.store import forms, malformed, scripts
+=======
+from jobs.store import malformed, over, scripts
+>>>>>>> trust4
 from jobs.store.keys import (
     ACTIVE,
     HELD,
@@ -30,8 +36,7 @@ from jobs.store.transitions import sources
 
 STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
 SHOWN = 1000  # runs that are listed at most where nobody says how many
-ENDED = ("succeeded", "failed", "canceled")
-STATES = ("held", "queued", "running", *ENDED)
+ENDED, STATES = forms.ENDED, forms.STATES
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
@@ -94,7 +99,7 @@ def index(pipe: RedisPipeline, run: str, now: float) -> None:
 def knows_all(connection: Redis, since: float) -> bool:
     """Whether Redis has forgotten no run that was submitted after a moment (in seconds since the epoch)."""
     first = cast(bytes | None, connection.get(SINCE))
-    is_known = first is not None and malformed.is_given_number(first)
+    is_known = first is not None and forms.is_given_number(first)
     return is_known and float(first or 0) <= since and since > time.time() - settings.history()
 
 
@@ -112,9 +117,7 @@ def held(connection: Redis) -> list[str]:
 
 def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | None:
     """Return the id and the state of the run of a client and pipeline that ended last, or None."""
-    found = malformed.fit(
-        "last", {f"{client}/{pipeline}".encode(): connection.hget(LAST, f"{client}/{pipeline}") or b""}
-    )
+    found = forms.fit("last", {f"{client}/{pipeline}".encode(): connection.hget(LAST, f"{client}/{pipeline}") or b""})
     if not found:
         return None
     run, _, state = found.popitem()[1].partition(" ")
@@ -159,10 +162,12 @@ def close(
     error: str | None = None,
     exit: int = 0,
     attempt: int | None = None,
+    client: str | None = None,
 ) -> bool:
     """End a run; the first ending stands.
 
     Args:
+        client: Whose run it is, to say in its staging that it has ended; None where nobody knows.
         attempt: Only this attempt of it; None whichever there is.
 
     Returns:
@@ -178,6 +183,9 @@ def close(
     states = ",".join(sources("close"))
     answer = text_of(scripts.close(connection, run, states, history, min(history, STAGES_KEPT), attempt or "", *flat))
     connection.zremrangebyscore(INDEX, 0, time.time() - history)
+    if answer == "closed" and client is not None:
+        with suppress(EtlError):  # as on a full disk: the run has ended all the same
+            over.mark(Staging(settings.staging(), client, run))
     return answer == "closed"
 
 
@@ -359,13 +367,13 @@ def find_pending(connection: Redis, text: str) -> str:
 
 def record_of(raw: Mapping[Any, Any] | None) -> dict[str, str] | None:
     """Return a run's hash as text; None for one that is not there or is malformed."""
-    return malformed.fit("record", raw) if raw and malformed.is_fit("record", raw) else None
+    return forms.fit("record", raw) if raw and forms.is_fit("record", raw) else None
 
 
 def records_of(raw: Mapping[Any, Any] | None) -> dict[tuple[int, str], StageRecord]:
     """Return stages' records by partition and stage, from the fields of their hash; what is malformed is left out."""
     found: dict[tuple[int, str], StageRecord] = {}
-    for key, value in malformed.fit("stages", raw or {}).items():
+    for key, value in forms.fit("stages", raw or {}).items():
         partition, stage = key.split(":")
         found[int(partition), stage] = StageRecord(**json.loads(value))
     return found

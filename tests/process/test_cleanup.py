@@ -53,7 +53,7 @@ def test_of_a_run_that_succeeded_only_rejects_are_kept_and_for_as_long_as_histor
     house.files("acme", GOOD)
     run = house.run()
     [rejects] = [name for name in house.names(run) if name.endswith(".parquet")]
-    assert house.names(run) == [rejects, "rejects.json", "run.json"]
+    assert house.names(run) == [rejects, "over.json", "rejects.json", "run.json"]
     assert house.sweep(89 * DAY).folders == 0
     assert house.sweep(91 * DAY).folders == 1
     assert house.names(run) == []

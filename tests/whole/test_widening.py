@@ -97,3 +97,18 @@ def test_the_statement_of_an_error_is_its_cure(tmp_path: Path, monkeypatch: pyte
         target.executescript(error.partition("alter the table: ")[2])
     assert project.run(pipeline="t")["state"] == "succeeded"
     assert project.rows("SELECT a, b FROM t") == [("NA", 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("old", "other"), [("1.10", "beta"), ("2026-01-01T10:00:00+02:00", "later"), ("2026-01-01", "x"), ("7", "007")]
+)
+def test_a_key_that_nobody_declared_is_found_again_whatever_came_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, other: str
+) -> None:
+    """It keeps its spelling: 1.10 and 1.1 are two keys."""
+    monkeypatch.chdir(tmp_path)
+    project = Project(tmp_path, etl_toml({"t": {"retries": 0, "load": {"mode": "merge", "key": ["ver"]}}}))
+    for number, (key, value) in enumerate([(old, "old"), (other, "z"), (old, "new"), ("1.1", "a")]):
+        project.write(f"inbox/acme/{number}.csv", f"ver,v\n{key},{value}\n")
+        assert project.run(pipeline="t")["state"] == "succeeded"
+    assert sorted(project.rows("SELECT ver, v FROM t")) == sorted([(old, "new"), (other, "z"), ("1.1", "a")])

@@ -240,7 +240,24 @@ def _columns(connection: sa.Connection, table: str, schema: str | None) -> list[
     return [(name, type + collated.get(name, ""), null) for name, type, null in found]
 
 
-_SHORT: dict[str, TypeEngine[Any]] = {"SMALLINT": sa.SMALLINT(), "INTEGER": sa.INTEGER()}
+class _Whole(sa.BIGINT):
+    """Whole numbers of a size that the standard has not; they are staged as BIGINT.
+
+    Args:
+        shown: What DuckDB calls it.
+        bits: Its size.
+        unsigned: Whether it has no negative numbers.
+    """
+
+    def __init__(self, shown: str, bits: int, unsigned: bool) -> None:
+        super().__init__()
+        self.shown, self.bits, self.unsigned = shown, bits, unsigned
+
+
+_SHORT: dict[str, TypeEngine[Any]] = {"SMALLINT": sa.SMALLINT(), "INTEGER": sa.INTEGER(), "FLOAT": sa.REAL()}
+_SHORT |= {name: _Whole(name, bits, False) for name, bits in (("TINYINT", 8), ("HUGEINT", 128))}
+_UNSIGNED = {"UTINYINT": 8, "USMALLINT": 16, "UINTEGER": 32, "UBIGINT": 64, "UHUGEINT": 128}
+_SHORT |= {name: _Whole(name, bits, True) for name, bits in _UNSIGNED.items()}
 
 
 def _type(text: str) -> TypeEngine[Any]:
@@ -248,9 +265,7 @@ def _type(text: str) -> TypeEngine[Any]:
         return sa.NUMERIC(int(found[1]), int(found[2]))
     if text in _SHORT:
         return _SHORT[text]
-    words = {"VARCHAR": "string", "DOUBLE": "number", "BOOLEAN": "boolean", "DATE": "date"}
-    words |= dict.fromkeys(("TINYINT", "BIGINT", "HUGEINT"), "integer")
-    words |= dict.fromkeys(("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"), "integer")
+    words = {"VARCHAR": "string", "DOUBLE": "number", "BOOLEAN": "boolean", "DATE": "date", "BIGINT": "integer"}
     words |= dict.fromkeys(("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"), "timestamp")
     return TYPES[words[text]] if text in words else OddType(text)
 

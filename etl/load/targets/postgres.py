@@ -183,6 +183,8 @@ def _quoted(name: str) -> str:
 def _printable(chunk: pa.Table) -> pa.Table:
     columns = []
     for column in chunk.columns:
+        if column.num_chunks > 1:  # behind an empty one, Arrow writes NUL bytes
+            column = pa.chunked_array([each for each in column.chunks if len(each)], column.type)
         if word_of(column.type) == "timestamp":
             column = column.cast(pa.timestamp("us"))
         elif word_of(column.type) == "decimal":
