@@ -14,11 +14,7 @@ from redis.client import Pipeline as RedisPipeline
 from etl.errors import EtlError, UnknownName
 from etl.staging import Staging
 from jobs import settings
-<<<<<<< HEAD
-from jobs.store import forms, malformed, scripts
-=======
-from jobs.store import malformed, over, scripts
->>>>>>> trust4
+from jobs.store import forms, malformed, over, scripts
 from jobs.store.keys import (
     ACTIVE,
     HELD,
