@@ -17,6 +17,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+FIXED = "mended-"  # begins the name of a file of fixed rows, in the staging of the run that rejected them
 REASONS = ("_file", "_row", "_column", "_reason")  # an export's columns that say where a row comes from and why
 
 

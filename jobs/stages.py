@@ -40,10 +40,8 @@ def start(run: str) -> None:
 
 def start_due(client: str, pipeline: str) -> list[str]:
     """Start the runs of a schedule's due moments, as rq-scheduler asks for; returns their ids."""
-    job = get_current_job()
-    assert job is not None
-    now = schedules.clock(job.connection, job.enqueued_at)
-    return schedules.start_due(settings.config(), job.connection, client, pipeline, now)
+    connection = _connection()
+    return schedules.start_due(settings.config(), connection, client, pipeline, schedules.clock(connection))
 
 
 def cleanup() -> dict[str, int]:

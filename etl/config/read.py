@@ -106,11 +106,16 @@ class _Reader:
         )
 
     def toml(self, file: Path) -> dict[str, Any] | None:
+        if file.exists() and not file.is_file():  # a FIFO would be waited for
+            self.wrong(file, (), "is no plain file")
+            return None
         try:
             text = file.read_bytes().decode("utf-8-sig")
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             self.wrong(file, (), _syntax(str(error), text))
+        except RecursionError:
+            self.wrong(file, (), "has lists or tables inside each other, deeper than can be read")
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             self.wrong(file, (), f"line {line}: is not UTF-8; save the file as UTF-8")

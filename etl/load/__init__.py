@@ -15,7 +15,7 @@ from etl.load.apply import apply, lock
 from etl.load.columns import change
 from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
-from etl.load.history import Record, remember, write
+from etl.load.history import Record, refuse_older, remember, write
 from etl.load.ledger import Delivery, Entry
 from etl.load.limits import limits
 from etl.load.staged import PREFIXES, Duplicate, Shadow, names_of, of_run
@@ -128,6 +128,8 @@ def finish(
         applied = not pending or complete or not is_atomic(pipeline)
         duplicates: list[Duplicate] = []
         if pending and applied:
+            if record is not None:
+                refuse_older(connection, pipeline, record(FinishCounts()))
             shadow.spell(spelling.names)
             waiting = {number: entries[number] for number in pending}
             if _take_out_loaded(connection, book, shadow, partitions, waiting):
@@ -152,7 +154,7 @@ def finish(
             warnings=(
                 *warnings,
                 *known.doubled(connection, book, pipeline, run, [entry.partition for entry in final]),
-                *known.overtaken(pipeline, sum(entry.superseded for entry in final)),
+                *expect.overtaken(pipeline, sum(entry.superseded for entry in final)),
             ),
         )
         if move is not None and complete and applied:

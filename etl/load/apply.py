@@ -143,6 +143,9 @@ class _Winners:
         # A column without any value that the table lacks is not staged, and decides nothing.
         self.newest = self.pipeline.load.newest if self.pipeline.load.newest in shadow.types else None
         self.any_lost = False
+        self.collations = kind(self.connection).collations(
+            self.connection, *tables.split(self.connection, self.pipeline.table)
+        )
 
     def live(self, *, but: Collection[int] = ()) -> sa.ColumnElement[bool]:
         """Rows of the partitions that count, but for some, that are not lost yet."""
@@ -161,7 +164,15 @@ class _Winners:
 
     def same_key(self) -> sa.ColumnElement[bool]:
         """Rows of the table and staged ones that have the same key."""
-        return sa.and_(*(self.table.c[name] == self.rows.c[name] for name in self.pipeline.load.key))
+        return sa.and_(*(self.table.c[name] == self._keyed(name) for name in self.pipeline.load.key))
+
+    def _keyed(self, name: str) -> sa.ColumnElement[Any]:
+        """Return a staged column of the key, which is compared as the table's own is."""
+        collation, column = self.collations.get(name), self.rows.c[name]
+        return sa.collate(column, collation) if collation and self._is_text(name) else column
+
+    def _is_text(self, name: str) -> bool:
+        return isinstance(self.types[name], sa.String)
 
     def lose(self, query: sa.Select[Any]) -> None:
         """Leave out the rows of a query of id, why and column: they are not written."""
@@ -183,7 +194,7 @@ class _Winners:
 
     def compare_staged(self) -> None:
         """Of rows with the same key the newest stays, else that of the later file, else the later."""
-        keys = [self.rows.c[name] for name in self.pipeline.load.key]
+        keys = [self._keyed(name) for name in self.pipeline.load.key]
         self.lose(self._beaten(keys, self.live(), self._latest_first(), "superseded", None))
 
     def _latest_first(self) -> list[sa.ColumnElement[Any]]:
@@ -217,14 +228,16 @@ class _Winners:
 
     def _plain(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """Compare text by its code points, whatever the database's language."""
-        type = self.types[self.newest or ""]
-        plain = kind(self.connection).FACTS.plain_text
-        return sa.collate(column, "C") if isinstance(type, sa.String) and not plain else column
+        name, facts = self.newest or "", kind(self.connection).FACTS
+        usual = facts.plain_text and name not in self.collations
+        return sa.collate(column, facts.plain) if self._is_text(name) and not usual else column
 
     def _alike(self, table: sa.TableClause, name: str) -> sa.ColumnElement[Any]:
         """Compare types that text is cast to by their text: json has no equality, that of others overlooks changes."""
         column = table.c[name]
-        return sa.cast(column, sa.Text) if isinstance(self.shadow.types[name], CastText) else column
+        if name in self.collations and self._is_text(name):
+            return sa.collate(column, kind(self.connection).FACTS.plain)
+        return sa.cast(column, sa.Text) if isinstance(self.types[name], CastText) else column
 
     def compare_with_table(self) -> None:
         """Rows that the table has already, or has newer, are not written."""
@@ -327,7 +340,7 @@ class _Winners:
             # Of the rows that lost, the last one that has the columns.
             keys, others = list(self.pipeline.load.key), partition_of(self.rows).not_in(sorted(numbers))
             rank = sa.func.row_number().over(
-                partition_by=[self.rows.c[name] for name in keys], order_by=self._latest_first()
+                partition_by=[self._keyed(name) for name in keys], order_by=self._latest_first()
             )
             # SQLite renames columns of a subquery that are called true or false.
             labels = {name: f"k{number}" for number, name in enumerate((*keys, *names))}
@@ -337,6 +350,6 @@ class _Winners:
             some = counting & others & ~doubled.correlate(self.rows)
             ranked = sa.select(*columns, rank.label("_rank")).where(some).subquery()
             best = sa.select(*(ranked.c[label] for label in labels.values())).where(ranked.c["_rank"] == 1).subquery()
-            same = sa.and_(*(self.rows.c[name] == best.c[labels[name]] for name in keys))
+            same = sa.and_(*(self._keyed(name) == best.c[labels[name]] for name in keys))
             best_values = {name: best.c[labels[name]] for name in names}
             self.connection.execute(sa.update(self.rows).values(best_values).where(mine, same))

@@ -18,7 +18,7 @@ from etl.load.apply import apply, lock
 from etl.load.columns import Change, change
 from etl.load.columns.fit import Changes, Fit, Kinds, fit, kind_of, lacks
 from etl.load.cursors import Move, advance
-from etl.load.history import Record, write
+from etl.load.history import Record, refuse_older, write
 from etl.load.ledger import Delivery
 from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
 from etl.load.tables import OWN, ROW
@@ -38,6 +38,8 @@ class LoadCounts:
 
     Args:
         loaded, unchanged, superseded: Rows, all 0 until `final`.
+        rejected: Rows that are good now, but were rejected when an earlier run appended their file.
+        earlier: That run, or "".
         staged: Rows that wait in the run's shadow table for `finish`.
         final: Whether nothing is left to do for this partition.
     """
@@ -49,6 +51,7 @@ class LoadCounts:
     staged: int = 0
     final: bool = True
     warnings: tuple[str, ...] = ()
+    earlier: str = ""
 
 
 def is_atomic(pipeline: Pipeline) -> bool:
@@ -105,6 +108,8 @@ def load(
         chunk.clear()
 
     def once(connection: sa.Connection, warnings: Sequence[str]) -> LoadCounts:
+        if record is not None and is_all:
+            refuse_older(connection, pipeline, record(LoadCounts()))
         counts = _load(connection, delivery, _again(first, rows), types or {}, zones or {})
         counts = replace(counts, warnings=(*warnings, *counts.warnings))
         if move is not None and is_all:
@@ -146,7 +151,7 @@ def _load(
         connection, book, delivery.run, delivery.partition.number,
         rows=counts.loaded + counts.unchanged + counts.superseded + counts.staged,
         loaded=counts.loaded, unchanged=counts.unchanged, superseded=counts.superseded,
-        final=counts.final, types=json.dumps(loading.types), **number,
+        rejected=counts.rejected, final=counts.final, types=json.dumps(loading.types), **number,
     )  # fmt: skip
     if counts.loaded:
         loading.warnings += known.doubled(
@@ -174,8 +179,8 @@ class _Loading:
             return LoadCounts(unchanged=delivery.skipped)
         if settings.function:
             return LoadCounts(function.call(self.connection, delivery, chunks))
-        if self._is_there():
-            return LoadCounts(unchanged=sum(chunk.num_rows for chunk in chunks))
+        if (there := self._there(chunks)) is not None:
+            return there
         spelling = names.spelling(self.connection, self.pipeline)
         self.pipeline, chunks = spelling.spelled(), map(spelling.rows, chunks)
         respelled = spelling.of([*self.kinds, *spelling.names])
@@ -191,14 +196,24 @@ class _Loading:
             return LoadCounts(self.written)
         return self._merge(chunks)
 
-    def _is_there(self) -> bool:
+    def _there(self, chunks: Iterable[pa.Table]) -> LoadCounts | None:
+        """Say what an earlier run has made of the rows, or None where they are to be loaded."""
         delivery = self.delivery
         if self.pipeline.load.mode == "append":
-            return bool(known.loaded_before(self.connection, self.book, [delivery]))
+            found = known.loaded_before(self.connection, self.book, [delivery])
+            if not found:
+                return None
+            earlier, rows = found[delivery.partition.number], sum(chunk.num_rows for chunk in chunks)
+            missing = known.never_loaded(self.connection, self.book, earlier, rows)
+            if missing:
+                self.warnings.append(known.rejected_then(delivery, earlier, missing))
+            return LoadCounts(unchanged=rows - missing, rejected=missing, earlier=earlier.run)
         if self.pipeline.load.mode != "replace" or delivery.again:
-            return False
+            return None
         may_skip = known.may_skip(self.pipeline, delivery.partition, delivery.partitions)
-        return may_skip and known.has_rows(self.connection, self.book, delivery)
+        if not (may_skip and known.has_rows(self.connection, self.book, delivery)):
+            return None
+        return LoadCounts(unchanged=sum(chunk.num_rows for chunk in chunks))
 
     def _append(self, chunks: Iterable[pa.Table]) -> None:
         extra = OWN if self.pipeline.shared else OWN[1:]

@@ -75,3 +75,11 @@ def _span(seconds: float) -> str:
     return (
         f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours" if hours >= 1 else f"{seconds / 60:.0f} min"
     )
+
+
+def overtaken(pipeline: Pipeline, rows: int) -> list[str]:
+    """Return a warning where a replace left out rows, as a later run had replaced the same meanwhile."""
+    if pipeline.load.mode != "replace" or not rows:
+        return []
+    what = f"{rows:,} rows are" if rows > 1 else "1 row is"
+    return [f"{what} not loaded: a later run has replaced the same in {pipeline.table} since this run read its source"]

@@ -30,6 +30,7 @@ import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
+from etl.errors import EtlError
 from etl.load import tables
 from etl.load.targets import kind
 from etl.load.targets.connect import reading, transaction
@@ -145,6 +146,29 @@ def read(
             found += [_record(row._asdict()) for row in connection.execute(query)]
         found.sort(key=lambda record: record.finished, reverse=True)
         return found if latest else found[:limit]
+
+
+def refuse_older(connection: sa.Connection, pipeline: Pipeline, mine: Record) -> None:
+    """Refuse a retry that would replace a whole table by rows that are older than those of a later run.
+
+    Raises:
+        EtlError: A run that was submitted later has replaced the table.
+    """
+    if pipeline.load.mode != "replace" or pipeline.load.by or mine.attempt < 2 or mine.submitted is None:
+        return
+    book = _table(tables.schema_of(connection, tables.split(connection, pipeline.table)[0]))
+    if not tables.there(connection, book):
+        return
+    same = {"client": mine.client, "pipeline": mine.pipeline, "table_name": mine.table_name, "state": "succeeded"}
+    query = sa.select(book.c.run, book.c.rows).where(*(book.c[name] == value for name, value in same.items()))
+    query = query.where(book.c.submitted > mine.submitted.astimezone(UTC), book.c.run != mine.run)
+    for run, rows in connection.execute(query.order_by(book.c.submitted.desc())):
+        if (counts := json.loads(rows)).get("loaded", 0) + counts.get("unchanged", 0):
+            raise EtlError(
+                f"run {run} has replaced {pipeline.table} since run {mine.run} was submitted: "
+                "a retry would put older rows back",
+                "run the pipeline again, if the table should have what its source has now",
+            )
 
 
 def _record(values: dict[str, Any]) -> Record:

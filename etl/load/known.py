@@ -16,6 +16,7 @@ from etl.load.ledger import Delivery
 from etl.load.targets import kind
 from etl.load.targets.connect import reading
 from etl.partition import Partition, Piece, plain
+from etl.rejects import FIXED
 
 LOCKS = 128  # of a pipeline's files: a run of any number of files takes no more of a server's locks
 BATCH = 500  # names in one question
@@ -32,26 +33,51 @@ def lock_files(connection: sa.Connection, pipeline: Pipeline, partitions: Iterab
         kind(connection).lock(connection, "file", pipeline.client, pipeline.name, pipeline.table, str(mark))
 
 
-def loaded_before(connection: sa.Connection, book: sa.Table, deliveries: Sequence[Delivery]) -> set[int]:
-    """Return the numbers of those partitions of a run of which an earlier run has loaded this very piece of this file.
+def loaded_before(connection: sa.Connection, book: sa.Table, deliveries: Sequence[Delivery]) -> dict[int, Row]:
+    """Return those partitions of a run of which an earlier run has loaded this very piece of this file, with its row.
 
     Raises:
         ChangedFile: An earlier run has loaded the file when it was another, so that its rows would be there twice.
     """
     if not deliveries or not is_known_again(deliveries[0].pipeline):
-        return set()
+        return {}
     lock_files(connection, deliveries[0].pipeline, (delivery.partition for delivery in deliveries))
     names = {piece.file for delivery in deliveries for piece in delivery.partition.pieces}
     by_name: dict[str, list[Row]] = {}
     for row in _earlier(connection, book, deliveries[0], names):
         for name in ledger.names_in(row.file):
             by_name.setdefault(name, []).append(row)
-    found = set()
+    found = {}
     for delivery in deliveries:
         earlier = [row for piece in delivery.partition.pieces for row in by_name.get(piece.file, ())]
-        if _is_loaded(delivery, _of_window(delivery, earlier)):
-            found.add(delivery.partition.number)
+        if (row := _loaded(delivery, _of_window(delivery, earlier))) is not None:
+            found[delivery.partition.number] = row
     return found
+
+
+def never_loaded(connection: sa.Connection, book: sa.Table, row: Row, rows: int) -> int:
+    """Return how many of a partition's rows are not in the target, as the run that appended it has rejected them.
+
+    Args:
+        row: What the ledger says of that run's load.
+        rows: That are good now.
+    """
+    missing = min(rows, int(row.read)) - row.loaded - row.unchanged
+    if missing <= 0:
+        return 0  # as nearly always: the ledger is not searched
+    fixed = book.c.final.is_(True) & book.c.file.contains(f"/{row.run}/{FIXED}", autoescape=True)
+    return max(0, missing - int(connection.execute(sa.select(sa.func.sum(book.c.loaded)).where(fixed)).scalar() or 0))
+
+
+def rejected_then(delivery: Delivery, row: Row, missing: int) -> str:
+    """Return the warning that rows are good now which the run that appended their file has rejected."""
+    of = f"{missing:,} of {row.read:,} rows" if row.read > 1 else "its only row"
+    what = f"{_shown(delivery)} was appended by run {row.run}, which did not load {of}"
+    return f"{what}: {_again(row.run)}"
+
+
+def _again(run: str) -> str:
+    return f"rq-etl rejects {run} --export FILE, fix what is wrong, then rq-etl rejects {run} --load FILE"
 
 
 def outdated(connection: sa.Connection, book: sa.Table, deliveries: Sequence[Delivery]) -> set[int]:
@@ -79,25 +105,20 @@ def outdated(connection: sa.Connection, book: sa.Table, deliveries: Sequence[Del
     return found
 
 
-def overtaken(pipeline: Pipeline, rows: int) -> list[str]:
-    """Return a warning where a replace left out rows, as a later run had replaced the same meanwhile."""
-    if pipeline.load.mode != "replace" or not rows:
-        return []
-    what = f"{rows:,} rows are" if rows > 1 else "1 row is"
-    return [f"{what} not loaded: a later run has replaced the same in {pipeline.table} since this run read its source"]
-
-
 def is_known_again(pipeline: Pipeline) -> bool:
     """Whether what was appended once is not appended again: its source gives the same again, and no cursor decides."""
     return pipeline.load.mode == "append" and pipeline.extract.FACTS.repeatable and pipeline.extract.cursor is None
 
 
 def _earlier(connection: sa.Connection, book: sa.Table, delivery: Delivery, names: Collection[str]) -> list[Row]:
-    """Return what other runs have loaded of some files, the latest first."""
+    """Return what other runs have loaded of some files, those first that wrote rows, and of them the latest."""
     pipeline = delivery.pipeline
     same = _of_table(book, pipeline) & (book.c.run != delivery.run) & book.c.final.is_(True) & (book.c.rows > 0)
     columns = [book.c[name] for name in ("run", "file", "first_byte", "last_byte", "version", "content")]
-    query = sa.select(*columns).where(same).order_by(*ledger.latest_first(book))
+    columns += [book.c[name] for name in ("read", "loaded", "unchanged")]
+    # A run that found them there has appended nothing.
+    order = sa.case((book.c.loaded > 0, 0), else_=1), *ledger.latest_first(book)
+    query = sa.select(*columns).where(same).order_by(*order)
     # Several files are in one row as a JSON list, where no index can find one of them.
     found: list[Row] = list(connection.execute(query.where(book.c.file.startswith("[", autoescape=True))))
     single = sorted(name for name in names if not name.startswith("["))
@@ -112,23 +133,25 @@ def _of_window(delivery: Delivery, rows: list[Row]) -> list[Row]:
     return rows
 
 
-def _is_loaded(delivery: Delivery, earlier: Sequence[Row]) -> bool:
+def _loaded(delivery: Delivery, earlier: Sequence[Row]) -> Row | None:
     if not earlier:
-        return False
+        return None
     piece = delivery.partition.pieces[0]
     if len(delivery.partition.pieces) > 1 or any(row.file != delivery.file for row in earlier):
-        if any(row.file == delivery.file and is_same(row.content, delivery.content) for row in earlier):
-            return True
-        raise _changed(delivery, earlier[0].run)
-    if any(row.first_byte == piece.start and is_same(row.content, delivery.content) for row in earlier):
-        return True
+        for row in earlier:
+            if row.file == delivery.file and is_same(row.content, delivery.content):
+                return row
+        raise _changed(delivery, earlier[0])
+    for row in earlier:
+        if row.first_byte == piece.start and is_same(row.content, delivery.content):
+            return row
     version = piece.version or (delivery.content if piece.is_whole else "")
     end = piece.end if piece.end is not None else float("inf")
     for row in earlier:
         last = row.last_byte if row.last_byte is not None else float("inf")
         if row.version != version or not version or (row.first_byte < end and piece.start < last):
-            raise _changed(delivery, row.run)
-    return False  # the rest of a file of which another run loaded a part
+            raise _changed(delivery, row)
+    return None  # the rest of a file of which another run loaded a part
 
 
 def is_same(one: str, other: str) -> bool:
@@ -136,16 +159,20 @@ def is_same(one: str, other: str) -> bool:
     return bool(set(one.split()) & set(other.split()))
 
 
-def _changed(delivery: Delivery, run: str) -> ChangedFile:
-    pieces = delivery.partition.pieces
+def _changed(delivery: Delivery, row: Row) -> ChangedFile:
+    pieces, run = delivery.partition.pieces, row.run
     if delivery.pipeline.extract.FACTS.windows == "query":
         what = f"{pieces[0].file} has other rows now than when run {run} appended it to {delivery.pipeline.table}"
         return ChangedFile(what, 'read new rows only (cursor = "…"), or use mode = "merge" or mode = "replace"')
-    what = pieces[0].file if len(pieces) == 1 else f"{pieces[0].file} or one of {len(pieces) - 1} files with it"
-    return ChangedFile(
-        f"{what} has changed since run {run} appended it to {delivery.pipeline.table}",
-        'use mode = "replace" with by = ["_file"] to replace its rows, or give new rows a file of their own',
-    )
+    cure = 'use mode = "replace" with by = ["_file"] to replace its rows, or give new rows a file of their own'
+    if row.read > row.loaded + row.unchanged:
+        cure = f"to load rows that it rejected, put the file back as it was: {_again(run)}; otherwise {cure}"
+    return ChangedFile(f"{_shown(delivery)} has changed since run {run} appended it to {delivery.pipeline.table}", cure)
+
+
+def _shown(delivery: Delivery) -> str:
+    pieces = delivery.partition.pieces
+    return pieces[0].file if len(pieces) == 1 else f"{pieces[0].file} or one of {len(pieces) - 1} files with it"
 
 
 def doubled(

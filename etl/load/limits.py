@@ -11,7 +11,7 @@ from etl.load import columns, tables
 from etl.load.targets import Target, kind_named
 from etl.load.targets.connect import reading
 from etl.types.limits import Limit, Limits
-from etl.types.sql import word_of_column
+from etl.types.sql import CastText, word_of_column
 
 PATIENCE = 60  # seconds that the target may be busy
 _BITS = ((sa.SmallInteger, 16), (sa.BigInteger, 64), (sa.Integer, 32))  # in this order: they are all Integer
@@ -63,8 +63,11 @@ def _limit(type: TypeEngine[Any], word: str, name: str, database: Target) -> Lim
         return Limit(name, "number", 32 if typed and isinstance(type, sa.REAL) else 64)
     if not typed:
         return None
+    if isinstance(type, CastText):
+        return Limit(name, "string", reads=type.base, labels=type.labels)
     if word == "integer":
-        return Limit(name, "integer", next(bits for kind, bits in _BITS if isinstance(type, kind)))
+        bits = getattr(type, "bits", None) or next(bits for kind, bits in _BITS if isinstance(type, kind))
+        return Limit(getattr(type, "shown", name).lower(), "integer", bits, other=getattr(type, "unsigned", False))
     if isinstance(type, sa.String) and type.length is not None:
         return Limit(name, "string", type.length, other=isinstance(type, sa.CHAR))
     places = getattr(type, "precision", None)

@@ -6,7 +6,9 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
+from etl.errors import TargetRefused
 from etl.load.targets import kind
+from etl.load.targets.driver_errors import DOUBLED
 from etl.partition import Partition
 
 
@@ -62,7 +64,31 @@ def clear(winners: Winning, partitions: Collection[Partition]) -> None:
 
 
 def write(winners: Winning, *, over: bool) -> int:
-    """Insert the rows that are left, `over` those of their keys; return how many the target says it wrote."""
+    """Insert the rows that are left, `over` those of their keys; return how many the target says it wrote.
+
+    Raises:
+        TargetRefused: A merge by its key meets another unique key of the table.
+    """
+    try:
+        return _write(winners, over=over)
+    except sa.exc.DBAPIError as error:
+        pipeline = winners.pipeline
+        if winners.key and isinstance(error.orig, kind(winners.connection).ERRORS):
+            refused = kind(winners.connection).translate(error.orig, f"target {pipeline.target.name}")
+            if refused.cure == DOUBLED[1]:
+                raise TargetRefused(refused.what, _other_key(pipeline)) from error
+        raise
+
+
+def _other_key(pipeline: Pipeline) -> str:
+    """Return what to do where a row has the key of none that is there, and yet the unique values of one."""
+    if not pipeline.shared:
+        return "name that constraint's columns in load.key, or drop it"
+    key = ", ".join(["_client", *pipeline.load.key])
+    return f"clients share the table: make its key ({key}), put {{client}} in load.table, or drop the constraint"
+
+
+def _write(winners: Winning, *, over: bool) -> int:
     has_keys = kind(winners.connection).FACTS.keys
     rows, table = winners.rows, winners.table
     values: dict[str, Any] = {name: rows.c[name] for name in winners.types}

@@ -11,7 +11,7 @@ from sqlalchemy.types import TypeEngine
 
 from etl.errors import TableMismatch
 from etl.load.targets import kind
-from etl.types.sql import CastText, word_of_column
+from etl.types.sql import word_of_column
 
 Types = Mapping[str, TypeEngine[Any]]
 ROW = "_row"
@@ -89,16 +89,16 @@ def _plain_types(
     connection: sa.Connection, schema: str | None, table: str, types: Mapping[str, TypeEngine[Any]]
 ) -> dict[str, TypeEngine[Any]]:
     """Return the types of a table's columns: of a domain what it is made of, and those that are given text."""
-    types = {name: _base(type) for name, type in types.items()}
     if not kind(connection).FACTS.typed or all(_is_plain(type) for type in types.values()):
-        return types
+        return dict(types)
     found = kind(connection).describe(connection, schema, table)
     given = found.types if found else {}
-    return {name: CastText(given[name]) if name in given else type for name, type in types.items()}
+    return {name: given.get(name, _base(type)) for name, type in types.items()}
 
 
 def _is_plain(type: TypeEngine[Any]) -> bool:
-    return word_of_column(type) not in ("", "any") and not isinstance(type, postgresql.CITEXT)
+    # A plain String is PostgreSQL's "char" or name, which cut texts.
+    return word_of_column(type) not in ("", "any") and type.__class__ not in (postgresql.CITEXT, sa.String)
 
 
 def _base(type: TypeEngine[Any]) -> TypeEngine[Any]:

@@ -174,7 +174,9 @@ class Feed:
         return open(self.piece.path, "rb", opener=plain)
 
     def _look(self, encoding: str) -> tuple[bool, str, int]:
-        if self.piece.version and self._opened[0] != self.piece.modified:
+        # What is modified in the future is planned with the time since which it is here.
+        times = self._opened[0], os.fstat(self._file.fileno()).st_ctime
+        if self.piece.version and self.piece.modified not in times:
             raise self._changed("since the run was planned")
         head = packed = self._file.read(4096)
         compressed = head.startswith(b"\x1f\x8b")

@@ -21,7 +21,7 @@ from etl.errors import BadSource, ConfigError, SourceMissing
 from etl.partition import ROW_BITS, Chunk, Partition, Piece, Plan
 from etl.sources.feed import Feed, Uncuttable
 from etl.sources.formats.encodings import ascii_compatible, is_usable
-from etl.sources.listing import File, listed
+from etl.sources.listing import File, listed, timed
 
 _ESCAPED = re.compile(r"\[([*?[])\]")  # as glob.escape writes them
 Cut = tuple[list[tuple[int, int]], str]  # where each range starts and how many lines are before it; the file's sha256
@@ -95,7 +95,9 @@ def plan(
         return Plan(warnings=(*([f"no file matches {shown}"] if config.missing == "warn" else ()), *warnings))
 
     warnings += [f"{file.name} is still growing: left out of this run" for file in sorted(growing)]
-    pieces = [piece for file in sorted(files) for piece in _pieces(file, format, pipeline, config, partition_bytes)]
+    files, ahead = timed(files)
+    warnings += ahead
+    pieces = [piece for file in files for piece in _pieces(file, format, pipeline, config, partition_bytes)]
     parts = [tuple(pieces)] if config.split == "none" and pieces else [(piece,) for piece in pieces]
     partitions = (Partition(number=order + 1, pieces=part, order=order) for order, part in enumerate(parts))
     return Plan(partitions=tuple(partitions), warnings=tuple(warnings))
@@ -195,7 +197,7 @@ def _settled(files: Iterable[File], settle: float) -> tuple[list[File], list[Fil
     now = time.time()
     deadline = time.monotonic() + 10 * settle
     for file in files:
-        if now - file.modified >= settle:
+        if now - min(file.modified, now) >= settle:
             ready.append(file)
         else:
             waiting.append((file, min(file.modified, now)))

@@ -1,8 +1,10 @@
 """Which files a pattern matches: plain ones, each once, none that a link brings in from elsewhere."""
 
+import contextlib
 import glob
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -14,8 +16,11 @@ _KINDS = (
 )
 
 
+AHEAD = 60.0  # seconds by which clocks of file servers may differ
+
+
 class File(NamedTuple):
-    """A file; the first two fields are the order in which files are loaded."""
+    """A file; the first two fields are the order in which files are loaded, where no time is in the future."""
 
     modified: float
     name: str
@@ -64,6 +69,24 @@ def listed(root: str, pattern: str, fixed: str) -> tuple[list[File], list[str]]:
         if first is not match_.file and first.name != match_.file.name:
             left_out.setdefault(f"another name of {first.name}", []).append(match_.file.name)
     return list(files.values()), [_said(names, why) for why, names in left_out.items()]
+
+
+def timed(files: Iterable[File]) -> tuple[list[File], list[str]]:
+    """Return files in the order in which they are loaded, and warnings of those that come from the future.
+
+    Such a file would beat all that come after it until that time: it is as old as its being here, which stays the same
+    from night to night.
+    """
+    found, ahead, now = [], [], time.time()
+    for file in files:
+        if file.modified > now + AHEAD:
+            ahead.append(file.name)
+            with contextlib.suppress(OSError):  # gone since it was listed: reading it says so
+                file = file._replace(modified=min(file.modified, os.stat(file.path).st_ctime))
+        found.append(file)
+    more = f" and {len(ahead) - 3} more" if len(ahead) > 3 else ""
+    what = f"{', '.join(sorted(ahead)[:3])}{more}: modified in the future, so taken to be as old as on this machine"
+    return sorted(found), [what] if ahead else []
 
 
 def _said(names: list[str], why: str) -> str:

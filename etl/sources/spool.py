@@ -20,6 +20,7 @@ from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
 from etl.sources.unordered import Unordered
 from etl.types.spelling import as_text
+from etl.types.times import INSTANT, WALL, localize
 from etl.types.words import word_of
 
 INFINITE = "not a finite number"
@@ -88,7 +89,7 @@ def spooled(
     """Yield tables as chunks, `_row` counted from 1; return the sha256 of the content.
 
     Where tables differ, a column gets the type that holds all of them, text if no other does; so the rows rest in a
-    temporary file until the last has come. A row with a float that is not finite is a reject.
+    temporary file until the last has come. A row with a float that is not finite, or with NUL in a text, is a reject.
 
     Args:
         given: Tables of the size of a chunk; columns may come and go.
@@ -120,7 +121,7 @@ def spooled(
         shape = digest.hexdigest()[:16]
         kept, marks = spool.read(), points(types, pipeline)
         for rows in kept:
-            table = _cast(rows, schema, name, error, marks)
+            table = _cast(rows, schema, name, error, marks, pipeline.timezone)
             if types:
                 _hash(table, digest, apart)
             yield Chunk(table.append_column("_row", rows["_row"]), next(kept))
@@ -156,6 +157,10 @@ def _split(
             for place in np.flatnonzero(~pc.fill_null(pc.is_finite(rows[column]), True).to_numpy()).tolist():
                 bad = Unfit(column, _INFINITE.get(values[place], "NaN"), INFINITE)
                 found.setdefault(place, []).append(bad)
+        elif word_of(rows[column].type) == "string" and pc.any(pc.match_substring(rows[column], "\0")).as_py():
+            values = rows[column].to_pylist()
+            for place in [at for at, value in enumerate(values) if "\0" in (value or "")]:
+                found.setdefault(place, []).append(Unfit(column, values[place], "NUL character"))
     if not found:
         return rows, rejects.SCHEMA.empty_table()
     places = sorted(found)
@@ -179,6 +184,11 @@ _INFINITE = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
 def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     if one == other:
         return one
+    kinds = (one, other)
+    if all(word_of(kind) == "timestamp" and kind.unit != "ns" for kind in kinds) and (one.tz is None) != (
+        other.tz is None
+    ):
+        return INSTANT
     try:
         fields = [pa.schema([("", kind)]) for kind in (one, other)]
         return pa.unify_schemas(fields, promote_options="permissive").field(0).type
@@ -200,10 +210,14 @@ def fitted(column: pa.ChunkedArray | None, kind: pa.DataType, length: int, mark:
     return as_text(column, mark) if kind == pa.string() else column.cast(kind)
 
 
-def _cast(table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError], marks: Mapping[str, str]) -> pa.Table:
+def _cast(
+    table: pa.Table, schema: pa.Schema, name: str, error: type[EtlError], marks: Mapping[str, str], zone: str
+) -> pa.Table:
     columns = []
     for field in schema:
         column = table.column(field.name) if field.name in table.column_names else None
+        if column is not None and field.type == INSTANT and getattr(column.type, "tz", "") is None:
+            column = localize(column.cast(WALL), zone)
         try:
             columns.append(fitted(column, field.type, table.num_rows, marks.get(field.name, ".")))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

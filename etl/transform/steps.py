@@ -106,10 +106,11 @@ def from_frame(
             values = from_series(frame[name], *((column.type, point(column)) if column else ()))
         except UnicodeEncodeError:
             raise FunctionFailed(f"functions put text into {name} that is not Unicode", NOT_UNICODE) from None
-        if name not in columns:
+        if name not in columns and word_of(values.type) != "number":
             made[name] = undeclared(values, zone, made=True)
             continue
-        made[name], failed = cast(values, columns[name], zone, made=True)
+        # An infinity changes no column's type: its row is a reject.
+        made[name], failed = cast(values, columns.get(name) or Column(type="number"), zone, made=True)
         if failed:
             failures[name], spelled[name] = failed, as_text(values)
     made[ROW] = pa.chunked_array([pa.array(frame.index.to_numpy(dtype=np.int64))])

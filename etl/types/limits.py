@@ -1,7 +1,7 @@
 """What a table's column can keep: which values would not come back from it as they are."""
 
 from collections.abc import Callable, Collection, Mapping
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,10 +9,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from etl.types.readable import unreadable
 from etl.types.spelling import as_text
 from etl.types.words import PLACES, WHOLE_DIGITS, word_of
 
 Mask = npt.NDArray[np.bool_]
+_EXACT = Context(prec=500)  # Python's own has 28 digits
 
 
 class Limit(NamedTuple):
@@ -23,7 +25,9 @@ class Limit(NamedTuple):
         word: The pipeline's word for it.
         size: Bits of an integer or a float, digits before the point of a decimal, characters of a string; None: any.
         places: Digits behind the point of a decimal, or of a second; None: any.
-        other: Whether it keeps a decimal as a float, or pads a string with blanks.
+        other: Whether it keeps a decimal as a float, pads a string with blanks, or has no negative numbers.
+        reads: The database's own type that it reads a text as.
+        labels: Of an enum.
     """
 
     type: str
@@ -31,6 +35,8 @@ class Limit(NamedTuple):
     size: int | None = None
     places: int | None = None
     other: bool = False
+    reads: str = ""
+    labels: tuple[str, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -81,6 +87,11 @@ def misfits(values: pa.ChunkedArray, limit: Limit) -> Mask | None:
 
 
 def _integers(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    if limit.other:
+        below = pc.less(values, 0)
+        if limit.size is None or limit.size >= 63:
+            return below
+        return pc.or_(below, pc.greater(values, 2**limit.size - 1))
     if limit.size is None or limit.size >= 64:
         return None
     highest = 2 ** (limit.size - 1) - 1
@@ -132,7 +143,7 @@ def _lost_digits(text: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
     """Return which numbers have more digits before or behind the point than a decimal column."""
     if limit.places is None:
         return None
-    shapes = [rf"\.[0-9]{{{limit.places}}}[0-9]*[1-9]", "[eE]"]
+    shapes = [rf"\.[0-9]{{{max(limit.places, 0)}}}[0-9]*[1-9]", "[eE]", *([r"[1-9]"] if limit.places < 0 else [])]
     if limit.size is not None:
         shapes.append(rf"^-?0*[1-9][0-9]{{{limit.size}}}")
     places = Decimal(1).scaleb(-limit.places)
@@ -140,7 +151,7 @@ def _lost_digits(text: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
     def is_lost(digits: str) -> bool:
         value = Decimal(digits)
         too_large = limit.size is not None and value != 0 and value.adjusted() >= limit.size
-        return too_large or value % places != 0 if value.adjusted() < 100 else True
+        return too_large or _EXACT.remainder(value, places) != 0 if value.adjusted() < 100 else True
 
     return _those(text, pc.match_substring_regex(text, "|".join(shapes)), is_lost)
 
@@ -153,6 +164,8 @@ def _those(text: pa.ChunkedArray, doubtful: pa.ChunkedArray, test: Callable[[str
 
 
 def _texts(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
+    if limit.reads:
+        return unreadable(values, limit.reads, limit.labels)
     if limit.size is None:
         return None
     length = pc.utf8_length(values)

@@ -124,6 +124,8 @@ def _spell(value: Any, wanted: str) -> str | None:
         return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
+    if isinstance(value, pd.Timedelta) and not value.nanoseconds:
+        value = value.to_pytimedelta()
     if isinstance(value, datetime) and wanted == "date" and value.tzinfo is None and value.time() == time.min:
         value = value.date()
     if isinstance(value, datetime) and wanted == "timestamp" and value.tzinfo is not None:

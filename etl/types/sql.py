@@ -37,7 +37,22 @@ class CastText(sa.types.UserDefinedType[str]):
 
     Args:
         text: As the database writes it.
+        base: What a domain is made of; else the type itself.
+        labels: Of an enum.
     """
+
+    cache_ok = True
+
+    def __init__(self, text: str, base: str = "", labels: tuple[str, ...] = ()) -> None:
+        self.text, self.base, self.labels = text, base or text, labels
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return it as it is written in a statement."""
+        return self.text
+
+
+class OddType(sa.types.UserDefinedType[str]):
+    """A type that no rows go into, as the database writes it: it would change or cut them, or has no word."""
 
     cache_ok = True
 

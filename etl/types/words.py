@@ -106,5 +106,6 @@ def is_dictionary(kind: pa.DataType) -> bool:
 
 
 def is_spelled_by_python(kind: pa.DataType) -> bool:
-    """Whether Arrow can't write the values as text as people do: bytes and nested values."""
-    return bool(pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    """Whether Arrow can't write the values as text as people do: bytes, spans of time and nested values."""
+    bytes_ = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(pa.types.is_nested(kind) or bytes_ or pa.types.is_duration(kind))

@@ -92,6 +92,11 @@ def request_cleanup(connection: Redis) -> None:
         )
 
 
+def check_types(connection: Redis, names: Sequence[str], found: Maintained) -> None:
+    """Set aside a key of another type among those that everybody asks, such as rq-scheduler, which ends at one."""
+    malformed.set_aside(connection, malformed.FIXED, only_types=True)
+
+
 def rescue_all(connection: Redis, names: Sequence[str], found: Maintained) -> None:
     """Rescue lost jobs and due retries."""
     found.lost, found.due = rescue(connection, names)
@@ -140,6 +145,7 @@ def trim(connection: Redis, names: Sequence[str], found: Maintained) -> None:
 # What is done, and how many seconds must have passed since any worker did it; 0: whenever there is maintenance.
 Task = Callable[[Redis, Sequence[str], Maintained], None]
 TASKS: tuple[tuple[Task, float], ...] = (
+    (check_types, 0),
     (rescue_all, 0),
     (promote, 0),
     (find_lost, settings.LOST_JOBS_EVERY),

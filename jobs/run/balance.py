@@ -96,6 +96,11 @@ class Tally:
         return counts
 
     @property
+    def rejected_then(self) -> int:
+        """How many rows are good now, but were rejected when an earlier run appended their file."""
+        return sum(stages["load"].counts.get("rejected", 0) for stages in self.markers.values() if "load" in stages)
+
+    @property
     def left_out(self) -> int:
         """How many rows were not even handed on, as they are loaded already."""
         return sum(
@@ -174,7 +179,7 @@ class ByFile:
 _KINDS = {
     "extract": ("read", "rejected", "unchanged"),
     "transform": ("rejected", "dropped", "added"),
-    "load": ("loaded", "unchanged", "superseded"),
+    "load": ("loaded", "unchanged", "superseded", "rejected"),
 }
 
 

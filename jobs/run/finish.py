@@ -167,7 +167,7 @@ def _make_final(
             done=tally.done,
             complete=not failures,
             read=rows["read"],
-            rejected=rows["rejected"],
+            rejected=rows["rejected"] - tally.rejected_then,
             all_rejected=tally.all_rejected,
             record=lambda final: history_record(work, ending(tally, failures, final)),
             move=work.move(tally.latest, tally.future),

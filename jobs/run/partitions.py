@@ -10,19 +10,21 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from redis import Redis
 
 from etl import load as target
+from etl import rejects as rejected_rows
 from etl import sources
 from etl.config import code
 from etl.config.columns import named
 from etl.config.pipeline import Pipeline
 from etl.errors import EtlError
 from etl.load import known
-from etl.partition import Chunk
+from etl.partition import ROW_BITS, Chunk
 from etl.prefetch import prefetch
 from etl.sources import extract as read_source
-from etl.staging import Marker
+from etl.staging import Marker, Staging
 from etl.transform import Transformer
 from etl.transform.lookups import lookups_of
 from etl.types.infer import candidates, named_candidates
@@ -233,6 +235,8 @@ def load(work: StageContext, connection: Redis) -> Marker:
     def loaded(answer: target.LoadCounts) -> Marker:
         kinds = {kind: getattr(answer, kind) for kind in ("loaded", "unchanged", "superseded")}
         counts = {"in": rows.counts["out"], **kinds, "final": int(answer.final)}
+        if answer.rejected:
+            counts["rejected"] = answer.rejected
         return Marker(counts=counts, warnings=tuple(answer.warnings))
 
     def ended(answer: target.LoadCounts) -> target.Record:
@@ -252,4 +256,27 @@ def load(work: StageContext, connection: Redis) -> Marker:
         zones=work.zones,
         locate=work.locate,
     )
-    return loaded(answer)
+    return replace(loaded(answer), rejects=_rejected_then(work, answer, rows.data) if answer.rejected else ())
+
+
+def _rejected_then(work: StageContext, answer: target.LoadCounts, data: Iterable[str]) -> tuple[str, ...]:
+    """List rows that are good now among the rejects, as the run that appended their file has rejected them.
+
+    They are named only as long as that run's staging is kept.
+    """
+    base = {piece.file: index << ROW_BITS for index, piece in enumerate(work.partition.pieces)}
+    found: dict[int, dict[str, Any]] = {}
+    with suppress(EtlError):
+        earlier = Staging(work.staging.url, work.pipeline.client, answer.earlier)
+        for table in earlier.chunks(earlier.read_json("rejects.json") or ()):
+            for entry in table.to_pylist():
+                if entry["file"] in base and entry["row"]:
+                    found[base[entry["file"]] | entry["row"]] = entry
+    good: set[int] = set()
+    for chunk in work.staging.chunks(data) if found else ():
+        good |= set(chunk["_row"].filter(pc.is_in(chunk["_row"], pa.array(found, pa.int64()))).to_pylist())
+    entries = [found[row] | {"reason": f"rejected by run {answer.earlier}: {found[row]['reason']}"} for row in good]
+    with work.staging.writer("load", work.number, "rejects") as rejects:
+        if entries:
+            rejects.write(rejected_rows.table(entries[: answer.rejected]))
+    return tuple(rejects.names)

@@ -107,10 +107,8 @@ def _refuse_older(connection: Redis, run: str, record: Mapping[str, str], pipeli
     """
     if pipeline.load.mode != "replace" or pipeline.load.by:
         return
-    submitted = float(record["created"])
-    for later in runs.search(
-        connection, client=pipeline.client, pipeline=pipeline.name, state="succeeded", since=submitted
-    ):
+    client, name, since = pipeline.client, pipeline.name, float(record["created"])
+    for later in runs.search(connection, client=client, pipeline=name, state="succeeded", since=since):
         if later["run"] != run and later["rows"]["loaded"] + later["rows"]["unchanged"]:
             raise EtlError(
                 f"run {later['run']} has replaced {pipeline.table} since run {run} was submitted: "

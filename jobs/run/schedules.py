@@ -19,7 +19,7 @@ from etl.config.pipeline import Client, Config, pipelines_of, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
-from jobs.store import keys, malformed, runs, scripts
+from jobs.store import forms, keys, runs, scripts
 from jobs.store.keys import PREFIX
 
 FUNCTION = "jobs.stages.start_due"
@@ -103,7 +103,7 @@ def start_due(config: Config, connection: Redis, client: str, pipeline: str, now
     for needed in config.variants.get((client, pipeline), config.pipelines[pipeline]).needs:
         if needed in owner.schedule:
             start_due(config, connection, client, needed, now)  # due at the same moment, it must be waited for
-    last = seen(connection, client, pipeline) or now.timestamp()
+    last = min(seen(connection, client, pipeline) or now.timestamp(), now.timestamp())
     moments = cron.due(schedule.cron, owner.timezone, datetime.fromtimestamp(last, UTC), now)
     started = []
     for moment in _wanted(moments, schedule.catchup, now):
@@ -122,17 +122,13 @@ def start_due(config: Config, connection: Redis, client: str, pipeline: str, now
     return started
 
 
-def clock(connection: Redis, asked: datetime | None = None) -> datetime:
-    """Return what the time is for schedules, in UTC: the earliest of this machine's, Redis's and rq-scheduler's.
+def clock(connection: Redis) -> datetime:
+    """Return what the time is for schedules, in UTC: the earlier of this machine's and Redis's.
 
-    So no moment starts early, or is called late and left out, unless all are ahead; where one is behind, another worker
-    starts it, or the same one later.
-
-    Args:
-        asked: When rq-scheduler asked for due moments, by its own clock.
+    So no moment starts early, or is called late and left out, where one clock is ahead; where one is behind, another
+    worker starts it, or the same one later.
     """
-    here, there = datetime.now(UTC), datetime.fromtimestamp(scripts.clock(connection), UTC)
-    return min(here, there, asked or here)
+    return datetime.fromtimestamp(min(datetime.now(UTC).timestamp(), scripts.clock(connection)), UTC)
 
 
 def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[datetime]:
@@ -146,7 +142,7 @@ def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[dateti
 def seen(connection: Redis, client: str, pipeline: str) -> float | None:
     """Return the last moment of a schedule that was handled, in seconds since the epoch, or None."""
     found = cast(bytes | None, connection.hget(keys.DUE, f"{client}/{pipeline}"))
-    return float(found) if found and malformed.is_number(found) else None
+    return float(found) if found and forms.is_epoch(found) else None
 
 
 def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:

@@ -89,7 +89,7 @@ class Key(NamedTuple):
         owner: The module, or the Lua script, that writes it.
         life: When it ends, or a member of it; of one that stays, how large it grows.
         what: It holds.
-        form: What it must be like, by the names of `jobs.store.malformed.FORMS`.
+        form: What it must be like, by the names of `jobs.store.forms.FORMS`.
         stays: Whether it never ends, as it grows with clients, pipelines and schedules only, not with runs.
     """
 

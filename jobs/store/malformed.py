@@ -4,22 +4,18 @@ Whoever meets an error that such data may explain calls `set_aside`, and so does
 is moved to `etl:aside:<key>`, from where an operator may look at it, and listed in `etl:aside`, which `doctor` counts.
 """
 
-import json
 import logging
-import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from redis import Redis
 from redis.exceptions import ResponseError
-from rq.job import JobStatus
-from rq.utils import utcparse
 
+from jobs.store.forms import FORMS, LAST, Form, is_field, is_id, is_text
 from jobs.store.keys import ASIDE, KEYS, aside_key
-from jobs.store.transitions import TRANSITIONS
 
 KEPT = 30 * 86400  # seconds
 MOST = 1000  # entries of `etl:aside`
@@ -27,7 +23,6 @@ BATCH = 500  # keys that are asked for together
 
 LOG = logging.getLogger("rq.worker")
 Answer = TypeVar("Answer")
-Check = Callable[[bytes], bool]
 
 
 class Malformed(NamedTuple):
@@ -54,163 +49,10 @@ def shown(name: bytes) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)[:100]
 
 
-def is_text(value: bytes) -> bool:
-    """Whether bytes are UTF-8."""
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def is_id(value: bytes) -> bool:
-    """Whether bytes are a name that runs, jobs, queues and workers may have."""
-    return is_text(value) and value.decode().isprintable() and 0 < len(value) <= 300
-
-
-def is_number(value: bytes) -> bool:
-    """Whether bytes are a finite number, or empty as fields that wait for one are."""
-    try:
-        return value == b"" or abs(float(value)) < 1e12
-    except ValueError:
-        return False
-
-
-def is_whole(value: bytes) -> bool:
-    """Whether bytes are an integer of at most twelve digits, or empty."""
-    return re.fullmatch(rb"-?[0-9]{0,12}", value) is not None and value != b"-"
-
-
-def is_given_number(value: bytes) -> bool:
-    """Whether bytes are a finite number."""
-    return value != b"" and is_number(value)
-
-
-def is_anything(value: bytes) -> bool:
-    """True: nothing is asked of it."""
-    return True
-
-
-def is_moment(value: bytes) -> bool:
-    """Whether bytes are a moment as RQ writes it, or empty."""
-    try:
-        return not value or utcparse(value.decode()) is not None
-    except ValueError:
-        return False
-
-
-def matches(pattern: str) -> Check:
-    """Whether bytes are UTF-8 that a pattern matches whole."""
-    compiled = re.compile(pattern)
-    return lambda value: is_text(value) and compiled.fullmatch(value.decode()) is not None
-
-
-is_name = matches(r"[a-z0-9_]+")
-
-
-def one_of(values: Iterable[str]) -> Check:
-    """Whether bytes are one of some words."""
-    known = {value.encode() for value in values}
-    return known.__contains__
-
-
-def is_json(kind: type, each: Callable[[Any], bool] = lambda _: True) -> Check:
-    """Whether bytes are the JSON of a list or mapping whose members (of a mapping, its values) are fit; or empty."""
-
-    def check(value: bytes) -> bool:
-        if not value:
-            return True
-        try:
-            found: Any = json.loads(value)
-        except (ValueError, RecursionError):
-            return False
-        members: Iterable[Any] = found.values() if isinstance(found, dict) else found
-        return isinstance(found, kind) and all(map(each, members))
-
-    return check
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_failure(value: Any) -> bool:
-    return isinstance(value, dict) and {"partition", "stage", "error"} <= value.keys()
-
-
-def _is_stage(value: bytes) -> bool:
-    if not is_json(dict)(value) or not value:
-        return False
-    found = json.loads(value)
-    kinds = {"state": str, "counts": dict, "seconds": int | float, "error": str, "exit": int}
-    known = all(key in kinds and isinstance(found[key], kinds[key]) for key in found)
-    return known and {"state", "counts"} <= found.keys() and all(map(_is_count, found["counts"].values()))
-
-
-class Form(NamedTuple):
-    """What a key must be like.
-
-    Args:
-        member: What each member, or each field's name, must be.
-        fields: What the values of a hash's fields must be.
-        value: What a string's value, or the value of any other field, must be.
-        needed: Fields without which a hash is nothing: it is set aside whole where one of them, or any other, is wrong.
-    """
-
-    member: Check = is_text
-    fields: Mapping[str, Check] = {}
-    value: Check = is_text
-    needed: frozenset[str] = frozenset()
-
-
-_RUN = {
-    "state": one_of({state for each in TRANSITIONS for state in (*each.sources, each.to)}),
-    **dict.fromkeys(("client", "pipeline"), is_name),
-    **dict.fromkeys(("created", "started", "ended"), is_number),
-    **dict.fromkeys(("attempt", "exit", "partitions"), is_whole),
-    **dict.fromkeys(("warnings", "after", "needs"), is_json(list, _is_text)),
-    "failures": is_json(list, _is_failure),
-    **dict.fromkeys(("rows", "done"), is_json(dict, _is_count)),
-    **dict.fromkeys(("params", "options"), is_json(dict)),
-}
-_JOB = {
-    "status": one_of(JobStatus),
-    **dict.fromkeys(("created_at", "enqueued_at", "started_at", "ended_at", "last_heartbeat"), is_moment),
-    "dependency_ids": is_json(list, _is_text),
-    "timeout": is_number,
-    **dict.fromkeys(("result_ttl", "failure_ttl", "ttl", "retries_left", "etl_losses"), is_whole),
-    **dict.fromkeys(
-        ("data", "meta", "exc_info", "result"), is_anything
-    ),  # compressed; EtlJob refuses what it can't read
-}
-_WORKER = {
-    **dict.fromkeys(("birth", "last_heartbeat", "death", "shutdown_requested_date"), is_moment),
-    **dict.fromkeys(("pid", "successful_job_count", "failed_job_count"), is_whole),
-    **dict.fromkeys(("total_working_time", "current_job_working_time"), is_number),
-}
-FORMS = {
-    "any": Form(is_anything, value=is_anything),
-    "texts": Form(),
-    "ids": Form(is_id),
-    "id": Form(value=is_id),
-    "number": Form(value=is_number),
-    "record": Form(fields=_RUN, needed=frozenset({"state", "client", "pipeline"})),
-    "stages": Form(matches(r"[0-9]{1,9}:[a-z]+"), value=_is_stage),
-    "limits": Form(fields=dict.fromkeys(("max_active", "limit", "weight"), matches(r"0*[1-9][0-9]{0,8}"))),
-    "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
-    "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_given_number),
-    "served": Form(fields={"left": is_whole, "name": is_id}),
-    "use": Form(matches(r"[^ ]+ [a-z]+"), value=is_given_number),
-    "job": Form(fields=_JOB),
-    "worker": Form(fields=_WORKER),
-    "execution": Form(fields=dict.fromkeys(("created_at", "last_heartbeat"), is_number)),
-}
 _RQ = (  # RQ's keys, as a pattern, their type, and their form
-    (r"rq:(queues|workers|workers:.+)|rq:job:.+:dependents|rq:job::.+:dependencies", "set", "ids"),
+    (r"rq:queues", "set", "queues"),
+    (r"rq:workers(:.+)?", "set", "workers"),
+    (r"rq:job:.+:dependents|rq:job::.+:dependencies", "set", "ids"),
     (r"rq:queue:.+", "list", "ids"),
     (r"rq:(wip|finished|failed|deferred|scheduled|canceled|executions):.+", "sorted set", "ids"),
     (r"rq:scheduler:scheduled_jobs", "sorted set", "ids"),
@@ -232,19 +74,6 @@ FIXED = (
 def may_be_why(error: BaseException) -> bool:
     """Whether malformed data may be why an error was raised."""
     return isinstance(error, ResponseError | ValueError | LookupError | TypeError | AttributeError)
-
-
-def is_fit(form: str, raw: Mapping[Any, Any]) -> bool:
-    """Whether a hash is of a form."""
-    wanted = FORMS[form]
-    return all(_is_fit(wanted, *field) for field in raw.items()) and wanted.needed <= {
-        name.decode() for name in raw if is_text(name)
-    }
-
-
-def fit(form: str, raw: Mapping[Any, Any]) -> dict[str, str]:
-    """Return those fields of a hash that are of a form, as text."""
-    return {name.decode(): value.decode() for name, value in raw.items() if _is_fit(FORMS[form], name, value)}
 
 
 def ids(answer: Any) -> list[str]:
@@ -355,21 +184,19 @@ def _wrong(key: bytes, type: str, form: Form, content: Any) -> Iterator[Malforme
         yield Malformed(key, None, "not what it should say")
     elif type == "zset":
         for member, score in content:
-            if not form.member(member) or not math.isfinite(score):
-                yield Malformed(key, member, "no id" if math.isfinite(score) else "no moment")
+            # RQ keeps for ever what has ended at an infinite moment.
+            is_moment_of_its = abs(score) < 2 * LAST or (score > 0 and key.startswith((b"rq:finished:", b"rq:failed:")))
+            if not form.member(member) or not is_moment_of_its:
+                yield Malformed(key, member, "no moment" if form.member(member) else "no id")
     elif type in ("set", "list"):
         yield from (Malformed(key, member, "no id") for member in content if not form.member(member))
     elif type == "hash":
-        bad = [name for name, value in content.items() if not _is_fit(form, name, value)]
+        bad = [name for name, value in content.items() if not is_field(form, name, value)]
         if form.needed and (bad or not form.needed <= {name.decode() for name in content if is_text(name)}):
             fields = ", ".join(map(shown, bad)) or "a field that is missing"
             yield Malformed(key, None, f"malformed: {fields}")
         else:
             yield from (Malformed(key, name, "malformed") for name in bad)
-
-
-def _is_fit(form: Form, name: bytes, value: bytes) -> bool:
-    return is_text(name) and form.member(name) and form.fields.get(name.decode(), form.value)(value)
 
 
 def _move(pipe: Any, each: Malformed) -> None:

@@ -14,7 +14,7 @@ from redis.client import Pipeline as RedisPipeline
 from etl.errors import EtlError, UnknownName
 from etl.staging import Staging
 from jobs import settings
-from jobs.store import malformed, over, scripts
+from jobs.store import forms, malformed, over, scripts
 from jobs.store.keys import (
     ACTIVE,
     HELD,
@@ -32,8 +32,7 @@ from jobs.store.transitions import sources
 
 STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
 SHOWN = 1000  # runs that are listed at most where nobody says how many
-ENDED = ("succeeded", "failed", "canceled")
-STATES = ("held", "queued", "running", *ENDED)
+ENDED, STATES = forms.ENDED, forms.STATES
 ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
@@ -96,7 +95,7 @@ def index(pipe: RedisPipeline, run: str, now: float) -> None:
 def knows_all(connection: Redis, since: float) -> bool:
     """Whether Redis has forgotten no run that was submitted after a moment (in seconds since the epoch)."""
     first = cast(bytes | None, connection.get(SINCE))
-    is_known = first is not None and malformed.is_given_number(first)
+    is_known = first is not None and forms.is_given_number(first)
     return is_known and float(first or 0) <= since and since > time.time() - settings.history()
 
 
@@ -114,9 +113,7 @@ def held(connection: Redis) -> list[str]:
 
 def last(connection: Redis, client: str, pipeline: str) -> tuple[str, str] | None:
     """Return the id and the state of the run of a client and pipeline that ended last, or None."""
-    found = malformed.fit(
-        "last", {f"{client}/{pipeline}".encode(): connection.hget(LAST, f"{client}/{pipeline}") or b""}
-    )
+    found = forms.fit("last", {f"{client}/{pipeline}".encode(): connection.hget(LAST, f"{client}/{pipeline}") or b""})
     if not found:
         return None
     run, _, state = found.popitem()[1].partition(" ")
@@ -366,13 +363,13 @@ def find_pending(connection: Redis, text: str) -> str:
 
 def record_of(raw: Mapping[Any, Any] | None) -> dict[str, str] | None:
     """Return a run's hash as text; None for one that is not there or is malformed."""
-    return malformed.fit("record", raw) if raw and malformed.is_fit("record", raw) else None
+    return forms.fit("record", raw) if raw and forms.is_fit("record", raw) else None
 
 
 def records_of(raw: Mapping[Any, Any] | None) -> dict[tuple[int, str], StageRecord]:
     """Return stages' records by partition and stage, from the fields of their hash; what is malformed is left out."""
     found: dict[tuple[int, str], StageRecord] = {}
-    for key, value in malformed.fit("stages", raw or {}).items():
+    for key, value in forms.fit("stages", raw or {}).items():
         partition, stage = key.split(":")
         found[int(partition), stage] = StageRecord(**json.loads(value))
     return found

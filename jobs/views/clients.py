@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from redis import Redis
 
-from jobs.store import keys, malformed, runs
+from jobs.store import forms, keys, malformed, runs
 from jobs.store.keys import PREFIX, SPAN, use_key
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def overview(connection: Redis, names: Sequence[str]) -> list[dict[str, Any]]:
     lines = []
     for index, name in enumerate(names):
         waiting, running, raw = answers[3 * index : 3 * index + 3]
-        limits = malformed.fit("limits", raw or {})
+        limits = forms.fit("limits", raw or {})
         use = used.get(f"{PREFIX}{name}", {})
         jobs, worked = use.get("jobs", 0.0), use.get("worked", 0.0)
         paused = limits.get("paused") == "1"
@@ -63,7 +63,7 @@ def _last_hour(connection: Redis) -> dict[str, dict[str, float]]:
         pipe.hgetall(use_key(now - back))
     found: dict[str, dict[str, float]] = {}
     for record in malformed.answers(pipe):
-        for field, value in malformed.fit("use", record or {}).items():
+        for field, value in forms.fit("use", record or {}).items():
             queue, _, kind = field.partition(" ")
             use = found.setdefault(queue, {})
             use[kind] = use.get(kind, 0.0) + float(value)
@@ -73,7 +73,7 @@ def _last_hour(connection: Redis) -> dict[str, dict[str, float]]:
 def _last_runs(connection: Redis) -> dict[str, tuple[str, str]]:
     """Return the id and the state of a run of each client, of those that ended last of their pipelines."""
     found: dict[str, tuple[str, str]] = {}
-    for field, value in malformed.fit("last", cast(dict[Any, Any], connection.hgetall(keys.LAST))).items():
+    for field, value in forms.fit("last", cast(dict[Any, Any], connection.hgetall(keys.LAST))).items():
         client, (run, _, state) = field.split("/")[0], value.partition(" ")
         if client not in found or state != "succeeded":
             found[client] = run, state

@@ -48,7 +48,8 @@ def _table(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> Table:
         narrow = numeric or all(len(str(value)) <= NARROW for value in values)
         shown.add_column(cell(name), justify="right" if numeric else "left", overflow="fold", no_wrap=narrow)
     for line in lines:
-        shown.add_row(*[cell(line.get(name)) for name in columns])
+        # What a value of a row holds breaks no line of a table; our own errors have two.
+        shown.add_row(*[cell(line.get(name), keep="\n" if name == "error" else "") for name in columns])
     return shown
 
 
@@ -65,13 +66,13 @@ def span(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds:.0f} s"
 
 
-def cell(value: object) -> Text:
+def cell(value: object, keep: str = "\n") -> Text:
     """Return a value as a table shows it; states have colors, and nothing in a text is markup."""
     if value is None:
         return Text("-")
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Text(f"{value:,}" if isinstance(value, int) else f"{value:,.1f}")
-    return Text(printable(str(value), keep="\n"), style=COLORS.get(str(value), ""))
+    return Text(printable(str(value), keep=keep), style=COLORS.get(str(value), ""))
 
 
 def say(text: str) -> None:

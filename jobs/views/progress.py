@@ -28,7 +28,7 @@ def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[
     else:
         for over in session.ended(ids):
             for run in [] if quiet else _snapshot(session, sorted(over)):
-                _line(run)
+                _line(run, why=len(ids) > 1)
     return _snapshot(session, ids)
 
 
@@ -45,11 +45,13 @@ def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
     return session.patiently(lambda: runs.snapshot(session.connection, ids))
 
 
-def _line(run: Run) -> None:
+def _line(run: Run, *, why: bool) -> None:
+    """Print how a run has ended; and `why`, where others go on before what is wrong is printed in full."""
     rows = run["rows"]
+    said = f" - {text}" if why and (text := _why(run)) else ""
     console.say(
         f"{run['client']}/{run['pipeline']} {run['state']}: {rows['read']:,} read, {rows['rejected']:,} rejected, "
-        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s" + (f" - {why}" if (why := _why(run)) else "")
+        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s{said}"
     )
 
 

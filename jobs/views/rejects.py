@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,7 +16,7 @@ from etl.config.kinds import source
 from etl.config.pipeline import Pipeline, resolve
 from etl.config.spellings import Spellings
 from etl.errors import ConfigError, StagingFailed
-from etl.rejects import REASONS, fields
+from etl.rejects import FIXED, REASONS, fields
 from etl.staging import Staging
 from jobs.run.balance import gather
 from jobs.run.graph import read_spec
@@ -101,12 +101,19 @@ def load(session: Session, run: str, file: Path) -> str:
         raise StagingFailed(f"run {run} has no staging left", "put the fixed rows into a file of the source")
     pipeline = resolve(session.config, spec.pipeline.name, spec.pipeline.client, params=spec.pipeline.params)
     staging = _first(staging, spec.pipeline)
-    content = _without_reasons(file).encode()
-    name = f"mended-{hashlib.sha256(content).hexdigest()[:8]}.csv"  # the same rows again are a file loaded already
-    staging.write_bytes(name, content)
+    times = {piece.file: piece.modified for part in spec.plan.partitions for piece in part.pieces}
+    parts = _parts(file, times if pipeline.load.mode == "merge" else {})
+    # The same rows again are a file loaded already.
+    name = f"{FIXED}{hashlib.sha256(''.join(parts.values()).encode()).hexdigest()[:8]}"
+    for number, (modified, text) in enumerate(parts.items()):
+        part = f"{name}.csv" if len(parts) == 1 else f"{name}-{number:05d}.csv"
+        staging.write_bytes(part, text.encode())
+        if modified:  # fixed rows are as old as the file that they came from: they beat no newer one
+            os.utime(staging.path(part), (modified, modified))
+    path = glob.escape(staging.path(name)) + (".csv" if len(parts) == 1 else "-*.csv")
     given = {key: getattr(pipeline.extract, key) for key in Spellings.model_fields}
     spellings = {key: value for key, value in given.items() if value is not None}
-    extract = source({"type": "csv", "path": glob.escape(staging.path(name)), "settle": 0, **spellings})
+    extract = source({"type": "csv", "path": path, "settle": 0, **spellings})
     # The fixed rows are few: replacing a client's table by them would empty it.
     mode = {} if pipeline.load.mode == "merge" else {"mode": "append", "by": ()}
     replaced = (*pipeline.given, "extract", "load")
@@ -123,7 +130,12 @@ def _first(staging: Staging, pipeline: Pipeline) -> Staging:
     return Staging(staging.url, pipeline.client, PurePath(path).parent.name)
 
 
-def _without_reasons(file: Path) -> str:
+def _parts(file: Path, times: Mapping[str, float]) -> dict[float, str]:
+    """Return fixed rows without the columns that say why, by the time of the file that they came from; 0 for others.
+
+    Args:
+        times: When each file was modified.
+    """
     try:
         content = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -137,8 +149,14 @@ def _without_reasons(file: Path) -> str:
         if not kept:
             cure = "fix the lines where they came from, and run the pipeline again"
             raise ConfigError(f"{file} has no column of the source: no row of it could be read", cure)
+        by_time: dict[float, list[list[str]]] = {}
+        for row in rows:
+            from_file = row[names.index(REASONS[0])] if row and REASONS[0] in names else ""
+            fixed = [*(row[index] for index in kept if index < len(row)), *row[len(names) :]]
+            by_time.setdefault(times.get(from_file, 0.0), []).append(fixed)
+    parts = {}
+    for modified, part in sorted(by_time.items()) or [(0.0, [])]:
         text = io.StringIO()
-        csv.writer(text).writerows(
-            [*(row[index] for index in kept if index < len(row)), *row[len(names) :]] for row in [names, *rows]
-        )
-    return text.getvalue()
+        csv.writer(text).writerows([[names[index] for index in kept], *part])
+        parts[modified] = text.getvalue()
+    return parts

@@ -1,5 +1,6 @@
 # ruff: noqa: E501 - in the table of mistakes a row is a line
 import json
+import os
 import tomllib
 from collections.abc import Callable
 from datetime import datetime
@@ -381,3 +382,14 @@ def test_any_value_anywhere_is_read_or_reported(write: Write, data: st.DataObjec
 def test_resolve_can_be_had_beside_load_config(write: Write) -> None:
     write(SMALL)
     assert resolve(load_config(), "claims", "acme").table == "claims"
+
+
+def test_a_clients_file_that_no_one_can_read_is_a_mistake_of_that_client(tmp_path: Path) -> None:
+    """A FIFO would be waited for, and lists deep inside each other end the parser."""
+    folder = Folder(tmp_path, DESIGNED, {"clients/big.toml": "params = { a = " + "[" * 2000})
+    os.mkfifo(tmp_path / "clients" / "fifo.toml")
+    broken = folder.loaded().broken
+    assert {name: [text.partition(": ")[2] for text in found] for name, found in broken.items()} == {
+        "big": ["has lists or tables inside each other, deeper than can be read"],
+        "fifo": ["is no plain file"],
+    }

@@ -89,7 +89,9 @@ class Nights:
         words = {name: word for name, word in target.column_types(self.pipeline, self.url).items() if name != "id"}
         rows = {
             int(row["id"]): {
-                name: canonical(row[name], ZONES[row["_client"]]) for name in words if row[name] is not None
+                name: canonical(bool(row[name]) if word == "boolean" else row[name], ZONES[row["_client"]])
+                for name, word in words.items()
+                if row[name] is not None
             }
             for row in found
         }

@@ -25,6 +25,13 @@ def test_a_file_already_appended_is_unchanged(target_url: str) -> None:
     assert len(values(target_url, "id")) == 2
 
 
+def test_of_a_changed_file_the_run_is_named_that_appended_it_and_none_that_found_it_there(target_url: str) -> None:
+    for run in ("r1", "r2", "r3"):
+        deliver(target_url, pipeline(), ROWS, run=run)
+    with pytest.raises(ChangedFile, match=r"has changed since run r1 "):
+        deliver(target_url, pipeline(), ROWS, run="r4", content="c2")
+
+
 def test_a_file_that_changed_since_it_was_appended_is_refused(target_url: str) -> None:
     deliver(target_url, pipeline(), ROWS)
     with pytest.raises(ChangedFile, match=r"1\.csv has changed since run r1") as told:

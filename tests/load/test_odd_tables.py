@@ -74,7 +74,7 @@ def test_a_row_without_a_partition_is_said_to_have_none(
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_strings_go_into_uuid_and_enum_columns_and_a_bad_one_is_said_by_its_column(
+def test_strings_go_into_uuid_and_enum_columns_and_a_bad_one_is_a_reject(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pg_url: str, declared: bool
 ) -> None:
     query(pg_url, "create type mood as enum ('ok', 'sad')")
@@ -87,8 +87,57 @@ def test_strings_go_into_uuid_and_enum_columns_and_a_bad_one_is_said_by_its_colu
     assert query(pg_url, "select id::text, mood::text, note from rates") == [(one, "ok", 1)]
     made.write("in/rates.csv", f"id,mood,note\n{one.upper()},ok,1\n")
     assert run(made)["rows"]["unchanged"] == 1
-    made.write("in/rates.csv", f"id,mood,note\n{one},cheerful,1\n")
+    made.write("in/rates.csv", f"id,mood,note\n{one},cheerful,1\n{one},sad,1\n")
     found = run(made)
-    assert found["state"] == "failed"
-    assert "column mood, type mood" in found["error"]
+    assert (found["state"], found["rows"]["rejected"], found["rows"]["loaded"]) == ("succeeded", 1, 1)
+    assert query(pg_url, "select mood::text from rates") == [("sad",)]
+    said = made(f"rejects {found['run']} --json").json
+    assert [(entry["column"], entry["reason"]) for entry in said] == [("mood", "does not fit the table's mood")]
     assert "cheerful" not in str(found)
+
+
+def test_a_text_that_only_the_server_can_refuse_is_said_by_its_column_with_a_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pg_url: str
+) -> None:
+    query(pg_url, f"create table rates (id int, net cidr, {OWN})")
+    made = project(tmp_path, monkeypatch, pg_url, "id,net\n1,10.0.0.1/8\n", {}, {"id": INT, "net": "string"})
+    error = run(made)["error"]
+    assert "column net: a text that is no value of the column's type" in error
+    assert "say pattern or allowed for the column in [columns]" in error
+    assert "10.0.0.1" not in error
+
+
+def test_two_clients_with_one_key_in_a_table_whose_key_lacks_the_client_are_said_to_need_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target_url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    query(target_url, f"create table rates (id int primary key, v int, {OWN})")
+    columns = {"id": "integer", "v": "integer"}
+    given = {"load": {"mode": "merge", "key": ["id"]}, "columns": columns, "retries": 0}
+    made = Project(tmp_path, etl_toml({"rates": given}, ["oak", "elm"], url=target_url))
+    for client in ("oak", "elm"):
+        made.write(f"inbox/{client}/1.csv", "id,v\n1,10\n")
+    assert run(made)["state"] == "succeeded"
+    error = made.run(pipeline="rates", client="elm")["error"]
+    assert "make its key (_client, id), put {client} in load.table" in error
+    assert 'mode = "merge"' not in error
+
+
+def test_texts_into_a_boolean_column_of_the_users_own_are_first_to_be_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target_url: str
+) -> None:
+    query(target_url, f"create table rates (id int, b boolean, {OWN})")
+    made = project(tmp_path, monkeypatch, target_url, "id,b\n1,yes\n2,no\n", {}, {"id": INT})
+    cure = run(made)["error"].splitlines()[1].strip()
+    assert cure.startswith('declare columns.b.type = "boolean" where the texts mean yes and no, or alter the table: ')
+    columns = {"id": INT, "b": {"type": "boolean"}}
+    made = project(tmp_path, monkeypatch, target_url, "id,b\n1,yes\n2,no\n", {}, columns)
+    assert run(made)["rows"]["rejected"] == 0
+
+
+def test_an_integer_into_a_boolean_column_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "sqlite:///warehouse.db"
+    monkeypatch.chdir(tmp_path)
+    query(url, f"create table rates (id int, b boolean, {OWN})")
+    made = project(tmp_path, monkeypatch, url, "id,b\n1,2\n", {}, {"id": INT, "b": INT})
+    assert "column b: the table has BOOLEAN, the pipeline integer (as declared, and only text" in run(made)["error"]

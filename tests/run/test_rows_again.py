@@ -21,6 +21,7 @@ from jobs import settings as product
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.run.retry import retry_run
+from jobs.store import keys
 from tests.helpers.deliveries import query
 from tests.helpers.examples import examples
 from tests.helpers.project import etl_toml
@@ -112,6 +113,23 @@ def test_a_retry_never_replaces_a_whole_table_by_rows_that_are_older_than_a_late
         retried(project, first)
     assert project.state(first) == "failed"
     assert query(target_url, "SELECT k, v FROM claims ORDER BY k") == [(1, 9), (2, 2)]
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_retry_that_redis_lets_pass_is_refused_by_what_the_target_remembers(
+    project: QueuedProject, target_url: str, files: int
+) -> None:
+    project.config(toml("replace", target_url))
+    project.write("inbox/a.csv", "k,v\n2,x\n")
+    for number in range(1, files):
+        project.write(f"inbox/{number}.csv", text({number: 1}))
+    first = project.run()
+    project.write("inbox/a.csv", text({2: 2}))
+    later = project.run()
+    project.connection.zrem(keys.INDEX, later)  # as after one with --inline
+    again = retried(project, first)
+    assert (again["state"], f"run {later} has replaced claims" in again["error"]) == ("failed", True)
+    assert {row for (row,) in query(target_url, "SELECT _run FROM claims")} == {later}
 
 
 def test_a_retry_replaces_no_month_that_a_later_run_has_replaced(project: QueuedProject, target_url: str) -> None:

@@ -97,6 +97,13 @@ def test_every_row_is_in_one_partition_of_a_key(filled: str, tmp_path: Path) -> 
     ]
 
 
+def test_keys_that_are_far_apart_make_no_empty_partitions(filled: str, tmp_path: Path) -> None:
+    change(filled, tmp_path, "INSERT INTO people VALUES (1000000000, 'far', 0)")
+    assert len(plan(pipeline(tmp_path, filled, partition="id")).partitions) == 1
+    made = pipeline(tmp_path, filled, partition="id", rows=1)
+    assert rows(made, partitions=plan(made).partitions).num_rows == len(ROWS) + 1
+
+
 def test_a_key_of_text_is_refused(filled: str, tmp_path: Path) -> None:
     with pytest.raises(BadSource, match="partition column name is not of whole numbers"):
         plan(pipeline(tmp_path, filled, partition="name"))

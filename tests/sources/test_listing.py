@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from etl.errors import BadSource, SourceMissing
 from etl.partition import Plan
 from etl.sources import extract, plan
 from tests.helpers.csv_files import csv_pipeline
+from tests.helpers.project import Project, etl_toml
 
 
 def write(folder: Path, *names: str) -> None:
@@ -128,3 +130,42 @@ def test_hidden_files_and_folders_are_matched_only_by_name(root: Path) -> None:
     assert planned(root, "**/d.csv")[0] == ["in/oak/deep/d.csv"]
     assert sorted(planned(root, "**")[0]) == ["in/elm/secret.csv", "in/oak/a.csv", "in/oak/deep/d.csv"]
     assert sorted(planned(root, f"{root}/in/**/*.csv")[0]) == sorted(planned(root, "in/**/*.csv")[0])
+
+
+def test_a_file_from_the_future_is_as_old_as_it_is_here_night_after_night(root: Path) -> None:
+    write(root, "in/oak/b.csv", "in/oak/c.csv")
+    ahead, arrived = time.time() + 86_400, os.stat(root / "in/oak/b.csv").st_ctime
+    os.utime(root / "in/oak/b.csv", (ahead, ahead))
+    os.utime(root / "in/oak/c.csv", (arrived + 30, arrived + 30))
+    for _ in range(2):
+        found = plan(csv_pipeline(root, path="in/oak/*"))
+        pieces = [part.pieces[0] for part in found.partitions]
+        assert [piece.file for piece in pieces] == ["in/oak/a.csv", "in/oak/b.csv", "in/oak/c.csv"]
+        assert pieces[1].modified == os.stat(root / "in/oak/b.csv").st_ctime < arrived + 30
+        assert len(found.warnings) == 1
+        assert "in/oak/b.csv: modified in the future" in found.warnings[0]
+
+
+def test_a_file_from_the_future_is_read_in_pieces_as_any_other(root: Path) -> None:
+    (root / "in/oak/a.csv").write_text("x\n" + "123456\n" * 1000)
+    ahead = time.time() + 86_400
+    os.utime(root / "in/oak/a.csv", (ahead, ahead))
+    pipeline = csv_pipeline(root, path="in/oak/*")
+    found = plan(pipeline, partition_bytes=2000)
+    rows = [chunk.rows.num_rows for part in found.partitions for chunk in extract(pipeline, part, Context("a", "r"))]
+    assert len(found.partitions) > 2
+    assert sum(rows) == 1000
+
+
+def test_a_later_file_beats_one_from_the_future(etl: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    given = {"load": {"mode": "merge", "key": ["id"]}, "extract": {"path": "inbox/*.csv"}}
+    etl.config(etl_toml({"claims": {**given, "columns": {"id": "integer", "v": "string"}}}))
+    ahead = time.time() + 86_400
+    os.utime(etl.write("inbox/a.csv", "id,v\n1,old\nx,bad\n"), (ahead, ahead))  # a reject has it read every night
+    assert "inbox/a.csv: modified in the future" in etl.run()["warnings"][0]
+    path = etl.write("inbox/b.csv", "id,v\n1,new\n")
+    os.utime(path, (time.time(), time.time()))
+    for _ in range(2):
+        etl.run()
+        assert etl.rows("select v from claims") == [("new",)]

@@ -261,6 +261,27 @@ def test_what_is_set_aside_is_reported_once_and_counted_by_the_doctor(
     assert real_redis.hget("etl:aside:etl:run:other", "secret") == b"Jane Roe"
 
 
+def test_what_has_ended_and_is_kept_for_ever_is_well_formed(fake_redis: Redis) -> None:
+    """As RQ writes it for the jobs of schedules."""
+    fake_redis.zadd("rq:finished:etl-acme", {"schedule-acme-claims": float("inf")})
+    fake_redis.zadd("rq:scheduled:etl-acme", {"job": float("inf")})
+    fake_redis.sadd("rq:queues", "rq:queue:etl-acme", "foo")
+    fake_redis.hset("etl:due", mapping={"acme/claims": "9e11", "acme/visits": "1.8e9"})
+    assert sorted(each.text() for each in malformed.find(fake_redis)) == [
+        "etl:due acme/claims (malformed)",
+        "rq:queues foo (no id)",
+        "rq:scheduled:etl-acme job (no moment)",
+    ]
+
+
+def test_maintenance_sets_aside_what_would_end_rq_scheduler(fake_redis: Redis) -> None:
+    for key in ("rq:scheduler:scheduled_jobs", "rq:queues"):
+        fake_redis.set(key, "x")
+    maintenance.maintain(fake_redis, [])
+    list(Scheduler(connection=fake_redis, job_class=EtlJob, queue_class=FairQueue).enqueue_jobs())
+    assert fake_redis.get("etl:aside:rq:queues") == b"x"
+
+
 @pytest.mark.parametrize("key", ["etl:ready", "etl:active", "rq:queues", "rq:queue:etl-acme", "etl:client:acme"])
 def test_a_key_of_another_type_holds_up_no_worker(
     tmp_path: Path, real_redis: Redis, workers: StartWorkers, key: str

@@ -143,6 +143,7 @@ class _Refused:
     Args:
         type, wanted: What it is, and what rows need.
         declare: What the pipeline may declare instead, where that is a cure.
+        perhaps: What it may declare where the texts mean that.
         change: What its owner may do to it.
     """
 
@@ -151,6 +152,7 @@ class _Refused:
     why: str = ""
     change: Change | None = None
     declare: str = ""
+    perhaps: str = ""
 
 
 class _Fitting:
@@ -207,9 +209,9 @@ class _Fitting:
         kinds = self.kinds[name] if is_free else fixed(wanted)
         final = columns.joined(self.connection, pipeline.table, there, word, kinds)
         if final != word:
-            why = declare = ""
+            why = declare = shown = ""
             if name in pipeline.columns and final != wanted:
-                final, why = "string", f"as declared, and only text holds both {word} and {wanted}"
+                final, why, shown = "string", f"as declared, and only text holds both {word} and {wanted}", wanted
                 declare = "" if known.ours else final  # into text that isn't ours goes only what is declared as text
             elif name == pipeline.load.newest and final == "string" and word != EMPTY:
                 why = "it says which row is newest, and text is compared otherwise"
@@ -218,7 +220,9 @@ class _Fitting:
             elif not allowed:
                 why = "type_changes is fail"
             if why and word != EMPTY:
-                self.refused[there] = _Refused(str(known.type), final, why, Change(word, final), declare)
+                perhaps = name if is_free and word == "boolean" else ""
+                shown = shown or final
+                self.refused[there] = _Refused(str(known.type), shown, why, Change(word, final), declare, perhaps)
             else:
                 self.changes[there] = Change(word, final)
         if final == word == wanted:
@@ -259,6 +263,10 @@ class _Fitting:
         if wider:
             statement = columns.statement(self.connection, self.pipeline.table, wider, self.pipeline.timezone)
             cure = f"{' and '.join([*cures, 'alter the table'])}: {statement}"
+        perhaps = [refused.perhaps for refused in self.refused.values() if refused.perhaps]
+        if perhaps:
+            said = " and ".join(f'columns.{name}.type = "boolean"' for name in perhaps)
+            cure = f"declare {said} where the texts mean yes and no, or {cure}"
         raise TableMismatch(f"table {self.pipeline.table}, {'; '.join(parts)}", cure)
 
     def _key(self) -> list[str]:

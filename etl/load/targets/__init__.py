@@ -29,7 +29,8 @@ class TargetFacts:
         keys: Whether the tables of users get a unique key, which an insert finds the row to update by.
         late_keys: Whether a table that has rows can be given a primary key.
         row_keys: Whether a key of one integer costs nothing, since it is how rows are stored.
-        plain_text: Whether text is ordered by its code points.
+        plain_text: Whether text is ordered by its code points, unless a column has another collation.
+        plain: The collation that orders it so.
         writers: "one" where a transaction that writes is alone in the database; "many" where they meet at locks.
         name_bytes: The longest name of a table or column.
         system: Names that no column may have, since every table has one of its own.
@@ -45,6 +46,7 @@ class TargetFacts:
     late_keys: bool
     row_keys: bool
     plain_text: bool
+    plain: str
     writers: str
     name_bytes: int
     columns: int
@@ -60,13 +62,13 @@ class Relation:
     Args:
         kind: "table", or what else it is.
         columns: As they are spelled there; those of `generated` get their values from the database alone.
-        types: Of columns that SQLAlchemy has no type for, as the database writes them.
+        types: Of columns whose type SQLAlchemy has none for, or does not know in full.
     """
 
     kind: str
     columns: tuple[str, ...]
     generated: frozenset[str] = frozenset()
-    types: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, TypeEngine[Any]] = field(default_factory=dict)
 
 
 class Guard(Protocol):
@@ -155,6 +157,9 @@ class Target(Protocol):
 
     def describe(self, connection: sa.Connection, schema: str | None, table: str) -> Relation | None:
         """Return what a table is and which columns it has, or None where there is none."""
+
+    def collations(self, connection: sa.Connection, schema: str | None, table: str) -> Mapping[str, str]:
+        """Return the collations of a table's columns by which texts that differ are equal."""
 
     def prepare(self, connection: sa.Connection, *staged: sa.TableClause) -> None:
         """Tell the planner about rows that have just been written."""

@@ -27,6 +27,8 @@ from etl.load.targets.duckdb_columns import no_decimal as no_decimal
 from etl.load.targets.duckdb_columns import statement as statement
 from etl.load.targets.duckdb_columns import widen as widen
 from etl.types import sql
+from etl.types.readable import labels_of
+from etl.types.sql import CastText, OddType
 
 insert = postgresql.insert
 
@@ -42,6 +44,7 @@ FACTS = TargetFacts(
     late_keys=False,
     row_keys=False,
     plain_text=True,
+    plain="BINARY",
     writers="one",
     name_bytes=1000,
     columns=2000,
@@ -51,6 +54,7 @@ ERRORS = (duckdb.Error,)
 translate = duckdb_errors.translate
 # Types that DuckDB casts a text to.
 _TEXT = re.compile(r"(UUID|JSON|INTERVAL|TIME|TIME WITH TIME ZONE|BLOB|BIT|INET)$|(ENUM|STRUCT|MAP|UNION)\(|.*\]$")
+_COLLATED = re.compile(r'(?:"((?:[^"]|"")*)"|(\w+)) VARCHAR( COLLATE [\w.]+)')
 _DRIVER = "duckdb+rq_etl"  # "duckdb" alone may be the user's own
 
 _gates: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by path: threads take turns as programs do
@@ -229,10 +233,31 @@ def _columns(connection: sa.Connection, table: str, schema: str | None) -> list[
         "SELECT column_name, data_type, is_nullable FROM duckdb_columns() WHERE lower(table_name) = lower(?)"
         " AND schema_name = ? AND database_name IN (current_database(), 'temp') ORDER BY column_index"
     )
-    return [tuple(row) for row in connection.exec_driver_sql(query, (table, schema or "main"))]
+    found = [tuple(row) for row in connection.exec_driver_sql(query, (table, schema or "main"))]
+    made = "SELECT sql FROM duckdb_tables() WHERE lower(table_name) = lower(?) AND schema_name = ?"
+    text = str(connection.exec_driver_sql(made, (table, schema or "main")).scalar())
+    collated = {(whole or bare).replace('""', '"'): collation for whole, bare, collation in _COLLATED.findall(text)}
+    return [(name, type + collated.get(name, ""), null) for name, type, null in found]
 
 
-_SHORT: dict[str, TypeEngine[Any]] = {"SMALLINT": sa.SMALLINT(), "INTEGER": sa.INTEGER()}
+class _Whole(sa.BIGINT):
+    """Whole numbers of a size that the standard has not; they are staged as BIGINT.
+
+    Args:
+        shown: What DuckDB calls it.
+        bits: Its size.
+        unsigned: Whether it has no negative numbers.
+    """
+
+    def __init__(self, shown: str, bits: int, unsigned: bool) -> None:
+        super().__init__()
+        self.shown, self.bits, self.unsigned = shown, bits, unsigned
+
+
+_SHORT: dict[str, TypeEngine[Any]] = {"SMALLINT": sa.SMALLINT(), "INTEGER": sa.INTEGER(), "FLOAT": sa.REAL()}
+_SHORT |= {name: _Whole(name, bits, False) for name, bits in (("TINYINT", 8), ("HUGEINT", 128))}
+_UNSIGNED = {"UTINYINT": 8, "USMALLINT": 16, "UINTEGER": 32, "UBIGINT": 64, "UHUGEINT": 128}
+_SHORT |= {name: _Whole(name, bits, True) for name, bits in _UNSIGNED.items()}
 
 
 def _type(text: str) -> TypeEngine[Any]:
@@ -240,11 +265,9 @@ def _type(text: str) -> TypeEngine[Any]:
         return sa.NUMERIC(int(found[1]), int(found[2]))
     if text in _SHORT:
         return _SHORT[text]
-    words = {"VARCHAR": "string", "DOUBLE": "number", "BOOLEAN": "boolean", "DATE": "date"}
-    words |= dict.fromkeys(("TINYINT", "BIGINT", "HUGEINT"), "integer")
-    words |= dict.fromkeys(("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"), "integer")
+    words = {"VARCHAR": "string", "DOUBLE": "number", "BOOLEAN": "boolean", "DATE": "date", "BIGINT": "integer"}
     words |= dict.fromkeys(("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"), "timestamp")
-    return TYPES[words[text]] if text in words else sa.types.NullType()
+    return TYPES[words[text]] if text in words else OddType(text)
 
 
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
@@ -283,8 +306,13 @@ def describe(connection: sa.Connection, schema: str | None, table: str) -> Relat
         return None
     query = "SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND schema_name = ?"
     views = connection.exec_driver_sql(query, (table, schema or "main")).scalar()
-    types = {name: type for name, type, _ in columns if _TEXT.match(type)}
+    types = {name: CastText(type, labels=labels_of(type)) for name, type, _ in columns if _TEXT.match(type)}
     return Relation("view" if views else "table", tuple(name for name, _, _ in columns), types=types)
+
+
+def collations(connection: sa.Connection, schema: str | None, table: str) -> dict[str, str]:
+    """Return nothing: rows do not go into a column that has a collation."""
+    return {}
 
 
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:

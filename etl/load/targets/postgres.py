@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
 
 from etl.load.targets import Relation, TargetFacts, new_engine, postgres_errors
 from etl.load.targets.postgres_columns import dependents as dependents
@@ -20,6 +21,7 @@ from etl.load.targets.postgres_columns import statement as statement
 from etl.load.targets.postgres_columns import widen as widen
 from etl.prefetch import prefetch
 from etl.types import sql
+from etl.types.sql import CastText, OddType
 from etl.types.words import word_of
 
 insert = postgresql.insert
@@ -33,6 +35,7 @@ FACTS = TargetFacts(
     late_keys=True,
     row_keys=False,
     plain_text=False,
+    plain="C",
     writers="many",
     name_bytes=63,  # longer names are cut by the server, silently
     columns=1600,
@@ -45,16 +48,34 @@ _DRIVER = "postgresql+psycopg"
 # Types that are no text to the server: those with a word in the pipeline, and those that would cut or round a text.
 _NO_TEXT = ["bool", "int2", "int4", "int8", "float4", "float8", "numeric", "text", "varchar", "bpchar", "money"]
 _NO_TEXT += ["date", "timestamp", "timestamptz", "name", "char", "oid", "xid", "cid"]
+_CUTTING = ["float4", "money", "name", "char"]  # types that would round or cut what is in an array or a composite
 _DESCRIBE = sa.text("""
-    SELECT c.relkind::text AS kind, a.attname::text AS name, a.attgenerated <> '' AS generated,
-        CASE WHEN b.typnamespace <> 'pg_catalog'::regnamespace
-            OR b.typname <> ALL (:no_text) AND (a.atttypmod < 0 OR b.typname IN ('bit', 'varbit'))
-        THEN format_type(a.atttypid, a.atttypmod) END AS type
-    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    JOIN pg_type t ON t.oid = a.atttypid
-    JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
-    WHERE c.oid = to_regclass(:name) ORDER BY a.attnum
-""").bindparams(no_text=_NO_TEXT)
+    WITH RECURSIVE made AS (
+        SELECT a.attnum, a.attname, a.attgenerated, a.atttypid AS base, a.atttypmod AS size, a.atttypid, a.atttypmod
+        FROM pg_attribute a WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped
+        UNION ALL
+        SELECT m.attnum, m.attname, m.attgenerated, t.typbasetype, t.typtypmod, m.atttypid, m.atttypmod
+        FROM made m JOIN pg_type t ON t.oid = m.base AND t.typtype = 'd'
+    )
+    SELECT c.relkind::text AS kind, m.attname::text AS name, m.attgenerated <> '' AS generated,
+        format_type(m.atttypid, m.atttypmod) AS type, b.typname::text AS base, m.size, m.base <> m.atttypid AS domain,
+        b.typnamespace <> 'pg_catalog'::regnamespace
+            OR b.typname <> ALL (:no_text) AND (m.size < 0 OR b.typname IN ('bit', 'varbit')) AS text,
+        e.typname = ANY (:cutting) OR e.typtype = 'd' OR EXISTS (
+            SELECT FROM pg_attribute f JOIN pg_type t ON t.oid = f.atttypid
+            WHERE f.attrelid IN (b.typrelid, e.typrelid) AND f.attrelid <> 0 AND f.attnum > 0 AND NOT f.attisdropped
+                AND (f.atttypmod >= 0 OR t.typname = ANY (:cutting) OR t.typtype IN ('d', 'c'))
+        ) AS cuts,
+        ARRAY(SELECT l.enumlabel::text FROM pg_enum l WHERE l.enumtypid = b.oid) AS labels
+    FROM made m JOIN pg_class c ON c.oid = to_regclass(:name) JOIN pg_type b ON b.oid = m.base AND b.typtype <> 'd'
+    LEFT JOIN pg_type e ON e.oid = b.typelem AND b.typcategory = 'A' ORDER BY m.attnum
+""").bindparams(no_text=_NO_TEXT, cutting=_CUTTING)
+
+_COLLATIONS = sa.text("""
+    SELECT a.attname::text AS name, c.collname::text AS collation
+    FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation AND NOT c.collisdeterministic
+    WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped
+""")
 
 
 @lru_cache(maxsize=16)  # keeps no connection, but the statements it has compiled
@@ -121,8 +142,31 @@ def describe(connection: sa.Connection, schema: str | None, table: str) -> Relat
         return None
     kinds = {"r": "table", "p": "table", "f": "table", "v": "view", "m": "materialized view"}
     generated = frozenset(row.name for row in found if row.generated)
-    types = {row.name: row.type for row in found if row.type}
+    types = {row.name: type for row in found if (type := _type(row)) is not None}
     return Relation(kinds.get(found[0].kind, "no table"), tuple(row.name for row in found), generated, types)
+
+
+def _type(row: Any) -> TypeEngine[Any] | None:
+    """Return the type of a column that SQLAlchemy has none for; of a domain it does not know the size."""
+    size = row.size - 4  # of a text or a number
+    if row.text or row.base in ("name", "char"):
+        return OddType(row.type) if row.cuts else CastText(row.type, row.base, tuple(row.labels))
+    if not row.domain or row.size < 0:
+        return None
+    if row.base == "numeric":
+        return sa.NUMERIC(size >> 16, (size & 2047 ^ 1024) - 1024)
+    if row.base in ("varchar", "bpchar"):
+        return sa.CHAR(size) if row.base == "bpchar" else sa.VARCHAR(size)
+    if row.base in ("timestamp", "timestamptz"):
+        return postgresql.TIMESTAMP(timezone=row.base == "timestamptz", precision=row.size)
+    return OddType(row.type)
+
+
+def collations(connection: sa.Connection, schema: str | None, table: str) -> dict[str, str]:
+    """Return the collations of a table's columns by which texts that differ are equal."""
+    name = ".".join(_quoted(part) for part in (schema, table) if part)
+    found = connection.execute(_COLLATIONS, {"name": name})
+    return {row.name: row.collation for row in found}
 
 
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
@@ -139,6 +183,8 @@ def _quoted(name: str) -> str:
 def _printable(chunk: pa.Table) -> pa.Table:
     columns = []
     for column in chunk.columns:
+        if column.num_chunks > 1:  # behind an empty one, Arrow writes NUL bytes
+            column = pa.chunked_array([each for each in column.chunks if len(each)], column.type)
         if word_of(column.type) == "timestamp":
             column = column.cast(pa.timestamp("us"))
         elif word_of(column.type) == "decimal":

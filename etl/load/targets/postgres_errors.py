@@ -39,7 +39,9 @@ _MISMATCH = {
     "42804": "a column of another type than the rows",
     "42846": "a type that the rows can't be turned into",
 }
+_TEXTS = "say pattern or allowed for the column in [columns], so that such rows are rejects, or correct them"
 _CURES = {
+    **dict.fromkeys(("22P02", "22P03", "22026", "2200N", "2200M"), _TEXTS),
     "22021": "remove it in a function, or use a database with encoding UTF8",
     "22P05": "remove it in a function, or use a database with encoding UTF8",
 }

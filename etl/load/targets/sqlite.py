@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -38,6 +38,7 @@ FACTS = TargetFacts(
     late_keys=False,
     row_keys=True,
     plain_text=True,
+    plain="BINARY",
     writers="one",
     name_bytes=1000,
     columns=2000,
@@ -145,6 +146,24 @@ def describe(connection: sa.Connection, schema: str | None, table: str) -> Relat
     columns = connection.exec_driver_sql("SELECT name, hidden FROM pragma_table_xinfo(?)", (table,)).all()
     generated = frozenset(name for name, hidden in columns if hidden in (2, 3))
     return Relation(str(kind), tuple(name for name, hidden in columns if hidden != 1), generated)
+
+
+def collations(connection: sa.Connection, schema: str | None, table: str) -> dict[str, str]:
+    """Return the collations of a table's columns by which texts that differ are equal."""
+    query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
+    made = connection.exec_driver_sql(query, (table,)).scalar()
+    if made is None or "collate" not in made.lower():
+        return {}
+    # SQLite tells the collation of an index's column only; an empty table of the same making gets one of each.
+    found = {}
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as empty:
+        empty.execute(made)
+        for (name,) in empty.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall():
+            quoted = [part.replace('"', '""') for part in (table, name)]
+            empty.execute('CREATE INDEX "_etl_collation" ON "{}" ("{}")'.format(*quoted))
+            found[name] = empty.execute("SELECT coll FROM pragma_index_xinfo('_etl_collation')").fetchone()[0]
+            empty.execute('DROP INDEX "_etl_collation"')
+    return {name: collation for name, collation in found.items() if collation != "BINARY"}
 
 
 def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:

@@ -21,7 +21,7 @@ from etl.context import Context
 from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
 from etl.partition import Chunk, Partition, Piece
 from etl.sources.spool import Given, check_names, spooled
-from etl.sources.sql.fetched import FETCH, POSTGRES, fetched, prepare
+from etl.sources.sql.fetched import FETCH, POSTGRES, fetched, prepare, text_of
 from etl.sources.sql.statement import (
     DATED,
     Window,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from etl.sources.sql.config import Config
 
 MOST = 256  # partitions; a key with gaps could make any number
+FEW = 4  # partitions; a table that seems to have more is counted, up to the rows of so many
 WAIT = 60  # seconds for an SQLite writer to end
 
 # What is below and above all values of a type, for a cursor that stands nowhere yet.
@@ -97,10 +98,10 @@ def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partitio
     pieces = [piece]
     if config.partition and config.split != "none":
         with _opened(pipeline, config) as database:
-            low, high = _range(database, pipeline, config, piece, window)
+            low, high, count = _range(database, pipeline, config, piece, window)
         pieces = [
             piece.model_copy(update={"keys": keys, "start": keys[0] if keys[0] is not None else low, "end": keys[1]})
-            for keys in _cut(low, high, config.rows)
+            for keys in _cut(low, high, count)
         ]
     return tuple(Partition(number=at + 1, pieces=(piece,), order=at) for at, piece in enumerate(pieces))
 
@@ -160,25 +161,33 @@ def _range(
     config: "Config",
     piece: Piece,
     window: Window,
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
+    """Return the lowest and the highest key, and how many partitions there are to be."""
     key, ends = quoted(config.partition or ""), None
     if config.query and config.cursor:
         ends = _ends(database, pipeline, config, piece, Span(), window)
     bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
     statement = f"SELECT min({key}) AS low, max({key}) AS high FROM "
-    table, _ = next(_tables(database, statement + relation(pipeline, config, schemas=database.postgres), bound))
+    source = relation(pipeline, config, schemas=database.postgres)
+    table, _ = next(_tables(database, statement + source, bound))
     low, high = table["low"][0].as_py(), table["high"][0].as_py()
     if low is None:
-        return 0, 0
+        return 0, 0, 1
     if not all(isinstance(value, int) or (isinstance(value, Decimal) and value == int(value)) for value in (low, high)):
         what = f"{database.where}: partition column {config.partition} is not of whole numbers"
         raise BadSource(what, "name an integer key, or drop partition")
-    return int(low), int(high)
+    count = math.ceil((int(high) - int(low) + 1) / config.rows)
+    if count > FEW:  # of keys that are far apart most ranges would be empty: a small table is counted
+        some = f"SELECT count(*) AS rows FROM (SELECT 1 FROM {source} LIMIT {FEW * config.rows + 1}) AS counted"
+        table, _ = next(_tables(database, some, bound))
+        rows = int(table["rows"][0].as_py())
+        count = max(1, math.ceil(rows / config.rows)) if rows <= FEW * config.rows else count
+    return int(low), int(high), count
 
 
-def _cut(low: int, high: int, rows: int) -> list[tuple[int | None, int | None]]:
+def _cut(low: int, high: int, count: int) -> list[tuple[int | None, int | None]]:
     """Return ranges of keys; the first and the last are open, for rows that come meanwhile."""
-    count = min(MOST, math.ceil((high - low + 1) / rows))
+    count = min(MOST, count)
     bounds = [low + (high - low + 1) * at // count for at in range(1, count)]
     return list(zip([None, *bounds], [*bounds, None], strict=True))
 
@@ -238,7 +247,9 @@ def _postgres(url: str) -> "psycopg.Connection[Any]":
 def _sqlite(path: str) -> sqlite3.Connection:
     if not Path(path).exists():
         raise FileNotFoundError(2, "there is no such file")
-    return sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=WAIT, check_same_thread=False)
+    driver = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=WAIT, check_same_thread=False)
+    driver.text_factory = text_of
+    return driver
 
 
 def _affinities(database: _Database, pipeline: Pipeline, config: "Config") -> dict[str, pa.DataType]:

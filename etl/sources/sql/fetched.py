@@ -34,6 +34,22 @@ _HELD: dict[pa.DataType, set[type]] = {pa.int64(): {int}, pa.string(): {str}, pa
 class _Unfit(str):
     """What PostgreSQL writes for a value that Python has not."""
 
+    reason = "infinite, before the year 1 or after 9999"
+
+
+class _NoText(_Unfit):
+    """What is readable of an SQLite text that is not UTF-8."""
+
+    reason = "not UTF-8"
+
+
+def text_of(data: bytes) -> str:
+    """Return a text of SQLite, which does not look at what a program writes as text."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return _NoText(data.decode(errors="backslashreplace"))
+
 
 def prepare(connection: "psycopg.Connection[Any]") -> None:
     """Have what Python or Arrow has no type for read as the text that the server writes."""
@@ -89,12 +105,12 @@ def fetched(
 def _fitting(column: str, values: Sequence[Any], unfit: dict[int, list[Unfit]]) -> Sequence[Any]:
     """Return values with None for each that no type here has, and add those to `unfit`."""
     kinds = set(map(type, values))
-    if _Unfit not in kinds and Decimal not in kinds:
+    if not kinds & {_Unfit, _NoText, Decimal}:
         return values
     found = {}
     for place, value in enumerate(values):
-        if type(value) is _Unfit:
-            found[place] = Unfit(column, value, "infinite, before the year 1 or after 9999")
+        if isinstance(value, _Unfit):
+            found[place] = Unfit(column, value, value.reason)
         elif type(value) is Decimal and not value.is_finite():
             found[place] = Unfit(column, str(value), INFINITE)
     if not found:
