@@ -62,7 +62,7 @@ def never_loaded(connection: sa.Connection, book: sa.Table, row: Row, rows: int)
         row: What the ledger says of that run's load.
         rows: That are good now.
     """
-    missing = min(rows, int(row.read)) - row.loaded - row.unchanged
+    missing = int(min(rows, int(row.read)) - row.loaded - row.unchanged)
     if missing <= 0:
         return 0  # as nearly always: the ledger is not searched
     fixed = book.c.final.is_(True) & book.c.file.contains(f"/{row.run}/{FIXED}", autoescape=True)
