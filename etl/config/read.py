@@ -85,7 +85,7 @@ class _Reader:
         self.check_needs(pipelines)
         defaults = self.read_defaults(raw)
         for name, file in written.items() if not self.settings.trust_clients else ():
-            for where, what in trust.foreign(file.table, self.raw, name):
+            for where, what in trust.foreign(file.table, self.raw, name, defaults, pipelines):
                 self.wrong(file.file, where, what)
         for name, table in self.tables(raw, "clients").items():
             if name in written:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from etl.config.base import Problem
-from etl.config.pipeline import Definition, Pipeline
+from etl.config.pipeline import Client, Definition, Pipeline
 from etl.config.values import NAME
 
 LEADING = ("type", "path", "url", "table", "query", "function", "args")  # keys of a source that say where rows are
@@ -110,14 +110,23 @@ def _part(part: str, values: Mapping[str, str]) -> str:
 _NOT = "which a client's file may not while settings.trust_clients is false; write it in etl.toml"
 
 
-def foreign(table: Mapping[str, Any], pipelines: Mapping[str, Mapping[str, Any]], client: str) -> list[Problem]:
+def foreign(
+    table: Mapping[str, Any],
+    pipelines: Mapping[str, Mapping[str, Any]],
+    client: str,
+    defaults: Mapping[str, Any],
+    definitions: Mapping[str, Definition],
+) -> list[Problem]:
     """Return what a client's file may not say where clients aren't trusted.
 
     Args:
         table: The file.
         pipelines: As written in etl.toml.
+        defaults: Those of etl.toml.
+        definitions: What the pipelines are without the client.
     """
-    found = [(where, f"{what}, {_NOT}") for where, what in _words(table)]
+    found = [(where, f"{what}, {_NOT}") for where, what in (*_words(table), *_shares(table, defaults))]
+    found += [(("params", name), f"is in {where}, {_NOT}") for name, where in _given(table, defaults, definitions)]
     overrides = table.get("override")
     for name, override in overrides.items() if isinstance(overrides, Mapping) else ():
         if isinstance(override, Mapping):
@@ -140,11 +149,44 @@ def _words(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[Problem]:
             yield from _words(inner, (*where, place))
 
 
+def _shares(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what would give a client more of the workers than etl.toml gives everyone."""
+    for key in ("max_active", "weight"):
+        most = defaults.get(key, Client.model_fields[key].default)
+        value = table.get(key)
+        if isinstance(value, int) and value > most:
+            yield (key,), f"is more than {most}, the {key} of [defaults]"
+
+
+def _given(
+    table: Mapping[str, Any], defaults: Mapping[str, Any], definitions: Mapping[str, Definition]
+) -> Iterator[tuple[str, str]]:
+    """Yield the client's parameters that say where rows are, and which key of a pipeline has them."""
+    params, overrides = table.get("params"), (defaults.get("override"), table.get("override"))
+    used = {
+        match[1]: "a path of override" for text in _texts(overrides) for match in _VARIES.finditer(text) if match[1]
+    }
+    names = table.get("pipelines", defaults.get("pipelines", ()))
+    for pipeline in names if isinstance(names, list | tuple) else ():
+        sources = definitions[pipeline].sources() if pipeline in definitions else {}
+        for where, source in sources.items():
+            used |= {name: f"pipelines.{pipeline}.{where}.{key}" for key, name, _ in source.names()}
+    yield from ((name, where) for name, where in used.items() if isinstance(params, Mapping) and name in params)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for each in inner:
+        yield from _texts(each)
+
+
 def _overridden(override: Mapping[str, Any], pipeline: Mapping[str, Any], client: str) -> Iterator[Problem]:
     if "transform" in override:
         yield ("transform",), "names functions"
     load, lookups = override.get("load"), override.get("lookups")
-    for key, what in (("function", "names a function"), ("target", "names a target")):
+    for key, what in (("function", "names a function"), ("target", "names a target"), ("table", "names a table")):
         if isinstance(load, Mapping) and key in load:
             yield ("load", key), what
     below = pipeline.get("lookups", {})

@@ -24,6 +24,10 @@ PIPELINES: dict[str, dict[str, Any]] = {
     },
     "named": {"extract": {"path": "inbox/all/{client}-*.csv"}, "columns": {"claim_id": "string"}},
     "asked": {"extract": {"type": "sql", "url": "sqlite:///source.db", "table": "claims"}},
+    "parted": {"extract": {"path": "inbox/{folder}/x-*.csv"}, "columns": {"claim_id": "string"}},
+    "queried": {
+        "extract": {"type": "sql", "url": "sqlite:///source.db", "query": "select * from claims where region = :region"}
+    },
 }
 BAD: dict[str, str] = {
     "no TOML": "max_active = = 1",
@@ -126,14 +130,22 @@ FOREIGN: dict[str, str] = {
     "functions": override(transform=["steps:same"]),
     "a load function": override(load={"function": "steps:same"}),
     "a target": override(load={"target": "warehouse"}),
+    "a table of others": override(load={"table": "codes"}),
     "a lookup elsewhere": override(lookups={"codes": {"path": "codes/globex.csv"}}),
     "a new lookup": override(lookups={"more": {"type": "csv", "path": "codes/acme.csv"}}),
-    "the environment": 'params = { region = "${HOME}" }',
+    "another's folder by a parameter": 'params = { folder = "globex" }',
+    "another's rows by a parameter": "params = { region = 'north' }",
+    "a parameter of its own path": "params = { part = '../globex' }\n"
+    + override(extract={"path": "inbox/{client}/{part}.csv"}),
+    "more jobs at once": "max_active = 5",
+    "more turns": "weight = 2",
+    "the environment": 'params = { unit = "${HOME}" }',
     "the environment in a list": override(extract={"header": ["${HOME}"]}),
     "a URL": 'params = { place = "https://x.example" }',
 }
 OWN: dict[str, str] = {
-    "limits": "max_active = 2\nweight = 3\ntimezone = 'Europe/Berlin'\nparams = { region = 'north' }",
+    "limits": "max_active = 2\nweight = 1\ntimezone = 'Europe/Berlin'\nparams = { unit = 'north' }",
+    "parameters of pipelines of others": "pipelines = ['claims']\nparams = { region = 'north' }",
     "how files are written": override(extract={"delimiter": ";", "encoding": "cp1252"}),
     "columns": override(columns={"amount": {"decimal": ",", "from": ["Betrag"]}}),
     "files of its own": override(extract={"path": "inbox/{client}/new/claims-*.csv"}),
