@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +35,9 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 CI = os.environ.get("CI") == "true"
-hypothesis.settings.register_profile("all", deadline=None, print_blob=True, derandomize=CI, max_examples=100)
+hypothesis.settings.register_profile(
+    "all", deadline=None, print_blob=True, derandomize=CI, max_examples=50 if CI else 100
+)
 hypothesis.settings.register_profile("quick", parent=hypothesis.settings.get_profile("all"), max_examples=20)
 hypothesis.settings.register_profile("long", parent=hypothesis.settings.get_profile("all"), max_examples=2000)
 
@@ -76,6 +79,7 @@ def without_the_users_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests off the Redis and the configuration that a developer has set."""
     for name in ("REDIS_URL", "RQ_REDIS_URL", "ETL_CONFIG", "ETL_MODULES", "ETL_LEASE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a project's folder, once on it, is not the next test's
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Malformed data in Redis is set aside: it ends no worker, no scheduler, no command and no page, and no run waits."""
 
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +104,7 @@ junk = st.sampled_from(JUNK) | st.binary(max_size=20)
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stored]:
     """A project on which much has happened, and what its Redis knows of it."""
     root, connection = tmp_path_factory.mktemp("project"), fakeredis.FakeRedis(server=fakeredis.FakeServer())
+    path = [*sys.path]
     project = QueuedProject(root, connection, CONFIG, {"steps.py": STEPS})
     for name in CLIENTS:
         project.files(name, GOOD if name != "globex" else BAD)
@@ -121,6 +123,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stored]:
     pause(connection, ["umbra"])
     limit(connection, "acme", 2)
     connection.zadd("rq:scheduled:etl-acme", {"later-job": 4e9})
+    sys.path[:] = path
     content = {}
     for key in connection.scan_iter():
         kind = bytes(connection.type(key)).decode()  # type: ignore[arg-type]
