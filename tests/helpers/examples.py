@@ -4,7 +4,7 @@ from hypothesis import settings
 
 
 def examples(number: int) -> int:
-    """Return how many examples a test takes: the number given with --all (in CI half of it), twenty times that with --long.
+    """Return how many examples a test takes: the number given with --all (half of it in CI), twenty times with --long.
 
     Without either a fifth of it, at least three.
     """
