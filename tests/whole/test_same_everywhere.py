@@ -25,7 +25,8 @@ from tests.helpers.redis_server import RedisServer
 from tests.helpers.workers import StartWorkers
 
 PATIENCE = 120.0
-MOMENTS = ("loaded_at", "submitted", "started", "finished")  # what no two runs have in common
+# what no two runs have in common: moments, and the order in which partitions were loaded
+MOMENTS = ("loaded_at", "submitted", "started", "finished", "modified", "modified_each", "sequence")
 PLACES = ("inline", "fakeredis", "workers")
 
 MODES: dict[str, dict[str, Any]] = {
