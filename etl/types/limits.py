@@ -134,9 +134,15 @@ def _decimals(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
     if values.type.scale > 0:
         text = pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".")
     many = pc.match_substring_regex(text, r"[1-9](?:\.?[0-9]){15}")  # a float keeps any 15 digits
-    lost = _those(text, many, lambda digits: Decimal(repr(float(digits))) != Decimal(digits))
+    lost = _those(text, many, _changes_as_float)
     few = None if limit.places is None else _lost_digits(text, limit._replace(size=None))
     return lost if few is None else pc.or_(lost, few)
+
+
+def _changes_as_float(digits: str) -> bool:
+    """Whether a number is another once SQLite has kept it: whole floats beyond 2**53 come back as exact integers."""
+    value, kept = Decimal(digits), float(digits)
+    return Decimal(repr(kept)) != value or (abs(kept) >= 2.0**53 and Decimal(int(kept)) != value)
 
 
 def _lost_digits(text: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
