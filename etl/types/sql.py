@@ -1,5 +1,9 @@
-"""The table of types for databases: what a column is made with, which columns hold its values, and its word."""
+"""The table of types for databases: what a column is made with, which columns hold its values, and its word.
 
+Also the names and texts inside SQL that no parameter can carry.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -73,3 +77,25 @@ def word_of_column(type: TypeEngine[Any]) -> str:
     if isinstance(type, sa.Enum):  # it holds the texts of a list only
         return ""
     return next((word for sql, word in _CLASSES if isinstance(type, sql)), "")
+
+
+def quoted(name: str) -> str:
+    """Return an identifier in quotes."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    """Return a text in quotes."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def zone_of(zones: Mapping[str, str] | None, zone: str) -> str:
+    """Return the expression of a row's time zone: its client's, else `zone`.
+
+    Args:
+        zones: By client, where rows of several are in the table.
+    """
+    if not zones:
+        return literal(zone)
+    each = " ".join(f"WHEN {literal(client)} THEN {literal(name)}" for client, name in sorted(zones.items()))
+    return f'CASE "_client" {each} ELSE {literal(zone)} END'

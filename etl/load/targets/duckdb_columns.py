@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from etl.types.lattice import EMPTY
+from etl.types.sql import quoted, zone_of
 
 _TYPES = {
     "string": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "decimal": "DECIMAL(38,9)", "boolean": "BOOLEAN",
@@ -62,10 +63,10 @@ def dependents(
 def _statements(
     schema: str | None, table: str, changes: Mapping[str, Any], zone: str, zones: Mapping[str, str]
 ) -> list[str]:
-    where = ".".join(_quoted(part) for part in (schema, table) if part)
+    where = ".".join(quoted(part) for part in (schema, table) if part)
     return [
-        f"ALTER TABLE {where} ALTER COLUMN {_quoted(name)} SET DATA TYPE {_TYPES[change.new]}"
-        f" USING {_expression(_quoted(name), change, zones, zone)}"
+        f"ALTER TABLE {where} ALTER COLUMN {quoted(name)} SET DATA TYPE {_TYPES[change.new]}"
+        f" USING {_expression(quoted(name), change, zones, zone)}"
         for name, change in changes.items()
     ]
 
@@ -75,11 +76,7 @@ def _expression(column: str, change: Any, zones: Mapping[str, str], zone: str) -
     if old == EMPTY:
         return f"CAST(NULL AS {_TYPES[new]})"
     if new == "timestamp":
-        place = _text(zone)
-        if zones:
-            each = " ".join(f"WHEN {_text(client)} THEN {_text(name)}" for client, name in sorted(zones.items()))
-            place = f'CASE "_client" {each} ELSE {place} END'
-        return f"timezone({place}, CAST({column} AS TIMESTAMP))"
+        return f"timezone({zone_of(zones, zone)}, CAST({column} AS TIMESTAMP))"
     if new != "string":
         return f"CAST({column} AS {_TYPES[new]})"
     if old == "number":
@@ -91,11 +88,3 @@ def _expression(column: str, change: Any, zones: Mapping[str, str], zone: str) -
         written = f"strftime(timezone('UTC', {column}), '%Y-%m-%d %H:%M:%S.%f')"
         return f"replace({written} || 'Z', '.000000Z', 'Z')"
     return f"CAST({column} AS VARCHAR)"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

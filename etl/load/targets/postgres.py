@@ -21,7 +21,7 @@ from etl.load.targets.postgres_columns import statement as statement
 from etl.load.targets.postgres_columns import widen as widen
 from etl.prefetch import prefetch
 from etl.types import sql
-from etl.types.sql import CastText, OddType
+from etl.types.sql import CastText, OddType, quoted
 from etl.types.words import word_of
 
 insert = postgresql.insert
@@ -114,8 +114,8 @@ def impatient(connection: sa.Connection) -> None:
 def write(connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]) -> int:
     """Add rows by COPY of CSV bytes."""
     driver: Any = connection.connection.driver_connection
-    where = ".".join(_quoted(part) for part in (getattr(table, "schema", None), table.name) if part)
-    statement = f"COPY {where} ({', '.join(map(_quoted, columns))}) FROM STDIN (FORMAT csv)"
+    where = ".".join(quoted(part) for part in (getattr(table, "schema", None), table.name) if part)
+    statement = f"COPY {where} ({', '.join(map(quoted, columns))}) FROM STDIN (FORMAT csv)"
     cursor: psycopg.Cursor[Any]
     with driver.cursor() as cursor:
         try:
@@ -136,7 +136,7 @@ def _csv(chunk: pa.Table) -> pa.Buffer:
 
 def describe(connection: sa.Connection, schema: str | None, table: str) -> Relation | None:
     """Return what a table is and which columns it has, or None where there is none."""
-    name = ".".join(_quoted(part) for part in (schema, table) if part)
+    name = ".".join(quoted(part) for part in (schema, table) if part)
     found = connection.execute(_DESCRIBE, {"name": name}).all()
     if not found:
         return None
@@ -164,7 +164,7 @@ def _type(row: Any) -> TypeEngine[Any] | None:
 
 def collations(connection: sa.Connection, schema: str | None, table: str) -> dict[str, str]:
     """Return the collations of a table's columns by which texts that differ are equal."""
-    name = ".".join(_quoted(part) for part in (schema, table) if part)
+    name = ".".join(quoted(part) for part in (schema, table) if part)
     found = connection.execute(_COLLATIONS, {"name": name})
     return {row.name: row.collation for row in found}
 
@@ -174,10 +174,6 @@ def prepare(connection: sa.Connection, *staged: sa.TableClause) -> None:
     connection.exec_driver_sql("SET LOCAL work_mem = '64MB'")
     for table in staged:
         connection.exec_driver_sql(f"ANALYZE {connection.dialect.identifier_preparer.format_table(table)}")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _printable(chunk: pa.Table) -> pa.Table:

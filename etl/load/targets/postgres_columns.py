@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from etl.types.lattice import EMPTY
+from etl.types.sql import quoted, zone_of
 
 _TYPES = {
     "string": "TEXT", "integer": "BIGINT", "number": "DOUBLE PRECISION", "decimal": "NUMERIC", "boolean": "BOOLEAN",
@@ -66,8 +67,7 @@ def statement(
 ) -> str:
     """Return the statement that gives columns other types, with their values."""
     altered = [
-        f"ALTER COLUMN {_quoted(name)} TYPE {_TYPES[change.new]}"
-        f" USING {_expression(_quoted(name), change, zones, zone)}"
+        f"ALTER COLUMN {quoted(name)} TYPE {_TYPES[change.new]} USING {_expression(quoted(name), change, zones, zone)}"
         for name, change in changes.items()
     ]
     return f"ALTER TABLE {_place(schema, table)} {', '.join(altered)}"
@@ -87,11 +87,7 @@ def _expression(column: str, change: Any, zones: Mapping[str, str] | None, zone:
     if old == EMPTY:
         return f"NULL::{_TYPES[new]}"
     if new == "timestamp":
-        place = _text(zone)
-        if zones:
-            each = " ".join(f"WHEN {_text(client)} THEN {_text(name)}" for client, name in sorted(zones.items()))
-            place = f'CASE "_client" {each} ELSE {place} END'
-        return f"{column}::timestamp AT TIME ZONE {place}"
+        return f"{column}::timestamp AT TIME ZONE {zone_of(zones, zone)}"
     if old == "number" and new == "decimal":
         return f"{column}::text::numeric"  # a cast of the float itself has 15 digits
     if new != "string":
@@ -109,12 +105,4 @@ def _expression(column: str, change: Any, zones: Mapping[str, str] | None, zone:
 
 
 def _place(schema: str | None, table: str) -> str:
-    return ".".join(_quoted(part) for part in (schema, table) if part)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return ".".join(quoted(part) for part in (schema, table) if part)

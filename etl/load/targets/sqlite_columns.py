@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from etl.types.infer import take
 from etl.types.lattice import EMPTY
 from etl.types.spelling import spell
+from etl.types.sql import quoted
 
 _WORDS = {"integer": "INTEGER", "number": "REAL", "decimal": "NUMERIC", "boolean": "INTEGER"}  # all else is TEXT
 _COPY = "_etl_copy"
@@ -48,14 +49,14 @@ def widen(
         return _spelled(value, old, new, zones.get(client or "", zone))
 
     driver.create_function("_etl_spelled", 4, spelled, deterministic=True)
-    client = _quoted("_client") if zones and "_client" in columns else "NULL"
+    client = quoted("_client") if zones and "_client" in columns else "NULL"
     values = [
-        f"_etl_spelled({_quoted(name)}, '{change.old}', '{change.new}', {client}) AS {_quoted(name)}"
+        f"_etl_spelled({quoted(name)}, '{change.old}', '{change.new}', {client}) AS {quoted(name)}"
         if (change := folded.get(name.lower()))
-        else _quoted(name)
+        else quoted(name)
         for name in columns
     ]
-    names, where = ", ".join(map(_quoted, columns)), _quoted(table)
+    names, where = ", ".join(map(quoted, columns)), quoted(table)
     retyped = _retyped(made, {name: _WORDS.get(change.new, "TEXT") for name, change in folded.items()})
     if is_temporary:
         retyped = re.sub(r"(?i)^CREATE TABLE", "CREATE TEMPORARY TABLE", retyped)
@@ -72,9 +73,9 @@ def widen(
 
 def statement(connection: sa.Connection, schema: str | None, table: str, changes: Mapping[str, Any], zone: str) -> str:
     """Return statements that give columns other types: SQLite can only put another column in a column's place."""
-    where, found = _quoted(table), []
+    where, found = quoted(table), []
     for name, change in changes.items():
-        column, was = _quoted(name), _quoted(f"{name}_was")
+        column, was = quoted(name), quoted(f"{name}_was")
         found += [
             f"ALTER TABLE {where} RENAME COLUMN {column} TO {was}",
             f"ALTER TABLE {where} ADD COLUMN {column} {_WORDS.get(change.new, 'TEXT')}",
@@ -102,13 +103,13 @@ def dependents(
         if table.lower() in words:
             every = type == "trigger" or any("*" in word for word in words)
             add([each for each in columns if every or each.lower() in words], f"{type} {name}")
-    for index in connection.exec_driver_sql(f"PRAGMA index_list({_quoted(table)})").all():
-        parts = [row[2] for row in connection.exec_driver_sql(f"PRAGMA index_info({_quoted(index[1])})")]
+    for index in connection.exec_driver_sql(f"PRAGMA index_list({quoted(table)})").all():
+        parts = [row[2] for row in connection.exec_driver_sql(f"PRAGMA index_info({quoted(index[1])})")]
         if not (index[2] and not index[4] and {part and part.lower() for part in parts} == {k.lower() for k in key}):
             add(list(columns) if None in parts or index[4] else parts, f"index {index[1]}")
     tables = [name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_schema WHERE type = 'table'")]
     for other in tables:
-        for row in connection.exec_driver_sql(f"PRAGMA foreign_key_list({_quoted(other)})").all():
+        for row in connection.exec_driver_sql(f"PRAGMA foreign_key_list({quoted(other)})").all():
             if row[2].lower() == table.lower():
                 add([row[4]] if row[4] else list(key), f"foreign key of {other}")
             if other.lower() == table.lower():
@@ -123,7 +124,7 @@ def dependents(
 
 
 def _columns(connection: sa.Connection, table: str) -> list[Any]:
-    return list(connection.exec_driver_sql(f"PRAGMA table_xinfo({_quoted(table)})"))
+    return list(connection.exec_driver_sql(f"PRAGMA table_xinfo({quoted(table)})"))
 
 
 def _spelled(value: Any, old: str, new: str, zone: str) -> Any:
@@ -200,7 +201,3 @@ def _plain(token: str) -> str:
     if token[:1] in ('"', "`") and len(token) > 1:
         return token[1:-1].replace(token[0] * 2, token[0])
     return token[1:-1] if token.startswith("[") else token
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

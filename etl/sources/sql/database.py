@@ -31,13 +31,13 @@ from etl.sources.sql.statement import (
     as_number,
     for_psycopg,
     held,
-    quoted,
     relation,
     select,
     source_name,
     values,
 )
 from etl.types.cursor import Cursor, Span, cursor_of
+from etl.types.sql import quoted
 
 if TYPE_CHECKING:
     from etl.sources.sql.config import Config

@@ -7,10 +7,11 @@ from etl.config.columns import named
 from etl.config.pipeline import Pipeline
 from etl.config.spellings import NUMERIC
 from etl.errors import BadSource
-from etl.sources.sql.statement import quoted, relation
+from etl.sources.sql.statement import relation
 from etl.types.cursor import Cursor, read
 from etl.types.newer import incomparable, unordered
 from etl.types.ordered import form_of, is_comparable
+from etl.types.sql import quoted
 
 if TYPE_CHECKING:
     from etl.sources.sql.config import Config

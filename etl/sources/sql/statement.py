@@ -12,6 +12,7 @@ from etl.config.values import STATEMENT, fill, parameters, suggest
 from etl.errors import BadSource, ConfigError
 from etl.partition import Piece
 from etl.types.cursor import Cursor, Span, back, below, is_strict, placed, read
+from etl.types.sql import quoted
 
 if TYPE_CHECKING:
     from etl.sources.sql.config import Config
@@ -23,11 +24,6 @@ Window = tuple[datetime | None, datetime | None]
 def source_name(pipeline: Pipeline, config: "Config") -> str:
     """Return what users see as the file of the source's rows: "sql:" and the table, or the pipeline for a query."""
     return f"sql:{_table(pipeline, config) if config.table else pipeline.name}"
-
-
-def quoted(name: str) -> str:
-    """Return an identifier in quotes."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def relation(pipeline: Pipeline, config: "Config", *, schemas: bool) -> str:
