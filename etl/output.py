@@ -1,7 +1,7 @@
 """What a stage's functions print goes into a private file of its run, not into workers' logs: it may quote rows.
 
 The file descriptors are turned, so that libraries, warnings, loggers, threads and other processes are in it, too.
-They stay turned until the next job: a thread that outlives its stage has no other place to print to.
+They stay turned until the next stage: a thread that outlives its stage has no other place to print to.
 """
 
 import os

@@ -129,6 +129,14 @@ class EtlJob(Job):
         return self
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it calls one of our stages, not a function of the company's own."""
+        try:
+            return str(self.func_name) in OURS
+        except DeserializationError:
+            return False
+
+    @property
     @override
     def func(self) -> Callable[..., Any]:
         """The function to call.

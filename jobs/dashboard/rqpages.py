@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from etl.errors import EtlError
 from jobs import settings
-from jobs.job import OURS, EtlJob
+from jobs.job import EtlJob
 from jobs.queue import FairQueue
 from jobs.run.retry import retry_run
 from jobs.store import keys, runs
@@ -123,10 +123,10 @@ def requeue(job_id: str, connection: Redis) -> None:
     FailedJobRegistry(job.origin, connection=connection, job_class=EtlJob).remove(job)
 
 
-def run_of(job: Job) -> str | None:
+def run_of(job: EtlJob) -> str | None:
     """Return the id of the run that a job is a stage of, or None."""
     try:
-        return str(job.args[0]) if job.func_name in OURS and job.args else None
+        return str(job.args[0]) if job.is_ours and job.args else None
     except Exception:  # whatever is in its data
         return None
 

@@ -18,7 +18,7 @@ from etl.errors import EtlError
 from etl.functions import one_process
 from etl.safe_message import safe_message
 from jobs import settings
-from jobs.job import OURS, EtlJob, Snooze
+from jobs.job import EtlJob, Snooze
 from jobs.queue import FairQueue
 from jobs.store import keys, limits, scripts
 
@@ -79,7 +79,7 @@ def perform(job: EtlJob) -> Outcome:
 def _keep_traceback(job: EtlJob, exc: BaseException) -> None:
     """Hand the whole text of what a stage raised to whoever keeps it privately."""
     with contextlib.suppress(Exception):
-        if str(job.func_name).startswith("jobs.stages."):
+        if job.is_ours:
             text = "".join(traceback.format_exception(exc))
             importlib.import_module("jobs.run.stage").keep_traceback(job, text)
 
@@ -120,7 +120,7 @@ def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:
     job._exc_info = None
     pipe.hdel(job.key, "exc_info")  # a try before may have left it
     job._status = JobStatus.FINISHED
-    if job.func_name in OURS:  # its counts are in its hash: a stream of its own takes 4.8 KB
+    if job.is_ours:  # its counts are in its hash: a stream of its own takes 4.8 KB
         job.save(pipeline=pipe, include_meta=False)
         job.finished_job_registry.add(job, ttl, pipe)
     elif ttl != 0:

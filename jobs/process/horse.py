@@ -55,7 +55,7 @@ class Horse:
         self._sources: dict[str, int] = {}
         self._keeper = 0
         self._job: list[str | None] = [None, None]  # the job in hand and its execution
-        self._client = ""  # the queue of the last job
+        self._user = ("", False)  # the queue of the last job, and whether that was a stage
         self._is_used = False  # whether the user's code has run in it
 
     def start(self) -> None:
@@ -103,14 +103,16 @@ class Horse:
     def send(self, job: EtlJob) -> None:
         """Give the horse a job.
 
-        One that has died since its last job, runs old code, or has run another client's code is replaced first.
+        One that has died since its last job, runs old code, or has run another client's code is replaced first; so is
+        one that has run a stage's functions before a job that is no stage, where what they left behind would print.
         """
         fields = {key.decode(): value.decode("latin-1") for key, value in job.raw.items()}
         self._job = [job.id, job.execution.id if job.execution else None]
         message = json.dumps([*self._job, fields]).encode()
-        if self._is_outdated() or (self._is_used and job.origin != self._client):
+        user = (job.origin, job.is_ours)
+        if self._is_outdated() or (self._is_used and user != self._user):
             self.stop()
-        self._client = job.origin
+        self._user = user
         try:
             self.start()
             self._pipe.send_bytes(message)
@@ -286,7 +288,8 @@ def serve(pipe: Connection, connection: Redis) -> None:
             random.seed()
             job = EtlJob(id, connection=connection)
             job.read({key.encode(): value.encode("latin-1") for key, value in fields.items()})
-            output.give_back()
+            if not job.is_ours:
+                output.give_back()
             answer = {**asdict(perform(job)), "memory": _memory()}
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()

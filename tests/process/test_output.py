@@ -24,8 +24,9 @@ import ctypes, logging, os, subprocess, sys, threading, time, warnings
 print("mark import")
 
 def late():
-    time.sleep(0.4)
-    print("mark late", flush=True)
+    for _ in range(300):  # into the jobs that come after it
+        time.sleep(0.005)
+        os.write(1, b"mark late\\n")
     raise ValueError("mark thread")
 
 def speak(where):
@@ -104,8 +105,11 @@ def test_a_job_that_is_no_stage_prints_where_its_worker_does(
     shop.write("steps.py", STEPS + "\ndef plain():\n    print('said', flush=True)\n")
     workers(1, env={"ETL_CONFIG": str(shop.path)})
     run(shop, real_redis, "raised")
+    run(shop, real_redis, "said")
     FairQueue("etl-acme", connection=real_redis).enqueue("steps.plain").wait(20)  # type: ignore[attr-defined]
-    assert "said" in (shop.root / "worker-1.log").read_text()
+    text = (shop.root / "worker-1.log").read_text()
+    assert "said" in text
+    assert "mark late" not in text, "what a stage's functions have left behind printed into another job"
 
 
 def test_who_runs_inline_sees_what_functions_print(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
