@@ -48,6 +48,8 @@ class FinishCounts:
     """What became of a run's rows.
 
     Args:
+        rejected: Rows that the load has made rejects: `duplicates`, and what an earlier run rejected when it appended
+            their file.
         duplicates: Rows that are rejects because another partition has the same value of a unique column.
         applied: Whether what was staged is in the table now; nothing is where an atomic run is not complete.
     """
@@ -55,14 +57,10 @@ class FinishCounts:
     loaded: int = 0
     unchanged: int = 0
     superseded: int = 0
+    rejected: int = 0
     duplicates: tuple[Duplicate, ...] = ()
     applied: bool = True
     warnings: tuple[str, ...] = ()
-
-    @property
-    def rejected(self) -> int:
-        """How many duplicates there are."""
-        return len(self.duplicates)
 
 
 def finish(
@@ -127,12 +125,14 @@ def finish(
         pending = {number for number in done if not entries[number].final}
         applied = not pending or complete or not is_atomic(pipeline)
         duplicates: list[Duplicate] = []
+        said = [*warnings]
         if pending and applied:
             if record is not None:
                 refuse_older(connection, pipeline, record(FinishCounts()))
             shadow.spell(spelling.names)
             waiting = {number: entries[number] for number in pending}
-            if _take_out_loaded(connection, book, shadow, partitions, waiting):
+            if (taken := _take_out_loaded(connection, book, shadow, partitions, waiting)) is not None:
+                said += taken
                 entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
             # What had no row to load stays open until the run is complete: a retry may find rows in it.
             ready = {number: entries[number] for number in done if complete or entries[number].rows}
@@ -149,10 +149,11 @@ def finish(
             loaded=sum(entry.loaded for entry in final),
             unchanged=sum(entry.unchanged for entry in final),
             superseded=sum(entry.superseded for entry in final),
+            rejected=sum(entry.rejected for entry in final) + (0 if applied else len(duplicates)),
             duplicates=tuple(replace(each, column=spelling.back(each.column)) for each in duplicates),
             applied=applied,
             warnings=(
-                *warnings,
+                *said,
                 *known.doubled(connection, book, pipeline, run, [entry.partition for entry in final]),
                 *expect.overtaken(pipeline, sum(entry.superseded for entry in final)),
             ),
@@ -238,10 +239,13 @@ def _take_out_loaded(
     shadow: Shadow,
     partitions: Sequence[Partition],
     waiting: Mapping[int, Entry],
-) -> bool:
-    """Leave out what another run has loaded, or loaded newer, since it was staged here; says whether there is any.
+) -> list[str] | None:
+    """Leave out what another run has loaded, or loaded newer, since it was staged here; None where there is nothing.
 
     Whether it was there already was asked when it was staged, by a run that may have ended long ago.
+
+    Returns:
+        Warnings about rows that are good here and that the other run has rejected.
 
     Raises:
         ChangedFile: What the other run has appended is another version of the file.
@@ -251,15 +255,27 @@ def _take_out_loaded(
         for each in partitions
         if each.number in waiting
     ]
-    became = dict.fromkeys(known.loaded_before(connection, book, deliveries), "unchanged")
-    became |= dict.fromkeys(known.outdated(connection, book, deliveries), "superseded")
-    number = ledger.next_number(connection, book, shadow.pipeline) if became else 0
-    for each, what in sorted(became.items()):
-        if waiting[each].rows:
+    there = known.loaded_before(connection, book, deliveries)
+    older = known.outdated(connection, book, deliveries)
+    if not (there or older):
+        return None
+    number, warnings = ledger.next_number(connection, book, shadow.pipeline), list[str]()
+    for delivery in deliveries:
+        each = delivery.partition.number
+        rows = waiting[each].rows
+        if each in older:
+            counts = {"superseded": rows}
+        elif each in there:
+            missing = known.never_loaded(connection, book, there[each], rows)
+            counts = {"unchanged": rows - missing, "rejected": missing}
+            if missing:
+                warnings.append(known.rejected_then(delivery, there[each], missing))
+        else:
+            continue
+        if rows:
             shadow.forget(each)
-        values = {"final": True, what: waiting[each].rows, "sequence": number}
-        ledger.record(connection, book, shadow.run, each, **values)
-    return bool(became)
+        ledger.record(connection, book, shadow.run, each, final=True, sequence=number, **counts)
+    return warnings
 
 
 def _apply(

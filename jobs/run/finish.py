@@ -66,7 +66,7 @@ def ending(
     rows = tally.rows()
     if final is not None:
         rows.update(loaded=final.loaded, unchanged=final.unchanged + tally.left_out, superseded=final.superseded)
-        rows["rejected"] += len(final.duplicates)
+        rows["rejected"] += final.rejected - tally.rejected_then
     error, exit = None, 0
     if refused is not None:
         error, exit = safe_message(refused), refused.exit_code

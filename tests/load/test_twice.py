@@ -8,7 +8,7 @@ import pytest
 
 from etl.config.pipeline import Pipeline
 from etl.errors import ChangedFile
-from etl.load import ledger
+from etl.load import Delivery, ledger, load
 from tests.helpers.deliveries import chunk, deliver, finished, partition, pipeline, query, values
 
 ROWS = chunk([{"id": 1}, {"id": 2}])
@@ -64,6 +64,22 @@ def test_only_what_another_run_has_appended_is_left_out(target_url: str) -> None
     final = finished(target_url, made, parts)
     assert (final.loaded, final.unchanged) == (2, 2)
     assert values(target_url, "_run, _file") == [("r1", "2.csv")] * 2 + [("r2", "1.csv")] * 2
+
+
+def test_rows_that_the_run_which_appended_their_file_meanwhile_has_rejected_are_not_unchanged(target_url: str) -> None:
+    made, parts = pipeline(atomic=True), [partition(1), partition(2)]
+    for part in parts:
+        deliver(target_url, made, ROWS, of=part, partitions=2, content=f"c{part.number}")
+    one = Delivery(made, "r2", partition(1), "c1", 1, read=2)
+    load(one, iter([ROWS.slice(0, 1)]), url=target_url, rejected=1, read=2)
+    final = finished(target_url, made, parts)
+    assert (final.loaded, final.unchanged, final.rejected) == (2, 1, 1)
+    assert final.warnings == (
+        "1.csv was appended by run r2, which did not load 1 of 2 rows: rq-etl rejects r2 --export FILE, "
+        "fix what is wrong, then rq-etl rejects r2 --load FILE",
+    )
+    again = finished(target_url, made, parts)
+    assert (again.loaded, again.unchanged, again.rejected) == (2, 1, 1)
 
 
 def test_a_file_that_another_run_has_appended_otherwise_meanwhile_is_refused(target_url: str) -> None:
@@ -126,8 +142,6 @@ def test_a_newer_file_that_is_not_read_again_stays_newer(target_url: str) -> Non
     parts = [partition(1, "a.csv", modified=3.0), partition(2, "b.csv", modified=4.0)]  # b was touched only
     deliver(target_url, made, keyed(k="a2"), of=parts[0], partitions=2, run="r2", content="a2")
     delivery = ledger.Delivery(made, "r2", parts[1], "b", 2, skipped=1)
-    from etl.load import load
-
     load(delivery, iter(()), url=target_url, rejected=0, read=1)
     assert finished(target_url, made, parts, run="r2").superseded == 1
     assert values(target_url, "v") == [("b",)]
