@@ -31,6 +31,7 @@ from jobs.job import EtlJob
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.store.runs import find
+from tests.helpers.careless import spoil
 
 BUSY = "the warehouse: database is locked by another program\n  it is tried again by itself"
 calls: list[str] = []
@@ -153,35 +154,6 @@ def test_working_for_a_while_ends_early_when_the_work_does(queue: FairQueue) -> 
 
 def test_working_for_a_while_without_work_gives_up(queue: FairQueue) -> None:
     assert not InProcessWorker(queue.connection).work_for(0.02)
-
-
-def spoil() -> None:
-    """Change what is global in a process, as a careless function might."""
-    decimal.getcontext().prec = 3
-    decimal.getcontext().traps[decimal.Inexact] = True
-    decimal.DefaultContext.prec = 4
-    os.environ["SPOILED"] = "acme"
-    os.environ.pop("HOME", None)
-    os.environ["TZ"] = "Asia/Tokyo"
-    time.tzset()
-    os.chdir("/")
-    os.umask(0)
-    locale.setlocale(locale.LC_ALL, "C.UTF-8")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    signal.setitimer(signal.ITIMER_REAL, 60)
-    warnings.simplefilter("error")
-    random.seed(1)
-    np.random.seed(1)
-    np.seterr(all="raise")
-    pd.set_option("display.max_rows", 3)
-    pd.set_option("display.precision", 1)
-    sys.excepthook = threading.excepthook = sys.unraisablehook = print
-    sys.path.insert(0, "/acme")
-    sys.setrecursionlimit(5000)
-    socket.setdefaulttimeout(0.5)
-    logging.getLogger().setLevel(logging.DEBUG)
-    logging.disable(logging.CRITICAL)
 
 
 def spoil_and_fail() -> None:

@@ -183,36 +183,15 @@ import threading, time, warnings
 import numpy as np
 import pandas as pd
 
+from tests.helpers import careless
+
 kept = []
 
 def spoil():
     kept.append("acme")
-    decimal.getcontext().prec = 3
-    decimal.getcontext().traps[decimal.Inexact] = True
-    decimal.DefaultContext.prec = 4
-    os.environ["SPOILED"] = "acme"
-    os.environ["TZ"] = "Asia/Tokyo"
-    time.tzset()
-    os.chdir("/")
-    os.umask(0)
-    locale.setlocale(locale.LC_ALL, "C.UTF-8")
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.setitimer(signal.ITIMER_REAL, 60)
-    warnings.simplefilter("error")
-    random.seed(1)
-    np.random.seed(1)
-    np.seterr(all="raise")
-    pd.set_option("display.max_rows", 3)
-    pd.set_option("display.precision", 1)
-    sys.excepthook = threading.excepthook = sys.unraisablehook = print
-    sys.path.insert(0, "/acme")
-    sys.setrecursionlimit(500)
+    careless.spoil()
     sys.settrace(None)
-    socket.setdefaulttimeout(0.5)
     faulthandler.enable()
-    logging.getLogger().setLevel(logging.DEBUG)
-    logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_NOFILE, (99, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     gc.disable()
     string.digits = "acme"
