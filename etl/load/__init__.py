@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import parse_url, resolve_url, url_of
 from etl.errors import ReceiptMismatch
-from etl.load import columns, expect, known, ledger, names, tables
+from etl.load import columns, earlier, expect, ledger, tables
 from etl.load.apply import apply, lock
-from etl.load.columns import change
+from etl.load.columns import change, names
 from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
 from etl.load.history import Record, refuse_older, remember, write
@@ -112,8 +112,8 @@ def finish(
         book = ledger.table(connection, pipeline)
         spelling = names.spelling(connection, pipeline)
         shadow = of_run(connection, spelling.spelled(), run)
-        if known.is_known_again(pipeline):
-            known.lock_files(connection, pipeline, (each for each in partitions if each.number in done))
+        if earlier.is_known_again(pipeline):
+            earlier.lock_files(connection, pipeline, (each for each in partitions if each.number in done))
         # Two executions of one finish meet here; the second finds everything final.
         lock(connection, pipeline)
         entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
@@ -154,7 +154,7 @@ def finish(
             applied=applied,
             warnings=(
                 *said,
-                *known.doubled(connection, book, pipeline, run, [entry.partition for entry in final]),
+                *earlier.doubled(connection, book, pipeline, run, [entry.partition for entry in final]),
                 *expect.overtaken(pipeline, sum(entry.superseded for entry in final)),
             ),
         )
@@ -255,8 +255,8 @@ def _take_out_loaded(
         for each in partitions
         if each.number in waiting
     ]
-    there = known.loaded_before(connection, book, deliveries)
-    older = known.outdated(connection, book, deliveries)
+    there = earlier.loaded_before(connection, book, deliveries)
+    older = earlier.outdated(connection, book, deliveries)
     if not (there or older):
         return None
     number, warnings = ledger.next_number(connection, book, shadow.pipeline), list[str]()
@@ -266,10 +266,10 @@ def _take_out_loaded(
         if each in older:
             counts = {"superseded": rows}
         elif each in there:
-            missing = known.never_loaded(connection, book, there[each], rows)
+            missing = earlier.never_loaded(connection, book, there[each], rows)
             counts = {"unchanged": rows - missing, "rejected": missing}
             if missing:
-                warnings.append(known.rejected_then(delivery, there[each], missing))
+                warnings.append(earlier.rejected_then(delivery, there[each], missing))
         else:
             continue
         if rows:
@@ -303,8 +303,8 @@ def _apply(
             kind(connection).lock(connection, "table", shadow.pipeline.table)
             there = ledger.columns_there(connection, shadow.pipeline)
         change.align(shadow, there, zones)
-        names = {number: {name.casefold() for name in json.loads(entry.types)} for number, entry in done.items()}
-        outcomes = apply(shadow, counting, applied, staged=staged, columns=names)
+        named = {number: {name.casefold() for name in json.loads(entry.types)} for number, entry in done.items()}
+        outcomes = apply(shadow, counting, applied, staged=staged, columns=named)
     sequence = ledger.next_number(connection, book, shadow.pipeline)
     for number, entry in done.items():
         outcome = outcomes.get(number)

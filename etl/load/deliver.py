@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
 from etl.errors import BadSource, ReceiptMismatch, TableMismatch
-from etl.load import expect, function, known, ledger, names, tables
+from etl.load import earlier, expect, function, known, ledger, tables
 from etl.load.apply import apply, lock
-from etl.load.columns import Change, change
+from etl.load.columns import Change, change, names
 from etl.load.columns.fit import Changes, Fit, Kinds, fit, kind_of, lacks
 from etl.load.cursors import Move, advance
 from etl.load.history import Record, refuse_older, write
@@ -154,7 +154,7 @@ def _load(
         rejected=counts.rejected, final=counts.final, types=json.dumps(loading.types), **number,
     )  # fmt: skip
     if counts.loaded:
-        loading.warnings += known.doubled(
+        loading.warnings += earlier.doubled(
             connection, book, delivery.pipeline, delivery.run, [delivery.partition.number]
         )
     return replace(counts, warnings=tuple(dict.fromkeys(loading.warnings)))
@@ -200,14 +200,14 @@ class _Loading:
         """Say what an earlier run has made of the rows, or None where they are to be loaded."""
         delivery = self.delivery
         if self.pipeline.load.mode == "append":
-            found = known.loaded_before(self.connection, self.book, [delivery])
+            found = earlier.loaded_before(self.connection, self.book, [delivery])
             if not found:
                 return None
-            earlier, rows = found[delivery.partition.number], sum(chunk.num_rows for chunk in chunks)
-            missing = known.never_loaded(self.connection, self.book, earlier, rows)
+            there, rows = found[delivery.partition.number], sum(chunk.num_rows for chunk in chunks)
+            missing = earlier.never_loaded(self.connection, self.book, there, rows)
             if missing:
-                self.warnings.append(known.rejected_then(delivery, earlier, missing))
-            return LoadCounts(unchanged=rows - missing, rejected=missing, earlier=earlier.run)
+                self.warnings.append(earlier.rejected_then(delivery, there, missing))
+            return LoadCounts(unchanged=rows - missing, rejected=missing, earlier=there.run)
         if self.pipeline.load.mode != "replace" or delivery.again:
             return None
         may_skip = known.may_skip(self.pipeline, delivery.partition, delivery.partitions)

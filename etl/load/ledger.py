@@ -1,6 +1,6 @@
 """The ledger: the target's table `_etl_loads`, which says which partition of which run was loaded, and from what.
 
-`etl.load.known` asks it what is in the target already.
+`etl.load.earlier` and `etl.load.known` ask it what is in the target already.
 """
 
 import json
@@ -20,6 +20,7 @@ from etl.partition import Partition
 
 NAME = "_etl_loads"
 COUNTS = ("rows", "loaded", "unchanged", "superseded", "rejected")
+BATCH = 500  # names in one question
 SHAPED = ("code", "lookups")  # what shapes rows beside content and configuration; null in rows of earlier releases
 
 
@@ -96,6 +97,12 @@ class Entry:
     rejected: int
     final: bool
     attempt: int
+
+
+def of_table(book: sa.Table, pipeline: Pipeline) -> sa.ColumnElement[bool]:
+    """Return the condition for what this client's pipeline has loaded into its table."""
+    same = (book.c.client == pipeline.client) & (book.c.pipeline == pipeline.name)
+    return same & (book.c.table_name == pipeline.table)
 
 
 def table(connection: sa.Connection, pipeline: Pipeline) -> sa.Table:
