@@ -117,15 +117,18 @@ def rows(engine: sa.Engine, table: str) -> list[dict[str, Any]]:
         ]
 
 
-def same(kind: str, text: str, value: Any) -> bool:
-    """Whether a cell of the table is what stands in the file."""
-    if text == "" or value is None:
-        return (text == "") == (value is None)
-    if kind in ("date", "timestamp"):
-        return pd.to_datetime(text, utc=True) == pd.to_datetime(str(value), utc=True)
-    if kind in ("decimal", "number"):
-        return float(text) == float(value)
-    return text == str(value)
+def differing(kind: str, texts: Sequence[str], values: Sequence[Any]) -> list[int]:
+    """Return where cells of the table are not what stands in the file."""
+    if kind in ("date", "timestamp"):  # all at once: pandas takes 0.1 ms for each by itself
+        wants, found = (
+            pd.to_datetime(pd.Series([str(each) if each not in ("", None) else None for each in some]), utc=True)
+            for some in (texts, values)
+        )
+        return [int(at) for at in ((wants != found) & ~(wants.isna() & found.isna())).to_numpy().nonzero()[0]]
+    exact = float if kind in ("decimal", "number") else str
+    wanted = [exact(text) if text != "" else None for text in texts]
+    there = [exact(value) if value is not None else None for value in values]
+    return [at for at, pair in enumerate(zip(wanted, there, strict=True)) if pair[0] != pair[1]]
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["columns", "no-columns"])
@@ -139,15 +142,11 @@ def test_every_cell_arrives_and_a_second_run_changes_none(
 
     tables = {name: rows(engine, name) for name in KEYS}
     for name, found in tables.items():
-        wanted = source(name).sort_values(KEYS[name], kind="stable").to_dict("records")
+        wanted = source(name).sort_values(KEYS[name], kind="stable")
         assert len(found) == len(wanted)
-        wrong = [
-            (name, column, row[KEYS[name]])
-            for row, line in zip(found, wanted, strict=True)
-            for column, text in line.items()
-            if not same(type_of(name, str(column)), text, row[str(column)])
-        ]
-        assert wrong == []
+        for column in wanted.columns:
+            wrong = differing(type_of(name, column), list(wanted[column]), [row[column] for row in found])
+            assert [(name, column, found[at][KEYS[name]]) for at in wrong] == []
         for column in [*TYPES[name].get("decimal", ()), *TYPES[name].get("number", ())]:
             straight = pd.to_numeric(source(name)[column]).sum()
             loaded = math.fsum(float(row[column]) for row in found if row[column] is not None)
