@@ -138,26 +138,6 @@ def test_every_broken_file_is_reported_at_once(write: Write) -> None:
     assert told[2] == "clients/initech.toml: line 2: is not UTF-8; save the file as UTF-8"
 
 
-@pytest.mark.parametrize("key", ["max_active", "unknown", "weight", "params.x"])
-def test_a_number_of_5000_digits_is_a_mistake_of_its_file_alone(write: Write, key: str) -> None:
-    write(SMALL, globex=f"{key} = {'9' * 5000}\n", okay='timezone = "UTC"\n')
-    config = load_config()
-    assert config.broken["globex"] == ("clients/globex.toml: has a number with more digits than can be read",)
-    assert "okay" in config.clients
-
-
-@pytest.mark.parametrize("key", ["max_active", "weight"])
-def test_a_number_that_no_counter_holds_is_a_mistake(write: Write, key: str) -> None:
-    write(SMALL, globex=f"{key} = {10**30}\n")
-    assert load_config().broken["globex"] == (f"clients/globex.toml: {key}: must be at most 1,000,000,000",)
-
-
-@pytest.mark.parametrize("span", ['"99999999d"', f'"{"9" * 400}s"', "1e300"])
-def test_a_span_that_no_clock_adds_to_its_time_is_a_mistake(write: Write, span: str) -> None:
-    write(f"[settings]\nkeep_failed = {span}\n" + SMALL.replace("[settings]", ""))
-    assert "etl.toml: settings.keep_failed: must be at most a hundred years" in mistakes()
-
-
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(write: Write) -> None:
     write(SMALL, globex=b'\xef\xbb\xbfpipelines = ["claims"]\r\nmax_active = 2\r\n')
     assert load_config().clients["globex"].max_active == 2
