@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if slow and leaves_out_slow(config):
         config.hook.pytest_deselected(items=list(slow))
         items[:] = [item for item in items if item not in slow]
-    items.sort(key=lambda item: (item not in slow, "whole" not in item.path.parts))
+    items.sort(key=lambda item: (item not in slow, {"whole", "kinds"}.isdisjoint(item.path.parts)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
