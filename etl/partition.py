@@ -74,6 +74,7 @@ class Partition(BaseModel):
         order: Rank from 0 by modification time, name, then place in the file: later rows win a merge.
         fixed: Where its rows are rejects that were fixed, what the ledger calls it; its pieces have the names of the
             files that they came from.
+        replaced: Of fixed rows, whether they are out of date once the table has no other row of their files' version.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +83,7 @@ class Partition(BaseModel):
     pieces: tuple[Piece, ...]
     order: int
     fixed: str = ""
+    replaced: bool = False
 
     @property
     def size(self) -> int:

@@ -177,7 +177,7 @@ class _Loading:
         self.warnings: list[str] = []
         self.types: dict[str, str] = {}
         self.written = 0
-        self.unchanged = 0
+        self.unchanged = self.superseded = 0
         self.fixed: list[int] = []  # `_row` of fixed rows that are appended
 
     def load(self, shadow: Shadow, chunks: Iterable[pa.Table]) -> LoadCounts:
@@ -201,7 +201,7 @@ class _Loading:
             return LoadCounts(staged=self.written, final=False)
         if is_append:
             self._append(self._not_there(chunks) if delivery.partition.fixed else chunks)
-            return LoadCounts(self.written, self.unchanged)
+            return LoadCounts(self.written, self.unchanged, self.superseded)
         return self._merge(chunks)
 
     def _there(self, chunks: Iterable[pa.Table]) -> LoadCounts | None:
@@ -226,13 +226,22 @@ class _Loading:
         return LoadCounts(unchanged=sum(chunk.num_rows for chunk in chunks))
 
     def _not_there(self, chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield chunks of fixed rows without those that an earlier run of fixed rows has loaded."""
-        there = pa.array(sorted(earlier.fixed_before(self.connection, self.book, self.delivery)), pa.int64())
+        """Yield chunks of fixed rows without those that were loaded before, or whose file was replaced since."""
+        asked = self.connection, self.book, self.delivery
+        there, late = (
+            pa.array(sorted(rows), pa.int64())
+            for rows in (earlier.fixed_before(*asked), earlier.fixed_too_late(*asked))
+        )
         for chunk in chunks:
             new = chunk.filter(pc.invert(pc.is_in(chunk[ROW], value_set=there)))
             self.unchanged += chunk.num_rows - new.num_rows
-            self.fixed += new[ROW].to_pylist()
-            yield new
+            mine = new.filter(pc.invert(pc.is_in(new[ROW], value_set=late)))
+            self.superseded += new.num_rows - mine.num_rows
+            self.fixed += mine[ROW].to_pylist()
+            yield mine
+        if self.superseded:
+            what = "1 fixed row is" if self.superseded == 1 else f"{self.superseded:,} fixed rows are"
+            self.warnings.append(f"{what} not loaded: {self.pipeline.table} has another version of the file by now")
 
     def _append(self, chunks: Iterable[pa.Table]) -> None:
         extra = OWN if self.pipeline.shared else OWN[1:]

@@ -84,6 +84,37 @@ def fixed_before(connection: sa.Connection, book: sa.Table, delivery: Delivery) 
     }
 
 
+def fixed_too_late(connection: sa.Connection, book: sa.Table, delivery: Delivery) -> set[int]:
+    """Return `_row` of those fixed rows of which a replace has taken out all other rows of their file since."""
+    pipeline, partition = delivery.pipeline, delivery.partition
+    if not partition.replaced:
+        return set()
+    names, rejected_by = {piece.file for piece in partition.pieces}, PurePath(partition.fixed).parent.name
+    loads = [row for row in _same_version(connection, book, pipeline, rejected_by) if row.rows]
+    known = {name for row in loads for name in ledger.names_in(row.file)} & names
+    stay = {
+        name
+        for row in loads
+        for name in known.intersection(ledger.names_in(row.file))
+        if _rows_stay(connection, pipeline, row.run, [name])
+    }
+    return {
+        (index << ROW_BITS) | line
+        for index, piece in enumerate(partition.pieces)
+        for _, line in piece.lines
+        if piece.file in known - stay
+    }
+
+
+def _same_version(connection: sa.Connection, book: sa.Table, pipeline: Pipeline, run: str) -> Sequence[Row]:
+    """Return the loads of what a run has loaded, its own and those of other runs: of the same files, as they were."""
+    first = book.alias("first")
+    alike = (first.c.run == run) & (first.c.file == book.c.file) & (first.c.content == book.c.content)
+    final = ledger.of_table(book, pipeline) & book.c.final.is_(True) & book.c.lines.is_(None)
+    query = sa.select(book.c.run, book.c.file, book.c.rows).join_from(book, first, alike).where(final)
+    return connection.execute(query).all()
+
+
 def _fixed_lines(
     connection: sa.Connection, book: sa.Table, pipeline: Pipeline, run: str, names: Collection[str]
 ) -> dict[str, set[int]]:
@@ -93,11 +124,8 @@ def _fixed_lines(
     loads = connection.execute(sa.select(*columns).where(same, book.c.lines.is_not(None))).all()
     if not loads:
         return {}
-    first = book.alias("first")
-    alike = (first.c.run == run) & (first.c.file == book.c.file) & (first.c.content == book.c.content)
-    query = sa.select(book.c.run, book.c.file).join_from(book, first, alike).where(same, book.c.lines.is_(None))
-    runs = {(run, name) for name in files}
-    runs |= {(row.run, name) for row in connection.execute(query) for name in ledger.names_in(row.file)}
+    again = _same_version(connection, book, pipeline, run)
+    runs = {(run, name) for name in files} | {(row.run, name) for row in again for name in ledger.names_in(row.file)}
     found: dict[str, set[int]] = {}
     for load in loads:
         rejected_by = PurePath(load.file).parent.name

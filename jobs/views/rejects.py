@@ -104,7 +104,9 @@ def load(session: Session, run: str, file: Path) -> str:
         raise StagingFailed(f"run {run} has no staging left", "put the fixed rows into a file of the source")
     pipeline = resolve(session.config, spec.pipeline.name, spec.pipeline.client, params=spec.pipeline.params)
     staging = _first(staging, spec.pipeline)
+    is_replaced = pipeline.load.mode == "replace" and pipeline.load.by in ((), ("_file",))
     partition = _partition(staging, pipeline.root, _parts(file, spec), spec)
+    partition = partition.model_copy(update={"replaced": is_replaced})
     path = glob.escape(partition.pieces[0].path)
     given = {key: getattr(pipeline.extract, key) for key in Spellings.model_fields}
     spellings = {key: value for key, value in given.items() if value is not None}

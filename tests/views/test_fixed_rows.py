@@ -121,6 +121,22 @@ def test_a_corrected_file_replaces_the_rows_that_were_fixed_of_it(etl: Project, 
     assert query(target_url, "select id, v from m order by id") == [(1, 1), (2, 21), (3, 3)]
 
 
+@pytest.mark.parametrize("mode", [{"mode": "replace"}, {"mode": "replace", "by": ["_file"]}], ids=str)
+def test_a_row_that_is_fixed_after_its_file_was_replaced_is_superseded(etl: Project, mode: dict[str, Any]) -> None:
+    loads(etl, mode)
+    etl.write("in/a.csv", "id,v\n1,1\n2,bad\n")
+    etl.write("in/b.csv", "id,v\n3,3\n4,bad\n")
+    first = etl.run(pipeline="m")["run"]
+    exported(etl, first)
+    fix(etl, "bad", "20")
+    etl.write("in/a.csv", "id,v\n1,1\n2,21\n")
+    etl.run(pipeline="m")
+    [run] = etl(f"rejects {first} --load fix.csv --json").json
+    assert (run["rows"]["loaded"], run["rows"]["superseded"]) == (1, 1)
+    assert run["warnings"] == ["1 fixed row is not loaded: m has another version of the file by now"]
+    assert etl.rows("select id, v from m order by id") == [(1, 1), (2, 21), (3, 3), (4, 20)]
+
+
 def test_what_a_replace_took_out_is_loaded_again(etl: Project) -> None:
     loads(etl, {"mode": "replace"})
     etl.write("in/a.csv", "id,v\n1,1\n2,bad\n")
