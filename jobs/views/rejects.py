@@ -105,7 +105,10 @@ def load(session: Session, run: str, file: Path) -> str:
     pipeline = resolve(session.config, spec.pipeline.name, spec.pipeline.client, params=spec.pipeline.params)
     staging = _first(staging, spec.pipeline)
     is_replaced = pipeline.load.mode == "replace" and pipeline.load.by in ((), ("_file",))
-    partition = _partition(staging, pipeline.root, _parts(file, spec), spec)
+    # Each partition of a database counts its rows by itself.
+    counted_apart = not spec.pipeline.extract.FACTS.files
+    places = Counter((entry["file"], entry["row"]) for entry in entries(session, run)) if counted_apart else None
+    partition = _partition(staging, pipeline.root, _parts(file, spec, places), spec)
     partition = partition.model_copy(update={"replaced": is_replaced})
     path = glob.escape(partition.pieces[0].path)
     given = {key: getattr(pipeline.extract, key) for key in Spellings.model_fields}
@@ -177,19 +180,18 @@ class _Part:
         self._line += count_lines(text.getvalue().encode())
 
 
-def _parts(file: Path, spec: Spec) -> dict[str, _Part]:
+def _parts(file: Path, spec: Spec, places: Counter[tuple[str, int]] | None) -> dict[str, _Part]:
     """Return fixed rows without the columns that say why, by the file that they came from; "" for those of none.
 
     Args:
         spec: Of the run that rejected them.
+        places: How many rows it rejected by file and line, where these may not tell a row; None where they do.
     """
     try:
         content = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{file} is not UTF-8", 'save it as "CSV UTF-8"') from None
-    # A line says which row is meant where all of a file is read as one, or by its lines.
-    pieces = Counter(piece.file for part in spec.plan.partitions for piece in part.pieces)
-    known = {name for name, count in pieces.items() if count == 1 or spec.pipeline.extract.FACTS.files}
+    files = {piece.file for part in spec.plan.partitions for piece in part.pieces}
     # Excel writes semicolons in half of Europe.
     delimiter = next((mark for mark in ",;\t" if content.startswith(f"{REASONS[0]}{mark}")), ",")
     with io.StringIO(content, newline="") as source:
@@ -199,11 +201,12 @@ def _parts(file: Path, spec: Spec) -> dict[str, _Part]:
         if not kept:
             cure = "fix the lines where they came from, and run the pipeline again"
             raise ConfigError(f"{file} has no column of the source: no row of it could be read", cure)
-        places = [names.index(name) if name in names else -1 for name in REASONS[:2]]
+        why = [names.index(name) if name in names else -1 for name in REASONS[:2]]
         header, parts = [names[index] for index in kept], dict[str, _Part]()
         for row in filter(None, rows):
-            from_file, line = (row[at] if 0 <= at < len(row) else "" for at in places)
-            of_file = from_file in known and line.isdecimal() and int(line) >> ROW_BITS == 0
+            from_file, line = (row[at] if 0 <= at < len(row) else "" for at in why)
+            of_file = from_file in files and line.isdecimal() and int(line) >> ROW_BITS == 0
+            of_file = of_file and (places is None or places[from_file, int(line)] == 1)
             fixed = [*(row[index] for index in kept if index < len(row)), *row[len(names) :]]
             if (name := from_file if of_file else "") not in parts:
                 parts[name] = _Part(header)

@@ -208,3 +208,39 @@ def test_a_row_that_the_table_takes_since_it_was_altered_is_loaded(etl: Project,
     assert etl.run(pipeline="m")["rows"]["unchanged"] == 1
     query(pg_url, "alter table m alter column name type varchar(9)")
     assert etl.run(pipeline="m")["rows"]["loaded"] == 2
+
+
+FUNCTION = """
+def rows():
+    return [{"id": 1, "v": "1"}, {"id": 2, "v": "bad"}, {"id": 3, "v": "worse"}]
+"""
+SQL = {"type": "sql", "url": "sqlite:///source.db", "table": "s", "partition": "id", "rows": 3}
+
+
+@pytest.mark.parametrize("extract", [{"type": "function", "function": "steps:rows"}, SQL], ids=["function", "sql"])
+def test_fixed_rows_of_no_file_are_loaded_once_each(etl: Project, extract: dict[str, Any]) -> None:
+    etl.write("steps.py", FUNCTION)
+    query(f"sqlite:///{etl.root}/source.db", "create table s (id integer, v text)")
+    query(f"sqlite:///{etl.root}/source.db", "insert into s values (1, '1'), (2, 'bad'), (5, 'worse')")
+    given = {"extract": extract, "load": {"mode": "append"}, "columns": COLUMNS}
+    etl.config(etl_toml({"m": given}))
+    first = etl.run(pipeline="m")["run"]
+    exported(etl, first)
+    for old, new, expected in (("bad", "20", (1, 0, 1)), ("worse", "30", (1, 1, 0)), ("30", "30", (0, 2, 0))):
+        fix(etl, old, new)
+        assert counts(fixed(etl, first)) == expected
+    assert etl.rows("select v from m where v > 9 order by v") == [(20,), (30,)]
+
+
+def test_no_fixed_row_is_taken_for_another_that_was_rejected_in_the_same_place(etl: Project) -> None:
+    """A database counts the rows of each of its partitions from one."""
+    query(f"sqlite:///{etl.root}/source.db", "create table s (id integer, v text)")
+    query(f"sqlite:///{etl.root}/source.db", "insert into s values (1, '1'), (2, 'bad'), (5, '5'), (6, 'worse')")
+    etl.config(etl_toml({"m": {"extract": SQL, "load": {"mode": "append"}, "columns": COLUMNS}}))
+    first = etl.run(pipeline="m")["run"]
+    lines = exported(etl, first)
+    assert [line.split(",")[1] for line in lines[1:]] == ["2", "2"]
+    for old, new in (("bad", "20"), ("worse", "30")):
+        (etl.root / "fix.csv").write_text("\n".join([lines[0], *(line for line in lines if old in line), ""]))
+        fix(etl, old, new)
+        assert counts(fixed(etl, first)) == (1, 0, 0)
