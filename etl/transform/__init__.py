@@ -18,7 +18,7 @@ from etl.errors import BadSource, ConfigError
 from etl.partition import ROW_BITS
 from etl.transform.checks import Checker, Unique
 from etl.transform.steps import from_frame, load_steps, run_steps, to_frame, undeclared
-from etl.types.casts import Failures, cast
+from etl.types.casts import Failures, cast, only_missing
 from etl.types.infer import take
 from etl.types.limits import Limits
 from etl.types.normalize import without_nothing
@@ -151,13 +151,15 @@ class Transformer:
             if name in made:
                 continue
             if name not in self._types:
-                made[name] = undeclared(without_nothing(plain(raw[header]), extract), zone)
+                made[name], failed = undeclared(without_nothing(plain(raw[header]), extract), zone)
+                if failed:
+                    failures[name] = failed
                 if raw[header].type == pa.null():  # SQLite knows no type without a value
                     made[name] = raw[header]
                 continue
             values = without_nothing(plain(raw[header]), extract)
             made[name], failed = take(values, self._types[name], zone, extract)
-            if failed and values.type != pa.string():
+            if failed and (values.type != pa.string() or only_missing(failed, zone)):
                 failures[name] = failed
             elif failed:
                 what = f"{self._shown(header, names)} was taken for {self._types[name]}"
