@@ -196,7 +196,9 @@ class _Fitting:
         if known.word in self.database.FITS[wanted] and not (known.ours and is_free):
             self._stored(name, wanted, known)
         elif known.word not in (*WORDS, EMPTY) or (known.word == "string" and not known.ours and not is_free):
-            self.refused[there] = _Refused(str(known.type), wanted, declare=known.word)
+            odd = known.word not in WORDS and wanted == "string"
+            why, change = ("it may change a text", Change("", "string")) if odd else ("", None)
+            self.refused[there] = _Refused(str(known.type), wanted, why, change, declare=known.word)
         else:
             self._join(name, there, known, wanted, is_free)
 
