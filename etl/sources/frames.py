@@ -172,8 +172,8 @@ def _moments(values: list[Any], zone: str) -> pa.Array | None:
     aware = [value if value is None or value.tzinfo else value.replace(tzinfo=place) for value in moments]
     found = [value if value is None else value.astimezone(UTC) for value in aware]
     for value, instant in zip(values, found, strict=True):
-        is_local = instant is not None and isinstance(value, datetime) and value.tzinfo is None
-        if is_local and instant.astimezone(place).replace(tzinfo=None) != value:
+        is_local = isinstance(value, datetime) and value.tzinfo is None
+        if is_local and instant is not None and instant.astimezone(place).replace(tzinfo=None) != value:
             raise pa.ArrowInvalid(missing(zone))  # as text it is kept, and is a reject where it is to be a time
     return pa.array(found, pa.timestamp(unit, "UTC"))
 
