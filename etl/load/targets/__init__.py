@@ -179,6 +179,9 @@ class Target(Protocol):
     def prepare(self, connection: sa.Connection, *staged: sa.TableClause) -> None:
         """Tell the planner about rows that have just been written."""
 
+    def doubled(self, error: BaseException) -> Sequence[str]:
+        """Return the columns of the unique key that a row breaks, as far as the driver's error names them."""
+
     def translate(self, error: BaseException, where: str, *, connecting: bool = False) -> EtlError:
         """Return the error of `etl.errors` that the driver's own means; row values never get into it."""
 

@@ -51,7 +51,7 @@ FACTS = TargetFacts(
     widens=True,
 )
 ERRORS = (duckdb.Error,)
-translate = duckdb_errors.translate
+translate, doubled = duckdb_errors.translate, duckdb_errors.doubled
 # Types that DuckDB casts a text to, beside those that others are in.
 _TEXT = {"UUID", "JSON", "INTERVAL", "TIME", "TIME WITH TIME ZONE", "BLOB", "BIT", "INET"}
 _COLLATED = re.compile(r'(?:"((?:[^"]|"")*)"|(\w+)) VARCHAR( COLLATE [\w.]+)')

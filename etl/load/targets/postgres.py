@@ -43,7 +43,7 @@ FACTS = TargetFacts(
     system=frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}),
 )
 ERRORS = (psycopg.Error,)
-translate = postgres_errors.translate
+translate, doubled = postgres_errors.translate, postgres_errors.doubled
 _DRIVER = "postgresql+psycopg"
 # Types that have a word in the pipeline, or that SQLAlchemy knows and rows don't go into.
 _WORDED = ["bool", "int2", "int4", "int8", "float4", "float8", "numeric", "text", "varchar", "bpchar", "money"]
