@@ -23,7 +23,7 @@ from etl.types.infer import take
 from etl.types.limits import Limits
 from etl.types.normalize import without_nothing
 from etl.types.spelling import as_text, plain
-from etl.types.words import arrow_of
+from etl.types.words import arrow_of, word_of
 
 Rows = npt.NDArray[np.int64]
 _LINE = (1 << ROW_BITS) - 1
@@ -170,6 +170,13 @@ class Transformer:
         made[ROW] = raw[ROW]
         return pa.table(made), failures
 
+    def _text(self, name: str, values: pa.ChunkedArray, mark: str) -> pa.ChunkedArray:
+        """Return a source's values as text: floats of a decimal column as the decimals that they would have been."""
+        column, text = self._pipeline.columns.get(name), as_text(values, mark)
+        if column is None or column.type != "decimal" or word_of(values.type) != "number":
+            return text
+        return pc.coalesce(as_text(cast(values, column, self._pipeline.timezone)[0], mark), text)
+
     def _shown(self, header: str, names: Mapping[str, str]) -> str:
         """Return a column for an error: by its name where etl.toml has it, else by its place."""
         known = {*self._pipeline.rename.values(), *self._pipeline.load.key}
@@ -200,7 +207,7 @@ class Transformer:
         places = pc.index_in(pa.array([reject.row for reject in found], pa.int64()), value_set=raw[ROW])
         marks = points(names, self._pipeline)
         some = {header: plain(raw[header].take(places)) for header in names}
-        texts = {header: as_text(values, marks.get(header, ".")).to_pylist() for header, values in some.items()}
+        texts = {header: self._text(names[header], some[header], marks.get(header, ".")).to_pylist() for header in some}
         headers = {name: header for header, name in names.items()}
         known = pc.is_valid(places).to_pylist()  # functions may reject rows of their own making
         raws = zip(*texts.values(), strict=True) if texts else iter([()] * len(found))

@@ -34,6 +34,9 @@ _TOO_LONG = {
     r"|^[+-]?[0.]*[1-9](?:\.?[0-9]){38}",
 }
 
+# From here on floats are so far from each other that Arrow's own cast finds other digits in the last of nine places.
+_COARSE = 2.0**22
+
 FINER = "more than 6 digits of a second"
 
 Failures = list[tuple[pa.ChunkedArray, str]]  # which rows (booleans without nulls), and why
@@ -173,7 +176,7 @@ def _direct(
         values = pc.if_else(fits, values, pa.scalar(None, pa.float64()))
         if target == pa.int64():
             return pc.cast(values, target, safe=False)
-        decimals = pc.cast(values, target)
+        decimals = _decimals(values)
         if made:
             return decimals
         again = decimals.cast(pa.string()).cast(pa.float64())
@@ -190,6 +193,17 @@ def _direct(
     if target == pa.int64() and word == "integer":
         return cast_fitting(values, target)
     return None
+
+
+def _decimals(floats: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the decimals that the shortest digits of floats say, rounded half to even."""
+    large = pc.fill_null(pc.greater_equal(pc.abs(floats), _COARSE), False)
+    decimals = pc.cast(pc.if_else(large, pa.scalar(None, floats.type), floats), arrow_of("decimal"))
+    if not pc.any(large).as_py():
+        return decimals
+    text = pc.if_else(large, floats, pa.scalar(None, floats.type)).cast(pa.string())
+    exact = pc.round(text.cast(pa.decimal256(76, 2 * PLACES)), PLACES, "half_to_even")
+    return pc.coalesce(decimals, exact.cast(arrow_of("decimal")))
 
 
 def _midnight(dates: pa.ChunkedArray) -> pa.ChunkedArray:

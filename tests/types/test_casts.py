@@ -161,6 +161,15 @@ def test_a_date_outside_the_calendar_is_none(type: str) -> None:
     assert _cast(values, {"type": type})[0][0] is None
 
 
+@given(st.lists(st.floats(-1e28, 1e28), min_size=1), st.integers(0, 9))
+def test_a_float_is_the_decimal_that_its_shortest_digits_say(floats: list[float], places: int) -> None:
+    values = [round(each, places) for each in floats]
+    exact = [Decimal(repr(each)) for each in values]
+    for made in (False, True):
+        found, _ = cast(pa.chunked_array([pa.array(values)]), Column(type="decimal"), "UTC", made=made)
+        assert found.to_pylist() == exact
+
+
 def test_a_date_cuts_the_time_of_day_only_where_the_column_says_so() -> None:
     values = pa.array([dt.datetime(2024, 1, 31, 8, 0), dt.datetime(2024, 1, 31)], pa.timestamp("us"))
     assert _cast(values, {"type": "date"})[0] == [None, dt.date(2024, 1, 31)]
