@@ -173,6 +173,8 @@ def _type(row: Any) -> TypeEngine[Any] | None:
     size = row.size - 4  # of a text or a number
     if row.text:
         return CastText(row.type, row.base, tuple(row.labels)) if row.kept else OddType(row.type)
+    if row.base not in _WORDED:  # of a size, which would cut
+        return OddType(row.type)
     if not row.domain or row.size < 0:
         return None
     if row.base == "numeric":
