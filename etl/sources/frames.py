@@ -21,6 +21,7 @@ from etl.functions import NOT_UNICODE, blame, call_by_name, load_function
 from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk
 from etl.sources.spool import Given, check_names, spooled
 from etl.types.spelling import spell
+from etl.types.times import missing
 from etl.types.words import arrow_of, is_dictionary, word_of
 
 _END = object()
@@ -193,7 +194,7 @@ def _moments(values: list[Any], zone: str) -> pa.Array | None:
         zone: Time zone of dates and of times that say none, where others say theirs.
 
     Raises:
-        pa.ArrowInvalid, OverflowError: One is outside the calendar.
+        pa.ArrowInvalid, OverflowError: One is outside the calendar, or left out by the zone's clocks.
     """
     kinds = set(map(type, values)) - {type(None), type(pd.NaT), type(pd.NA), float}
     if not all(issubclass(kind, date) for kind in kinds) or not any(issubclass(kind, datetime) for kind in kinds):
@@ -206,7 +207,12 @@ def _moments(values: list[Any], zone: str) -> pa.Array | None:
         return pa.array(moments, pa.timestamp(unit))
     place = ZoneInfo(zone)
     aware = [value if value is None or value.tzinfo else value.replace(tzinfo=place) for value in moments]
-    return pa.array([value if value is None else value.astimezone(UTC) for value in aware], pa.timestamp(unit, "UTC"))
+    found = [value if value is None else value.astimezone(UTC) for value in aware]
+    for value, instant in zip(values, found, strict=True):
+        is_local = isinstance(value, datetime) and value.tzinfo is None
+        if is_local and instant is not None and instant.astimezone(place).replace(tzinfo=None) != value:
+            raise pa.ArrowInvalid(missing(zone))  # as text it is kept, and is a reject where it is to be a time
+    return pa.array(found, pa.timestamp(unit, "UTC"))
 
 
 def _moment(value: date) -> datetime:
