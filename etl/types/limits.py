@@ -123,8 +123,18 @@ def _floats(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
 
 
 def _read_from_32_bits(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return floats as they are read from 32 bits: by the shortest digits that mean them, so 0.1 is 0.1 again."""
-    return values.cast(pa.float32(), safe=False).cast(pa.string()).cast(pa.float64())
+    """Return floats as they are read from 32 bits: by the shortest digits that mean them, so 0.1 is 0.1 again.
+
+    One just between two floats of 32 bits becomes NaN: databases differ in which of them its digits mean.
+    """
+    narrow = values.cast(pa.float32(), safe=False)
+    given, near = values.to_numpy(), narrow.to_numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        both = [np.nextafter(near, np.float32(end)).astype(np.float64) for end in (-np.inf, np.inf)]
+        is_between = np.logical_or(*(given == (near + next) / 2 for next in both))
+    return pc.if_else(
+        pa.chunked_array([pa.array(is_between)]), float("nan"), narrow.cast(pa.string()).cast(pa.float64())
+    )
 
 
 def _floats_as_decimals(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
