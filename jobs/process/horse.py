@@ -7,16 +7,16 @@ forked from the worker, which has imported what stages need and never the user's
 import contextlib
 import gc
 import importlib
-import json
 import os
 import random
 import resource
 import signal
+import socket
+import stat
 import sys
 from collections import defaultdict
 from dataclasses import asdict
 from itertools import takewhile
-from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
 from redis import Redis
@@ -28,6 +28,7 @@ from etl.errors import EtlError
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, perform
+from jobs.process.lines import LONGEST, Lines
 from jobs.store.redis_errors import AWAY
 
 PRELOADED = (
@@ -65,17 +66,18 @@ class Horse:
         if not self._keeper:
             self._start_keeper()
         self.ready, self._is_used, self._jobs, self._sources = False, False, 0, {}
-        self._pipe, theirs = Pipe()
+        ours, theirs = socket.socketpair()
+        self._lines = Lines(ours, LONGEST)
         if settings.path().is_file():
             with contextlib.suppress(EtlError):
                 settings.config()  # once for all horses; it is read again where it has changed
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                self._pipe.close()
+                ours.close()
                 os.close(self._held_open)
                 _set_group(0, 0)
-                serve(theirs, self._connection)
+                serve(Lines(theirs), self._connection)
             finally:
                 os._exit(1)
         _set_group(self.pid, self.pid)
@@ -88,7 +90,7 @@ class Horse:
         if self._keeper == 0:
             try:
                 if self.pid:
-                    self._pipe.close()
+                    self._lines.close()
                 os.close(self._held_open)
                 os.setpgid(0, 0)
                 _keep(pipe, self.pid)
@@ -108,19 +110,22 @@ class Horse:
         """
         fields = {key.decode(): value.decode("latin-1") for key, value in job.raw.items()}
         self._job = [job.id, job.execution.id if job.execution else None]
-        message = json.dumps([*self._job, fields]).encode()
         user = (job.origin, job.is_ours)
-        if self._is_outdated() or (self._is_used and user != self._user):
+        if self._is_outdated() or self._has_spoken() or (self._is_used and user != self._user):
             self.stop()
         self._user = user
         try:
             self.start()
-            self._pipe.send_bytes(message)
+            self._lines.put([*self._job, fields])
         except OSError:
             self.stop()
             self.start()
-            self._pipe.send_bytes(message)
+            self._lines.put([*self._job, fields])
         self._jobs += 1
+
+    def _has_spoken(self) -> bool:
+        """Whether it has died, or something that a job has left behind speaks in its place."""
+        return self.ready and self.pid > 0 and self._lines.has_more
 
     def _is_outdated(self) -> bool:
         """Whether a file of the user's code has changed since the horse imported it."""
@@ -137,7 +142,7 @@ class Horse:
         """
         try:
             outcome = self._answer(patience)
-        except (EOFError, OSError):
+        except (EOFError, OSError, TypeError, ValueError):  # or what came is no answer
             outcome = Outcome("lost")
         if outcome is None:
             return None
@@ -146,19 +151,14 @@ class Horse:
         return outcome
 
     def _answer(self, patience: float) -> Outcome | None:
-        if self._pipe.poll(max(0.0, patience)):
-            try:
-                job, process, answer, sources, self._is_used = json.loads(self._pipe.recv_bytes())
-                is_its_own = process == self.pid and job == (self._job if answer else None)
-                outcome = Outcome(**answer) if answer else None
-            except (TypeError, ValueError):
-                is_its_own = False
-            if not is_its_own:  # a process that has nothing to answer holds the pipe
-                return Outcome("lost")
+        if (said := self._lines.take(patience)) is not None:
+            job, process, answer, sources, self._is_used = said
+            if process != self.pid or job != (self._job if answer else None):
+                return Outcome("lost")  # a process that has nothing to answer holds the socket
             self.ready = True
             self._sources = {**sources, **self._sources} if sources else self._sources
-            return outcome
-        # A process that the job left behind holds the pipe open when the horse is dead.
+            return Outcome(**answer) if answer else None
+        # A process that the job left behind holds the socket open when the horse is dead.
         if _is_dead(self.pid):
             return Outcome("lost")
         if _is_dead(self._keeper):
@@ -182,7 +182,7 @@ class Horse:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-        self._pipe.close()
+        self._lines.close()
 
     def close(self) -> None:
         """Stop the horse and its keeper."""
@@ -266,8 +266,8 @@ def preload() -> None:
         gc.freeze()  # so that a horse's collections don't copy what it shares with its worker
 
 
-def serve(pipe: Connection, connection: Redis) -> None:
-    """Run jobs as they come until the worker closes the pipe or kills this process; the horse's whole life.
+def serve(worker: Lines, connection: Redis) -> None:
+    """Run jobs as they come until the worker closes its end or kills this process; the horse's whole life.
 
     Each message is a job's id, execution and hash. Each answer repeats the first two and says which process it is of;
     then come the outcome, the user's files that were imported, where there are new ones, and whether the user's code
@@ -277,14 +277,16 @@ def serve(pipe: Connection, connection: Redis) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has rows in it, and anyone might read it
     connection.connection_pool.reset()
+    _drop_sockets(worker.end.fileno())
     # A job waits for Redis as its worker does; where that takes too long, its timeout or its lease ends it.
     connection.set_retry(Retry(ConstantBackoff(0.5), 240, AWAY))
     try:
         output.capture_from_now_on()
-        pipe.send_bytes(json.dumps([None, os.getpid(), None, None, False]).encode())
+        worker.put([None, os.getpid(), None, None, False])
+        worker.flush()
         known, is_used = next(reversed(sys.modules)), False
         while True:
-            id, execution, fields = json.loads(pipe.recv_bytes())
+            id, execution, fields = worker.take()
             random.seed()
             job = EtlJob(id, connection=connection)
             job.read({key.encode(): value.encode("latin-1") for key, value in fields.items()})
@@ -296,11 +298,25 @@ def serve(pipe: Connection, connection: Redis) -> None:
             new = _imported_since(known)
             sources, is_used = _sources(new) if new else None, is_used or _is_users_code(new)
             known = next(reversed(sys.modules))
-            pipe.send_bytes(json.dumps([[id, execution], os.getpid(), answer, sources, is_used]).encode())
+            worker.put([[id, execution], os.getpid(), answer, sources, is_used])
+            worker.flush()
     except EOFError:
         os._exit(0)
     except BaseException:
         os._exit(1)
+
+
+def _drop_sockets(own: int) -> None:
+    """Part with the worker's sockets, such as that to Redis: the user's code would speak for the worker there.
+
+    They lead nowhere from now on; were they closed, their owners here might close what has their numbers next.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/dev/fd")):
+        with contextlib.suppress(OSError):  # it was that of the listing
+            if number > 2 and number != own and stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.dup2(nowhere, number, inheritable=False)
+    os.close(nowhere)
 
 
 def _imported_since(known: str) -> list[str]:

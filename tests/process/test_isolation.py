@@ -1,7 +1,6 @@
 # ruff: noqa: F401, F811 - fixtures are asked for by name
 """What a client's function leaves behind in its process never reaches another's job: forked children, settings."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,8 +100,8 @@ def test_an_answer_that_is_not_of_the_job_its_execution_and_the_horse_is_lost(
     try:
         horse.send(found[0])
         until(lambda: horse.outcome(0.1) is None and horse.ready)
-        answer = horse._pipe.recv_bytes  # the true one, which the test changes on its way
-        monkeypatch.setattr(horse._pipe, "recv_bytes", lambda: json.dumps(change(json.loads(answer()))).encode())
+        answer = horse._lines.take  # the true one, which the test changes on its way
+        monkeypatch.setattr(horse._lines, "take", lambda patience: change(answer(patience)))
         outcome = None
         while outcome is None:
             outcome = horse.outcome(5)
