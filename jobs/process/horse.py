@@ -14,10 +14,8 @@ import signal
 import socket
 import stat
 import sys
-from collections import defaultdict
 from dataclasses import asdict
 from itertools import takewhile
-from pathlib import Path
 
 from redis import Redis
 from redis.backoff import ConstantBackoff
@@ -28,6 +26,7 @@ from etl.errors import EtlError
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.complete import Outcome, perform
+from jobs.process.keeper import is_dead, keep, kill
 from jobs.process.lines import LONGEST, Lines
 from jobs.store.redis_errors import AWAY
 
@@ -39,17 +38,14 @@ PRELOADED = (
 
 
 class Horse:
-    """A child process that runs jobs, and a keeper that kills it and all it started when the worker is gone.
-
-    The keeper is a process because nothing within the horse is sure to run: a long call into C keeps its
-    threads waiting, and PR_SET_PDEATHSIG would leave what the horse has started behind.
+    """A process that runs jobs, below a keeper that kills it and all it started when the worker is gone.
 
     Args:
         connection: The worker's; the horse makes its own sockets of it.
     """
 
     def __init__(self, connection: Redis) -> None:
-        self.pid = 0  # 0 where there is no process
+        self.pid = 0  # 0 where there is no process, and until it is ready
         self.ready = False  # once it has imported what it needs: a job's time is counted from then on
         self._connection = connection
         self._jobs = 0
@@ -61,46 +57,22 @@ class Horse:
 
     def start(self) -> None:
         """Start the process, if there is none."""
-        if self.pid:
+        if self._keeper:
             return
-        if not self._keeper:
-            self._start_keeper()
         self.ready, self._is_used, self._jobs, self._sources = False, False, 0, {}
-        ours, theirs = socket.socketpair()
-        self._lines = Lines(ours, LONGEST)
         if settings.path().is_file():
             with contextlib.suppress(EtlError):
                 settings.config()  # once for all horses; it is read again where it has changed
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                ours.close()
-                os.close(self._held_open)
-                _set_group(0, 0)
-                serve(Lines(theirs), self._connection)
-            finally:
-                os._exit(1)
-        _set_group(self.pid, self.pid)
-        theirs.close()
-        self._tell_keeper(self.pid)
-
-    def _start_keeper(self) -> None:
-        pipe, self._held_open = os.pipe()
+        ours, theirs = socket.socketpair()
         self._keeper = os.fork()
         if self._keeper == 0:
             try:
-                if self.pid:
-                    self._lines.close()
-                os.close(self._held_open)
-                os.setpgid(0, 0)
-                _keep(pipe, self.pid)
+                ours.close()
+                keep(theirs, lambda: serve(Lines(theirs), self._connection))
             finally:
                 os._exit(1)
-        os.close(pipe)
-
-    def _tell_keeper(self, horse: int) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it is dead; `_answer` starts another
-            os.write(self._held_open, horse.to_bytes(8, "big"))
+        theirs.close()
+        self._lines = Lines(ours, LONGEST)
 
     def send(self, job: EtlJob) -> None:
         """Give the horse a job.
@@ -111,7 +83,7 @@ class Horse:
         fields = {key.decode(): value.decode("latin-1") for key, value in job.raw.items()}
         self._job = [job.id, job.execution.id if job.execution else None]
         user = (job.origin, job.is_ours)
-        if self._is_outdated() or self._has_spoken() or (self._is_used and user != self._user):
+        if self._is_outdated() or self._is_lost() or (self._is_used and user != self._user):
             self.stop()
         self._user = user
         try:
@@ -123,9 +95,9 @@ class Horse:
             self._lines.put([*self._job, fields])
         self._jobs += 1
 
-    def _has_spoken(self) -> bool:
-        """Whether it has died, or something that a job has left behind speaks in its place."""
-        return self.ready and self.pid > 0 and self._lines.has_more
+    def _is_lost(self) -> bool:
+        """Whether it or its keeper has died, or something that a job has left behind speaks in its place."""
+        return self.ready and (self._lines.has_more or is_dead(self._keeper))
 
     def _is_outdated(self) -> bool:
         """Whether a file of the user's code has changed since the horse imported it."""
@@ -153,108 +125,31 @@ class Horse:
     def _answer(self, patience: float) -> Outcome | None:
         if (said := self._lines.take(patience)) is not None:
             job, process, answer, sources, self._is_used = said
+            if not self.ready:
+                self.pid = process
             if process != self.pid or job != (self._job if answer else None):
                 return Outcome("lost")  # a process that has nothing to answer holds the socket
             self.ready = True
             self._sources = {**sources, **self._sources} if sources else self._sources
             return Outcome(**answer) if answer else None
-        # A process that the job left behind holds the socket open when the horse is dead.
-        if _is_dead(self.pid):
-            return Outcome("lost")
-        if _is_dead(self._keeper):
-            self._end_keeper()
-            self._start_keeper()
-            self._tell_keeper(self.pid)
-        return None
+        # Its keeper ends with it, and what the job left behind may hold the socket open.
+        return Outcome("lost") if is_dead(self._keeper) else None
 
     def kill(self) -> None:
         """Kill the horse and all it started; safe from signal handlers and other threads, and when it is dead."""
-        if self.pid:
-            _kill(self.pid)
+        if self._keeper:
+            kill(self._keeper, self.pid)
 
     def stop(self) -> None:
-        """Kill the horse and wait until it is gone."""
-        if not self.pid:
-            return
-        self.kill()
-        self._tell_keeper(0)  # before its pid can be another process's
-        pid, self.pid = self.pid, 0
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        self._lines.close()
-
-    def close(self) -> None:
-        """Stop the horse and its keeper."""
-        self.stop()
-        self._end_keeper()
-
-    def _end_keeper(self) -> None:
+        """Kill the horse and all it started, and wait until that is gone."""
         if not self._keeper:
             return
-        keeper, self._keeper = self._keeper, 0
-        with contextlib.suppress(OSError):
-            os.close(self._held_open)
+        self.kill()
+        self._lines.close()  # its keeper waits for that
+        keeper, self._keeper, self.pid, self.ready = self._keeper, 0, 0, False
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(keeper, signal.SIGKILL)
+            os.kill(keeper, signal.SIGCONT)
             os.waitpid(keeper, 0)
-
-
-def _is_dead(child: int) -> bool:
-    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _set_group(pid: int, group: int) -> None:
-    """Put a process into a process group; parent and child both do it, so that neither has to wait."""
-    with contextlib.suppress(OSError):
-        os.setpgid(pid, group)
-
-
-def _keep(pipe: int, horse: int) -> None:
-    """Wait for the worker's end, then kill the horse of which it has written last, 0 for none, and all it started."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    while said := os.read(pipe, 8):
-        horse = int.from_bytes(said, "big")
-    if horse:
-        _kill(horse)
-
-
-def _kill(horse: int) -> None:
-    """Kill a horse, its process group, and what has left that for a session of its own."""
-    strays = _descendants(horse)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        for stray in strays:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(stray, signal.SIGKILL)
-        os.killpg(horse, signal.SIGKILL)
-
-
-def _descendants(pid: int) -> list[int]:
-    """Return the processes that a process has started, and those that these have started."""
-    children = _children if Path(f"/proc/self/task/{os.getpid()}/children").exists() else _scan().__getitem__
-    found = children(pid)
-    for each in found:
-        found += children(each)
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            found += [int(child) for child in file.read_text().split()]
-    return found
-
-
-def _scan() -> defaultdict[int, list[int]]:
-    """Return the children of all processes, for a kernel that doesn't list those of one."""
-    children: defaultdict[int, list[int]] = defaultdict(list)
-    for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            parent = int(Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-            children[parent].append(int(name))
-    return children
 
 
 def preload() -> None:

@@ -108,7 +108,7 @@ def test_an_answer_that_is_not_of_the_job_its_execution_and_the_horse_is_lost(
         assert outcome.kind == "lost"
         assert horse.pid == 0
     finally:
-        horse.close()
+        horse.stop()
 
 
 STEPS = """
