@@ -68,12 +68,12 @@ def kept(place: Callable[[], Place], name: str) -> Iterator[None]:
         return
     with file:
         try:
-            _flush()
+            flush()
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             yield
         finally:
-            _flush()
+            flush()
             with suppress(EtlError, OSError):
                 _keep(staging, name, file)
 
@@ -97,13 +97,14 @@ def _keep(staging: Place, name: str, file: BinaryIO) -> None:
 
 
 def _turn_to(path: str) -> None:
-    _flush()
+    flush()
     with open(path, "wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
 
 
-def _flush() -> None:
+def flush() -> None:
+    """Write what Python holds back of stdout and stderr, whatever the user's code has made of them."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(Exception):
             stream.flush()

@@ -25,7 +25,7 @@ from etl import output
 from etl.errors import EtlError
 from jobs import settings
 from jobs.job import EtlJob
-from jobs.process.complete import Outcome, perform
+from jobs.process.complete import Outcome, failure, perform
 from jobs.process.keeper import is_dead, keep, kill
 from jobs.process.lines import LONGEST, Lines
 from jobs.store.redis_errors import AWAY
@@ -187,9 +187,12 @@ def serve(worker: Lines, connection: Redis) -> None:
             job.read({key.encode(): value.encode("latin-1") for key, value in fields.items()})
             if not job.is_ours:
                 output.give_back()
-            answer = {**asdict(perform(job)), "memory": _memory()}
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+            try:
+                outcome = perform(job)
+            except KeyboardInterrupt as interrupt:  # nobody's but the function's own: Ctrl-C is ignored here
+                outcome = failure(job, interrupt)
+            answer = {**asdict(outcome), "memory": _memory()}
+            output.flush()
             new = _imported_since(known)
             sources, is_used = _sources(new) if new else None, is_used or _is_users_code(new)
             known = next(reversed(sys.modules))
@@ -231,8 +234,14 @@ def _is_users_code(names: list[str]) -> bool:
 def _sources(names: list[str]) -> dict[str, int]:
     """Return the files in etl.toml's folder that these modules are from, and when they were changed."""
     folder = settings.module_folder() + os.sep
-    files = [getattr(sys.modules.get(name), "__file__", None) or "" for name in names]
+    files = [_file(sys.modules.get(name)) for name in names]
     return {file: settings.changed(file) for file in files if file.startswith(folder) and "site-packages" not in file}
+
+
+def _file(module: object) -> str:
+    with contextlib.suppress(Exception):  # what is asked of a module that loads itself late may raise anything
+        return str(getattr(module, "__file__", None) or "")
+    return ""
 
 
 def _memory() -> int:
