@@ -127,7 +127,7 @@ def test_a_job_that_is_canceled_while_it_runs_is_killed(start: Start, queue: Fai
 # --- what a function does to the process that it runs in ---
 
 SPOILS = """
-import sys
+import os, sys
 
 class Late:
     def __getattr__(self, name):
@@ -145,6 +145,11 @@ def loads_late():
     sys.modules["late"] = Late()
     return "late"
 
+def signals():
+    for number in (1, 2, 15):
+        os.kill(os.getppid(), number)
+    return os.getppid()
+
 def deep():
     sys.setrecursionlimit(10**6)
     value = []
@@ -158,10 +163,12 @@ def test_what_a_function_raises_returns_or_closes_fails_its_job_at_most_and_no_h
     start: Start, queue: FairQueue, tasks: Path
 ) -> None:
     (tasks / "tasks.py").write_text(SPOILS)
-    start(1)
+    [worker] = start(1)
     with pytest.raises(JobFailed, match="KeyboardInterrupt at tasks:interrupts"):
         put(queue, "interrupts").wait(PATIENCE)
     with pytest.raises(JobFailed, match="nested too deep"):
         put(queue, "deep").wait(PATIENCE)
     assert put(queue, "loads_late").wait(PATIENCE) == "late"
+    parent = put(queue, "signals").wait(PATIENCE)
+    assert put(queue, "signals").wait(PATIENCE) == parent != worker.pid
     assert put(queue, "closes").wait(PATIENCE) == "closed"
