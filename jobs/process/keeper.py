@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+END = signal.SIGUSR1  # what the worker sends to have an end; before there is a horse, it ends the keeper
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a function may take its parent for the worker
 
 
@@ -33,6 +34,8 @@ def keep(worker: socket.socket, serve: Callable[[], None]) -> None:
     woken, wakes = os.pipe()
     os.set_blocking(woken, False)
     os.set_blocking(wakes, False)
+    asked: list[int] = []
+    signal.signal(END, lambda number, _: asked.append(number))
     signal.signal(signal.SIGCHLD, lambda *_: None)  # only to be woken
     signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
     horse = os.fork()
@@ -40,7 +43,7 @@ def keep(worker: socket.socket, serve: Callable[[], None]) -> None:
         signal.set_wakeup_fd(-1)
         os.close(woken)
         os.close(wakes)
-        for number, handler in {**before, signal.SIGCHLD: signal.SIG_DFL}.items():
+        for number, handler in {**before, END: signal.SIG_DFL, signal.SIGCHLD: signal.SIG_DFL}.items():
             signal.signal(number, handler)
         _set_group(0)
         serve()
@@ -49,7 +52,7 @@ def keep(worker: socket.socket, serve: Callable[[], None]) -> None:
     poll = select.poll()
     poll.register(worker, 0)  # its end alone is of interest
     poll.register(woken, select.POLLIN)
-    while not _reap_others(horse):
+    while not asked and not _reap_others(horse):
         if any(ready == worker.fileno() for ready, _ in poll.poll()):
             break
         with contextlib.suppress(BlockingIOError):
@@ -59,7 +62,7 @@ def keep(worker: socket.socket, serve: Callable[[], None]) -> None:
 
 
 def kill(keeper: int, horse: int) -> None:
-    """Kill a horse and all it has started, but not its keeper, which sees to what this may have missed.
+    """Kill a horse and all it has started, and have its keeper see to what this may have missed.
 
     Safe from signal handlers and other threads, and where they are dead.
 
@@ -68,6 +71,7 @@ def kill(keeper: int, horse: int) -> None:
     """
     found = descendants(keeper)
     with contextlib.suppress(ProcessLookupError):
+        os.kill(keeper, END)
         # Where its keeper is dead, the horse may be, and its number another's.
         if horse and os.getpgid(horse) == horse and os.getsid(horse) == os.getsid(0):
             found += descendants(horse)
