@@ -44,7 +44,7 @@ def keep(worker: socket.socket, serve: Callable[[], None]) -> None:
         os.close(woken)
         os.close(wakes)
         for number, handler in {**before, END: signal.SIG_DFL, signal.SIGCHLD: signal.SIG_DFL}.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
         _set_group(0)
         serve()
         return
