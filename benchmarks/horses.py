@@ -38,14 +38,14 @@ def night(connection: Redis, names: list[str]) -> tuple[int, int, float, float]:
     while found := dequeue(connection):
         job, queue = found
         ours.send(job)
-        horses.add(ours.pid)
         outcome = None
         while outcome is None:
             outcome = ours.outcome(5)
         assert outcome.kind == "done", outcome
+        horses.add(ours.pid)
         complete(connection, job, queue, outcome)
         jobs += 1
-    ours.close()
+    ours.stop()
     return jobs, len(horses), time.monotonic() - began, used() - before
 
 

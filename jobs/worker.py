@@ -87,7 +87,7 @@ class Worker(RQWorker):
         try:
             return bool(super().work(burst, *arguments, **options))
         finally:
-            self._horse.close()
+            self._horse.stop()
 
     # --- what RQ's loop asks for ---
 

@@ -231,9 +231,14 @@ class World:
 
 
 def horse_of(worker: int) -> int:
-    """Return the process that runs a worker's jobs: its child that leads a process group; 0 where there is none."""
+    """Return the process that runs a worker's jobs: its keeper's child that leads a group; 0 where there is none."""
     with contextlib.suppress(OSError, ValueError):
-        for child in Path(f"/proc/{worker}/task/{worker}/children").read_text().split():
-            if os.getpgid(int(child)) == int(child):
-                return int(child)
+        for keeper in _leaders_below(worker):
+            for horse in _leaders_below(keeper):
+                return horse
     return 0
+
+
+def _leaders_below(pid: int) -> list[int]:
+    found = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in found if os.getpgid(child) == child]

@@ -119,11 +119,15 @@ class Staging:
                     os.unlink(temporary)
             return True
 
-    def read_bytes(self, name: str) -> bytes | None:
-        """Return a file's bytes, or None where there is no such file."""
+    def read_bytes(self, name: str, last: int | None = None) -> bytes | None:
+        """Return a file's bytes, or None where there is no such file.
+
+        Args:
+            last: How many bytes of its end are enough.
+        """
         with failing_as_staging(self.folder):
             try:
-                return bytes(self.fs.cat_file(self.path(name)))
+                return bytes(self.fs.cat_file(self.path(name), start=None if last is None else -last))
             except FileNotFoundError:
                 return None
 

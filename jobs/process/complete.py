@@ -3,10 +3,13 @@
 import contextlib
 import importlib
 import json
+import re
+import sys
 import traceback
 import zlib
 from base64 import b64encode
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 from redis import Redis
@@ -16,15 +19,19 @@ from rq.utils import now, utcformat
 
 from etl.errors import EtlError
 from etl.functions import one_process
-from etl.safe_message import safe_message
+from etl.safe_message import printable, safe_message
 from jobs import settings
 from jobs.job import EtlJob, Snooze
 from jobs.queue import FairQueue
 from jobs.store import keys, limits, scripts
 
 LARGEST = 1 << 20  # bytes of a result as JSON; it is kept in Redis for a day
+DEEPEST = 500  # levels of a result; Python reads and writes about a thousand, less where the stack is deep already
 LOST = "lost its worker three times"  # settings.MAX_LOSSES
 PACKED = b64encode(zlib.compress(LOST.encode()))  # as RQ packs a failure into a result
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_NESTING = re.compile(r"[][{}]")
 
 
 @dataclass(frozen=True)
@@ -50,30 +57,62 @@ class Outcome:
 
 
 def perform(job: EtlJob) -> Outcome:
-    """Run the job's function in this process; whatever it raises becomes an outcome without its words."""
+    """Run the job's function in this process; whatever it raises, or what it returned does, becomes an outcome."""
     try:
         with one_process():
             value = job.perform()
+            try:
+                answer = _as_json(value)
+            except RecursionError:
+                return _unfit(f"{job.func_name} returned a value that is nested too deep for JSON")
+            except (TypeError, ValueError):
+                answer = json.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD)
     except KeyboardInterrupt:
         raise
     except Snooze as snooze:
         return Outcome("snoozed", delay=snooze.seconds)
     except BaseException as exc:
+        return failure(job, exc)
+    if len(answer) > LARGEST:
+        return _unfit(f"{job.func_name} returned {len(answer):,} bytes as JSON, at most {LARGEST:,} are kept")
+    if _depth(answer) > DEEPEST:
+        return _unfit(f"{job.func_name} returned a value that is nested deeper than {DEEPEST} levels")
+    return Outcome("done", value=answer)
+
+
+def failure(job: EtlJob, exc: BaseException) -> Outcome:
+    """Return the outcome of a job that raised, without the exception's words; its class may be anyone's."""
+    try:
         _keep_traceback(job, exc)
         curable = exc.retryable if isinstance(exc, EtlError) else True
         modules = frozenset[str]()
         with contextlib.suppress(EtlError):
             modules = settings.modules()
-        return Outcome("failed", error=safe_message(exc, modules), curable=curable)
+        error = printable(safe_message(exc, modules), keep="\n")[:LARGEST]
+        return Outcome("failed", error=error, curable=bool(curable))
+    except BaseException:
+        return Outcome("failed", error="it raised what can't be described")
+
+
+def _as_json(value: object) -> str:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)  # where a function has set it higher, too deep a value would end this process
     try:
-        answer = json.dumps(value)
-    except (TypeError, ValueError):
-        answer = json.dumps(UNSERIALIZABLE_RETURN_VALUE_PAYLOAD)
-    if len(answer) > LARGEST:
-        what = f"{job.func_name} returned {len(answer):,} bytes as JSON, at most {LARGEST:,} are kept"
-        error = f"{what}: write a file and return its name"
-        return Outcome("failed", error=error, curable=False)
-    return Outcome("done", value=answer)
+        return json.dumps(value)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def _unfit(what: str) -> Outcome:
+    return Outcome("failed", error=f"{what}: write a file and return its name", curable=False)
+
+
+def _depth(text: str) -> int:
+    """Return how deep the lists and objects of a JSON text are nested, or 0 where they can't be too deep."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return 0
+    steps = (1 if sign in "[{" else -1 for sign in _NESTING.findall(_STRING.sub("", text)))
+    return max(accumulate(steps), default=0)
 
 
 def _keep_traceback(job: EtlJob, exc: BaseException) -> None:

@@ -7,17 +7,15 @@ forked from the worker, which has imported what stages need and never the user's
 import contextlib
 import gc
 import importlib
-import json
 import os
 import random
 import resource
 import signal
+import socket
+import stat
 import sys
-from collections import defaultdict
 from dataclasses import asdict
 from itertools import takewhile
-from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 
 from redis import Redis
 from redis.backoff import ConstantBackoff
@@ -27,7 +25,9 @@ from etl import output
 from etl.errors import EtlError
 from jobs import settings
 from jobs.job import EtlJob
-from jobs.process.complete import Outcome, perform
+from jobs.process.complete import Outcome, failure, perform
+from jobs.process.keeper import is_dead, keep, kill
+from jobs.process.lines import LONGEST, Lines
 from jobs.store.redis_errors import AWAY
 
 PRELOADED = (
@@ -38,17 +38,14 @@ PRELOADED = (
 
 
 class Horse:
-    """A child process that runs jobs, and a keeper that kills it and all it started when the worker is gone.
-
-    The keeper is a process because nothing within the horse is sure to run: a long call into C keeps its
-    threads waiting, and PR_SET_PDEATHSIG would leave what the horse has started behind.
+    """A process that runs jobs, below a keeper that kills it and all it started when the worker is gone.
 
     Args:
         connection: The worker's; the horse makes its own sockets of it.
     """
 
     def __init__(self, connection: Redis) -> None:
-        self.pid = 0  # 0 where there is no process
+        self.pid = 0  # 0 where there is no process, and until it is ready
         self.ready = False  # once it has imported what it needs: a job's time is counted from then on
         self._connection = connection
         self._jobs = 0
@@ -60,45 +57,22 @@ class Horse:
 
     def start(self) -> None:
         """Start the process, if there is none."""
-        if self.pid:
+        if self._keeper:
             return
-        if not self._keeper:
-            self._start_keeper()
         self.ready, self._is_used, self._jobs, self._sources = False, False, 0, {}
-        self._pipe, theirs = Pipe()
         if settings.path().is_file():
             with contextlib.suppress(EtlError):
                 settings.config()  # once for all horses; it is read again where it has changed
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                self._pipe.close()
-                os.close(self._held_open)
-                _set_group(0, 0)
-                serve(theirs, self._connection)
-            finally:
-                os._exit(1)
-        _set_group(self.pid, self.pid)
-        theirs.close()
-        self._tell_keeper(self.pid)
-
-    def _start_keeper(self) -> None:
-        pipe, self._held_open = os.pipe()
+        ours, theirs = socket.socketpair()
         self._keeper = os.fork()
         if self._keeper == 0:
             try:
-                if self.pid:
-                    self._pipe.close()
-                os.close(self._held_open)
-                os.setpgid(0, 0)
-                _keep(pipe, self.pid)
+                ours.close()
+                keep(theirs, lambda: serve(Lines(theirs), self._connection))
             finally:
                 os._exit(1)
-        os.close(pipe)
-
-    def _tell_keeper(self, horse: int) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it is dead; `_answer` starts another
-            os.write(self._held_open, horse.to_bytes(8, "big"))
+        theirs.close()
+        self._lines = Lines(ours, LONGEST)
 
     def send(self, job: EtlJob) -> None:
         """Give the horse a job.
@@ -108,19 +82,22 @@ class Horse:
         """
         fields = {key.decode(): value.decode("latin-1") for key, value in job.raw.items()}
         self._job = [job.id, job.execution.id if job.execution else None]
-        message = json.dumps([*self._job, fields]).encode()
         user = (job.origin, job.is_ours)
-        if self._is_outdated() or (self._is_used and user != self._user):
+        if self._is_outdated() or self._is_lost() or (self._is_used and user != self._user):
             self.stop()
         self._user = user
         try:
             self.start()
-            self._pipe.send_bytes(message)
+            self._lines.put([*self._job, fields])
         except OSError:
             self.stop()
             self.start()
-            self._pipe.send_bytes(message)
+            self._lines.put([*self._job, fields])
         self._jobs += 1
+
+    def _is_lost(self) -> bool:
+        """Whether it or its keeper has died, or something that a job has left behind speaks in its place."""
+        return self.ready and (self._lines.has_more or is_dead(self._keeper))
 
     def _is_outdated(self) -> bool:
         """Whether a file of the user's code has changed since the horse imported it."""
@@ -137,7 +114,7 @@ class Horse:
         """
         try:
             outcome = self._answer(patience)
-        except (EOFError, OSError):
+        except (EOFError, OSError, TypeError, ValueError):  # or what came is no answer
             outcome = Outcome("lost")
         if outcome is None:
             return None
@@ -146,115 +123,33 @@ class Horse:
         return outcome
 
     def _answer(self, patience: float) -> Outcome | None:
-        if self._pipe.poll(max(0.0, patience)):
-            try:
-                job, process, answer, sources, self._is_used = json.loads(self._pipe.recv_bytes())
-                is_its_own = process == self.pid and job == (self._job if answer else None)
-                outcome = Outcome(**answer) if answer else None
-            except (TypeError, ValueError):
-                is_its_own = False
-            if not is_its_own:  # a process that has nothing to answer holds the pipe
-                return Outcome("lost")
+        if (said := self._lines.take(patience)) is not None:
+            job, process, answer, sources, self._is_used = said
+            if not self.ready:
+                self.pid = process
+            if process != self.pid or job != (self._job if answer else None):
+                return Outcome("lost")  # a process that has nothing to answer holds the socket
             self.ready = True
             self._sources = {**sources, **self._sources} if sources else self._sources
-            return outcome
-        # A process that the job left behind holds the pipe open when the horse is dead.
-        if _is_dead(self.pid):
-            return Outcome("lost")
-        if _is_dead(self._keeper):
-            self._end_keeper()
-            self._start_keeper()
-            self._tell_keeper(self.pid)
-        return None
+            return Outcome(**answer) if answer else None
+        # Its keeper ends with it, and what the job left behind may hold the socket open.
+        return Outcome("lost") if is_dead(self._keeper) else None
 
     def kill(self) -> None:
         """Kill the horse and all it started; safe from signal handlers and other threads, and when it is dead."""
-        if self.pid:
-            _kill(self.pid)
+        if self._keeper:
+            kill(self._keeper, self.pid)
 
     def stop(self) -> None:
-        """Kill the horse and wait until it is gone."""
-        if not self.pid:
-            return
-        self.kill()
-        self._tell_keeper(0)  # before its pid can be another process's
-        pid, self.pid = self.pid, 0
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        self._pipe.close()
-
-    def close(self) -> None:
-        """Stop the horse and its keeper."""
-        self.stop()
-        self._end_keeper()
-
-    def _end_keeper(self) -> None:
+        """Kill the horse and all it started, and wait until that is gone."""
         if not self._keeper:
             return
-        keeper, self._keeper = self._keeper, 0
-        with contextlib.suppress(OSError):
-            os.close(self._held_open)
+        self.kill()
+        self._lines.close()  # its keeper waits for that
+        keeper, self._keeper, self.pid, self.ready = self._keeper, 0, 0, False
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(keeper, signal.SIGKILL)
+            os.kill(keeper, signal.SIGCONT)
             os.waitpid(keeper, 0)
-
-
-def _is_dead(child: int) -> bool:
-    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _set_group(pid: int, group: int) -> None:
-    """Put a process into a process group; parent and child both do it, so that neither has to wait."""
-    with contextlib.suppress(OSError):
-        os.setpgid(pid, group)
-
-
-def _keep(pipe: int, horse: int) -> None:
-    """Wait for the worker's end, then kill the horse of which it has written last, 0 for none, and all it started."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    while said := os.read(pipe, 8):
-        horse = int.from_bytes(said, "big")
-    if horse:
-        _kill(horse)
-
-
-def _kill(horse: int) -> None:
-    """Kill a horse, its process group, and what has left that for a session of its own."""
-    strays = _descendants(horse)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        for stray in strays:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(stray, signal.SIGKILL)
-        os.killpg(horse, signal.SIGKILL)
-
-
-def _descendants(pid: int) -> list[int]:
-    """Return the processes that a process has started, and those that these have started."""
-    children = _children if Path(f"/proc/self/task/{os.getpid()}/children").exists() else _scan().__getitem__
-    found = children(pid)
-    for each in found:
-        found += children(each)
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            found += [int(child) for child in file.read_text().split()]
-    return found
-
-
-def _scan() -> defaultdict[int, list[int]]:
-    """Return the children of all processes, for a kernel that doesn't list those of one."""
-    children: defaultdict[int, list[int]] = defaultdict(list)
-    for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            parent = int(Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-            children[parent].append(int(name))
-    return children
 
 
 def preload() -> None:
@@ -266,8 +161,8 @@ def preload() -> None:
         gc.freeze()  # so that a horse's collections don't copy what it shares with its worker
 
 
-def serve(pipe: Connection, connection: Redis) -> None:
-    """Run jobs as they come until the worker closes the pipe or kills this process; the horse's whole life.
+def serve(worker: Lines, connection: Redis) -> None:
+    """Run jobs as they come until the worker closes its end or kills this process; the horse's whole life.
 
     Each message is a job's id, execution and hash. Each answer repeats the first two and says which process it is of;
     then come the outcome, the user's files that were imported, where there are new ones, and whether the user's code
@@ -277,30 +172,49 @@ def serve(pipe: Connection, connection: Redis) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has rows in it, and anyone might read it
     connection.connection_pool.reset()
+    _drop_sockets(worker.end.fileno())
     # A job waits for Redis as its worker does; where that takes too long, its timeout or its lease ends it.
     connection.set_retry(Retry(ConstantBackoff(0.5), 240, AWAY))
     try:
         output.capture_from_now_on()
-        pipe.send_bytes(json.dumps([None, os.getpid(), None, None, False]).encode())
+        worker.put([None, os.getpid(), None, None, False])
+        worker.flush()
         known, is_used = next(reversed(sys.modules)), False
         while True:
-            id, execution, fields = json.loads(pipe.recv_bytes())
+            id, execution, fields = worker.take()
             random.seed()
             job = EtlJob(id, connection=connection)
             job.read({key.encode(): value.encode("latin-1") for key, value in fields.items()})
             if not job.is_ours:
                 output.give_back()
-            answer = {**asdict(perform(job)), "memory": _memory()}
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+            try:
+                outcome = perform(job)
+            except KeyboardInterrupt as interrupt:  # nobody's but the function's own: Ctrl-C is ignored here
+                outcome = failure(job, interrupt)
+            answer = {**asdict(outcome), "memory": _memory()}
+            output.flush()
             new = _imported_since(known)
             sources, is_used = _sources(new) if new else None, is_used or _is_users_code(new)
             known = next(reversed(sys.modules))
-            pipe.send_bytes(json.dumps([[id, execution], os.getpid(), answer, sources, is_used]).encode())
+            worker.put([[id, execution], os.getpid(), answer, sources, is_used])
+            worker.flush()
     except EOFError:
         os._exit(0)
     except BaseException:
         os._exit(1)
+
+
+def _drop_sockets(own: int) -> None:
+    """Part with the worker's sockets, such as that to Redis: the user's code would speak for the worker there.
+
+    They lead nowhere from now on; were they closed, their owners here might close what has their numbers next.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/dev/fd")):
+        with contextlib.suppress(OSError):  # it was that of the listing
+            if number > 2 and number != own and stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.dup2(nowhere, number, inheritable=False)
+    os.close(nowhere)
 
 
 def _imported_since(known: str) -> list[str]:
@@ -320,8 +234,14 @@ def _is_users_code(names: list[str]) -> bool:
 def _sources(names: list[str]) -> dict[str, int]:
     """Return the files in etl.toml's folder that these modules are from, and when they were changed."""
     folder = settings.module_folder() + os.sep
-    files = [getattr(sys.modules.get(name), "__file__", None) or "" for name in names]
+    files = [_file(sys.modules.get(name)) for name in names]
     return {file: settings.changed(file) for file in files if file.startswith(folder) and "site-packages" not in file}
+
+
+def _file(module: object) -> str:
+    with contextlib.suppress(Exception):  # what is asked of a module that loads itself late may raise anything
+        return str(getattr(module, "__file__", None) or "")
+    return ""
 
 
 def _memory() -> int:

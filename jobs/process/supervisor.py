@@ -68,7 +68,7 @@ class Supervisor:
             if process.poll() is None:
                 continue
             soon = time.monotonic() - self._started.pop(process.pid) < GRACE
-            if soon and process.returncode != -signal.SIGKILL:  # which someone else has sent
+            if soon and process.returncode not in (0, -signal.SIGKILL):  # someone else has asked it to stop, or sent it
                 raise WorkersFailed(
                     f"the workers ended at once, with exit code {process.returncode}",
                     f"see {self.log}" if self.log else "see what they say above",

@@ -46,6 +46,6 @@ def logs(session: "Session", text: str) -> list[dict[str, Any]]:
     staging = history.staging_of(session, found)
     for name in staging.names():
         if name.endswith((".error.txt", output.ENDING)):
-            content = (staging.read_bytes(name) or b"").decode("utf-8", "replace")
+            content = (staging.read_bytes(name, output.MOST) or b"").decode("utf-8", "replace")
             lines.append({"file": name, "text": f"--- {name}\n{content.rstrip()}"})
     return lines

@@ -70,7 +70,7 @@ def is_alive(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """Return the process ids of a process's children: a worker's horse and keeper."""
+    """Return the process ids of a process's children: a worker's keeper, a keeper's horse."""
     with contextlib.suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []

@@ -56,6 +56,8 @@ def child(df):
 def stray(df):
     made = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     (HERE / "stray").write_text(str(made.pid))
+    daemon = "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True, stdout=2).pid)"
+    (HERE / "daemon").write_bytes(subprocess.run([sys.executable, "-c", daemon], stdout=subprocess.PIPE).stdout)
     child(df)
 
 def deaf(df):

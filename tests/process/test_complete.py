@@ -1,12 +1,17 @@
 """How an execution ended is written at once, as RQ would write it."""
 
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
 import pytest
 from redis import Redis
 from rq.job import Dependency, JobStatus, Retry
 from rq.results import Result
 
+from etl.errors import EtlError
 from jobs.job import EtlJob
-from jobs.process.complete import LARGEST, Outcome, complete, perform
+from jobs.process.complete import DEEPEST, LARGEST, Outcome, complete, perform
 from jobs.queue import FairQueue, dequeue
 
 
@@ -121,3 +126,97 @@ def test_a_result_that_is_too_large_fails_the_job_and_is_not_tried_again(connect
     assert "1,048,576 are kept" in outcome.error
     assert complete(connection, *found, outcome) == JobStatus.FAILED
     assert "at most 1,048,576" in EtlJob.fetch(job.id, connection=connection).failure
+
+
+class Unspeakable(Exception):
+    """An exception whose class does all it can."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+class Undecided(EtlError):
+    """An error that does not say whether another try may help."""
+
+    @property
+    def retryable(self) -> NoReturn:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+Forged = type("Forged", (Exception,), {"__module__": "\ud800\x1b[2J" + "x" * (2 << 20)})
+
+
+class Explosive(dict[str, int]):
+    """A result that raises when it is written as JSON."""
+
+    def items(self) -> NoReturn:
+        raise SystemExit(3)
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("raised", [Unspeakable, Undecided, Forged, MemoryError, RecursionError, SystemExit])
+def test_whatever_a_function_raises_is_a_failure_that_redis_can_keep(
+    connection: Redis, queue: FairQueue, raised: type[BaseException]
+) -> None:
+    def fails() -> NoReturn:
+        raise raised("Jane Roe")
+
+    outcome, job = performed(connection, queue, fails)
+    assert outcome.kind == "failed"
+    assert "Jane" not in outcome.error
+    assert len(outcome.error) <= LARGEST
+    assert job.failure == outcome.error != ""
+
+
+@pytest.mark.parametrize("limit", [1000, 1_000_000])
+@pytest.mark.parametrize("depth", [DEEPEST + 1, 100_000])
+def test_a_result_that_is_nested_too_deep_fails_the_job_and_says_so(
+    connection: Redis, queue: FairQueue, depth: int, limit: int
+) -> None:
+    before = sys.getrecursionlimit()
+    value = nested(depth)
+
+    def returns() -> list[Any]:
+        sys.setrecursionlimit(limit)
+        return value
+
+    try:
+        outcome, job = performed(connection, queue, returns)
+        assert sys.getrecursionlimit() == limit, "it is the function's own"
+    finally:
+        sys.setrecursionlimit(before)
+    assert (outcome.kind, outcome.curable) == ("failed", False)
+    assert "nested" in job.failure
+
+
+def test_a_result_as_deep_as_may_be_is_kept_and_brackets_in_texts_do_not_count(
+    connection: Redis, queue: FairQueue
+) -> None:
+    value = [nested(DEEPEST - 1), {"[" * 600: "{\\" * 600 + '"['}]
+    _, job = performed(connection, queue, lambda: value)
+    assert job.return_value() == value
+
+
+def test_a_result_that_raises_when_it_is_written_fails_the_job(connection: Redis, queue: FairQueue) -> None:
+    outcome, job = performed(connection, queue, lambda: Explosive(a=1))
+    assert outcome.kind == "failed"
+    assert "SystemExit" in job.failure
+
+
+def performed(connection: Redis, queue: FairQueue, function: Callable[[], Any]) -> tuple[Outcome, EtlJob]:
+    queue.enqueue("tasks.nothing", job_id="j")
+    found = dequeue(connection)
+    assert found is not None
+    found[0]._execute = function  # type: ignore[method-assign]
+    found[0].check = lambda: None  # type: ignore[method-assign]
+    outcome = perform(found[0])
+    complete(connection, *found, outcome)
+    return outcome, EtlJob.fetch("j", connection=connection)

@@ -1,7 +1,6 @@
 # ruff: noqa: F401, F811 - fixtures are asked for by name
 """What a client's function leaves behind in its process never reaches another's job: forked children, settings."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from jobs.process.horse import Horse
 from jobs.queue import FairQueue, dequeue
 from tests.helpers.processes import until
 from tests.helpers.project import Project, etl_toml
-from tests.helpers.worker_tasks import PATIENCE, Start, put, queue, start, tasks
+from tests.helpers.worker_tasks import PATIENCE, Start, notes, put, queue, start, tasks
 
 FORKS = """
 import multiprocessing, os, sys, time
@@ -101,15 +100,35 @@ def test_an_answer_that_is_not_of_the_job_its_execution_and_the_horse_is_lost(
     try:
         horse.send(found[0])
         until(lambda: horse.outcome(0.1) is None and horse.ready)
-        answer = horse._pipe.recv_bytes  # the true one, which the test changes on its way
-        monkeypatch.setattr(horse._pipe, "recv_bytes", lambda: json.dumps(change(json.loads(answer()))).encode())
+        answer = horse._lines.take  # the true one, which the test changes on its way
+        monkeypatch.setattr(horse._lines, "take", lambda patience: change(answer(patience)))
         outcome = None
         while outcome is None:
             outcome = horse.outcome(5)
         assert outcome.kind == "lost"
         assert horse.pid == 0
     finally:
-        horse.close()
+        horse.stop()
+
+
+def test_a_horse_that_is_killed_as_soon_as_it_has_a_job_does_not_do_it(
+    real_redis: Redis, tasks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tasks)
+    monkeypatch.setenv("ETL_MODULES", "tasks")
+    settings.use(None)
+    put(FairQueue("etl-acme", connection=real_redis), "hold", "a")
+    found = dequeue(real_redis)
+    assert found is not None
+    horse = Horse(real_redis)
+    for _ in range(20):  # it is there or not yet
+        horse.send(found[0])
+        horse.kill()
+        outcome = None
+        while outcome is None:
+            outcome = horse.outcome(5)
+        assert outcome.kind == "lost"
+    assert notes(tasks, "a") == []
 
 
 STEPS = """

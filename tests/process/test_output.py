@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from etl import output
 from etl.safe_message import printable
 from jobs.queue import FairQueue
 from jobs.run.submit import submit_run
 from jobs.session import Session
 from jobs.store import runs
-from jobs.views import details
+from jobs.views import details, history
 from tests.helpers.processes import until
 from tests.helpers.project import Project, etl_toml
 from tests.helpers.workers import StartWorkers
@@ -154,7 +155,63 @@ print(*staging.names())
     assert done.stdout.split() == ["long", "run.json"]
     kept = (tmp_path / "acme" / "r1" / "long").read_text()
     assert len(kept) == 1000
+    assert kept.startswith("[rq-etl: what was printed before this is not kept]\n")
     assert kept.endswith("998\n999\n")
+
+
+PRINTS = """
+import os, subprocess, sys, time
+from etl import output
+from etl.staging import Staging
+
+output.MOST, output.LOOK = 1000, 0.01
+output.capture_from_now_on()
+staging = Staging(sys.argv[1], "acme", "r1")
+if sys.argv[2] == "folder":
+    staging.write_json("run.json", {})
+
+def is_cut(file):
+    before = 0
+    while before <= (size := os.fstat(file).st_size):  # until it is smaller than it was
+        before = size
+
+with output.kept(lambda: staging, "first"):
+    first = os.dup(output._watched[0].watched)
+    yes = subprocess.Popen(["yes"])
+    is_cut(first)
+is_cut(first)
+with output.kept(lambda: staging, "second"):
+    is_cut(first)
+yes.kill()
+while len(output._watched) > 1:
+    time.sleep(0.01)
+output.give_back()
+while output._watched:
+    time.sleep(0.01)
+print("bounded", os.fstat(first).st_size <= 2000)
+"""
+
+
+@pytest.mark.parametrize("where", ["folder", "no folder"])
+def test_what_is_printed_is_bounded_while_its_stage_runs_and_after_it_as_long_as_anyone_prints(
+    tmp_path: Path, where: str
+) -> None:
+    command = [sys.executable, "-c", PRINTS, str(tmp_path), where]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("bounded True\n", "")
+
+
+def test_logs_reads_the_end_of_a_long_file(shop: Project, connection: Redis) -> None:
+    session = Session(shop.path, connection, workers=0)
+    id = submit_run(connection, shop.pipeline("raised"))
+    staging = history.staging_of(session, details.run_with_stages(session, id))
+    staging.write_bytes("00001.transform.output.txt", b"first\n" + b"x" * (5 * output.MOST) + b"\nlast\n")
+    staging.write_bytes("00002.transform.output.txt", b"short\n")
+    [long, short] = [line["text"] for line in details.logs(session, id) if "file" in line]
+    assert output.MOST / 2 < len(long) < output.MOST + 100
+    assert long.endswith("\nlast")
+    assert short.endswith("\nshort")
+    session.close()
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[31m", "\u202eevil", "\x9b1m", "\ud800", "a\tb"])

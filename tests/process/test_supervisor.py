@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.process import supervisor
 from tests.helpers.processes import ROOT, is_alive, until
 from tests.helpers.worker_project import WorkerProject, processes_of, shop
 
@@ -145,3 +146,18 @@ def test_a_run_that_a_thread_has_submitted_outlives_the_thread(alone: WorkerProj
     done = subprocess.run(command, cwd=alone.root, env=environment, capture_output=True, text=True, timeout=90)
     assert (done.stdout, done.returncode) == ("succeeded\n", 0), done.stderr
     until(lambda: is_empty(alone.root))
+
+
+@pytest.mark.parametrize(("code", "is_trouble"), [(0, False), (1, True)])
+def test_a_worker_that_someone_asked_to_stop_is_started_again_however_soon(
+    monkeypatch: pytest.MonkeyPatch, code: int, is_trouble: bool
+) -> None:
+    monkeypatch.setattr(supervisor, "worker_command", lambda: [sys.executable, "-c", f"raise SystemExit({code})"])
+    ours = supervisor.Supervisor("redis://localhost")
+    ours.start(1)
+    try:
+        until(lambda: ours.exit_code() is not None)
+        with pytest.raises(supervisor.WorkersFailed) if is_trouble else contextlib.nullcontext():
+            ours.replace_dead()
+    finally:
+        ours.end()

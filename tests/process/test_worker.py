@@ -122,3 +122,53 @@ def test_a_job_that_is_canceled_while_it_runs_is_killed(start: Start, queue: Fai
     until(lambda: not is_alive(pid))
     assert put(queue, "add", 2, 3).wait(PATIENCE) == 5
     assert job.get_status() == "canceled"
+
+
+# --- what a function does to the process that it runs in ---
+
+SPOILS = """
+import os, sys
+
+class Late:
+    def __getattr__(self, name):
+        raise ImportError(name)
+
+def interrupts():
+    raise KeyboardInterrupt
+
+def closes():
+    sys.stdout.close()
+    sys.stderr = None
+    return "closed"
+
+def loads_late():
+    sys.modules["late"] = Late()
+    return "late"
+
+def signals():
+    for number in (1, 2, 15):
+        os.kill(os.getppid(), number)
+    return os.getppid()
+
+def deep():
+    sys.setrecursionlimit(10**6)
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+"""
+
+
+def test_what_a_function_raises_returns_or_closes_fails_its_job_at_most_and_no_horse(
+    start: Start, queue: FairQueue, tasks: Path
+) -> None:
+    (tasks / "tasks.py").write_text(SPOILS)
+    [worker] = start(1)
+    with pytest.raises(JobFailed, match="KeyboardInterrupt at tasks:interrupts"):
+        put(queue, "interrupts").wait(PATIENCE)
+    with pytest.raises(JobFailed, match="nested too deep"):
+        put(queue, "deep").wait(PATIENCE)
+    assert put(queue, "loads_late").wait(PATIENCE) == "late"
+    parent = put(queue, "signals").wait(PATIENCE)
+    assert put(queue, "signals").wait(PATIENCE) == parent != worker.pid
+    assert put(queue, "closes").wait(PATIENCE) == "closed"
