@@ -9,6 +9,7 @@ from pathlib import Path
 import fakeredis
 import pytest
 from redis import Redis
+from redis.exceptions import RedisError
 
 from tests.helpers.processes import die_with_parent, give_up, kill_session, wait_until
 
@@ -36,9 +37,17 @@ def redis_server(server_folder: Path) -> Iterator[RedisServer]:
     log = folder / "redis.log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True, preexec_fn=die_with_parent)
-    wait_until(path.exists, process, log)
+    wait_until(lambda: _answers(path), process, log)
     yield RedisServer(f"unix://{path}", path, process)
     kill_session(process)
+
+
+def _answers(path: Path) -> bool:
+    with Redis(unix_socket_path=str(path)) as client:
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
 
 
 @pytest.fixture
