@@ -10,6 +10,7 @@ from rq.utils import utcparse
 
 ENDED = ("succeeded", "failed", "canceled")
 STATES = ("held", "queued", "running", *ENDED)  # of a run; the ways between them: `jobs.store.transitions`
+FIRST = 1.6e9  # seconds since the epoch, in the year 2020: no schedule was looked at before rq-etl was made
 LAST = 2.5e11  # seconds since the epoch, in the year 9892; a datetime has no later ones
 Check = Callable[[bytes], bool]
 
@@ -51,9 +52,9 @@ def is_epoch(value: bytes) -> bool:
     return is_number(value) and not value.lstrip().startswith(b"-")
 
 
-def is_given_epoch(value: bytes) -> bool:
-    """Whether bytes are a moment in seconds since the epoch."""
-    return value != b"" and is_epoch(value)
+def is_handled(value: bytes) -> bool:
+    """Whether bytes are a moment in seconds since the epoch at which rq-etl may have looked at a schedule."""
+    return value != b"" and is_number(value) and float(value) >= FIRST
 
 
 def is_anything(value: bytes) -> bool:
@@ -172,7 +173,7 @@ FORMS = {
     "stages": Form(matches(r"[0-9]{1,9}:[a-z]+"), value=_is_stage),
     "limits": Form(fields=dict.fromkeys(("max_active", "limit", "weight"), matches(r"0*[1-9][0-9]{0,8}"))),
     "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
-    "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_given_epoch),
+    "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
     "served": Form(fields={"left": is_whole, "name": is_id}),
     "use": Form(matches(r"[^ ]+ [a-z]+"), value=is_given_number),
     "queues": Form(matches(r"rq:queue:.+")),
