@@ -129,6 +129,7 @@ class Form(NamedTuple):
         member: What each member, or each field's name, must be.
         fields: What the values of a hash's fields must be.
         value: What a string's value, or the value of any other field, must be.
+        score: What each score must be.
         needed: Fields without which a hash is nothing: it is set aside whole where one of them, or any other, is wrong.
     """
 
@@ -136,6 +137,7 @@ class Form(NamedTuple):
     fields: Mapping[str, Check] = {}
     value: Check = is_text
     needed: frozenset[str] = frozenset()
+    score: Callable[[float], bool] = lambda score: abs(score) < 2 * LAST
 
 
 _RUN = {
@@ -168,6 +170,7 @@ FORMS = {
     "texts": Form(),
     "ids": Form(is_id),
     "id": Form(value=is_id),
+    "turns": Form(is_id, score=lambda score: score == 0),
     "number": Form(value=is_number),
     "record": Form(fields=_RUN, needed=frozenset({"state", "client", "pipeline"})),
     "stages": Form(matches(r"[0-9]{1,9}:[a-z]+"), value=_is_stage),

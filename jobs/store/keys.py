@@ -183,7 +183,7 @@ KEYS = (
         "jobs.queue",
         "a member: until its queue is empty",
         "queues with jobs, round robin",
-        "ids",
+        "turns",
     ),
     Key("etl:rescued:jobs", "sorted set", "shared.lua", "a member: until it begins", "jobs that lost a worker", "ids"),
     Key("etl:once:<name>", "string", "jobs.process.maintenance", "3 s to 1 hour", "what one worker does for all", "id"),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from jobs.store.forms import FORMS, LAST, Form, is_field, is_id, is_text
+from jobs.store.forms import FORMS, Form, is_field, is_id, is_text
 from jobs.store.keys import ASIDE, KEYS, aside_key
 
 KEPT = 30 * 86400  # seconds
@@ -185,9 +185,9 @@ def _wrong(key: bytes, type: str, form: Form, content: Any) -> Iterator[Malforme
     elif type == "zset":
         for member, score in content:
             # RQ keeps for ever what has ended at an infinite moment.
-            is_moment_of_its = abs(score) < 2 * LAST or (score > 0 and key.startswith((b"rq:finished:", b"rq:failed:")))
-            if not form.member(member) or not is_moment_of_its:
-                yield Malformed(key, member, "no moment" if form.member(member) else "no id")
+            is_kept = score > 0 and key.startswith((b"rq:finished:", b"rq:failed:"))
+            if not form.member(member) or not (form.score(score) or is_kept):
+                yield Malformed(key, member, "wrong score" if form.member(member) else "no id")
     elif type in ("set", "list"):
         yield from (Malformed(key, member, "no id") for member in content if not form.member(member))
     elif type == "hash":

@@ -73,6 +73,7 @@ end
 local function rescue(name, entry, at, most, packed)
   if redis.call('ZREM', 'rq:wip:' .. name, entry) == 0 then return 'gone' end
   local id, execution = string.match(entry, '^(.*):(.*)$')
+  if not id then return 'gone' end
   local key = 'rq:job:' .. id
   end_execution(id, execution)
   local job = redis.call('HMGET', key, 'status', 'failure_ttl')

@@ -273,7 +273,7 @@ def test_what_has_ended_and_is_kept_for_ever_is_well_formed(fake_redis: Redis) -
     assert sorted(each.text() for each in malformed.find(fake_redis)) == [
         "etl:due acme/claims (malformed)",
         "rq:queues foo (no id)",
-        "rq:scheduled:etl-acme job (no moment)",
+        "rq:scheduled:etl-acme job (wrong score)",
     ]
 
 
