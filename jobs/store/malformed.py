@@ -1,4 +1,4 @@
-"""Malformed data in Redis is set aside, so that it stops nobody: of another type, no text, no number, a missing field.
+"""Malformed data in Redis is set aside, so that it stops nobody: of another type or without an end, no text, no number.
 
 Whoever meets an error that such data may explain calls `set_aside`, and so does the hourly cleanup. What is malformed
 is moved to `etl:aside:<key>`, from where an operator may look at it, and listed in `etl:aside`, which `doctor` counts.
@@ -65,6 +65,7 @@ _KNOWN = tuple(
     (re.compile(pattern.encode()), type.replace("sorted set", "zset"), FORMS[form])
     for pattern, type, form in (*((key.expression, key.type, key.form) for key in KEYS if key.type != "any"), *_RQ)
 )
+_ENDING = tuple((re.compile(key.expression.encode()), key.most) for key in KEYS if key.most)
 FIXED = (
     *(key.pattern for key in KEYS if "<" not in key.pattern),
     *("rq:queues", "rq:workers", "rq:scheduler:scheduled_jobs"),
@@ -163,6 +164,12 @@ def _look_at(connection: Redis, names: Sequence[bytes], only_types: bool) -> Ite
     for key, content in zip(right, pipe.execute(raise_on_error=False), strict=True):
         if not isinstance(content, Exception):
             yield from _wrong(key, *known[key], content)
+    ending = [(key, most) for key in right for pattern, most in _ENDING if pattern.fullmatch(key)]
+    for key, _ in ending:
+        pipe.pttl(key)
+    for (key, most), left in zip(ending, pipe.execute(), strict=True):
+        if left == -1 or left > most * 1000:
+            yield Malformed(key, None, "ends too late")
 
 
 _READ: dict[str, Callable[[Any, bytes], Any]] = {

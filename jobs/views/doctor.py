@@ -12,6 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Worker
+from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import utcparse
 
 from etl.config.kinds import DATABASES
@@ -318,6 +319,8 @@ def _malformed(connection: Redis) -> Iterator[Finding]:
 
 
 def _workers(connection: Redis) -> Finding:
+    if connection.exists(WORKERS_SUSPENDED):
+        return _failure("workers", "suspended: they begin no job", "rq resume --url URL, with that of REDIS_URL")
     alive = sum(_is_alive(connection.hget(key, "last_heartbeat")) for key in Worker.all_keys(connection))
     if alive:
         return _fine("workers", f"{alive} alive")
