@@ -23,7 +23,7 @@ from jobs.store import forms, keys, runs, scripts
 from jobs.store.keys import PREFIX
 
 FUNCTION = "jobs.stages.start_due"
-ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
+ENTRIES = keys.ENTRIES
 AGAIN = 60  # seconds after which rq-scheduler enqueues an entry again whose job was lost
 MOST = 100  # moments that one look starts runs for; the entry comes again for the rest
 LATE = 600  # seconds; with catchup = "none" a moment that is handled later than that is left out

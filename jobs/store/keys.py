@@ -19,6 +19,7 @@ LAST = "etl:last"
 DUE = "etl:due"
 READY = "etl:ready"
 ASIDE = "etl:aside"
+ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
 
 
 def run_key(run: str) -> str:

@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from jobs.store.forms import FORMS, Form, is_field, is_id, is_text
-from jobs.store.keys import ASIDE, KEYS, aside_key
+from jobs.store.keys import ASIDE, ENTRIES, KEYS, aside_key
 
 KEPT = 30 * 86400  # seconds
 MOST = 1000  # entries of `etl:aside`
@@ -68,12 +68,14 @@ _KNOWN = tuple(
 _ENDING = tuple((re.compile(key.expression.encode()), key.most) for key in KEYS if key.most)
 FIXED = (
     *(key.pattern for key in KEYS if "<" not in key.pattern),
-    *("rq:queues", "rq:workers", "rq:scheduler:scheduled_jobs"),
+    *("rq:queues", "rq:workers", ENTRIES),
 )
 
 
 def may_be_why(error: BaseException) -> bool:
     """Whether malformed data may be why an error was raised."""
+    if isinstance(error, NoPermissionError):
+        return False
     return isinstance(error, ResponseError | ValueError | LookupError | TypeError | AttributeError)
 
 

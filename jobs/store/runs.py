@@ -235,7 +235,7 @@ def holder(connection: Redis, client: str, pipeline: str, start: str | None = No
     run = text_of(connection.get(key))
     if run is None or connection.sismember(ACTIVE, run):
         return run
-    return run if 0 <= cast(int, connection.pttl(key)) <= CLAIMED * 1000 else None
+    return run if 0 <= connection.pttl(key) <= CLAIMED * 1000 else None
 
 
 def pending(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:

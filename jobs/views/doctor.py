@@ -88,7 +88,7 @@ def fix(config: str | None, redis: str | None) -> list[Finding]:
     except EtlError as exc:
         findings.append(_error("cleanup", exc))
     except RedisError as exc:
-        findings.append(_refused("maintenance", "Redis", exc))
+        findings.append(_error("maintenance", redis_errors.translate(exc)))
     finally:
         if found is not None:
             found.close()
@@ -276,15 +276,9 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
         if scheduled := sum(len(client.schedule) for client in config.clients.values()) if config else 0:
             yield _schedules(found.connection, scheduled)
     except RedisError as exc:
-        yield _refused("redis", f"Redis at {dial.shown(found.url)}", exc)
+        yield _error("redis", redis_errors.translate(exc))
     finally:
         found.close()
-
-
-def _refused(check: str, where: str, exc: RedisError) -> Finding:
-    if isinstance(exc, redis_errors.FULL):
-        return _error(check, redis_errors.full(exc))
-    return _failure(check, f"{where}: {type(exc).__name__}", "see its log", 3)
 
 
 def _private() -> Finding:
