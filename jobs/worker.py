@@ -42,7 +42,7 @@ from jobs.store.redis_errors import AWAY, translate
 
 
 def _may_be_cured(error: Exception) -> bool:
-    """Whether a worker may go on when someone has mended what is in Redis, or its users' permissions."""
+    """Whether a worker may go on when someone has corrected what is in Redis, or its users' permissions."""
     return may_be_why(error) or isinstance(error, NoPermissionError)
 
 
