@@ -26,6 +26,7 @@ FUNCTION = "jobs.stages.start_due"
 ENTRIES = keys.ENTRIES
 AGAIN = 60  # seconds after which rq-scheduler enqueues an entry again whose job was lost
 MOST = 100  # moments that one look starts runs for; the entry comes again for the rest
+DAY = 86400
 LATE = 600  # seconds; with catchup = "none" a moment that is handled later than that is left out
 FOR_EVER = -1  # an entry's job outlives its results: rq-scheduler drops an entry whose job is gone
 
@@ -122,6 +123,18 @@ def start_due(config: Config, connection: Redis, client: str, pipeline: str, now
     connection.zadd(ENTRIES, {entry_id(client, pipeline): following.timestamp()}, xx=True)
     connection.zrem(f"rq:failed:{PREFIX}{client}", entry_id(client, pipeline))
     return started
+
+
+def wake(config: Config, connection: Redis) -> None:
+    """Have those schedules looked at now whose entries would never come, or after their next moment."""
+    now = clock(connection)
+    for client, pipeline, about in _configured(config):
+        id = entry_id(client.name, pipeline)
+        score = connection.zscore(ENTRIES, id)
+        if score is None or 0 <= score <= now.timestamp() + DAY:  # rq-scheduler looks from 0 on
+            continue
+        if score < 0 or score > cron.following(about["cron"], client.timezone, now)[0].timestamp():
+            connection.zadd(ENTRIES, {id: now.timestamp()}, xx=True)
 
 
 def clock(connection: Redis) -> datetime:

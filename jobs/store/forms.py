@@ -170,6 +170,7 @@ FORMS = {
     "texts": Form(),
     "ids": Form(is_id),
     "id": Form(value=is_id),
+    "entries": Form(is_id, score=lambda _: True),  # `jobs.run.schedules.wake` corrects those of ours
     "turns": Form(is_id, score=lambda score: score == 0),
     "number": Form(value=is_number),
     "record": Form(fields=_RUN, needed=frozenset({"state", "client", "pipeline"})),

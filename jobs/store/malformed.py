@@ -55,7 +55,7 @@ _RQ = (  # RQ's keys, as a pattern, their type, and their form
     (r"rq:job:.+:dependents|rq:job::.+:dependencies", "set", "ids"),
     (r"rq:queue:.+", "list", "ids"),
     (r"rq:(wip|finished|failed|deferred|scheduled|canceled|executions):.+", "sorted set", "ids"),
-    (r"rq:scheduler:scheduled_jobs", "sorted set", "ids"),
+    (ENTRIES, "sorted set", "entries"),
     (r"rq:job:[^:]+", "hash", "job"),
     (r"rq:results:.+", "stream", "any"),
     (r"rq:execution:.+", "hash", "execution"),

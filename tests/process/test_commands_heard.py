@@ -1,6 +1,7 @@
 """What is published to a worker is a command or is passed over; Redis is called away only where it is."""
 
 from pathlib import Path
+from typing import cast
 
 from redis import Redis
 from rq.command import send_shutdown_command
@@ -28,8 +29,8 @@ def test_what_is_no_command_is_said_once_and_commands_are_heard_after_it(
 ) -> None:
     [process] = workers(1)
     [key] = real_redis.smembers("rq:workers")
-    name = key.decode().removeprefix("rq:worker:")
-    until(lambda: real_redis.pubsub_numsub(f"rq:pubsub:{name}")[0][1] == 1)  # type: ignore[no-untyped-call]
+    name = cast(bytes, key).decode().removeprefix("rq:worker:")
+    until(lambda: real_redis.pubsub_numsub(f"rq:pubsub:{name}")[0][1] == 1)
     for junk in JUNK * 2:
         real_redis.publish(f"rq:pubsub:{name}", junk)
     send_shutdown_command(real_redis, name)

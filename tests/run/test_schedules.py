@@ -16,6 +16,7 @@ from etl.config import cron
 from etl.config.pipeline import Config, resolve
 from jobs import stages
 from jobs.job import EtlJob
+from jobs.process import cleanup
 from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
 from jobs.run import schedules
@@ -394,3 +395,21 @@ def test_all_that_was_missed_is_made_up_for_a_hundred_at_a_time_and_no_further_b
         comes.append(connection.zscore(schedules.ENTRIES, schedules.entry_id("acme", "claims")))
     assert counts == [100, 80, 0, 0]
     assert comes == [now.timestamp()] + [datetime(2026, 6, 4, 12, 30, tzinfo=UTC).timestamp()] * 3
+
+
+@pytest.mark.parametrize("score", [float("-inf"), -1.0, 4e9, float("inf")])
+def test_an_entry_that_would_never_come_is_woken_by_the_cleanup(
+    fake_redis: Redis, project_of: Any, score: float
+) -> None:
+    config, id = project_of(acme()), schedules.entry_id("acme", "claims")
+    with freeze_time("2026-06-01 12:00:00") as clock:
+        schedules.sync(config, fake_redis)
+        synced = fake_redis.zscore(schedules.ENTRIES, id)
+        cleanup.clean(fake_redis, config)
+        assert fake_redis.zscore(schedules.ENTRIES, id) == synced
+        fake_redis.zadd(schedules.ENTRIES, {id: score})
+        clock.move_to("2026-06-02 00:40:00")
+        cleanup.clean(fake_redis, config)
+        list(scheduler(fake_redis).enqueue_jobs())
+        work(fake_redis)
+        assert [run["state"] for run in runs.recent(fake_redis)] == ["succeeded"]

@@ -283,7 +283,7 @@ def test_maintenance_sets_aside_what_would_end_rq_scheduler(fake_redis: Redis) -
     for _ in range(2):
         maintenance.maintain(fake_redis, [])
         list(Scheduler(connection=fake_redis, job_class=EtlJob, queue_class=FairQueue).enqueue_jobs())
-        fake_redis.zadd("rq:scheduler:scheduled_jobs", {b"\x80": 1.0})  # type: ignore[dict-item]
+        fake_redis.zadd("rq:scheduler:scheduled_jobs", {b"\x80": 1.0})
     assert fake_redis.get("etl:aside:rq:queues") == b"x"
 
 
