@@ -43,6 +43,7 @@ class Piece(BaseModel):
         modified: Modification time of the file, seconds since the epoch.
         version: sha256 of the whole file where planning had to read it, else "". Of an SQL source, the run's window.
         keys: Of an SQL source, the range of keys, from the first up to but without the second; None is open.
+        lines: Of fixed rows, the lines that they begin on, each with the line of `file` that the row came from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +57,7 @@ class Piece(BaseModel):
     modified: float = 0.0
     version: str = ""
     keys: tuple[int | None, int | None] = (None, None)
+    lines: tuple[tuple[int, int], ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -70,6 +72,9 @@ class Partition(BaseModel):
         number: 1 for the first partition of the run.
         pieces: What it is read from; more than one with `split = "none"`.
         order: Rank from 0 by modification time, name, then place in the file: later rows win a merge.
+        fixed: Where its rows are rejects that were fixed, what the ledger calls it; its pieces have the names of the
+            files that they came from.
+        replaced: Of fixed rows, whether they are out of date once the table has no other row of their files' version.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +82,8 @@ class Partition(BaseModel):
     number: int
     pieces: tuple[Piece, ...]
     order: int
+    fixed: str = ""
+    replaced: bool = False
 
     @property
     def size(self) -> int:

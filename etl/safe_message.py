@@ -7,6 +7,7 @@ by contract: one of our classes that a user's function raises has the user's wor
 import linecache
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from types import FrameType
 
 from etl.errors import EtlError
 
+MADE = "?"  # in the place of a name that was made as the code ran: it may be a row's value
 _OURS = Path(__file__).resolve().parents[1]
 _PARTS = (f"{_OURS / 'etl'}{os.sep}", f"{_OURS / 'jobs'}{os.sep}", str(_OURS / "cli.py"), str(_OURS / "rq_etl.py"))
 # What could move the cursor of a terminal, forge a line of a log, or turn the direction of what follows.
@@ -51,7 +53,7 @@ def safe_message(exc: BaseException, modules: Iterable[str] = ()) -> str:
     """
     if isinstance(exc, EtlError) and is_ours(exc):
         return str(exc)
-    kind = type(exc)
+    kind = _known_kind(exc)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     users = set(modules)
     places = list(traceback.walk_tb(exc.__traceback__))
@@ -59,7 +61,7 @@ def safe_message(exc: BaseException, modules: Iterable[str] = ()) -> str:
     if not places:
         return name
     frame, line = places[-1]
-    return f"{name} at {_module(frame)}:{frame.f_code.co_name}:{line}"
+    return f"{name} at {_module(frame)}:{_written_name(frame) or MADE}:{line}"
 
 
 def raised_at(exc: BaseException, is_users: Callable[[str], bool], *, but: str) -> str:
@@ -71,7 +73,7 @@ def raised_at(exc: BaseException, is_users: Callable[[str], bool], *, but: str) 
         is_users: Whether a file is the user's own; a line in one is named rather than one deep in a library.
         but: A file whose lines are not named where there are others: the caller's.
     """
-    kind = type(exc).__name__
+    kind = _known_kind(exc).__name__
     if (
         isinstance(exc, SyntaxError) and exc.filename and is_users(exc.filename)
     ):  # else its words are of what was evaluated
@@ -80,14 +82,36 @@ def raised_at(exc: BaseException, is_users: Callable[[str], bool], *, but: str) 
     places = [each for each in places if _file(each[0]) != but] or places
     users = [each for each in places if is_users(_file(each[0]))]
     places = users or [each for each in places if not _file(each[0]).startswith("<frozen")]
+    places = [each for each in places if linecache.getlines(_file(each[0]))]  # else its name may be a value
     if not places:
         return kind
     code, line = places[-1][0].f_code, places[-1][1]
     text = linecache.getline(code.co_filename, line)
     named = getattr(exc, "name", None) or (exc.args[0] if isinstance(exc, KeyError) and exc.args else None)
     quoted = isinstance(named, str) and bool(re.search(rf"(?<!\w){re.escape(named)}(?!\w)", text))
-    where = "" if code.co_name == "<module>" else f", in {code.co_name}"
+    name = _written_name(places[-1][0])
+    where = f", in {name}" if name and name != "<module>" else ""
     return f"{kind}{f' {named}' if quoted else ''} in {Path(code.co_filename).name} line {line}{where}"
+
+
+def _known_kind(exc: BaseException) -> type:
+    """Return the exception's class, or the nearest above it that its module has: another's name may be a value."""
+    for kind in type(exc).__mro__:
+        found: object = sys.modules.get(str(kind.__module__))
+        for part in kind.__qualname__.split("."):
+            found = getattr(found, "__dict__", {}).get(part)
+        if found is kind:
+            return kind
+    return BaseException
+
+
+def _written_name(frame: FrameType) -> str:
+    """Return the name of a frame's function, where it is written in its file; "" where it was made as the code ran."""
+    name = frame.f_code.co_name
+    if name.startswith("<"):
+        return name
+    text = "".join(linecache.getlines(_file(frame)))
+    return name if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) else ""
 
 
 def _file(frame: FrameType) -> str:
@@ -95,4 +119,5 @@ def _file(frame: FrameType) -> str:
 
 
 def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", "?"))
+    name = str(frame.f_globals.get("__name__", "?"))
+    return name if name in sys.modules else MADE

@@ -61,11 +61,12 @@ def leaves_out_slow(config: pytest.Config) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the slow tests out."""
-    slow = [item for item in items if item.get_closest_marker("slow")]
+    """Leave the slow tests out; begin with the long ones: for one that is begun last the other processes wait."""
+    slow = {item for item in items if item.get_closest_marker("slow")}
     if slow and leaves_out_slow(config):
-        config.hook.pytest_deselected(items=slow)
+        config.hook.pytest_deselected(items=list(slow))
         items[:] = [item for item in items if item not in slow]
+    items.sort(key=lambda item: (item not in slow, {"whole", "kinds"}.isdisjoint(item.path.parts)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from etl.errors import BadSource
-from etl.safe_message import safe_message
+from etl.safe_message import raised_at, safe_message
 
 
 def caught(body: object) -> BaseException:
@@ -40,6 +40,38 @@ def test_causes_are_not_reported_either() -> None:
 @pytest.mark.parametrize("exc", [ValueError("Jane Roe"), SystemExit("Jane Roe")])
 def test_an_exception_without_a_place_is_reported_by_its_type(exc: BaseException) -> None:
     assert safe_message(exc) == type(exc).__name__
+
+
+VALUE = "Mary" + "Major"  # which is nowhere in this file
+
+
+def made_class() -> None:
+    raise type(VALUE, (ValueError,), {})("Jane Roe")
+
+
+def class_of_a_made_module() -> None:
+    raise type(VALUE, (ValueError,), {"__module__": ["Jane Roe"]})
+
+
+def made_function() -> None:
+    names = {"__name__": VALUE}
+    exec(compile(f"def {VALUE}():\n    raise ValueError\n", f"{VALUE}.py", "exec"), names)
+    names[VALUE]()  # type: ignore[operator]
+
+
+def function_renamed() -> None:
+    def inner() -> None:
+        raise ValueError
+
+    inner.__code__ = inner.__code__.replace(co_name=VALUE)
+    inner()
+
+
+@pytest.mark.parametrize("body", [made_class, class_of_a_made_module, made_function, function_renamed])
+def test_names_that_were_made_of_values_are_not_reported(body: object) -> None:
+    exc = caught(body)
+    texts = [safe_message(exc), safe_message(exc, [VALUE]), raised_at(exc, lambda file: True, but="")]
+    assert [text for text in texts if VALUE in text or not text.startswith("ValueError")] == []
 
 
 def test_our_own_errors_hold_no_values_and_are_reported_whole() -> None:

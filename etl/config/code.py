@@ -1,5 +1,6 @@
 """The user's code: a fingerprint of what a pipeline runs, and whether its functions can be called as etl.toml says."""
 
+import ast
 import hashlib
 import importlib.util
 import inspect
@@ -20,11 +21,67 @@ Call = tuple[tuple[str | int, ...], str, Mapping[str, Any]]  # key path, "module
 
 
 def fingerprint(pipeline: Pipeline) -> str:
-    """Return the sha256 over the source files of the pipeline's modules, or "" where it calls no function."""
+    """Return the sha256 over the source files of the pipeline's modules, or "" where it calls no function.
+
+    What they import from etl.toml's folder counts too, and what that imports.
+    """
     if not (pipeline.transform or pipeline.load.function or pipeline.extract.FACTS.own_code):
         return ""
     files = [file for module in pipeline.modules for file in _files(module, pipeline.root)]
+    files += _helpers(pipeline.modules, files, Path(pipeline.root))
     return _hashed(tuple((str(file), file.stat().st_mtime_ns) for file in files))
+
+
+def _helpers(modules: Iterable[str], files: Iterable[Path], root: Path) -> list[Path]:
+    """Return the files below a root that some files import, however far away, sorted; without those themselves."""
+    seen, found = set(files), set[Path]()
+    waiting = [name for module in modules for name in _outer(module)]
+    waiting += [name for file in seen for name in _imported(file, root)]
+    asked = set[str]()
+    while waiting:
+        if (name := waiting.pop()) in asked:
+            continue
+        asked.add(name)
+        place = root.joinpath(*name.split("."))
+        for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+            if file not in seen and file.is_file():
+                seen.add(file)
+                waiting += _imported(file, root)
+                if file.stat().st_size:  # an empty one says nothing, as if it were not there
+                    found.add(file)
+    return sorted(found)
+
+
+def _imported(file: Path, root: Path) -> list[str]:
+    """Return the modules that a file may import, with the packages that they are in."""
+    within = file.relative_to(root).parts[:-1] if file.is_relative_to(root) else None
+    return [name for each in _names(str(file), file.stat().st_mtime_ns, within) for name in _outer(each)]
+
+
+def _outer(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+@lru_cache(maxsize=1024)
+def _names(file: str, modified: int, package: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the names that a file's imports may mean, wherever in it they stand; `package` None knows no relatives."""
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (SyntaxError, ValueError):
+        return ()  # importing it says what is wrong
+    found: dict[str, None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= dict.fromkeys(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (package is not None or not node.level):
+            base = (package or ())[: len(package or ()) - node.level + 1] if node.level else ()
+            base += (node.module,) if node.module else ()
+            # What is imported from a package may be a module in it.
+            found |= dict.fromkeys(
+                [*([".".join(base)] if base else []), *(".".join((*base, a.name)) for a in node.names)]
+            )
+    return tuple(found)
 
 
 def _files(module: str, root: str) -> list[Path]:

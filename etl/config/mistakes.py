@@ -106,7 +106,7 @@ def _sentences(error: ValidationError, model: type[Model], table: Any) -> Iterat
             yield where, str(context["error"])
         elif kind in ("greater_than_equal", "greater_than", "less_than_equal"):
             said = {"ge": "at least", "gt": "above", "le": "at most"}
-            yield where, " and ".join(f"must be {said[key]} {limit:g}" for key, limit in context.items())
+            yield where, " and ".join(f"must be {said[key]} {limit:,.15g}" for key, limit in context.items())
         else:
             yield where, _SAID.get(kind, item["msg"][:1].lower() + item["msg"][1:])
 

@@ -119,6 +119,8 @@ class _Reader:
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             self.wrong(file, (), f"line {line}: is not UTF-8; save the file as UTF-8")
+        except ValueError:  # of Python, which reads no number of more than 4,300 digits
+            self.wrong(file, (), "has a number with more digits than can be read")
         except OSError as error:
             self.wrong(file, (), f"can't be read: {error.strerror}")
         return None

@@ -14,6 +14,12 @@ from etl.config.pipeline import Client, Definition, Pipeline
 from etl.config.values import NAME
 
 LEADING = ("type", "path", "url", "table", "query", "function", "args")  # keys of a source that say where rows are
+PATIENCE = (
+    "timeout",
+    "retries",
+    "retry_delays",
+)  # keys of a pipeline that say how long a worker is held, and how often
+PACE = ("settle", "rate")  # and those of a source
 _VARIES = re.compile(r"\{([^{}:]*)(?::[^{}]*)?\}|\*+|\?|\[[^\]/]+\]")
 _PART = r"(?!\.\.?(?:/|$))[^/]+"  # a name of a folder or file, which is not . or ..
 _MOMENT = r"(?:(?!\.\.)[\w:+. /-])*"
@@ -185,6 +191,9 @@ def _texts(value: Any) -> Iterator[str]:
 def _overridden(override: Mapping[str, Any], pipeline: Mapping[str, Any], client: str) -> Iterator[Problem]:
     if "transform" in override:
         yield ("transform",), "names functions"
+    for key in PATIENCE:
+        if key in override:
+            yield (key,), "says how long workers are held"
     load, lookups = override.get("load"), override.get("lookups")
     for key, what in (("function", "names a function"), ("target", "names a target"), ("table", "names a table")):
         if isinstance(load, Mapping) and key in load:
@@ -200,6 +209,9 @@ def _overridden(override: Mapping[str, Any], pipeline: Mapping[str, Any], client
         for key in LEADING[2:]:
             if key in source:
                 yield (*where, key), f"names a {'function' if key in ('function', 'args') else 'database'}"
+        for key in PACE:
+            if key in source:
+                yield (*where, key), "says how long workers are held"
         base = known.get("path") if isinstance(known, Mapping) else None
         if "path" in source and not (isinstance(base, str) and _lies_in(str(source["path"]), base, client)):
             yield (*where, "path"), "leads out of the pipeline's folder"

@@ -20,6 +20,7 @@ MOMENTS = ("date", "start", "end")  # of a run, in paths
 _STRFTIME = re.compile("(?:[^%]|%-?[YymdHIMSjUWVGupbBaAf]|%%)*")
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([^{}]*)\}")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST = 36525 * 86400.0  # seconds: a hundred years
 
 
 def duration(value: object) -> float:
@@ -29,11 +30,13 @@ def duration(value: object) -> float:
         value: A number of seconds, or text such as "500ms", "2s", "10m", "26h", "1d".
 
     Raises:
-        ValueError: It is neither, or below zero.
+        ValueError: It is neither, below zero, or more than a hundred years, which no clock adds to its time.
     """
     if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", value.strip())):
-        return float(match[1]) * _SECONDS[match[2]]
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        value = float(match[1]) * _SECONDS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > LONGEST:
+        raise ValueError("must be at most a hundred years")
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         return float(value)
     raise ValueError('must be a span of time such as "500ms", "2s", "10m", "26h" or "1d", or a number of seconds')
 
@@ -320,5 +323,5 @@ Scalars = Annotated[tuple[int | float | str, ...] | None, BeforeValidator(scalar
 Share = Annotated[int | str | None, BeforeValidator(share)]
 Header = Annotated[bool | tuple[str, ...], BeforeValidator(header)]
 Zone = Annotated[str, AfterValidator(zone)]
-Whole = Annotated[int, Field(strict=True, ge=0)]
-Positive = Annotated[int, Field(strict=True, ge=1)]
+Whole = Annotated[int, Field(strict=True, ge=0, le=10**9)]
+Positive = Annotated[int, Field(strict=True, ge=1, le=10**9)]

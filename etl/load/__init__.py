@@ -266,7 +266,7 @@ def _take_out_loaded(
         if each in older:
             counts = {"superseded": rows}
         elif each in there:
-            missing = earlier.never_loaded(connection, book, there[each], rows)
+            missing = earlier.never_loaded(connection, book, shadow.pipeline, there[each], rows)
             counts = {"unchanged": rows - missing, "rejected": missing}
             if missing:
                 warnings.append(earlier.rejected_then(delivery, there[each], missing))

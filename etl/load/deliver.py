@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,7 +104,8 @@ def load(
         expect.check_all_rejected(pipeline, delivery.all_rejected, read)
     rows = iter(chunks)
     first: list[pa.Table] = []
-    while not (first and first[-1].num_rows) and (chunk := list(islice(rows, 1))):
+    every = bool(delivery.partition.fixed)  # of fixed rows, which are few, some may be there: which are first is open
+    while (every or not (first and first[-1].num_rows)) and (chunk := list(islice(rows, 1))):
         first += chunk  # up to the first with rows: what the table lacks is found by that, before any is written
         chunk.clear()
 
@@ -146,7 +148,11 @@ def _load(
     counts = loading.load(shadow, chunks)
     if delivery.partitions > 1 and delivery.all_rejected:
         counts = replace(counts, final=False)  # a retry with another configuration reads it again
-    number = {"sequence": ledger.next_number(connection, book, delivery.pipeline)} if counts.final else {}
+    number: dict[str, Any] = {}
+    if counts.final:
+        number["sequence"] = ledger.next_number(connection, book, delivery.pipeline)
+    if delivery.partition.fixed:
+        number["lines"] = ledger.lines_of(delivery.partition, loading.fixed)
     ledger.record(
         connection, book, delivery.run, delivery.partition.number,
         rows=counts.loaded + counts.unchanged + counts.superseded + counts.staged,
@@ -171,6 +177,8 @@ class _Loading:
         self.warnings: list[str] = []
         self.types: dict[str, str] = {}
         self.written = 0
+        self.unchanged = self.superseded = 0
+        self.fixed: list[int] = []  # `_row` of fixed rows that are appended
 
     def load(self, shadow: Shadow, chunks: Iterable[pa.Table]) -> LoadCounts:
         """Bring the rows to where they belong, unless an earlier run has."""
@@ -192,19 +200,21 @@ class _Loading:
             self._stage(shadow, chunks)
             return LoadCounts(staged=self.written, final=False)
         if is_append:
-            self._append(chunks)
-            return LoadCounts(self.written)
+            self._append(self._not_there(chunks) if delivery.partition.fixed else chunks)
+            return LoadCounts(self.written, self.unchanged, self.superseded)
         return self._merge(chunks)
 
     def _there(self, chunks: Iterable[pa.Table]) -> LoadCounts | None:
         """Say what an earlier run has made of the rows, or None where they are to be loaded."""
         delivery = self.delivery
+        if delivery.partition.fixed:
+            return None  # each of its rows is asked for
         if self.pipeline.load.mode == "append":
             found = earlier.loaded_before(self.connection, self.book, [delivery])
             if not found:
                 return None
             there, rows = found[delivery.partition.number], sum(chunk.num_rows for chunk in chunks)
-            missing = earlier.never_loaded(self.connection, self.book, there, rows)
+            missing = earlier.never_loaded(self.connection, self.book, self.pipeline, there, rows)
             if missing:
                 self.warnings.append(earlier.rejected_then(delivery, there, missing))
             return LoadCounts(unchanged=rows - missing, rejected=missing, earlier=there.run)
@@ -214,6 +224,24 @@ class _Loading:
         if not (may_skip and known.has_rows(self.connection, self.book, delivery)):
             return None
         return LoadCounts(unchanged=sum(chunk.num_rows for chunk in chunks))
+
+    def _not_there(self, chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield chunks of fixed rows without those that were loaded before, or whose file was replaced since."""
+        asked = self.connection, self.book, self.delivery
+        there, late = (
+            pa.array(sorted(rows), pa.int64())
+            for rows in (earlier.fixed_before(*asked), earlier.fixed_too_late(*asked))
+        )
+        for chunk in chunks:
+            new = chunk.filter(pc.invert(pc.is_in(chunk[ROW], value_set=there)))
+            self.unchanged += chunk.num_rows - new.num_rows
+            mine = new.filter(pc.invert(pc.is_in(new[ROW], value_set=late)))
+            self.superseded += new.num_rows - mine.num_rows
+            self.fixed += mine[ROW].to_pylist()
+            yield mine
+        if self.superseded:
+            what = "1 fixed row is" if self.superseded == 1 else f"{self.superseded:,} fixed rows are"
+            self.warnings.append(f"{what} not loaded: {self.pipeline.table} has another version of the file by now")
 
     def _append(self, chunks: Iterable[pa.Table]) -> None:
         extra = OWN if self.pipeline.shared else OWN[1:]

@@ -1,7 +1,9 @@
 """What earlier runs have made of the same files: rows that are there already, are newer, or are there twice."""
 
 import hashlib
+import json
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +13,7 @@ from etl.errors import ChangedFile
 from etl.load import ledger, tables
 from etl.load.ledger import BATCH, Delivery
 from etl.load.targets import kind
-from etl.partition import Partition
+from etl.partition import ROW_BITS, Partition
 from etl.rejects import FIXED
 
 LOCKS = 128  # of a pipeline's files: a run of any number of files takes no more of a server's locks
@@ -48,7 +50,7 @@ def loaded_before(connection: sa.Connection, book: sa.Table, deliveries: Sequenc
     return found
 
 
-def never_loaded(connection: sa.Connection, book: sa.Table, row: Row, rows: int) -> int:
+def never_loaded(connection: sa.Connection, book: sa.Table, pipeline: Pipeline, row: Row, rows: int) -> int:
     """Return how many of a partition's rows are not in the target, as the run that appended it has rejected them.
 
     Args:
@@ -59,7 +61,80 @@ def never_loaded(connection: sa.Connection, book: sa.Table, row: Row, rows: int)
     if missing <= 0:
         return 0  # as nearly always: the ledger is not searched
     fixed = book.c.final.is_(True) & book.c.file.contains(f"/{row.run}/{FIXED}", autoescape=True)
-    return max(0, missing - int(connection.execute(sa.select(sa.func.sum(book.c.loaded)).where(fixed)).scalar() or 0))
+    # Earlier releases did not write down which lines they were.
+    query = sa.select(sa.func.sum(book.c.loaded)).where(fixed, book.c.lines.is_(None))
+    lines = _fixed_lines(connection, book, pipeline, row.run, ledger.names_in(row.file))
+    return max(0, missing - int(connection.execute(query).scalar() or 0) - sum(map(len, lines.values())))
+
+
+def fixed_before(connection: sa.Connection, book: sa.Table, delivery: Delivery) -> set[int]:
+    """Return `_row` of those fixed rows that an earlier run of fixed rows has loaded, and that are still there.
+
+    A row is known by its line in the file that it came from, whatever else was fixed together with it.
+    """
+    pipeline, partition = delivery.pipeline, delivery.partition
+    lock_files(connection, pipeline, [partition])
+    names = [piece.file for piece in partition.pieces]
+    there = _fixed_lines(connection, book, pipeline, PurePath(partition.fixed).parent.name, names)
+    return {
+        (index << ROW_BITS) | line
+        for index, piece in enumerate(partition.pieces)
+        for _, line in piece.lines
+        if line in there.get(piece.file, ())
+    }
+
+
+def fixed_too_late(connection: sa.Connection, book: sa.Table, delivery: Delivery) -> set[int]:
+    """Return `_row` of those fixed rows of which a replace has taken out all other rows of their file since."""
+    pipeline, partition = delivery.pipeline, delivery.partition
+    if not partition.replaced:
+        return set()
+    names, rejected_by = {piece.file for piece in partition.pieces}, PurePath(partition.fixed).parent.name
+    loads = [row for row in _same_version(connection, book, pipeline, rejected_by) if row.rows]
+    known = {name for row in loads for name in ledger.names_in(row.file)} & names
+    stay = {
+        name
+        for row in loads
+        for name in known.intersection(ledger.names_in(row.file))
+        if _rows_stay(connection, pipeline, row.run, [name])
+    }
+    return {
+        (index << ROW_BITS) | line
+        for index, piece in enumerate(partition.pieces)
+        for _, line in piece.lines
+        if piece.file in known - stay
+    }
+
+
+def _same_version(connection: sa.Connection, book: sa.Table, pipeline: Pipeline, run: str) -> Sequence[Row]:
+    """Return the loads of what a run has loaded, its own and those of other runs: of the same files, as they were."""
+    first = book.alias("first")
+    alike = (first.c.run == run) & (first.c.file == book.c.file) & (first.c.content == book.c.content)
+    final = ledger.of_table(book, pipeline) & book.c.final.is_(True) & book.c.lines.is_(None)
+    query = sa.select(book.c.run, book.c.file, book.c.rows).join_from(book, first, alike).where(final)
+    return connection.execute(query).all()
+
+
+def _fixed_lines(
+    connection: sa.Connection, book: sa.Table, pipeline: Pipeline, run: str, names: Collection[str]
+) -> dict[str, set[int]]:
+    """Return by file the lines that were rejected by a run, or another of the same content, and fixed and loaded."""
+    same, files = ledger.of_table(book, pipeline) & book.c.final.is_(True), set(names)
+    columns = book.c.run, book.c.file, book.c.lines
+    loads = connection.execute(sa.select(*columns).where(same, book.c.lines.is_not(None))).all()
+    if not loads:
+        return {}
+    again = _same_version(connection, book, pipeline, run)
+    runs = {(run, name) for name in files} | {(row.run, name) for row in again for name in ledger.names_in(row.file)}
+    found: dict[str, set[int]] = {}
+    for load in loads:
+        rejected_by = PurePath(load.file).parent.name
+        for name, lines in json.loads(load.lines).items():
+            is_same = lines and name in files and (rejected_by, name) in runs
+            # What replaced the file's rows since has taken these out too.
+            if is_same and _rows_stay(connection, pipeline, load.run, [name]):
+                found.setdefault(name, set()).update(lines)
+    return found
 
 
 def rejected_then(delivery: Delivery, row: Row, missing: int) -> str:
@@ -185,13 +260,14 @@ def doubled(
     if pipeline.load.mode == "append":
         other |= theirs.c.run != run  # what is replaced under its own name is not there twice
     final = [theirs.c.final.is_(True), theirs.c.loaded > 0]
-    columns = mine.c.file, theirs.c.file.label("other"), theirs.c.run
+    columns = mine.c.file, theirs.c.file.label("other"), theirs.c.run, theirs.c.lines
     order = mine.c.partition, theirs.c.run == run, theirs.c.sequence.desc().nulls_last(), theirs.c.file
     found: dict[str, str] = {}
-    for file, name, earlier in connection.execute(
+    for file, name, earlier, lines in connection.execute(
         sa.select(*columns).where(*same, *new, *final, other).order_by(*order)
     ):
-        if file in found or not _rows_stay(connection, pipeline, earlier, name):
+        names = list(json.loads(lines)) if lines else ledger.names_in(name)
+        if file in found or not _rows_stay(connection, pipeline, earlier, names):
             continue
         if earlier == run:
             what = "{} and {} have the same rows".format(*sorted((file, name)))
@@ -203,10 +279,10 @@ def doubled(
     return list(dict.fromkeys(found.values()))
 
 
-def _rows_stay(connection: sa.Connection, pipeline: Pipeline, run: str, file: str) -> bool:
-    """Whether the table still has any row that a run has loaded from a file."""
+def _rows_stay(connection: sa.Connection, pipeline: Pipeline, run: str, files: Sequence[str]) -> bool:
+    """Whether the table still has any row that a run has loaded from some files."""
     there = tables.table(connection, pipeline.table, ["_file", "_client", "_run"])
     mine = there.c._client == pipeline.client if pipeline.shared else sa.true()
-    name = ledger.names_in(file)[0]
-    query = sa.select(sa.literal(1)).where(mine, there.c._run == run, there.c._file == name).limit(1)
+    some = there.c._file.in_(files[:BATCH])
+    query = sa.select(sa.literal(1)).where(mine, there.c._run == run, some).limit(1)
     return bool(connection.execute(query).scalar())

@@ -25,7 +25,7 @@ def may_skip(pipeline: Pipeline, partition: Partition, partitions: int) -> bool:
     """Whether a partition can be left out without changing what becomes of the run's other rows."""
     if not pipeline.extract.FACTS.files or pipeline.extract.cursor or pipeline.load.function:
         return False
-    if len(partition.pieces) > 1:
+    if len(partition.pieces) > 1 or partition.fixed:
         return False
     if partitions > 1 and any(column.unique for column in pipeline.columns.values()):
         return False  # a row may be doubled between files
@@ -34,11 +34,16 @@ def may_skip(pipeline: Pipeline, partition: Partition, partitions: int) -> bool:
 
 @dataclass(frozen=True)
 class Known:
-    """A piece of a file that was loaded so that it need not be read again, if nothing that shapes its rows differs."""
+    """A piece of a file that was loaded so that it need not be read again, if nothing that shapes its rows differs.
+
+    Args:
+        clean: Whether all of its rows were loaded: none was rejected.
+    """
 
     version: str
     content: str
     rows: int
+    clean: bool
     shaped: Mapping[str, str | None]
 
 
@@ -82,7 +87,10 @@ def rows_there(
 def has_rows(connection: sa.Connection, book: sa.Table, delivery: Delivery) -> bool:
     """Whether the rows of a delivery are in the target since an earlier run."""
     pipeline, piece = delivery.pipeline, delivery.partition.pieces[0]
-    found = _known(connection, pipeline, delivery.run, [piece]).get(_key(piece))
+    # A file with rejects too, if there are as many again: a row of it that was fixed and loaded stays.
+    found = _known(connection, pipeline, delivery.run, [piece], rejects=True).get(_key(piece))
+    if found is not None and not found.clean and found.rows != delivery.rows:
+        return False
     if found is None or found.version != (piece.version or delivery.content):
         return False
     return _is_shaped(pipeline, found.shaped, lambda: {"code": delivery.code, "lookups": delivery.lookups})
@@ -102,8 +110,14 @@ def _is_shaped(pipeline: Pipeline, found: Mapping[str, str | None], shaped: Call
     return all(found[name] is None or found[name] == now[name] for name in ledger.SHAPED)
 
 
-def _known(connection: sa.Connection, pipeline: Pipeline, run: str, pieces: Collection[Piece]) -> dict[Key, Known]:
-    """Return those of some pieces that the latest other run to load any of their file has loaded whole."""
+def _known(
+    connection: sa.Connection, pipeline: Pipeline, run: str, pieces: Collection[Piece], *, rejects: bool = False
+) -> dict[Key, Known]:
+    """Return those of some pieces that the latest other run to load any of their file has loaded whole.
+
+    Args:
+        rejects: Also those of which rows were rejected before they were to be loaded.
+    """
     book = ledger.named(tables.split(connection, pipeline.table)[0])
     lacking = tables.lacks(connection, book)
     if lacking is None:
@@ -120,11 +134,11 @@ def _known(connection: sa.Connection, pipeline: Pipeline, run: str, pieces: Coll
         for row in connection.execute(sa.select(query).where(query.c.run == query.c.latest)).mappings():
             # Where rows were rejected or superseded, the file is read again: what became of them is for this run to
             # report.
-            clean = row["read"] == row["rows"] and not row["superseded"] and not row["rejected"]
+            is_loaded, clean = not row["superseded"] and not row["rejected"], row["read"] == row["rows"]
             key = row["file"], row["first_byte"], row["last_byte"]
-            if clean and row["rows"] and key in wanted:
+            if is_loaded and (clean or rejects) and row["rows"] and key in wanted:
                 shaped = {name: row.get(name) for name in ("fingerprint", *ledger.SHAPED)}
-                found[key] = Known(row["version"], row["content"], row["rows"], shaped)
+                found[key] = Known(row["version"], row["content"], row["rows"], clean, shaped)
     present = _present(connection, pipeline, sorted({key[0] for key in found}))
     return {key: known for key, known in found.items() if key[0] in present}
 

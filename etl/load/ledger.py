@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,7 +16,7 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.load import columns, tables
 from etl.load.targets import kind
-from etl.partition import Partition
+from etl.partition import ROW_BITS, Partition
 
 NAME = "_etl_loads"
 COUNTS = ("rows", "loaded", "unchanged", "superseded", "rejected")
@@ -33,6 +33,7 @@ class Delivery:
         partitions: How many the run has.
         attempt: Which attempt of the run this is, from 1; a later one takes back what an earlier one staged.
         read: Rows that the partition was read as, rejects included; -1 where nobody knows.
+        rows: Rows that are to be loaded; -1 where nobody has counted them.
         skipped: Rows that were not even read, as an earlier run has loaded the same file.
         all_rejected: Whether rows were read and each of them was rejected.
         again: Whether a file that is loaded is loaded again.
@@ -47,6 +48,7 @@ class Delivery:
     partitions: int
     attempt: int = 1
     read: int = -1
+    rows: int = -1
     skipped: int = 0
     all_rejected: bool = False
     again: bool = False
@@ -56,7 +58,7 @@ class Delivery:
 
     @property
     def file(self) -> str:
-        """What the partition is read from: a file's name, or a JSON list of several."""
+        """What the partition is read from: a file's name, or a JSON list of several; of fixed rows, their own."""
         return name_of(self.partition)
 
     @property
@@ -65,11 +67,13 @@ class Delivery:
         times = [piece.modified for piece in self.partition.pieces]
         if not self.pipeline.extract.FACTS.files or not all(times):
             return None, None
-        return max(times), json.dumps(times) if self.file.startswith("[") else None
+        return max(times), json.dumps(times) if len(times) > 1 or self.file.startswith("[") else None
 
 
 def name_of(partition: Partition) -> str:
     """Return what the ledger calls the files of a partition: a file's name, or a JSON list of several."""
+    if partition.fixed:
+        return partition.fixed
     names = [piece.file for piece in partition.pieces]
     return names[0] if len(names) == 1 and not names[0].startswith("[") else json.dumps(names)
 
@@ -77,6 +81,11 @@ def name_of(partition: Partition) -> str:
 def names_in(file: str) -> list[str]:
     """Return the names of the files that the ledger's `file` means."""
     return list(json.loads(file)) if file.startswith("[") else [file]
+
+
+def files_of(row: Any) -> list[str]:
+    """Return the names that the target's rows have in `_file`, of a row of the ledger with its `file` and `lines`."""
+    return list(json.loads(row.lines)) if row.lines else names_in(row.file)
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,7 @@ def named(schema: str | None) -> sa.Table:
         *(sa.Column(name, number, nullable=False) for name in COUNTS),
         sa.Column("final", sa.Boolean, nullable=False),
         sa.Column("loaded_at", sa.TIMESTAMP(timezone=True), nullable=False),
-        *(sa.Column(name, text) for name in (*SHAPED, "modified_each")),
+        *(sa.Column(name, text) for name in (*SHAPED, "modified_each", "lines")),
         sa.Column("modified", sa.Double),
         sa.Column("sequence", number),
         sa.Index(f"{NAME}_file", "client", "pipeline", "table_name", "file"),
@@ -166,6 +175,7 @@ def claim(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> En
         "lookups": delivery.lookups,
         "modified": delivery.modified[0],
         "modified_each": delivery.modified[1],
+        "lines": lines_of(delivery.partition, ()) if delivery.partition.fixed else None,
         # Until it is final: what was final when it was read; whatever came later it does not know of.
         "sequence": _latest_number(connection, ledger, pipeline),
     }
@@ -173,6 +183,21 @@ def claim(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> En
     if connection.execute(insert).rowcount == 1:
         return None
     return entries(connection, ledger, delivery.run, delivery.partition.number)[0]
+
+
+def lines_of(partition: Partition, rows: Iterable[int]) -> str:
+    """Return what the ledger says of a partition of fixed rows: by file, JSON of the lines that are loaded.
+
+    Args:
+        rows: Their `_row`s.
+    """
+    loaded = set(rows)
+    return json.dumps(
+        {
+            piece.file: sorted({line for _, line in piece.lines if (index << ROW_BITS) | line in loaded})
+            for index, piece in enumerate(partition.pieces)
+        }
+    )
 
 
 def entries(connection: sa.Connection, ledger: sa.Table, run: str, partition: int | None = None) -> list[Entry]:
@@ -243,20 +268,21 @@ def ranked_files(
     of_pipeline &= book.c.table_name == pipeline.table
     latest = sa.func.max(book.c.modified).label("modified"), sa.func.max(book.c.modified_each).label("modified_each")
     late = sa.select(*same, *latest).where(of_pipeline, book.c.modified >= oldest[0]).group_by(*same).subquery()
-    query = sa.select(book.c.run, book.c.file, book.c.sequence, late.c.modified, late.c.modified_each)
+    query = sa.select(book.c.run, book.c.file, book.c.lines, book.c.sequence, late.c.modified, late.c.modified_each)
     query = query.where(of_pipeline, *(late.c[column.name] == column for column in same))
     theirs: dict[tuple[str, str], tuple[float, str]] = {}
     since: dict[tuple[str, str], int] = {}
     for row in connection.execute(query.where(book.c.run != run, book.c.loaded > 0, book.c.final.is_(True))):
         times = json.loads(row.modified_each) if row.modified_each else [row.modified]
-        for name, modified in zip(names_in(row.file), times, strict=True):
+        for name, modified in zip(files_of(row), times, strict=True):
             if (modified, name) > oldest:
                 theirs[row.run, name] = max((modified, name), theirs.get((row.run, name), oldest))
                 since[row.run, name] = row.sequence or 0
     if not theirs:
         return []
-    for file, sequence in connection.execute(sa.select(book.c.file, book.c.sequence).where(book.c.run == run)):
-        since |= {(run, name): sequence or 0 for name in names_in(file)}
+    for own in connection.execute(sa.select(book.c.file, book.c.lines, book.c.sequence).where(book.c.run == run)):
+        # Fixed rows are as old as their file, however late: its next version was there after them.
+        since |= {(run, name): 0 if own.lines else own.sequence or 0 for name in files_of(own)}
     ranks = {each: rank for rank, each in enumerate(sorted({*mine.values(), *theirs.values()}))}
     found = {(run, name): each for name, each in mine.items()} | theirs
     return [(*key, ranks[each], since.get(key, 0)) for key, each in found.items()]

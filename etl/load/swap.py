@@ -1,6 +1,6 @@
 """The swap: what a replace replaces goes, and the staged rows that won go into the table, in one transaction."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -76,16 +76,29 @@ def write(winners: Winning, *, over: bool) -> int:
         if winners.key and isinstance(error.orig, kind(winners.connection).ERRORS):
             refused = kind(winners.connection).translate(error.orig, f"target {pipeline.target.name}")
             if refused.cure == DOUBLED[1]:
-                raise TargetRefused(refused.what, _other_key(pipeline)) from error
+                columns = kind(winners.connection).doubled(error.orig)
+                raise TargetRefused(refused.what, _other_key(pipeline, columns)) from error
         raise
 
 
-def _other_key(pipeline: Pipeline) -> str:
-    """Return what to do where a row has the key of none that is there, and yet the unique values of one."""
-    if not pipeline.shared:
-        return "name that constraint's columns in load.key, or drop it"
+def _other_key(pipeline: Pipeline, columns: Sequence[str]) -> str:
+    """Return what to do where a row has the key of none that is there, and yet the unique values of one.
+
+    Args:
+        columns: Which have to be unique, where the database says so.
+    """
     key = ", ".join(["_client", *pipeline.load.key])
-    return f"clients share the table: make its key ({key}), put {{client}} in load.table, or drop the constraint"
+    folded = {column.casefold() for column in columns}
+    if pipeline.shared and not columns:
+        return (
+            f"where it is load.key's, make it ({key}), since clients share the table; else correct the rows, or drop it"
+        )
+    if pipeline.shared and folded <= {column.casefold() for column in pipeline.load.key}:
+        return f"clients share the table: make its key ({key}), put {{client}} in load.table, or drop the constraint"
+    names = ", ".join(column for column in columns if column != "_client")
+    if not names:
+        return "name that constraint's columns in load.key, or drop it"
+    return f"rows with different keys have the same {names}: correct them, name {names} in load.key, or drop that key"
 
 
 def _write(winners: Winning, *, over: bool) -> int:

@@ -110,7 +110,7 @@ def read(
 
     Files read together are joined by column name; a column that a file lacks is null in its rows.
     """
-    from etl.sources.join import Spelling, aligned, widened
+    from etl.sources.join import Spelling, aligned, as_in_source, widened
 
     digest = hashlib.sha256()
     heads = []
@@ -124,6 +124,7 @@ def read(
             base, most = index << ROW_BITS, pipeline.max_unpacked
             with closing(Feed(piece, config.encoding, digest, base=base, most=most)) as feed:
                 found = format.chunks(feed, pipeline, config, head)
+                found = as_in_source(found, piece, base) if piece.lines else found
                 yield from found if len(heads) == 1 else spelling.chunks(found, piece.file)
 
     known = [(head.names, piece.file) for head, piece in zip(heads, partition.pieces, strict=True) if head is not None]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from etl.config.columns import points
+from etl.config.columns import named, points
 from etl.config.pipeline import Pipeline
 from etl.config.values import fill
 from etl.context import Context
@@ -20,6 +21,7 @@ from etl.functions import NOT_UNICODE, blame, call_by_name, load_function
 from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk
 from etl.sources.spool import Given, check_names, spooled
 from etl.types.spelling import spell
+from etl.types.times import missing
 from etl.types.words import arrow_of, is_dictionary, word_of
 
 _END = object()
@@ -39,11 +41,43 @@ def call(pipeline: Pipeline, name: str, args: Mapping[str, Any], context: Contex
     values = {**pipeline.params, **context.params, "client": context.client}
     filled = {key: _filled(value, values) for key, value in args.items()}
     given = call_by_name(function, (), context, filled, name=name)
+    seen = _Seen()
     try:
-        tables = _tables(given, name, pipeline)
-        return (yield from spooled(map(Given, tables), name, FunctionFailed, pipeline))
+        tables = _tables(given, name, pipeline, seen)
+        chunks = spooled(map(Given, tables), name, FunctionFailed, pipeline)
+        first = next(chunks)  # the function has given its last
+        yield first._replace(warnings=(*seen.lacking(name, pipeline), *first.warnings))
+        return (yield from chunks)
     except UnicodeEncodeError:
         raise FunctionFailed(f"{name} gave text that is not Unicode", NOT_UNICODE) from None
+
+
+@dataclass
+class _Seen:
+    """The columns that a function has given, and those that each of its frames had."""
+
+    every: dict[str, None] = field(default_factory=dict)
+    common: set[str] | None = None
+
+    def note(self, table: pa.Table, *, is_frame: bool) -> pa.Table:
+        """Remember a table's columns. A key that a record lacks is empty, as in NDJSON: only frames lack any."""
+        self.every |= dict.fromkeys(table.column_names)
+        if is_frame and table.num_rows:
+            names = set(table.column_names)
+            self.common = names if self.common is None else self.common & names
+        return table
+
+    def lacking(self, name: str, pipeline: Pipeline) -> tuple[str, ...]:
+        """Return a warning where frames that are merged together lack columns that others have."""
+        if self.common is None or pipeline.load.mode != "merge":
+            return ()
+        columns = named(self.every, pipeline)
+        lacks = [each for each in self.every if each not in self.common and columns[each] not in pipeline.columns]
+        if not lacks:
+            return ()
+        which = ", ".join(lacks[:5]) + (f" and {len(lacks) - 5} more" if len(lacks) > 5 else "")
+        what = f"{name} gave frames without {which}, which others have: their rows empty what the table has there"
+        return (f"{what}; give every frame the same columns",)
 
 
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:
@@ -54,20 +88,24 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     return [_filled(item, values) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _tables(given: Any, name: str, pipeline: Pipeline) -> Iterator[pa.Table]:
+def _tables(given: Any, name: str, pipeline: Pipeline, seen: _Seen) -> Iterator[pa.Table]:
     """Yield what the function gives as tables of the size of a chunk; single records are gathered."""
     if isinstance(given, pd.DataFrame | pa.Table):
         yield from _cut(_table(given, name, pipeline))
         return
+
+    def recorded() -> Iterator[pa.Table]:
+        return _cut(seen.note(_recorded(records, name, pipeline), is_frame=False))
+
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise _wrong(given, name)
     records: list[Mapping[Any, Any]] = []
     for item in _each(given, name):
         if isinstance(item, pd.DataFrame | pa.Table):
             if records:
-                yield from _cut(_recorded(records, name, pipeline))
+                yield from recorded()
                 records = []
-            yield from _cut(_table(item, name, pipeline))
+            yield from _cut(seen.note(_table(item, name, pipeline), is_frame=True))
             continue
         some = item if isinstance(item, list) else [item]
         for record in some:
@@ -75,10 +113,10 @@ def _tables(given: Any, name: str, pipeline: Pipeline) -> Iterator[pa.Table]:
                 raise _wrong(record, name)
         records += some
         if len(records) >= CHUNK_ROWS:
-            yield from _cut(_recorded(records, name, pipeline))
+            yield from recorded()
             records = []
     if records:
-        yield from _cut(_recorded(records, name, pipeline))
+        yield from recorded()
 
 
 def _each(given: Iterable[Any], name: str) -> Iterator[Any]:
@@ -156,7 +194,7 @@ def _moments(values: list[Any], zone: str) -> pa.Array | None:
         zone: Time zone of dates and of times that say none, where others say theirs.
 
     Raises:
-        pa.ArrowInvalid, OverflowError: One is outside the calendar.
+        pa.ArrowInvalid, OverflowError: One is outside the calendar, or left out by the zone's clocks.
     """
     kinds = set(map(type, values)) - {type(None), type(pd.NaT), type(pd.NA), float}
     if not all(issubclass(kind, date) for kind in kinds) or not any(issubclass(kind, datetime) for kind in kinds):
@@ -169,7 +207,12 @@ def _moments(values: list[Any], zone: str) -> pa.Array | None:
         return pa.array(moments, pa.timestamp(unit))
     place = ZoneInfo(zone)
     aware = [value if value is None or value.tzinfo else value.replace(tzinfo=place) for value in moments]
-    return pa.array([value if value is None else value.astimezone(UTC) for value in aware], pa.timestamp(unit, "UTC"))
+    found = [value if value is None else value.astimezone(UTC) for value in aware]
+    for value, instant in zip(values, found, strict=True):
+        is_local = isinstance(value, datetime) and value.tzinfo is None
+        if is_local and instant is not None and instant.astimezone(place).replace(tzinfo=None) != value:
+            raise pa.ArrowInvalid(missing(zone))  # as text it is kept, and is a reject where it is to be a time
+    return pa.array(found, pa.timestamp(unit, "UTC"))
 
 
 def _moment(value: date) -> datetime:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -10,7 +11,7 @@ from etl import rejects
 from etl.config.columns import named, points, refuse_doubles
 from etl.config.pipeline import Pipeline
 from etl.config.values import header_key
-from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk
+from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk, Piece
 from etl.sources.spool import Spool, fitted
 
 _EXACT = 2**53  # up to here every whole number is a float
@@ -51,6 +52,22 @@ class Spelling:
         seen: dict[str, str] = {}
         for chunk in chunks:
             yield chunk._replace(rows=chunk.rows.rename_columns(self.names(chunk.rows.column_names, file, seen)))
+
+
+def as_in_source(chunks: Iterable[Chunk], piece: Piece, base: int) -> Iterator[Chunk]:
+    """Yield the chunks of fixed rows with the lines that these came from; what begins on no row's line is the row's."""
+    begins, lines = (np.array(each, np.int64) for each in zip(*piece.lines, strict=True))
+
+    def of(column: pa.ChunkedArray) -> pa.Array:
+        at = np.searchsorted(begins, column.to_numpy() - base, side="right") - 1
+        return pa.array(lines[np.maximum(at, 0)] + base, pa.int64())
+
+    for chunk in chunks:
+        rows, bad = (
+            table.set_column(table.schema.get_field_index(name), name, of(table[name]))
+            for table, name in ((chunk.rows, "_row"), (chunk.rejects, "row"))
+        )
+        yield chunk._replace(rows=rows, rejects=bad)
 
 
 def aligned(chunks: Iterable[Chunk], names: Iterable[str]) -> Iterator[Chunk]:

@@ -20,7 +20,7 @@ from etl.errors import EtlError
 from etl.partition import CHUNK_BYTES, Chunk
 from etl.sources.unordered import Unordered
 from etl.types.spelling import as_text
-from etl.types.times import INSTANT, WALL, localize
+from etl.types.times import INSTANT, WALL, left_out, localize, missing
 from etl.types.words import word_of
 
 INFINITE = "not a finite number"
@@ -121,10 +121,14 @@ def spooled(
         shape = digest.hexdigest()[:16]
         kept, marks = spool.read(), points(types, pipeline)
         for rows in kept:
+            wrong = next(kept)
+            if skipped := _skipped(rows, schema, pipeline.timezone):
+                rows, more = _split(rows, skipped, name, marks)
+                wrong = pa.concat_tables([wrong, more])
             table = _cast(rows, schema, name, error, marks, pipeline.timezone)
             if types:
                 _hash(table, digest, apart)
-            yield Chunk(table.append_column("_row", rows["_row"]), next(kept))
+            yield Chunk(table.append_column("_row", rows["_row"]), wrong)
         if not types:
             yield Chunk(pa.table({"_row": pa.array([], pa.int64())}), rejects.SCHEMA.empty_table())
     return f"{shape}{apart.hexdigest()} {digest.hexdigest()}" if apart else digest.hexdigest()
@@ -208,6 +212,18 @@ def fitted(column: pa.ChunkedArray | None, kind: pa.DataType, length: int, mark:
     if column is None or column.type == pa.null():
         return pa.chunked_array([pa.nulls(length, kind)])
     return as_text(column, mark) if kind == pa.string() else column.cast(kind)
+
+
+def _skipped(rows: pa.Table, schema: pa.Schema, zone: str) -> dict[int, list[Unfit]]:
+    """Return the times of rows that say no zone, where others of their column do, and that the zone's clocks skip."""
+    found: dict[int, list[Unfit]] = {}
+    for name in rows.column_names[:-1]:
+        column = rows[name]
+        if schema.field(name).type == INSTANT and getattr(column.type, "tz", "") is None:
+            for place in np.flatnonzero(left_out(column, zone).to_numpy()).tolist():
+                value = as_text(column.slice(place, 1))[0].as_py()
+                found.setdefault(place, []).append(Unfit(name, value, missing(zone)))
+    return found
 
 
 def _cast(

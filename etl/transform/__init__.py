@@ -18,12 +18,12 @@ from etl.errors import BadSource, ConfigError
 from etl.partition import ROW_BITS
 from etl.transform.checks import Checker, Unique
 from etl.transform.steps import from_frame, load_steps, run_steps, to_frame, undeclared
-from etl.types.casts import Failures, cast
+from etl.types.casts import Failures, cast, only_missing
 from etl.types.infer import take
 from etl.types.limits import Limits
 from etl.types.normalize import without_nothing
 from etl.types.spelling import as_text, plain
-from etl.types.words import arrow_of
+from etl.types.words import arrow_of, word_of
 
 Rows = npt.NDArray[np.int64]
 _LINE = (1 << ROW_BITS) - 1
@@ -151,13 +151,15 @@ class Transformer:
             if name in made:
                 continue
             if name not in self._types:
-                made[name] = undeclared(without_nothing(plain(raw[header]), extract), zone)
+                made[name], failed = undeclared(without_nothing(plain(raw[header]), extract), zone)
+                if failed:
+                    failures[name] = failed
                 if raw[header].type == pa.null():  # SQLite knows no type without a value
                     made[name] = raw[header]
                 continue
             values = without_nothing(plain(raw[header]), extract)
             made[name], failed = take(values, self._types[name], zone, extract)
-            if failed and values.type != pa.string():
+            if failed and (values.type != pa.string() or only_missing(failed, zone)):
                 failures[name] = failed
             elif failed:
                 what = f"{self._shown(header, names)} was taken for {self._types[name]}"
@@ -167,6 +169,13 @@ class Transformer:
                 )
         made[ROW] = raw[ROW]
         return pa.table(made), failures
+
+    def _text(self, name: str, values: pa.ChunkedArray, mark: str) -> pa.ChunkedArray:
+        """Return a source's values as text: floats of a decimal column as the decimals that they would have been."""
+        column, text = self._pipeline.columns.get(name), as_text(values, mark)
+        if column is None or column.type != "decimal" or word_of(values.type) != "number":
+            return text
+        return pc.coalesce(as_text(cast(values, column, self._pipeline.timezone)[0], mark), text)
 
     def _shown(self, header: str, names: Mapping[str, str]) -> str:
         """Return a column for an error: by its name where etl.toml has it, else by its place."""
@@ -198,7 +207,7 @@ class Transformer:
         places = pc.index_in(pa.array([reject.row for reject in found], pa.int64()), value_set=raw[ROW])
         marks = points(names, self._pipeline)
         some = {header: plain(raw[header].take(places)) for header in names}
-        texts = {header: as_text(values, marks.get(header, ".")).to_pylist() for header, values in some.items()}
+        texts = {header: self._text(names[header], some[header], marks.get(header, ".")).to_pylist() for header in some}
         headers = {name: header for header, name in names.items()}
         known = pc.is_valid(places).to_pylist()  # functions may reject rows of their own making
         raws = zip(*texts.values(), strict=True) if texts else iter([()] * len(found))

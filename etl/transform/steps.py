@@ -15,7 +15,7 @@ from etl.context import Context
 from etl.errors import FunctionFailed
 from etl.functions import NOT_UNICODE, call_by_name, load_function
 from etl.transform.reject import Rejected, collecting
-from etl.types.casts import Failures, cast, from_series
+from etl.types.casts import Failures, cast, from_series, only_missing
 from etl.types.spelling import as_text
 from etl.types.words import natural_word, pandas_dtype, word_of
 
@@ -107,20 +107,22 @@ def from_frame(
         except UnicodeEncodeError:
             raise FunctionFailed(f"functions put text into {name} that is not Unicode", NOT_UNICODE) from None
         if name not in columns and word_of(values.type) != "number":
-            made[name] = undeclared(values, zone, made=True)
-            continue
-        # An infinity changes no column's type: its row is a reject.
-        made[name], failed = cast(values, columns.get(name) or Column(type="number"), zone, made=True)
+            made[name], failed = undeclared(values, zone, made=True)
+        else:  # an infinity changes no column's type: its row is a reject
+            made[name], failed = cast(values, columns.get(name) or Column(type="number"), zone, made=True)
         if failed:
             failures[name], spelled[name] = failed, as_text(values)
     made[ROW] = pa.chunked_array([pa.array(frame.index.to_numpy(dtype=np.int64))])
     return pa.table(made), failures, spelled
 
 
-def undeclared(values: pa.ChunkedArray, zone: str, *, made: bool = False) -> pa.ChunkedArray:
-    """Return the values of a column that isn't declared in the nearest type that holds them all."""
+def undeclared(values: pa.ChunkedArray, zone: str, *, made: bool = False) -> tuple[pa.ChunkedArray, Failures]:
+    """Return the values of a column that isn't declared in the nearest type that holds them all.
+
+    Times that the zone's clocks leave out change no column's type: they are what failed.
+    """
     result, failed = cast(values, Column(type=natural_word(values.type)), zone, made=made)
-    return as_text(values) if failed else result
+    return (result, failed) if only_missing(failed, zone) else (as_text(values), [])
 
 
 def _checked(result: Any, name: str) -> pd.DataFrame:

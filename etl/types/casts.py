@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,10 +16,13 @@ from etl.types.times import (
     cast_fitting,
     in_calendar,
     is_finer,
+    left_out,
     localize,
     micros,
+    missing,
     read_dates,
     read_timestamps,
+    walls,
 )
 from etl.types.words import PLACES, TYPES, WHOLE_DIGITS, arrow_of, word_of
 
@@ -32,9 +34,14 @@ _TOO_LONG = {
     r"|^[+-]?[0.]*[1-9](?:\.?[0-9]){38}",
 }
 
+# From here on floats are so far from each other that Arrow's own cast finds other digits in the last of nine places.
+_COARSE = 2.0**22
+
 FINER = "more than 6 digits of a second"
 
 Failures = list[tuple[pa.ChunkedArray, str]]  # which rows (booleans without nulls), and why
+
+_Special = tuple[Callable[[pa.ChunkedArray], Any], str]
 
 
 def cast(values: pa.ChunkedArray, column: Column, zone: str, *, made: bool = False) -> tuple[pa.ChunkedArray, Failures]:
@@ -58,9 +65,14 @@ def cast(values: pa.ChunkedArray, column: Column, zone: str, *, made: bool = Fal
     if values.type == target and word not in ("number", "date", "timestamp"):
         return values, []
     if (direct := _direct(values, target, zone, bool(column.truncate), made)) is not None:
-        return direct, _failed(values, direct, *_why_not(values, column))
+        return direct, _failed(values, direct, *_why_not(values, column, zone))
     # What is typed otherwise is spelled as ISO and plain decimals, whatever the column says of its text.
     return _from_text(as_text(values), Column(type=column.type), zone)
+
+
+def only_missing(failures: Failures, zone: str) -> bool:
+    """Whether all that didn't fit are times that the zone's clocks leave out."""
+    return {reason for _, reason in failures} <= {missing(zone)}
 
 
 def from_series(series: "pd.Series[Any]", wanted: str = "", point: str = ".") -> pa.ChunkedArray:
@@ -94,12 +106,16 @@ def _from_text(text: pa.ChunkedArray, column: Column, zone: str) -> tuple[pa.Chu
     if column.type == "string":
         return text, []
     if column.type == "date":
-        dates = read_dates(text, column.format)
+        dates = read_dates(text, column.format, zone, truncate=bool(column.truncate))
         return dates, _failed(text, dates, f"not a date ({', '.join(column.format or ('%Y-%m-%d',))})")
     if column.type == "timestamp":
         moments = read_timestamps(text, column.format, zone, truncate=bool(column.truncate))
         why = f"not a timestamp ({', '.join(column.format or ('ISO 8601',))})"
-        return moments, _failed(text, moments, why, is_finer, FINER)
+
+        def skipped(failed: pa.ChunkedArray) -> pa.ChunkedArray:
+            return left_out(read_timestamps(failed, column.format, "UTC", truncate=bool(column.truncate)), zone)
+
+        return moments, _failed(text, moments, why, (is_finer, FINER), (skipped, missing(zone)))
     if column.type == "boolean":
         yes, no = (pc.is_in(pc.utf8_lower(text), value_set=pa.array(words, pa.string())) for words in words_of(column))
         flags = pc.if_else(pc.or_(yes, no), yes, pa.scalar(None, pa.bool_()))
@@ -142,8 +158,8 @@ def _direct(
         return pc.cast(values, target)
     if word in ("timestamp", "date"):
         if target == INSTANT:
-            moments = _walls(values) if word == "date" else micros(values, truncate=truncate)
-            return moments.cast(INSTANT) if moments.type.tz else localize(moments, zone)
+            moments = _midnight(values) if word == "date" else micros(values, truncate=truncate)
+            return moments.cast(INSTANT) if moments.type.tz else localize(moments, zone, days=word == "date")
         if target == pa.date32():
             return _midnights(values, zone, truncate)
     if target == pa.float64() and word == "decimal":
@@ -160,7 +176,7 @@ def _direct(
         values = pc.if_else(fits, values, pa.scalar(None, pa.float64()))
         if target == pa.int64():
             return pc.cast(values, target, safe=False)
-        decimals = pc.cast(values, target)
+        decimals = _decimals(values)
         if made:
             return decimals
         again = decimals.cast(pa.string()).cast(pa.float64())
@@ -179,7 +195,18 @@ def _direct(
     return None
 
 
-def _walls(dates: pa.ChunkedArray) -> pa.ChunkedArray:
+def _decimals(floats: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the decimals that the shortest digits of floats say, rounded half to even."""
+    large = pc.fill_null(pc.greater_equal(pc.abs(floats), _COARSE), False)
+    decimals = pc.cast(pc.if_else(large, pa.scalar(None, floats.type), floats), arrow_of("decimal"))
+    if not pc.any(large).as_py():
+        return decimals
+    text = pc.if_else(large, floats, pa.scalar(None, floats.type)).cast(pa.string())
+    exact = pc.round(text.cast(pa.decimal256(76, 2 * PLACES)), PLACES, "half_to_even")
+    return pc.coalesce(decimals, exact.cast(arrow_of("decimal")))
+
+
+def _midnight(dates: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return dates as midnights, null what lies outside the calendar."""
     return in_calendar(dates.cast(pa.date32())).cast(WALL)
 
@@ -194,9 +221,7 @@ def _midnights(values: pa.ChunkedArray, zone: str, truncate: bool) -> pa.Chunked
         return in_calendar(values.cast(pa.date32()))
     values = micros(values, truncate=truncate)
     if values.type.tz is not None:
-        instants = pd.DatetimeIndex(values.to_numpy().astype("M8[us]"))
-        walls = instants.tz_localize("UTC").tz_convert(zone).tz_localize(None).to_numpy()
-        values = pa.chunked_array([pa.array(np.asarray(walls, "M8[us]"), WALL)])
+        values = walls(values, zone)
     dates = values.cast(pa.date32(), safe=False)
     return (
         dates
@@ -211,33 +236,32 @@ def _finite(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values
 
 
-def _failed(
-    before: pa.ChunkedArray,
-    after: pa.ChunkedArray,
-    reason: str,
-    special: Callable[[pa.ChunkedArray], Any] | None = None,
-    its_reason: str = "",
-) -> Failures:
+def _failed(before: pa.ChunkedArray, after: pa.ChunkedArray, reason: str, *special: _Special) -> Failures:
     """Return which values are null now, and why.
 
     Args:
-        special: Which values have a reason of their own.
+        special: Which of them have a reason of their own.
     """
     if before.null_count == after.null_count:
         return []
     failed = pc.fill_null(pc.and_(pc.is_valid(before), pc.is_null(after)), False)
-    if special is None:
-        return _bad(failed, reason)
-    apart = pc.and_(failed, pc.fill_null(special(before), False))
-    return [*_bad(apart, its_reason), *_bad(pc.and_not(failed, apart), reason)]
+    found: Failures = []
+    for test, its_reason in special:
+        apart = pc.and_(failed, pc.fill_null(test(pc.if_else(failed, before, pa.scalar(None, before.type))), False))
+        found += _bad(apart, its_reason)
+        failed = pc.and_not(failed, apart)
+    return [*found, *_bad(failed, reason)]
 
 
-def _why_not(values: pa.ChunkedArray, column: Column) -> tuple[str, Callable[[pa.ChunkedArray], Any] | None, str]:
+def _why_not(values: pa.ChunkedArray, column: Column, zone: str) -> tuple[Any, ...]:
     """Return why a typed value does not fit, and which have a reason of their own; see `_failed`."""
-    reason, word = f"not {_named(column)}", word_of(values.type)
-    if word == "timestamp" and column.type == "timestamp" and values.type.unit == "ns":
-        return reason, lambda moments: pc.not_equal(pc.nanosecond(moments), 0), FINER
-    return reason, None, ""
+    reason, special = f"not {_named(column)}", list[_Special]()
+    if word_of(values.type) == "timestamp" and column.type == "timestamp":
+        if values.type.unit == "ns":
+            special.append((lambda moments: pc.not_equal(pc.nanosecond(moments), 0), FINER))
+        if values.type.tz is None:
+            special.append((lambda moments: left_out(moments, zone), missing(zone)))
+    return reason, *special
 
 
 def _bad(mask: pa.ChunkedArray, reason: str) -> Failures:

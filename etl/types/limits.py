@@ -100,7 +100,10 @@ def _integers(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
 
 def _integers_as_floats(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray:
     whole = values.fill_null(0).to_numpy()
-    floats = whole.astype(np.float32 if limit.size == 32 else np.float64).astype(np.float64)
+    if limit.size == 32:
+        floats = _read_from_32_bits(pa.chunked_array([pa.array(whole.astype(np.float64))])).to_numpy()
+    else:
+        floats = whole.astype(np.float64)
     inside = floats < 2.0**63
     lost = ~inside | (np.where(inside, floats, 0).astype(np.int64) != whole)
     return pa.chunked_array([pa.array(lost)])
@@ -116,9 +119,22 @@ def _integers_as_decimals(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedAr
 def _floats(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
     if limit.size != 32:
         return None
-    # A float of 32 bits is read as the shortest digits that mean it: 0.1 comes back, 0.123456789 doesn't.
-    again = values.cast(pa.float32(), safe=False).cast(pa.string()).cast(pa.float64())
-    return pc.not_equal(again, values)
+    return pc.not_equal(_read_from_32_bits(values), values)
+
+
+def _read_from_32_bits(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return floats as they are read from 32 bits: by the shortest digits that mean them, so 0.1 is 0.1 again.
+
+    One just between two floats of 32 bits becomes NaN: databases differ in which of them its digits mean.
+    """
+    narrow = values.cast(pa.float32(), safe=False)
+    given, near = values.to_numpy(), narrow.to_numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        both = [np.nextafter(near, np.float32(end)).astype(np.float64) for end in (-np.inf, np.inf)]
+        is_between = np.logical_or(*(given == (near + next) / 2 for next in both))
+    return pc.if_else(
+        pa.chunked_array([pa.array(is_between)]), float("nan"), narrow.cast(pa.string()).cast(pa.float64())
+    )
 
 
 def _floats_as_decimals(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:

@@ -190,7 +190,7 @@ def _after(values: pa.ChunkedArray, now: float, pipeline: Pipeline) -> pa.Chunke
     if word not in ("date", "timestamp"):
         return pa.chunked_array([pa.nulls(len(values), pa.bool_()).fill_null(False)])
     if word == "date" or values.type.tz is None:
-        values = localize(values.cast(pa.timestamp("us"), safe=False), pipeline.timezone)
+        values = localize(values.cast(pa.timestamp("us"), safe=False), pipeline.timezone, days=word == "date")
     moment = pa.scalar(datetime.fromtimestamp(now, UTC), INSTANT)
     return pc.fill_null(pc.greater(values.cast(INSTANT, safe=False), moment), False)
 

@@ -4,6 +4,7 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -22,6 +23,7 @@ _MONTH, _DAY, _HOUR, _MINUTE = (
 )
 ISO_DATE = rf"[0-9]{{4}}-{_MONTH}-{_DAY}"
 ISO_ZONE = rf"(?:Z|[+-]{_HOUR}(?::?{_MINUTE})?)"
+_TIME = rf"{_HOUR}:{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,9}})?)?"
 ISO_TIMESTAMP = rf"{ISO_DATE}(?:[T ]{_HOUR}:{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,6}})?)?{ISO_ZONE}?)?"
 
 _UTC = ("UTC", "GMT", "Z")
@@ -40,11 +42,31 @@ _SHAPES = {
     "p": "[AaPp][Mm]",
 }
 _PANDAS = np.array(["0001-01-03", "9999-12-29"], "datetime64[us]")  # the days that its tz_localize can do
+_EARLY, _LATE = (pa.scalar(day.item(), WALL) for day in _PANDAS)
+_OF_DAY = {f"%{directive}" for directive in "HIMSpfcX"}
 _EARLIEST, _LATEST = pa.scalar(datetime.min, WALL), pa.scalar(datetime.max, WALL)
 
 
-def read_dates(text: pa.ChunkedArray, formats: tuple[str, ...]) -> pa.ChunkedArray:
-    """Return text as date32, null where it is no date in any of the formats; of a time only the date is kept."""
+def read_dates(
+    text: pa.ChunkedArray, formats: tuple[str, ...], zone: str = "UTC", *, truncate: bool = False
+) -> pa.ChunkedArray:
+    """Return text as date32, null where it is no date in any of the formats; of a time only the date is kept.
+
+    Args:
+        zone: Name of the time zone whose date it is at a time that says its own.
+        truncate: Whether an ISO time of day behind a date is cut.
+    """
+    dates = _dates(text, formats)
+    if not truncate or dates.null_count == text.null_count:
+        return dates
+    found = pc.extract_regex(_where(pc.is_null(dates), text), f"^(?P<day>.+)[T ](?P<time>{_TIME}{ISO_ZONE}?)$")
+    days, times = _dates(pc.struct_field(found, "day"), formats), pc.struct_field(found, "time")
+    zoned = pc.match_substring_regex(times, f"{ISO_ZONE}$")
+    moments = _iso(_micros(pc.binary_join_element_wise(_where(zoned, days).cast(pa.string()), times, "T"), True), "UTC")
+    return pc.coalesce(dates, pc.if_else(zoned, walls(moments, zone).cast(pa.date32(), safe=False), days))
+
+
+def _dates(text: pa.ChunkedArray, formats: tuple[str, ...]) -> pa.ChunkedArray:
     if not formats:
         shape = pc.match_substring_regex(text, f"^{ISO_DATE}$")
         return in_calendar(cast_fitting(_where(shape, text), pa.date32()))
@@ -57,7 +79,7 @@ def read_dates(text: pa.ChunkedArray, formats: tuple[str, ...]) -> pa.ChunkedArr
 def read_timestamps(
     text: pa.ChunkedArray, formats: tuple[str, ...], zone: str, *, truncate: bool = False
 ) -> pa.ChunkedArray:
-    """Return text as UTC instants, null where it fits none of the formats.
+    """Return text as UTC instants, null where it fits none of the formats, or is no time in the zone.
 
     Args:
         zone: Name of the time zone of times that carry none.
@@ -69,8 +91,8 @@ def read_timestamps(
         text = _micros(text, truncate)
     result = None
     for form, zoned in _zones_named(formats):
-        parsed = _strptime(text, form, zoned)
-        result, text = _first(result, text, pc.cast(parsed, INSTANT) if zoned else localize(parsed, zone))
+        parsed, is_day = _strptime(text, form, zoned), not _OF_DAY & {*_parts(form)}
+        result, text = _first(result, text, pc.cast(parsed, INSTANT) if zoned else localize(parsed, zone, days=is_day))
     return in_calendar(result)
 
 
@@ -118,24 +140,54 @@ def _zones_named(formats: tuple[str, ...]) -> list[tuple[str, bool]]:
     return forms
 
 
-def localize(walls: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
+def localize(walls: pa.ChunkedArray, zone: str, *, days: bool | pa.ChunkedArray = False) -> pa.ChunkedArray:
     """Return wall clock times of a zone as UTC instants.
 
-    A time that a change of clocks repeats is the first of the two; one that it leaves out is read by the clock before
-    the change, as Python and PostgreSQL do. One that is outside the calendar in UTC is null.
+    A time that a change of clocks repeats is the first of the two; one that it leaves out is null, and so is one that
+    is outside the calendar in UTC.
+
+    Args:
+        days: Which are dates: they begin with their first moment, where there is no midnight.
     """
     walls = in_calendar(walls.cast(WALL))
     if zone == "UTC":
         return walls.cast(INSTANT)
     values = walls.to_numpy().astype("datetime64[us]")
     usual = np.where((values > _PANDAS[0]) & (values < _PANDAS[1]), values, np.datetime64("NaT"))
-    index = pd.DatetimeIndex(usual).tz_localize(zone, ambiguous=np.ones(len(usual), dtype=bool), nonexistent="NaT")
-    instants = np.array(index.tz_convert("UTC").tz_localize(None).as_unit("us").to_numpy())
-    for place in np.flatnonzero(np.isnat(instants) & ~np.isnat(values)):
+    instants = _placed(usual, zone, "NaT")
+    if days is not False and (lost := np.isnat(instants) & ~np.isnat(usual)).any():
+        lost &= True if days is True else np.array(pc.fill_null(days, False).to_numpy(), dtype=bool)
+        instants[lost] = _placed(usual[lost], zone, "shift_forward")
+    for place in np.flatnonzero(np.isnat(usual) & ~np.isnat(values)):
         with suppress(OverflowError):  # 9999-12-31 in America is in the year 10000
             moment = values[place].item().replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
             instants[place] = np.datetime64(moment.replace(tzinfo=None), "us")
     return pa.chunked_array([pa.array(instants, WALL).cast(INSTANT)])
+
+
+def _placed(walls: "np.ndarray[Any, Any]", zone: str, missing: Any) -> "np.ndarray[Any, Any]":
+    index = pd.DatetimeIndex(walls).tz_localize(zone, ambiguous=np.ones(len(walls), dtype=bool), nonexistent=missing)
+    return np.array(index.tz_convert("UTC").tz_localize(None).as_unit("us").to_numpy())
+
+
+def walls(instants: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
+    """Return the wall clock times of a zone at UTC instants."""
+    index = pd.DatetimeIndex(instants.to_numpy().astype("M8[us]"))
+    there = index.tz_localize("UTC").tz_convert(zone).tz_localize(None).to_numpy()
+    return pa.chunked_array([pa.array(np.asarray(there, "M8[us]"), WALL)])
+
+
+def left_out(values: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
+    """Return which wall clock times, or instants of UTC's wall clock, a change of the zone's clocks leaves out."""
+    there = micros(values, truncate=True).cast(WALL)
+    # What lies outside the calendar in UTC is null too, but is within two days of the calendar's ends.
+    inside = pc.and_(pc.greater(there, _EARLY), pc.less(there, _LATE))
+    return pc.fill_null(pc.and_(inside, pc.is_null(localize(there, zone))), False)
+
+
+def missing(zone: str) -> str:
+    """Return the reason of the rejects whose time a change of clocks leaves out."""
+    return f"does not exist in {zone}"
 
 
 def cast_fitting(values: pa.ChunkedArray, target: pa.DataType, hopeless: str = "") -> pa.ChunkedArray:
@@ -170,10 +222,11 @@ def _misfits(distinct: pa.Array, target: pa.DataType) -> list[object]:
 def _iso(text: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     text = _where(pc.match_substring_regex(text, f"^{ISO_TIMESTAMP}$"), text)
     zoned = pc.match_substring_regex(text, f":[0-9.]+{ISO_ZONE}$")
+    days = pc.equal(pc.binary_length(text), len("2026-01-31"))
     if not pc.any(zoned).as_py():
-        return localize(cast_fitting(text, WALL), zone)
-    walls = localize(cast_fitting(_where(pc.invert(zoned), text), WALL), zone)
-    return pc.coalesce(cast_fitting(_where(zoned, text), INSTANT), walls)
+        return localize(cast_fitting(text, WALL), zone, days=days)
+    local = localize(cast_fitting(_where(pc.invert(zoned), text), WALL), zone, days=days)
+    return pc.coalesce(cast_fitting(_where(zoned, text), INSTANT), local)
 
 
 def _strptime(text: pa.ChunkedArray, form: str, zoned: bool = False) -> pa.ChunkedArray:

@@ -21,7 +21,7 @@ from jobs.store.keys import PREFIX
 
 HELD_EVERY = 60.0  # seconds; the end of a run lists those that wait for it, so this finds only what Redis has lost
 CLEANUP_EVERY = 3600  # seconds
-UPKEEP = f"{PREFIX}_upkeep"  # the queue of the cleanup
+UPKEEP = f"{PREFIX}-upkeep"  # the queue of the cleanup: no client can have such a name
 
 
 def once_every(connection: Redis, name: str, seconds: float) -> bool:

@@ -225,6 +225,7 @@ def load(work: StageContext, connection: Redis) -> Marker:
         partitions=len(work.plan.partitions),
         attempt=work.attempt,
         read=source.counts["read"],
+        rows=rows.counts["out"],
         skipped=source.counts.get("skipped", 0),
         all_rejected=Tally({work.number: {"extract": source, "transform": rows}}).all_rejected,
         again=work.full_refresh,

@@ -39,6 +39,7 @@ def submit_run(
     in_order: bool = True,
     run: str | None = None,
     has_waited: bool = False,
+    plan: Plan | None = None,
 ) -> str:
     """Submit a run, which is held while a pipeline it needs is running; everything that starts a run calls this.
 
@@ -51,6 +52,7 @@ def submit_run(
         behind: A run that must end first, and succeed where `in_order` is true.
         run: Its id: that of a due moment or of a held run. A run that has begun is not begun again.
         has_waited: Whether it was held, and what it waited for has ended.
+        plan: What it reads, where the source is not to be looked at.
 
     Returns:
         The run's id. Where the source can't be planned, for example because no file matches, or a needed
@@ -61,7 +63,7 @@ def submit_run(
         AlreadyRunning: A run of this client and pipeline has not ended, and `queue` is false.
         StagingFailed: Staging can't be written.
     """
-    spec = Spec(pipeline, Plan(), (start, end, due), full_refresh)
+    spec = Spec(pipeline, plan or Plan(), (start, end, due), full_refresh)
     if has_waited:
         after, needs, failed = list[str](), list[str](), ""
         before = runs.holder(connection, pipeline.client, pipeline.name, spec.window)
@@ -152,7 +154,8 @@ def _plan_and_enqueue(
     failure: EtlError | None = None
     spec = replace(spec, moments=(start, end, due or datetime.now(ZoneInfo(pipeline.timezone))))
     try:
-        spec = replace(spec, plan=plan_of(spec))
+        if not spec.plan.partitions:
+            spec = replace(spec, plan=plan_of(spec))
     except (SourceMissing, BadSource) as exc:
         failure = exc
     if claim is not None:

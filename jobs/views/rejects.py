@@ -7,8 +7,9 @@ import io
 import json
 import os
 import stat
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,10 +17,12 @@ from etl.config.kinds import source
 from etl.config.pipeline import Pipeline, resolve
 from etl.config.spellings import Spellings
 from etl.errors import ConfigError, StagingFailed
+from etl.partition import ROW_BITS, Partition, Piece, Plan
 from etl.rejects import FIXED, REASONS, fields
+from etl.sources.feed import count_lines
 from etl.staging import Staging
 from jobs.run.balance import gather
-from jobs.run.graph import read_spec
+from jobs.run.graph import Spec, read_spec
 from jobs.run.submit import submit_run
 from jobs.session import Session
 from jobs.views import history
@@ -101,16 +104,13 @@ def load(session: Session, run: str, file: Path) -> str:
         raise StagingFailed(f"run {run} has no staging left", "put the fixed rows into a file of the source")
     pipeline = resolve(session.config, spec.pipeline.name, spec.pipeline.client, params=spec.pipeline.params)
     staging = _first(staging, spec.pipeline)
-    times = {piece.file: piece.modified for part in spec.plan.partitions for piece in part.pieces}
-    parts = _parts(file, times if pipeline.load.mode == "merge" else {})
-    # The same rows again are a file loaded already.
-    name = f"{FIXED}{hashlib.sha256(''.join(parts.values()).encode()).hexdigest()[:8]}"
-    for number, (modified, text) in enumerate(parts.items()):
-        part = f"{name}.csv" if len(parts) == 1 else f"{name}-{number:05d}.csv"
-        staging.write_bytes(part, text.encode())
-        if modified:  # fixed rows are as old as the file that they came from: they beat no newer one
-            os.utime(staging.path(part), (modified, modified))
-    path = glob.escape(staging.path(name)) + (".csv" if len(parts) == 1 else "-*.csv")
+    is_replaced = pipeline.load.mode == "replace" and pipeline.load.by in ((), ("_file",))
+    # Each partition of a database counts its rows by itself.
+    counted_apart = not spec.pipeline.extract.FACTS.files
+    places = Counter((entry["file"], entry["row"]) for entry in entries(session, run)) if counted_apart else None
+    partition = _partition(staging, pipeline.root, _parts(file, spec, places), spec)
+    partition = partition.model_copy(update={"replaced": is_replaced})
+    path = glob.escape(partition.pieces[0].path)
     given = {key: getattr(pipeline.extract, key) for key in Spellings.model_fields}
     spellings = {key: value for key, value in given.items() if value is not None}
     extract = source({"type": "csv", "path": path, "settle": 0, **spellings})
@@ -119,7 +119,7 @@ def load(session: Session, run: str, file: Path) -> str:
     replaced = (*pipeline.given, "extract", "load")
     load = pipeline.load.model_copy(update=mode)
     changed = {"expect": None, "needs": (), "extract": extract, "load": load, "given": replaced}
-    return submit_run(session.connection, pipeline.model_copy(update=changed))
+    return submit_run(session.connection, pipeline.model_copy(update=changed), plan=Plan(partitions=(partition,)))
 
 
 def _first(staging: Staging, pipeline: Pipeline) -> Staging:
@@ -130,16 +130,68 @@ def _first(staging: Staging, pipeline: Pipeline) -> Staging:
     return Staging(staging.url, pipeline.client, PurePath(path).parent.name)
 
 
-def _parts(file: Path, times: Mapping[str, float]) -> dict[float, str]:
-    """Return fixed rows without the columns that say why, by the time of the file that they came from; 0 for others.
+def _partition(staging: Staging, root: str, parts: "Mapping[str, _Part]", spec: Spec) -> Partition:
+    """Write fixed rows into staging, and return what reads them: a piece for each file that they came from.
+
+    They have the name of that file, so that what replaces its rows replaces them, and its time, so that they beat no
+    newer file.
+    """
+    times = {piece.file: piece.modified for part in spec.plan.partitions for piece in part.pieces}
+    pieces, now = [], time.time()
+    for name, part in parts.items():
+        content = part.text.getvalue().encode()
+        path = staging.path(f"{FIXED}{hashlib.sha256(name.encode() + content).hexdigest()[:16]}.csv")
+        staging.write_bytes(PurePath(path).name, content)
+        about = {"modified": times.get(name) or now, "size": len(content), "lines": tuple(part.lines)}
+        # Rows of no file are known again by what they are.
+        pieces.append(Piece(file=name or _shown(path, root), path=path, **about))
+    pieces.sort(key=lambda piece: (piece.modified, piece.file))
+    mark = hashlib.sha256("".join(piece.path for piece in pieces).encode()).hexdigest()[:8]
+    fixed = _shown(staging.path(f"{FIXED}{mark}.csv"), root)
+    return Partition(number=1, pieces=tuple(pieces), order=0, fixed=fixed)
+
+
+def _shown(path: str, root: str) -> str:
+    name = PurePath(path)
+    return str(name.relative_to(root) if name.is_relative_to(root) else name)
+
+
+class _Part:
+    """Fixed rows of one file, as CSV.
+
+    Attributes:
+        lines: The lines that rows begin on, each with the line of the file that the row came from.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.text, self.lines = io.StringIO(), list[tuple[int, int]]()
+        self._line = 1
+        self._write(names)
+
+    def add(self, row: Sequence[str], line: int) -> None:
+        """Write one more row; line 0 is none."""
+        self.lines.append((self._line, line or self._line))
+        self._write(row)
+
+    def _write(self, row: Sequence[str]) -> None:
+        text = io.StringIO()
+        csv.writer(text).writerow(row)
+        self.text.write(text.getvalue())
+        self._line += count_lines(text.getvalue().encode())
+
+
+def _parts(file: Path, spec: Spec, places: Counter[tuple[str, int]] | None) -> dict[str, _Part]:
+    """Return fixed rows without the columns that say why, by the file that they came from; "" for those of none.
 
     Args:
-        times: When each file was modified.
+        spec: Of the run that rejected them.
+        places: How many rows it rejected by file and line, where these may not tell a row; None where they do.
     """
     try:
         content = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{file} is not UTF-8", 'save it as "CSV UTF-8"') from None
+    files = {piece.file for part in spec.plan.partitions for piece in part.pieces}
     # Excel writes semicolons in half of Europe.
     delimiter = next((mark for mark in ",;\t" if content.startswith(f"{REASONS[0]}{mark}")), ",")
     with io.StringIO(content, newline="") as source:
@@ -149,14 +201,14 @@ def _parts(file: Path, times: Mapping[str, float]) -> dict[float, str]:
         if not kept:
             cure = "fix the lines where they came from, and run the pipeline again"
             raise ConfigError(f"{file} has no column of the source: no row of it could be read", cure)
-        by_time: dict[float, list[list[str]]] = {}
-        for row in rows:
-            from_file = row[names.index(REASONS[0])] if row and REASONS[0] in names else ""
+        why = [names.index(name) if name in names else -1 for name in REASONS[:2]]
+        header, parts = [names[index] for index in kept], dict[str, _Part]()
+        for row in filter(None, rows):
+            from_file, line = (row[at] if 0 <= at < len(row) else "" for at in why)
+            of_file = from_file in files and line.isdecimal() and int(line) >> ROW_BITS == 0
+            of_file = of_file and (places is None or places[from_file, int(line)] == 1)
             fixed = [*(row[index] for index in kept if index < len(row)), *row[len(names) :]]
-            by_time.setdefault(times.get(from_file, 0.0), []).append(fixed)
-    parts = {}
-    for modified, part in sorted(by_time.items()) or [(0.0, [])]:
-        text = io.StringIO()
-        csv.writer(text).writerows([[names[index] for index in kept], *part])
-        parts[modified] = text.getvalue()
-    return parts
+            if (name := from_file if of_file else "") not in parts:
+                parts[name] = _Part(header)
+            parts[name].add(fixed, int(line) if of_file else 0)
+    return parts or {"": _Part(header)}

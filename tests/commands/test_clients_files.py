@@ -37,6 +37,7 @@ BAD: dict[str, str] = {
     "an unknown pipeline": 'pipelines = ["clams"]',
     "a wrong override": '[override.claims]\nextract = { encoding = "klingon" }',
     "a wrong schedule": 'schedule = { claims = "often" }',
+    "a number of 5,000 digits": f"params = {{ x = {'9' * 5000} }}",
     "a function that is not there": '[override.claims]\ntransform = ["steps:gone"]',
 }
 
@@ -70,6 +71,22 @@ def test_a_mistake_in_a_clients_file_stops_that_client_alone(shop: Project, mist
     assert (checked.code, "clients/acme.toml" in checked.err) == (2, True)
     assert "clients/acme.toml" in shop("doctor").out
     assert shop("status").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"weight = {'9' * 5000}", "has a number with more digits than can be read"),
+        (f"weight = {10**30}", "weight: must be at most 1,000,000,000"),
+        ('[override.claims]\ntimeout = "99999999d"', "override.claims.timeout: must be at most a hundred years"),
+        (f'[override.claims]\ntimeout = "{"9" * 400}s"', "override.claims.timeout: must be at most a hundred years"),
+        ("[override.claims]\ntimeout = 1e300", "override.claims.timeout: must be at most a hundred years"),
+    ],
+)
+def test_a_number_that_no_counter_or_clock_holds_is_a_mistake(shop: Project, text: str, said: str) -> None:
+    spoil(shop, text)
+    (told,) = load_config(shop.path).broken["acme"]
+    assert told.endswith(f"clients/acme.toml: {said}")
 
 
 def test_where_no_client_is_left_all_clients_is_refused(shop: Project) -> None:
@@ -139,6 +156,11 @@ FOREIGN: dict[str, str] = {
     + override(extract={"path": "inbox/{client}/{part}.csv"}),
     "more jobs at once": "max_active = 5",
     "more turns": "weight = 2",
+    "a longer hold of a worker": override(timeout="9999d"),
+    "more tries": override(retries=100),
+    "tries far apart": override(retry_delays=["9d"]),
+    "a wait for files": override(extract={"settle": "9999d"}),
+    "more calls": override(extract={"rate": "1000/s"}),
     "the environment": 'params = { unit = "${HOME}" }',
     "the environment in a list": override(extract={"header": ["${HOME}"]}),
     "a URL": 'params = { place = "https://x.example" }',

@@ -103,3 +103,25 @@ def test_numbers_that_nobody_declared_go_into_a_column_that_reads_text(pg_url: s
     for step in runs.steps(Night(0, "acme", [pa.table({"v": ["10"]}), pa.table({"v": ["[1]"]})])):
         step()
     assert query(pg_url, "SELECT v FROM t ORDER BY id") == [(10,), ([1],)]
+
+
+def test_the_cure_says_first_what_has_to_go(url: str) -> None:
+    """A view, a view of that and an index, of a column that text comes into."""
+    query(url, "CREATE TABLE t (id bigint, v bigint, _client text, _run text, _file text)")
+    query(url, "CREATE VIEW seen AS SELECT v FROM t")
+    query(url, "CREATE VIEW more AS SELECT v FROM seen")
+    query(url, "CREATE INDEX quick ON t (v)")
+    runs = Nights(url, pipeline(table="t"))
+
+    def load() -> None:
+        for step in runs.steps(Night(0, "acme", [pa.table({"v": ["NA"]})])):
+            step()
+
+    with pytest.raises(TableMismatch) as told:
+        load()
+    found = re.fullmatch("drop (.+), alter the table, and make (?:it|them) again: (.+)", told.value.cure)
+    assert found, told.value.cure
+    for each in [*(f"DROP {what}" for what in found[1].split(", ")), *found[2].split("; ")]:
+        query(url, each)
+    load()
+    assert query(url, "SELECT v FROM t") == [("NA",)]

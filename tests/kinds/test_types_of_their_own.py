@@ -24,14 +24,49 @@ POSTGRESQL: dict[str, tuple[str, list[str], list[str]]] = {  # type: texts that 
     "domain of uuid": ("number", [UUID], ["x"]),
     "enum": ("mood", ["ok", "sad"], ["cheerful", "OK"]),
     "json": ("json", ["1", '"{""a"": [1e999, null]}"'], ["{a}", "NaN", "[1"]),
-    "jsonb": ("jsonb", ["true"], ["tru"]),
+    "jsonb": (
+        "jsonb",
+        ["true", '"{""a"": {""b"": 1, ""c"": [1, ""\\u00e9""]}}"', r'"""\\u0000"""'],
+        ["tru", '"{""a"": 1, ""a"": 2}"', '"[{""a"": {""b"": 1, ""\\u0062"": 1}}]"', r'"""\u0000"""', r'"""\ud800"""'],
+    ),
     "inet": ("inet", ["10.0.0.1", "10.0.0.0/8", "::1", "fe80::1/64", "::ffff:1.2.3.4"], ["host", "300.1.1.1"]),
     "cidr": ("cidr", ["10.0.0.0/8", "10.1", "2001:db8::/32"], ["here", "10.0.0.256"]),
     "bits": ("bit varying(8)", ["0101"], ["0102"]),
-    "time": ("time", ["10:00:00.123456", "10:00:00.1234560"], ["10:00:00.1234567"]),
+    "time": (
+        "time",
+        ["10:00:00.123456", "10:00:00.1234560", "24:00:00", "040506", "4:05 pm", " 10:00"],
+        ["10:00:00.1234567", "10:00:60", "10:00:00+02", "2026-01-01 10:00:00", "now"],
+    ),
+    "time with a zone": (
+        "timetz",
+        ["10:00:00+02", "10:00:00.123456-0330", "10:00Z", "10:00 PM -03:00"],
+        ["10:00:60+02", "10:00:00", "10:00:00.1234567+02", "10:00:00 Europe/Berlin"],
+    ),
+    "domain of time": ("hour", ["10:00"], ["10:00:60"]),
+    "span": (
+        "interval",
+        ["1 year 2 mons", "P1Y2M", "1.5 days", "10:00:00.5", "PT1.5M", "0.25 seconds"],
+        ["0.01 years", "1.5 months", "P1.5Y", "P0.5M", "10:00:00.1234567"],
+    ),
+    "hardware": ("macaddr8", ["08:00:2b:01:02:03:04:05", "08002b0102030405"], ["08:00:2b:01:02:03", "x"]),
+    "texts": ("text[]", ['"{a,b}"', '"{""b c"",NULL}"'], []),
+    "whole numbers": ("integer[]", ['"{1,2}"'], []),
+    "ids": ("uuid[]", [f"{{{UUID}}}"], []),
+    "range": ("int4range", ['"[1,3]"', "empty"], []),
+    "ranges": ("nummultirange", ['"{[1.5,2.5)}"'], []),
+    "composite": ("mixed", ['"(1,a,ok)"'], []),
+    "domain of an array": ("moods", ['"{ok,sad}"'], []),
 }
 DUCKDB: dict[str, tuple[str, list[str], list[str]]] = {
-    "time": ("TIME", ["10:00:00.123456"], ["10:00:00.1234567"]),
+    "time": (
+        "TIME",
+        ["10:00:00.123456", "10:00", "24:00:00"],
+        ["10:00:00.1234567", "10:00:00+02", "2026-01-01 10:00:00", "040506", "10:00:60"],
+    ),
+    "time with a zone": ("TIMETZ", ["10:00:00+02"], ["10:00:00"]),
+    "span": ("INTERVAL", ["1 year", "10:00:00.5"], ["0.01 years", "10:00:00.1234567"]),
+    "texts": ("VARCHAR[]", ['"[a, b]"'], []),
+    "struct": ("STRUCT(a VARCHAR, \"b c\" UUID[], d ENUM('x', 'y'))", ["\"{'a': 1}\""], []),
     "uuid": ("UUID", [UUID], ["x"]),
     "enum": ("ENUM('it''s', 'sad')", ["it's", "sad"], ["its"]),
 }
@@ -39,6 +74,7 @@ DOMAINS = (
     "create domain z as numeric(5,1)", "create domain zz as z", "create domain hundreds as numeric(3,-2)",
     "create domain code as varchar(3)", "create domain padded as char(3)", "create domain secs as timestamp(0)",
     "create domain title as name", "create domain number as uuid", "create type mood as enum ('ok', 'sad')",
+    "create domain hour as time", "create type mixed as (a int, b text, c mood)", "create domain moods as mood[]",
 )  # fmt: skip
 
 
@@ -75,25 +111,57 @@ def test_what_a_column_of_postgresql_would_change_or_refuse_is_rejected(
     loaded(tmp_path, pg_url, some, word)
 
 
-@pytest.mark.parametrize("type", ["real[]", "name[]", "z[]", "pair", "pair[]", "brief"])
-def test_a_type_that_would_change_what_is_within_a_text_is_refused_by_its_name(
-    tmp_path: Path, pg_url: str, type: str
+ODD = [
+    "real[]", "name[]", "z[]", "pair", "pair[]", "brief", "date[]", "timestamp without time zone[]", "interval[]",
+    "timestamp with time zone[]", "time without time zone[]", "double precision[]", "jsonb[]", "daterange", "tsrange",
+    "tstzmultirange", "character varying(3)[]",
+    "point", "polygon", "money", "tsvector", "xid", "regclass", "dated", "dates", "floats",
+]  # fmt: skip
+
+
+def refused_and_cured(root: Path, url: str, types: list[str]) -> None:
+    """Load texts into columns that might change them, and do what the error says."""
+    names = [f"v{number}" for number in range(len(types))]
+    there = ", ".join(f"{name} {type}" for name, type in zip(names, types, strict=True))
+    query(url, f"create table claims (id int, {there}, {OWN})")
+    columns = {"id": "integer", **dict.fromkeys(names, "string")}
+    made = Project(root, etl_toml({"claims": {"retries": 0, "columns": columns}}, ["acme"], url=url))
+    made.write("inbox/acme/1.csv", f"id,{','.join(names)}\n1{',x' * len(names)}\n")
+    run = made.run()
+    assert run["state"] == "failed"
+    for name, type in zip(names, types, strict=True):
+        assert f"column {name}: the table has {type}, the pipeline string" in run["error"].replace("MONEY", "money")
+    assert query(url, "select * from claims") == []
+    for statement in run["error"].partition("alter the table: ")[2].split("; "):
+        query(url, statement)
+    assert made.run()["state"] == "succeeded"
+    assert query(url, f"select {', '.join(names)} from claims") == [("x",) * len(names)]
+
+
+def test_types_that_would_change_what_is_within_a_text_are_refused_by_name_and_the_cure_cures(
+    tmp_path: Path, pg_url: str
 ) -> None:
     query(pg_url, "create domain z as numeric(5,1)")
     query(pg_url, "create type pair as (a numeric(5,1), b text)")
     query(pg_url, "create domain brief as time(0)")
-    query(pg_url, f"create table claims (id int, v {type}, {OWN})")
-    columns = {"id": "integer", "v": "string"}
-    made = Project(tmp_path, etl_toml({"claims": {"retries": 0, "columns": columns}}, ["acme"], url=pg_url))
-    made.write("inbox/acme/1.csv", "id,v\n1,x\n")
-    run = made.run()
-    assert run["state"] == "failed"
-    assert f"column v: the table has {type}" in run["error"].lower()
-    assert query(pg_url, "select * from claims") == []
+    query(pg_url, "create type dated as (a int, b date)")
+    query(pg_url, "create domain dates as date[]")
+    query(pg_url, "create type floats as range (subtype = float8)")
+    refused_and_cured(tmp_path, pg_url, ODD)
 
 
 def test_what_a_column_of_duckdb_would_cut_or_refuse_is_rejected(tmp_path: Path) -> None:
     loaded(tmp_path, "duckdb:///t.duckdb", DUCKDB, "string")
+
+
+DUCKDB_ODD = [
+    "INTEGER[]", "DATE[]", "DECIMAL(5,1)[]", "DOUBLE[3]", "STRUCT(a INTEGER)", "MAP(VARCHAR, DOUBLE)",
+    "STRUCT(a VARCHAR, b TIME[])", "UNION(a VARCHAR, b DATE)",
+]  # fmt: skip
+
+
+def test_types_of_duckdb_that_would_change_what_is_within_a_text_are_refused_and_the_cure_cures(tmp_path: Path) -> None:
+    refused_and_cured(tmp_path, "duckdb:///t.duckdb", DUCKDB_ODD)
 
 
 @pytest.mark.parametrize("type", ["TIMESTAMP_S", "VARCHAR COLLATE nocase"])

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from etl.config.kinds import source
-from etl.config.models import Load, Target
+from etl.config.models import Column, Load, Target
 from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import ConfigError, FunctionFailed
@@ -212,3 +212,28 @@ def test_an_infinity_rejects_its_row_and_pandas_nan_is_missing(written: Any) -> 
     [chunk] = extract(made, plan(made).partitions[0], Context(client="acme", run="r"))
     assert chunk.rows["a"].to_pylist() == [1.5, None]
     assert chunk.rejects["value"].to_pylist() == ["NaN"]
+
+
+@pytest.mark.parametrize(
+    ("code", "lacked"),
+    [
+        ("pd.DataFrame({'k': [1], 'x': [1]}), pd.DataFrame({'k': [2], 'y': [1]})", "x, y"),
+        ("pd.DataFrame({'k': [1], 'x': [1]}), pd.DataFrame({'k': [2]})", "x"),
+        ("{'k': 1, 'x': 1}, pd.DataFrame({'k': [2]})", "x"),
+        ("pd.DataFrame({'k': [1], 'x': [1]}), pd.DataFrame(), pd.DataFrame({'k': []})", ""),
+        ("pd.DataFrame({'k': [1], 'd': [1]}), pd.DataFrame({'k': [2]})", ""),
+        ("{'k': 1, 'x': 1}, {'k': 2}", ""),
+    ],
+)
+def test_frames_that_lack_columns_of_those_they_are_merged_with_are_a_warning(
+    written: Any, code: str, lacked: str
+) -> None:
+    plain = written(f"def rows():\n    yield from [{code}]")
+    load = {"load": Load(target="warehouse", table="claims", mode="merge", key=["k"])}
+    merged = plain.model_copy(update={**load, "columns": {"d": Column(type="integer")}})
+    [partition] = plan(plain).partitions
+    for pipeline, expected in ((merged, lacked), (plain, "")):
+        context = Context(client="acme", run="r1", params={})
+        found = [said for chunk in extract(pipeline, partition, context) for said in chunk.warnings]
+        assert len(found) == bool(expected)
+        assert all(f"gave frames without {expected}, which others have: their rows empty" in said for said in found)

@@ -161,10 +161,44 @@ def test_a_date_outside_the_calendar_is_none(type: str) -> None:
     assert _cast(values, {"type": type})[0][0] is None
 
 
+@given(st.lists(st.floats(-1e28, 1e28), min_size=1), st.integers(0, 9))
+def test_a_float_is_the_decimal_that_its_shortest_digits_say(floats: list[float], places: int) -> None:
+    values = [round(each, places) for each in floats]
+    exact = [Decimal(repr(each)) for each in values]
+    for made in (False, True):
+        found, _ = cast(pa.chunked_array([pa.array(values)]), Column(type="decimal"), "UTC", made=made)
+        assert found.to_pylist() == exact
+
+
 def test_a_date_cuts_the_time_of_day_only_where_the_column_says_so() -> None:
     values = pa.array([dt.datetime(2024, 1, 31, 8, 0), dt.datetime(2024, 1, 31)], pa.timestamp("us"))
     assert _cast(values, {"type": "date"})[0] == [None, dt.date(2024, 1, 31)]
     assert _cast(values, {"type": "date", "truncate": True})[0] == [dt.date(2024, 1, 31)] * 2
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "day"),
+    [
+        ((), "2026-01-31 10:00:00", 31),
+        ((), "2026-01-31T23:59:59.123456789", 31),
+        ((), "2026-03-29 02:30", 29),
+        ((), "2026-01-31T23:30:00Z", 1),
+        ((), "2026-01-31 23:30:00+01:00", 31),
+        (("%d/%m/%Y",), "31/01/2026 10:00:00", 31),
+        (("%Y-%m-%d", "%d.%m.%Y"), "31.01.2026 23:30:00Z", 1),
+        ((), "2026-01-31 25:00:00", None),
+        ((), "2026-01-31 ten", None),
+        (("%d/%m/%Y",), "2026-01-31 10:00:00", None),
+    ],
+)
+def test_a_date_cuts_the_time_of_day_of_a_text_where_the_column_says_so(
+    format: tuple[str, ...], text: str, day: int | None
+) -> None:
+    """Of a text with a zone the day is that of the client's zone, as it is of a moment of a database."""
+    column = {"type": "date", "format": format}
+    assert _cast(pa.array([text]), column, "Europe/Berlin")[0] == [None]
+    [found], failed = _cast(pa.array([text]), {**column, "truncate": True}, "Europe/Berlin")
+    assert (found.day if found else None, bool(failed)) == (day, day is None)
 
 
 @pytest.mark.parametrize("format", ["%Y-%m-%d %H:%M:%S %Z", "%Y-%m-%d %H:%M:%S%Z", "%d %b %Y %H:%M:%S %Z"])

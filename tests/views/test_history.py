@@ -1,5 +1,6 @@
 """History that outlives Redis: every run that its workers have ended stands in the target's `_etl_runs`."""
 
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -202,6 +203,45 @@ def test_all_files_of_a_package_are_its_code(tmp_path: Path) -> None:
     before = code.fingerprint(asked)
     (package / "deep.py").write_text("x = 1")
     assert code.fingerprint(asked) != before
+
+
+def lines(asked: Any, root: Path, files: dict[str, str]) -> str:
+    """Write files of code, and return the fingerprint."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return code.fingerprint(asked)
+
+
+@pytest.mark.parametrize(
+    ("module", "files"),
+    [
+        ("pk.steps", {"pk/steps.py": "from .h import K\n", "pk/h.py": "K = 1\n"}),
+        ("pk.steps", {"pk/steps.py": "from . import h\n", "pk/h.py": "K = 1\n"}),
+        ("pk.deep.steps", {"pk/deep/steps.py": "from ..h import K\n", "pk/h.py": "K = 1\n"}),
+        ("pk.steps", {"pk/steps.py": "\n", "pk/__init__.py": "K = 1\n"}),
+        ("m", {"m.py": "def f(df):\n    import h2\n    return df\n", "h2.py": "K = 1\n"}),
+        ("m", {"m.py": "import pk.deep.h\n", "pk/deep/h.py": "K = 1\n"}),
+        ("m", {"m.py": "import one\n", "one.py": "from two import K\n", "two.py": "import m\nK = 1\n"}),
+        ("m", {"m.py": "from pk import K\n", "pk/__init__.py": "from .h import K\n", "pk/h.py": "K = 1\n"}),
+        ("pk", {"pk/__init__.py": "from h2 import K\n", "h2.py": "K = 1\n"}),
+    ],
+    ids=str,
+)
+def test_what_a_module_imports_from_the_folder_is_its_code(tmp_path: Path, module: str, files: dict[str, str]) -> None:
+    asked = pipeline(transform=[f"{module}:f"]).model_copy(update={"root": str(tmp_path), "modules": (module,)})
+    before = lines(asked, tmp_path, files)
+    helper = list(files)[-1]
+    assert lines(asked, tmp_path, {helper: files[helper] + "K = 2\n"}) != before
+    assert lines(asked, tmp_path, files) == before
+
+
+def test_a_module_without_helpers_has_the_fingerprint_of_earlier_releases(tmp_path: Path) -> None:
+    """Else an upgrade would read every file again."""
+    asked = pipeline(transform=["pk.m:f"]).model_copy(update={"root": str(tmp_path), "modules": ("pk.m",)})
+    text = "import json\nimport broken\n"
+    found = lines(asked, tmp_path, {"pk/__init__.py": "", "pk/m.py": text, "other.py": "K = 1\n"})
+    assert found == hashlib.sha256(f"m.py {len(text)}\n{text}".encode()).hexdigest()
 
 
 # --- runs that ended where nobody could tell the target ---

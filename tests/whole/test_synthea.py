@@ -131,11 +131,11 @@ def differing(kind: str, texts: Sequence[str], values: Sequence[Any]) -> list[in
     return [at for at, pair in enumerate(zip(wanted, there, strict=True)) if pair[0] != pair[1]]
 
 
-@pytest.mark.parametrize("declared", [True, False], ids=["columns", "no-columns"])
 def test_every_cell_arrives_and_a_second_run_changes_none(
-    declared: bool, target_url: str, engine: sa.Engine, redis_server: RedisServer, workers: StartWorkers, tmp_path: Path
+    target_url: str, engine: sa.Engine, redis_server: RedisServer, workers: StartWorkers, tmp_path: Path
 ) -> None:
-    pairs = write_project(tmp_path, target_url, declared=declared)
+    """With columns declared on SQLite, where types are loose, and without on PostgreSQL, where each must be right."""
+    pairs = write_project(tmp_path, target_url, declared=target_url.startswith("sqlite"))
     assert len(pairs) == 3 + source("encounters").ORGANIZATION.nunique()
     workers(3)
     first = run_all(pairs, tmp_path, redis_server.url)

@@ -118,6 +118,25 @@ def test_rejected_numbers_are_exported_as_their_column_is_spelled_and_loaded(etl
     assert etl.rows("select id, v, note from t order by id") == [(1, 1.234, None), (2, 1234.0, None), (3, 1.5, "x")]
 
 
+def test_floats_of_a_decimal_column_are_the_same_decimals_when_their_rows_are_exported_and_loaded(etl: Project) -> None:
+    """123456789.12345679 once was the decimal of its binary fraction, which no float of SQLite keeps."""
+    floats = [123456789.12345679, 1e23, 0.30000000000000004, 0.1234567890123]
+    with closing(sqlite3.connect(etl.root / "source.db")) as base, base:
+        base.execute("CREATE TABLE t (v REAL, day TEXT)")
+        base.executemany("INSERT INTO t VALUES (?, ?)", [(v, day) for day in ("2026-01-01", "no day") for v in floats])
+    extract = {"type": "sql", "url": "sqlite:///source.db", "table": "t"}
+    etl.config(etl_toml({"t": {"extract": extract, "retries": 0, "columns": {"v": "decimal", "day": "date"}}}))
+    run = etl.run(pipeline="t")
+    assert run["rows"]["rejected"] == 4 + 2  # more than 9 places, and 10**23, which SQLite gives back otherwise
+    direct = etl.rows("SELECT v FROM t ORDER BY v")
+    assert direct == [(0.3,), (123456789.12345679,)]
+    out = etl.root / "bad.csv"
+    assert etl(f"rejects {run['run']} --export", str(out)).code == 0
+    out.write_text(out.read_text().replace("no day", "2026-01-02"))
+    etl(f"rejects {run['run']} --load", str(out))
+    assert etl.rows("SELECT v FROM t WHERE day = '2026-01-02' ORDER BY v") == direct
+
+
 def test_a_function_that_mixes_numbers_and_texts_gives_the_numbers_it_says(etl: Project) -> None:
     code = "def mix(df):\n    df['v'] = [1.234, '1.234', None, 5][: len(df)]\n    return df.astype({'v': object})\n"
     etl.write("steps.py", code)

@@ -68,10 +68,12 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl
 MOMENTS = st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30))
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "string": TEXTS | st.sampled_from(["ab", "abcde", "abcdef", "ab   ", "abcde  ", " a", "NaN", "1e5", "066"]),
-    "integer": st.integers(-(2**70), 2**70) | st.integers(-40_000, 40_000) | st.sampled_from([2**53 + 1, 16_777_217]),
+    "integer": st.integers(-(2**70), 2**70)
+    | st.integers(-40_000, 40_000)
+    | st.sampled_from([2**53 + 1, 16_777_217, -67_696_808, 59_634_290]),
     "number": st.floats(allow_nan=False, allow_infinity=False)
     | st.integers(-(10**9), 10**9).map(lambda number: number / 1000)
-    | st.sampled_from([0.1, 1 / 3, 16_777_217.0, 1e39, 5e-324, 4111111111111111.0]),
+    | st.sampled_from([0.1, 1 / 3, 16_777_217.0, 59_634_290.0, 1e39, 5e-324, 4111111111111111.0]),
     "decimal": st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**35), max_value=10**35, places=9)
     | st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**5), max_value=10**5, places=2)
     | st.builds(lambda digits, places: Decimal(f"{digits}E-{places}"), st.integers(0, 10**37), st.integers(0, 12)),

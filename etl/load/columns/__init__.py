@@ -4,7 +4,7 @@ The target's table `_etl_columns` remembers both, since a database has fewer typ
 as text), and since a column of the user's own is never changed.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from etl.load import tables
-from etl.load.targets import kind
+from etl.load.targets import Dependent, kind
 from etl.types.lattice import EMPTY, choose, fixed, is_empty, meet
 from etl.types.sql import word_of_column
 from etl.types.words import WORDS
@@ -180,8 +180,10 @@ def statement(connection: sa.Connection, name: str, changes: Mapping[str, Change
     return kind(connection).statement(connection, schema, short, changes, zone)
 
 
-def dependents(connection: sa.Connection, name: str, columns: Iterable[str], key: Collection[str]) -> dict[str, str]:
-    """Return, for columns that something else depends on, what that is.
+def dependents(
+    connection: sa.Connection, name: str, columns: Iterable[str], key: Collection[str]
+) -> dict[str, Sequence[Dependent]]:
+    """Return, for columns that something else depends on, what that is, in the order in which it can be dropped.
 
     Args:
         key: The columns of the load's key, whose index changes with them.

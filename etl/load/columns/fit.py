@@ -196,7 +196,9 @@ class _Fitting:
         if known.word in self.database.FITS[wanted] and not (known.ours and is_free):
             self._stored(name, wanted, known)
         elif known.word not in (*WORDS, EMPTY) or (known.word == "string" and not known.ours and not is_free):
-            self.refused[there] = _Refused(str(known.type), wanted, declare=known.word)
+            odd = known.word not in WORDS and wanted == "string"
+            why, change = ("it may change a text", Change("", "string")) if odd else ("", None)
+            self.refused[there] = _Refused(str(known.type), wanted, why, change, declare=known.word)
         else:
             self._join(name, there, known, wanted, is_free)
 
@@ -238,13 +240,18 @@ class _Fitting:
             TableMismatch: Some have.
         """
         changes = {name: change for name, change in self.changes.items() if change.old != EMPTY}
-        found = columns.dependents(self.connection, self.pipeline.table, changes, self._key()) if changes else {}
-        for name, what in found.items():
+        theirs = {name: refused.change for name, refused in self.refused.items() if refused.change is not None}
+        both, table = {**changes, **theirs}, self.pipeline.table
+        found = columns.dependents(self.connection, table, both, self._key()) if both else {}
+        for name in [each for each in changes if each in found]:
+            first, *others = found[name]
+            why = f"{', '.join([first.what, *(each.what for each in others)])} depend{'' if others else 's'} on it"
             type = str(self.database.TYPES[changes[name].old])
-            self.refused[name] = _Refused(type, changes[name].new, f"{what} depends on it", changes[name])
+            self.refused[name] = _Refused(type, changes[name].new, why, changes[name])
         if not self.refused:
             return
         wider = {name: refused.change for name, refused in self.refused.items() if refused.change is not None}
+        goes = list(dict.fromkeys(each.what for name in wider for each in found.get(name, ()) if each.goes))
         parts = [
             f"column {name}: the table has {refused.type}, the pipeline {refused.wanted}"
             f"{f' ({refused.why})' if refused.why else ''}"
@@ -262,7 +269,12 @@ class _Fitting:
         cure = f"{' and '.join(cures)}, or alter the table"
         if wider:
             statement = columns.statement(self.connection, self.pipeline.table, wider, self.pipeline.timezone)
-            cure = f"{' and '.join([*cures, 'alter the table'])}: {statement}"
+            todo = (
+                f"drop {', '.join(goes)}, alter the table, and make {'them' if goes[1:] else 'it'} again"
+                if goes
+                else ""
+            )
+            cure = f"{' and '.join([*cures, todo or 'alter the table'])}: {statement}"
         perhaps = [refused.perhaps for refused in self.refused.values() if refused.perhaps]
         if perhaps:
             said = " and ".join(f'columns.{name}.type = "boolean"' for name in perhaps)

@@ -71,6 +71,19 @@ class Relation:
     types: Mapping[str, TypeEngine[Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Dependent:
+    """What depends on a column.
+
+    Args:
+        what: Its kind and name, as the database has them.
+        goes: Whether it has to be dropped before the column gets another type, or may have to.
+    """
+
+    what: str
+    goes: bool = False
+
+
 class Guard(Protocol):
     """Has the end of a transaction fail while the user's own code has the connection."""
 
@@ -148,8 +161,10 @@ class Target(Protocol):
 
     def dependents(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], key: Collection[str]
-    ) -> Mapping[str, str]:
-        """Return, for columns that a view, an index, a key, a check or a trigger depends on, which that is.
+    ) -> Mapping[str, Sequence[Dependent]]:
+        """Return, for columns that a view, an index, a key, a check or a trigger depends on, which these are.
+
+        They are in the order in which they can be dropped.
 
         Args:
             key: Columns whose unique index is ours, and changes with them.
@@ -163,6 +178,9 @@ class Target(Protocol):
 
     def prepare(self, connection: sa.Connection, *staged: sa.TableClause) -> None:
         """Tell the planner about rows that have just been written."""
+
+    def doubled(self, error: BaseException) -> Sequence[str]:
+        """Return the columns of the unique key that a row breaks, as far as the driver's error names them."""
 
     def translate(self, error: BaseException, where: str, *, connecting: bool = False) -> EtlError:
         """Return the error of `etl.errors` that the driver's own means; row values never get into it."""

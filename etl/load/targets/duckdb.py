@@ -27,7 +27,7 @@ from etl.load.targets.duckdb_columns import no_decimal as no_decimal
 from etl.load.targets.duckdb_columns import statement as statement
 from etl.load.targets.duckdb_columns import widen as widen
 from etl.types import sql
-from etl.types.readable import labels_of
+from etl.types.readable import keeps_texts, labels_of
 from etl.types.sql import CastText, OddType
 
 insert = postgresql.insert
@@ -51,9 +51,9 @@ FACTS = TargetFacts(
     widens=True,
 )
 ERRORS = (duckdb.Error,)
-translate = duckdb_errors.translate
-# Types that DuckDB casts a text to.
-_TEXT = re.compile(r"(UUID|JSON|INTERVAL|TIME|TIME WITH TIME ZONE|BLOB|BIT|INET)$|(ENUM|STRUCT|MAP|UNION)\(|.*\]$")
+translate, doubled = duckdb_errors.translate, duckdb_errors.doubled
+# Types that DuckDB casts a text to, beside those that others are in.
+_TEXT = {"UUID", "JSON", "INTERVAL", "TIME", "TIME WITH TIME ZONE", "BLOB", "BIT", "INET"}
 _COLLATED = re.compile(r'(?:"((?:[^"]|"")*)"|(\w+)) VARCHAR( COLLATE [\w.]+)')
 _DRIVER = "duckdb+rq_etl"  # "duckdb" alone may be the user's own
 
@@ -306,7 +306,8 @@ def describe(connection: sa.Connection, schema: str | None, table: str) -> Relat
         return None
     query = "SELECT count(*) FROM duckdb_views() WHERE lower(view_name) = lower(?) AND schema_name = ?"
     views = connection.exec_driver_sql(query, (table, schema or "main")).scalar()
-    types = {name: CastText(type, labels=labels_of(type)) for name, type, _ in columns if _TEXT.match(type)}
+    read = [(name, type) for name, type, _ in columns if type in _TEXT or (type != "VARCHAR" and keeps_texts(type))]
+    types = {name: CastText(type, labels=labels_of(type)) for name, type in read if type != "BOOLEAN"}
     return Relation("view" if views else "table", tuple(name for name, _, _ in columns), types=types)
 
 

@@ -1,11 +1,12 @@
 """DuckDB's columns: what depends on them, and other types for them."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from etl.load.targets import Dependent
 from etl.types.lattice import EMPTY
 from etl.types.sql import quoted, zone_of
 
@@ -41,22 +42,27 @@ def statement(connection: sa.Connection, schema: str | None, table: str, changes
 
 def dependents(
     connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], key: Collection[str]
-) -> dict[str, str]:
+) -> dict[str, list[Dependent]]:
     """Return, for columns that something depends on, what that is; see `Target`."""
     where = (table, schema or "main")
-    found: dict[str, str] = {}
+    found: dict[str, list[Dependent]] = {}
+
+    def add(names: Iterable[str], what: str, *, goes: bool) -> None:
+        for name in names:
+            found.setdefault(name, []).append(Dependent(what, goes))
+
     ask = connection.exec_driver_sql
     for name, sql in ask("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal ORDER BY 1").all():
         if re.search(rf"(?<!\w){re.escape(table)}(?!\w)", sql):
-            found.update(dict.fromkeys(columns, f"view {name}"))
+            add(columns, f"view {name}", goes=True)
     for (name,) in ask("SELECT index_name FROM duckdb_indexes() WHERE table_name = ? AND schema_name = ?", where).all():
-        found.update(dict.fromkeys(columns, f"index {name}"))
+        add(columns, f"index {name}", goes=True)
     query = (
         "SELECT constraint_type, constraint_column_names FROM duckdb_constraints()"
         " WHERE table_name = ? AND schema_name = ? AND constraint_type <> 'NOT NULL'"
     )
     for kind, names in ask(query, where).all():
-        found.update({column: f"{kind.lower()} constraint" for column in columns if column in (names or ())})
+        add([column for column in columns if column in (names or ())], f"{kind.lower()} constraint", goes=False)
     return found
 
 

@@ -67,3 +67,8 @@ def translate(error: BaseException, where: str, *, connecting: bool = False) -> 
             shown = f" ({type(error).__name__})" if what == why.NOT_SUPPORTED[0] else ""
             return TargetRefused(f"{where} {what}{shown}", cure)
     return TargetUnreachable(f"{where} can't be opened", why.NOT_OPENED_CURE)
+
+
+def doubled(error: BaseException) -> list[str]:
+    """Return the first column of the unique key that a row breaks: behind it is its value."""
+    return re.findall(r'^[\w ]+: Duplicate key "(\w+): ', str(error))

@@ -43,12 +43,30 @@ FACTS = TargetFacts(
     system=frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}),
 )
 ERRORS = (psycopg.Error,)
-translate = postgres_errors.translate
+translate, doubled = postgres_errors.translate, postgres_errors.doubled
 _DRIVER = "postgresql+psycopg"
-# Types that are no text to the server: those with a word in the pipeline, and those that would cut or round a text.
-_NO_TEXT = ["bool", "int2", "int4", "int8", "float4", "float8", "numeric", "text", "varchar", "bpchar", "money"]
-_NO_TEXT += ["date", "timestamp", "timestamptz", "name", "char", "oid", "xid", "cid"]
-_CUTTING = ["float4", "money", "name", "char"]  # types that would round or cut what is in an array or a composite
+# Types that have a word in the pipeline, or that SQLAlchemy knows and rows don't go into.
+_WORDED = ["bool", "int2", "int4", "int8", "float4", "float8", "numeric", "text", "varchar", "bpchar", "money"]
+_WORDED += ["date", "timestamp", "timestamptz", "oid"]
+# Types of which a text comes back with the same meaning, as a whole or within an array, a range or a composite.
+_KEPT = [
+    "bool",
+    "int2",
+    "int4",
+    "int8",
+    "numeric",
+    "text",
+    "varchar",
+    "citext",
+    "ltree",
+    "uuid",
+    "json",
+    "xml",
+    "bytea",
+]
+_KEPT += ["inet", "cidr", "macaddr"]
+# The same, once the texts that would be cut, rounded or refused are rejects: see `etl.types.readable`.
+_TESTED = ["name", "char", "bit", "varbit", "time", "timetz", "interval", "jsonb", "macaddr8"]
 _DESCRIBE = sa.text("""
     WITH RECURSIVE made AS (
         SELECT a.attnum, a.attname, a.attgenerated, a.atttypid AS base, a.atttypmod AS size, a.atttypid, a.atttypmod
@@ -59,17 +77,21 @@ _DESCRIBE = sa.text("""
     )
     SELECT c.relkind::text AS kind, m.attname::text AS name, m.attgenerated <> '' AS generated,
         format_type(m.atttypid, m.atttypmod) AS type, b.typname::text AS base, m.size, m.base <> m.atttypid AS domain,
-        b.typnamespace <> 'pg_catalog'::regnamespace
-            OR b.typname <> ALL (:no_text) AND (m.size < 0 OR b.typname IN ('bit', 'varbit')) AS text,
-        e.typname = ANY (:cutting) OR e.typtype = 'd' OR EXISTS (
-            SELECT FROM pg_attribute f JOIN pg_type t ON t.oid = f.atttypid
-            WHERE f.attrelid IN (b.typrelid, e.typrelid) AND f.attrelid <> 0 AND f.attnum > 0 AND NOT f.attisdropped
-                AND (f.atttypmod >= 0 OR t.typname = ANY (:cutting) OR t.typtype IN ('d', 'c'))
-        ) AS cuts,
+        b.typnamespace <> 'pg_catalog'::regnamespace OR b.typname <> ALL (:worded) AND (m.size < 0
+            OR b.typname IN ('bit', 'varbit')) AS text,
+        b.typtype = 'e' OR b.typtype = 'b' AND (b.typname = ANY (:kept) OR b.typname = ANY (:tested))
+            OR coalesce(CASE WHEN p.typtype = 'c' THEN NOT EXISTS (
+                SELECT FROM pg_attribute f JOIN pg_type t ON t.oid = f.atttypid
+                WHERE f.attrelid = p.typrelid AND f.attnum > 0 AND NOT f.attisdropped
+                    AND (f.atttypmod >= 0 OR t.typtype <> 'e' AND (t.typtype <> 'b' OR t.typname <> ALL (:kept)))
+            ) ELSE p.typtype = 'e' OR p.typtype = 'b' AND p.typname = ANY (:kept) END, false) AS kept,
         ARRAY(SELECT l.enumlabel::text FROM pg_enum l WHERE l.enumtypid = b.oid) AS labels
     FROM made m JOIN pg_class c ON c.oid = to_regclass(:name) JOIN pg_type b ON b.oid = m.base AND b.typtype <> 'd'
-    LEFT JOIN pg_type e ON e.oid = b.typelem AND b.typcategory = 'A' ORDER BY m.attnum
-""").bindparams(no_text=_NO_TEXT, cutting=_CUTTING)
+    LEFT JOIN pg_range r ON b.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)
+    LEFT JOIN pg_type e ON e.typarray = b.oid  -- what is in an array, in a range, or a composite itself
+    LEFT JOIN pg_type p ON p.oid = coalesce(e.oid, r.rngsubtype, CASE b.typtype WHEN 'c' THEN b.oid END)
+    ORDER BY m.attnum
+""").bindparams(worded=_WORDED, kept=_KEPT, tested=_TESTED)
 
 _COLLATIONS = sa.text("""
     SELECT a.attname::text AS name, c.collname::text AS collation
@@ -149,8 +171,10 @@ def describe(connection: sa.Connection, schema: str | None, table: str) -> Relat
 def _type(row: Any) -> TypeEngine[Any] | None:
     """Return the type of a column that SQLAlchemy has none for; of a domain it does not know the size."""
     size = row.size - 4  # of a text or a number
-    if row.text or row.base in ("name", "char"):
-        return OddType(row.type) if row.cuts else CastText(row.type, row.base, tuple(row.labels))
+    if row.text:
+        return CastText(row.type, row.base, tuple(row.labels)) if row.kept else OddType(row.type)
+    if row.base not in _WORDED:  # of a size, which would cut
+        return OddType(row.type)
     if not row.domain or row.size < 0:
         return None
     if row.base == "numeric":

@@ -103,6 +103,7 @@ _REFUSED = {
     "P0": why.TRIGGER,
     "XX": why.BROKEN,
 }
+_NAME = r'(?:"(?:[^"]|"")*"|\w+)'
 _OTHER = "answered with an error that rq-etl does not know", _LOG
 
 
@@ -129,6 +130,15 @@ def translate(error: BaseException, where: str, *, connecting: bool = False) -> 
         return TargetRefused(*special)
     what, cure = next((_REFUSED[key] for key in keys if key in _REFUSED), _OTHER)
     return TargetRefused(f"{place} {what}{_condition(error, state)}", cure)
+
+
+def doubled(error: BaseException) -> list[str]:
+    """Return the columns of the unique key that a row breaks; in the server's words, their values follow."""
+    diag: Any = getattr(error, "diag", None)
+    if diag is None or diag.source_function == "exec_stmt_raise":
+        return []
+    found = re.match(rf"[^()]*\(({_NAME}(?:, {_NAME})*)\)=\(", diag.message_detail or "")
+    return [name.strip('"').replace('""', '"') for name in re.findall(_NAME, found[1])] if found else []
 
 
 def _special(where: str, place: str, state: str, text: str, diag: Any) -> tuple[str, str] | None:

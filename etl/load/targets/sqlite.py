@@ -209,6 +209,12 @@ def translate(error: BaseException, where: str, *, connecting: bool = False) -> 
     return TargetRefused(f"{where} {_NOT_SUPPORTED[0]} ({name or type(error).__name__})", _NOT_SUPPORTED[1])
 
 
+def doubled(error: BaseException) -> list[str]:
+    """Return the columns of the unique key that a row breaks."""
+    found = re.fullmatch(r"UNIQUE constraint failed: (\S+\.\S+(?:, \S+\.\S+)*)", str(error))
+    return [name.rpartition(".")[2] for name in found[1].split(", ")] if found else []
+
+
 def _place(name: str, text: str) -> str:
     """Return the columns, or the check, that a constraint's message names; the words of a trigger are its own."""
     found = re.fullmatch(r"(?:UNIQUE|NOT NULL|CHECK|PRIMARY KEY) constraint failed: (.*)", text)

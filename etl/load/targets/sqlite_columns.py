@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
+from etl.load.targets import Dependent
 from etl.types.infer import take
 from etl.types.lattice import EMPTY
 from etl.types.spelling import spell
@@ -87,26 +88,23 @@ def statement(connection: sa.Connection, schema: str | None, table: str, changes
 
 def dependents(
     connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], key: Collection[str]
-) -> dict[str, str]:
+) -> dict[str, list[Dependent]]:
     """Return, for columns that something depends on, what that is; see `Target`."""
-    found: dict[str, str] = {}
+    found: dict[str, list[Dependent]] = {}
     wanted = {name.lower(): name for name in columns}
 
-    def add(names: Collection[str | None], what: str) -> None:
-        found.update({wanted[name.lower()]: what for name in names if name and name.lower() in wanted})
+    def add(names: Collection[str | None], what: str, *, goes: bool = False) -> None:
+        for name in names:
+            if name and name.lower() in wanted:
+                found.setdefault(wanted[name.lower()], []).append(Dependent(what, goes))
 
-    for name, sql, type in connection.exec_driver_sql(
-        "SELECT name, sql, type FROM sqlite_schema WHERE type IN ('trigger', 'view') ORDER BY 1"
-    ):
-        words = {_plain(token).lower() for token in _TOKEN.findall(sql)}
-        words |= {part for word in words for part in word.split(".")}
-        if table.lower() in words:
-            every = type == "trigger" or any("*" in word for word in words)
-            add([each for each in columns if every or each.lower() in words], f"{type} {name}")
+    for name, type, words in reversed(_naming(connection, table)):
+        every = type == "trigger" or any("*" in word for word in words)
+        add([each for each in columns if every or each.lower() in words], f"{type} {name}", goes=True)
     for index in connection.exec_driver_sql(f"PRAGMA index_list({quoted(table)})").all():
         parts = [row[2] for row in connection.exec_driver_sql(f"PRAGMA index_info({quoted(index[1])})")]
         if not (index[2] and not index[4] and {part and part.lower() for part in parts} == {k.lower() for k in key}):
-            add(list(columns) if None in parts or index[4] else parts, f"index {index[1]}")
+            add(list(columns) if None in parts or index[4] else parts, f"index {index[1]}", goes=index[3] == "c")
     tables = [name for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_schema WHERE type = 'table'")]
     for other in tables:
         for row in connection.exec_driver_sql(f"PRAGMA foreign_key_list({quoted(other)})").all():
@@ -120,6 +118,20 @@ def dependents(
         add(columns, "a check of the table")
     if any(row[6] for row in _columns(connection, table)):
         add(columns, "a generated column")
+    return found
+
+
+def _naming(connection: sa.Connection, table: str) -> list[tuple[str, str, set[str]]]:
+    """Return the triggers and views that name a table, or a view that does, with their words; those of views last."""
+    query = "SELECT name, sql, type FROM sqlite_schema WHERE type IN ('trigger', 'view') ORDER BY 1 DESC"
+    rest, found, names = [], list[tuple[str, str, set[str]]](), {table.lower()}
+    for name, sql, type in connection.exec_driver_sql(query):
+        words = {_plain(token).lower() for token in _TOKEN.findall(sql)}
+        rest.append((name, type, words | {part for word in words for part in word.split(".")}))
+    while some := [each for each in rest if each[2] & names]:
+        found += some
+        rest = [each for each in rest if each not in some]
+        names = {name.lower() for name, type, _ in some if type == "view"}
     return found
 
 

@@ -88,8 +88,8 @@ class _Widths:
 def _refuse_other_width(feed: Feed, head: Head, widths: _Widths) -> None:
     """Refuse a file whose rows all differ from its header in the same way; of one row nobody knows which is right."""
     piece = feed.piece
-    if piece.start or not widths.all_differ():
-        return
+    if piece.start or piece.lines or not widths.all_differ():
+        return  # fixed rows that fit no better than before are rejects again
     if piece.end is not None:
         rest = piece.model_copy(update={"start": piece.end, "end": None})
         with closing(Feed(rest, feed.encoding)) as more:
