@@ -16,9 +16,11 @@ from types import FrameType
 from typing import Any
 
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, RedisError
 from redis.retry import Retry
 from rq import Worker as RQWorker
 from rq import worker_registration
+from rq.command import handle_command, parse_payload
 from rq.job import JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
@@ -36,7 +38,12 @@ from jobs.process.spawn import end_with_owner
 from jobs.queue import FairQueue, ServedQueues
 from jobs.store import scripts
 from jobs.store.malformed import FIXED, may_be_why, passing, set_aside
-from jobs.store.redis_errors import AWAY
+from jobs.store.redis_errors import AWAY, translate
+
+
+def _may_be_cured(error: Exception) -> bool:
+    """Whether a worker may go on when someone has corrected what is in Redis, or its users' permissions."""
+    return may_be_why(error) or isinstance(error, NoPermissionError)
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
@@ -82,10 +89,15 @@ class Worker(RQWorker):
         self._install_signal_handlers()  # now, not after registering: a pool sends its signal once
         self.connection.set_retry(Retry(NoBackoff(), 1))  # our loops wait for Redis
         preload()
-        set_aside(self.connection, FIXED)
+        with contextlib.suppress(NoPermissionError):  # said below
+            set_aside(self.connection, FIXED)
         self._horse.start()
         try:
             return bool(super().work(burst, *arguments, **options))
+        except NoPermissionError as error:
+            refused = translate(error)
+            self.log.error("%s: %s", refused.what, refused.cure)
+            raise SystemExit(refused.exit_code) from None
         finally:
             self._horse.stop()
 
@@ -135,8 +147,8 @@ class Worker(RQWorker):
                 has_jobs = self._idle()
             except AWAY as error:
                 self._wait_for_redis(error)
-            except Exception as error:  # none that malformed data may be why ends a worker
-                if not may_be_why(error):
+            except Exception as error:  # none that malformed data or a lost permission may be why ends a worker
+                if not _may_be_cured(error):
                     raise
                 self._wait_for_cure(error)
             if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
@@ -215,7 +227,7 @@ class Worker(RQWorker):
         except AWAY:
             return True  # whether it is still ours is asked when Redis is back
         except Exception as error:
-            if not may_be_why(error):
+            if not _may_be_cured(error):
                 raise
             self._wait_for_cure(error, 0)
             return True
@@ -248,6 +260,10 @@ class Worker(RQWorker):
                 if self._stop_requested:
                     return None
                 self._wait_for_redis(error)
+            except NoPermissionError as error:
+                if self._stop_requested:
+                    return None
+                self._wait_for_cure(error)
 
     # --- between jobs ---
 
@@ -295,12 +311,18 @@ class Worker(RQWorker):
         self._pause(1)
 
     def _wait_for_cure(self, error: Exception, seconds: float = 1) -> None:
-        """Go on after an error that nothing set aside has cured; said once for each place it comes from."""
-        where = safe_message(error)
-        if where not in self._reported:
-            self._reported.add(where)
-            self.log.error("what is in Redis can't be worked with: %s; see rq-etl doctor", where)
+        """Go on after an error that nothing set aside has cured."""
+        if isinstance(error, NoPermissionError):
+            self._report(f"{translate(error).what}; trying again")
+        else:
+            self._report(f"what is in Redis can't be worked with: {safe_message(error)}; see rq-etl doctor")
         self._pause(seconds)
+
+    def _report(self, what: str) -> None:
+        """Log an error, once for each."""
+        if what not in self._reported:
+            self._reported.add(what)
+            self.log.error("%s", what)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -309,9 +331,25 @@ class Worker(RQWorker):
 
     @override
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
-        """Commands are heard again when Redis is back, however it was away."""
-        self.log.error("Redis is away for commands (%s); trying again", type(exc).__name__)
+        """Commands are heard again when Redis is back, however it was away, or permits it."""
+        if isinstance(exc, AWAY):
+            self.log.error("Redis is away for commands (%s); trying again", type(exc).__name__)
+        else:
+            why = translate(exc).what if isinstance(exc, RedisError) else safe_message(exc)
+            self._report(f"commands can't be heard: {why}; trying again")
         time.sleep(1)
+
+    @override
+    def handle_payload(self, message: Any) -> None:
+        """Do what a command says; whatever else is published to this worker is left alone, and said once."""
+        try:
+            command = parse_payload(message)
+        except (ValueError, RecursionError):
+            command = {}
+        if isinstance(command, dict) and isinstance(command.get("command"), str):
+            handle_command(self, command)
+        else:
+            self._report("what is no command was published to this worker, and is passed over")
 
     # --- stop ---
 

@@ -7,7 +7,7 @@ are a wildcard comes in both.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
 
@@ -42,14 +42,9 @@ def _exists(local: datetime, moment: datetime, zone: ZoneInfo) -> bool:
     return moment.astimezone(zone).replace(tzinfo=None, fold=0) == local
 
 
-def due(cron: str, zone: str, after: datetime, until: datetime) -> list[datetime]:
-    """Return the moments after one moment and not after another, in UTC."""
-    found: list[datetime] = []
-    for moment in moments(cron, zone, after):
-        if moment > until:
-            return found
-        found.append(moment)
-    return found
+def due(cron: str, zone: str, after: datetime, until: datetime, most: int | None = None) -> list[datetime]:
+    """Return the moments after one moment and not after another, in UTC; of many the first, where `most` is given."""
+    return list(islice(takewhile(lambda moment: moment <= until, moments(cron, zone, after)), most))
 
 
 def following(cron: str, zone: str, after: datetime, count: int = 1) -> list[datetime]:
@@ -57,14 +52,19 @@ def following(cron: str, zone: str, after: datetime, count: int = 1) -> list[dat
     return list(islice(moments(cron, zone, after), count))
 
 
-def latest(cron: str, zone: str, now: datetime) -> datetime | None:
-    """Return the last moment not after a given one, in UTC, or None where there has been none for long."""
+def latest(cron: str, zone: str, now: datetime, after: datetime | None = None) -> datetime | None:
+    """Return the last moment not after a given one, in UTC, or None where there has been none for long.
+
+    Args:
+        after: Only a moment after this one.
+    """
     from croniter import croniter
 
     there = now.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
     before = croniter(cron, there + timedelta(seconds=1), ret_type=datetime).get_prev()
     # Where the clock has changed since, the moment may be another: those around it are looked at.
-    found = due(cron, zone, before.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC) - timedelta(hours=26), now)
+    since = before.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC) - timedelta(hours=26)
+    found = due(cron, zone, max(since, after) if after else since, now)
     return found[-1] if found else None
 
 

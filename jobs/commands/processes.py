@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from rq.worker_registration import REDIS_WORKER_KEYS
+
 from etl.errors import ConfigError
 from jobs import broker, settings
 from jobs.process.supervisor import Supervisor, pool_command, worker_command
@@ -17,6 +19,9 @@ LOOK = 0.2  # seconds between looks for processes that have died
 def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> int:
     """Become `rq worker`, or `rq worker-pool` for several; where their Redis ends with this process, supervise them."""
     server = _server(config, redis)
+    with server.connection.pipeline() as pipe:  # a pool would start one after another that may not do what they do
+        pipe.srem(REDIS_WORKER_KEYS, "")
+        pipe.execute()
     if not server.owned:
         options = ["--burst"] if burst else []
         command = pool_command(count, *options) if count > 1 else worker_command(*options)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, abort, redirect, render_template, request
 from redis import Redis
+from redis.exceptions import NoPermissionError, RedisError
 from rq import Worker
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from typing_extensions import override
-from werkzeug.exceptions import Conflict, HTTPException, NotFound, SecurityError
+from werkzeug.exceptions import Conflict, Forbidden, HTTPException, InternalServerError, NotFound, SecurityError
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from etl.errors import ConfigError, EtlError
@@ -82,6 +83,7 @@ def create_app(connection: Redis, *, password: str) -> Flask:
     app.register_error_handler(EtlError, lambda exc: _error_page(Conflict(str(exc))))
     for kind in redis_errors.AWAY:
         app.register_error_handler(kind, _redis_away)
+    app.register_error_handler(NoPermissionError, lambda exc: _error_page(Forbidden(str(redis_errors.translate(exc)))))
     app.register_error_handler(Exception, lambda exc: _malformed(connection, exc))
     return app
 
@@ -145,6 +147,8 @@ def _redis_away(exc: Exception) -> Any:
 def _malformed(connection: Redis, exc: Exception) -> Any:
     """Set aside what is malformed in Redis, where that may be why a page failed, and show the page."""
     if not malformed.may_be_why(exc) or not malformed.set_aside(connection):
+        if isinstance(exc, RedisError):
+            return _error_page(InternalServerError(str(redis_errors.translate(exc))))
         raise exc
     if request.method != "GET":
         return _error_page(Conflict("What was malformed in Redis has been set aside; do it again."))

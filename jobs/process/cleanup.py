@@ -28,7 +28,7 @@ from etl.staging import Staging
 from etl.staging import folders as staging
 from etl.staging.folders import Folder
 from jobs.job import EtlJob
-from jobs.run import balance, finish
+from jobs.run import balance, finish, schedules
 from jobs.run.stage import stage_context
 from jobs.store import keys, malformed, over, runs
 
@@ -64,6 +64,7 @@ def clean(connection: Redis | None, config: Config, now: float | None = None) ->
     found, now = Cleaned(), now or time.time()
     if connection is not None:
         found.aside = malformed.set_aside(connection)
+        schedules.wake(config, connection)
     unfinished = _clean_staging(connection, config, now, found)
     _report_unknown(connection, config, unfinished, found)
     active = runs.active(connection) if connection is not None else []

@@ -93,8 +93,9 @@ def request_cleanup(connection: Redis) -> None:
 
 
 def check_types(connection: Redis, names: Sequence[str], found: Maintained) -> None:
-    """Set aside a key of another type among those that everybody asks, such as rq-scheduler, which ends at one."""
+    """Set aside a key of another type among those that everybody asks, and what else would end rq-scheduler."""
     malformed.set_aside(connection, malformed.FIXED, only_types=True)
+    malformed.set_aside(connection, [keys.ENTRIES])
 
 
 def rescue_all(connection: Redis, names: Sequence[str], found: Maintained) -> None:

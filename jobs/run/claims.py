@@ -18,7 +18,7 @@ from etl.errors import AlreadyRunning, BrokerUnreachable, EtlError
 from jobs.store import keys, redis_errors, scripts
 from jobs.store.run_json import text_of
 
-LASTS = 15.0  # seconds; it is renewed while its process lives
+LASTS = keys.CLAIMED  # seconds; it is renewed while its process lives
 
 
 class Changed(EtlError):

@@ -25,7 +25,7 @@ from etl.staging import STAGES, Staging
 from jobs.job import EtlJob
 from jobs.queue import FairQueue
 from jobs.run import claims
-from jobs.store import keys, redis_errors
+from jobs.store import keys, redis_errors, runs
 from jobs.store.keys import PREFIX
 from jobs.store.over import REQUEST
 from jobs.store.run_json import text_of
@@ -207,7 +207,7 @@ def enqueue_graph(
                     raise EtlError(f"run {run} is not {was} any more")
                 if claim and text_of(pipe.get(keys.claim_key(run))) != claim.token:
                     raise claims.Changed(f"run {run} is being submitted by another by now")
-                held = text_of(pipe.get(holder))
+                held = runs.holder(pipe, pipeline.client, pipeline.name, window)
                 if held and not (claim and claim.holder and held == run):
                     claims.refuse_second(held, pipeline.client, pipeline.name)
                 pipe.multi()

@@ -15,7 +15,7 @@ from rq.job import JobStatus
 from rq.utils import now as utc_now
 
 from etl.config import cron
-from etl.config.pipeline import Client, Config, pipelines_of, resolve
+from etl.config.pipeline import Client, Config, Schedule, pipelines_of, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
@@ -23,8 +23,10 @@ from jobs.store import forms, keys, runs, scripts
 from jobs.store.keys import PREFIX
 
 FUNCTION = "jobs.stages.start_due"
-ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
+ENTRIES = keys.ENTRIES
 AGAIN = 60  # seconds after which rq-scheduler enqueues an entry again whose job was lost
+MOST = 100  # moments that one look starts runs for; the entry comes again for the rest
+DAY = 86400
 LATE = 600  # seconds; with catchup = "none" a moment that is handled later than that is left out
 FOR_EVER = -1  # an entry's job outlives its results: rq-scheduler drops an entry whose job is gone
 
@@ -104,11 +106,12 @@ def start_due(config: Config, connection: Redis, client: str, pipeline: str, now
         if needed in owner.schedule:
             start_due(config, connection, client, needed, now)  # due at the same moment, it must be waited for
     last = min(seen(connection, client, pipeline) or now.timestamp(), now.timestamp())
-    moments = cron.due(schedule.cron, owner.timezone, datetime.fromtimestamp(last, UTC), now)
+    moments = _pending(schedule, owner.timezone, last, now, config.settings.history)
     started = []
-    for moment in _wanted(moments, schedule.catchup, now):
+    for moment in moments:
         run = run_id(client, pipeline, moment)
-        if runs.read(connection, run) is None:
+        is_late = schedule.catchup == "none" and (now - moment).total_seconds() > LATE
+        if not is_late and runs.read(connection, run) is None:
             resolved, due = resolve(config, pipeline, client), cron.local(moment, owner.timezone)
             try:
                 started.append(submit_run(connection, resolved, queue=True, run=run, due=due))
@@ -116,10 +119,22 @@ def start_due(config: Config, connection: Redis, client: str, pipeline: str, now
                 if runs.read(connection, run) is None:  # else someone else was quicker
                     raise
     see(connection, client, pipeline, moments[-1].timestamp() if moments else last)
-    following = cron.following(schedule.cron, owner.timezone, now)[0]
+    following = now if len(moments) == MOST else cron.following(schedule.cron, owner.timezone, now)[0]
     connection.zadd(ENTRIES, {entry_id(client, pipeline): following.timestamp()}, xx=True)
     connection.zrem(f"rq:failed:{PREFIX}{client}", entry_id(client, pipeline))
     return started
+
+
+def wake(config: Config, connection: Redis) -> None:
+    """Have those schedules looked at now whose entries would never come, or after their next moment."""
+    now = clock(connection)
+    for client, pipeline, about in _configured(config):
+        id = entry_id(client.name, pipeline)
+        score = connection.zscore(ENTRIES, id)
+        if score is None or 0 <= score <= now.timestamp() + DAY:  # rq-scheduler looks from 0 on
+            continue
+        if score < 0 or score > cron.following(about["cron"], client.timezone, now)[0].timestamp():
+            connection.zadd(ENTRIES, {id: now.timestamp()}, xx=True)
 
 
 def clock(connection: Redis) -> datetime:
@@ -131,18 +146,23 @@ def clock(connection: Redis) -> datetime:
     return datetime.fromtimestamp(min(datetime.now(UTC).timestamp(), scripts.clock(connection)), UTC)
 
 
-def _wanted(moments: list[datetime], catchup: str, now: datetime) -> list[datetime]:
-    if catchup == "all":
-        return moments
-    if catchup == "none":
-        moments = [moment for moment in moments if (now - moment).total_seconds() <= LATE]
-    return moments[-1:]
+def _pending(schedule: Schedule, zone: str, last: float, now: datetime, history: float) -> list[datetime]:
+    """Return the moments to be handled now: the newest alone, or the first `MOST` of all since the last one.
+
+    Args:
+        history: How long Redis knows runs, in seconds: whether an older moment has had its run, nobody can say.
+    """
+    if schedule.catchup == "all":
+        since = max(last, now.timestamp() - history)
+        return cron.due(schedule.cron, zone, datetime.fromtimestamp(since, UTC), now, MOST)
+    newest = cron.latest(schedule.cron, zone, now, datetime.fromtimestamp(last, UTC))
+    return [newest] if newest else []
 
 
 def seen(connection: Redis, client: str, pipeline: str) -> float | None:
     """Return the last moment of a schedule that was handled, in seconds since the epoch, or None."""
     found = cast(bytes | None, connection.hget(keys.DUE, f"{client}/{pipeline}"))
-    return float(found) if found and forms.is_epoch(found) else None
+    return float(found) if found and forms.is_handled(found) else None
 
 
 def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:

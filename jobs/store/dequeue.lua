@@ -10,6 +10,8 @@ for name in string.gmatch(ARGV[7], '[^\n]+') do
 end
 local ready = redis.call('ZCARD', 'etl:ready')
 if ready == 0 or redis.call('EXISTS', 'rq:suspended') == 1 then return false end
+-- Only members of one score are in the order of their names; who called this sets the others aside.
+if redis.call('ZCOUNT', 'etl:ready', '0', '0') ~= ready then return redis.error_reply('a turn has a score but 0') end
 -- Return whether a client's queue may give a job now: whether it is paused, and whether it is at its cap.
 local weight = 1
 local function limits_of(name)
@@ -67,7 +69,8 @@ local function lease(name, id, is_rescued)
     redis.call('HSET', 'rq:worker:' .. ARGV[3], 'state', 'busy', 'current_job', id, 'current_job_working_time', '0')
   end
   if is_rescued then return {name, id, redis.call('HGETALL', key)} end
-  redis.call('HSET', 'etl:served', 'name', name, 'left', name == last[1] and left > 0 and left - 1 or weight - 1)
+  left = name == last[1] and left > 0 and math.min(left, weight) or weight
+  redis.call('HSET', 'etl:served', 'name', name, 'left', left - 1)
   return {name, id, redis.call('HGETALL', key)}
 end
 
@@ -94,8 +97,12 @@ local from = not last[1] and '-' or (left > 0 and '[' or '(') .. last[1]
 for _ = 1, ready do
   local name = first(from) or first('-')
   if not name then return false end
-  local id = is_served(name) and first_job(name)
-  if id then return lease(name, id) end
+  if is_served(name) then
+    local id = first_job(name)
+    if id then return lease(name, id) end
+  elseif redis.call('EXISTS', 'rq:queue:' .. name) == 0 then
+    redis.call('ZREM', 'etl:ready', name)
+  end
   from = '(' .. name
 end
 return false

@@ -10,6 +10,7 @@ from rq.utils import utcparse
 
 ENDED = ("succeeded", "failed", "canceled")
 STATES = ("held", "queued", "running", *ENDED)  # of a run; the ways between them: `jobs.store.transitions`
+FIRST = 1.6e9  # seconds since the epoch, in the year 2020: no schedule was looked at before rq-etl was made
 LAST = 2.5e11  # seconds since the epoch, in the year 9892; a datetime has no later ones
 Check = Callable[[bytes], bool]
 
@@ -51,9 +52,9 @@ def is_epoch(value: bytes) -> bool:
     return is_number(value) and not value.lstrip().startswith(b"-")
 
 
-def is_given_epoch(value: bytes) -> bool:
-    """Whether bytes are a moment in seconds since the epoch."""
-    return value != b"" and is_epoch(value)
+def is_handled(value: bytes) -> bool:
+    """Whether bytes are a moment in seconds since the epoch at which rq-etl may have looked at a schedule."""
+    return value != b"" and is_number(value) and float(value) >= FIRST
 
 
 def is_anything(value: bytes) -> bool:
@@ -128,6 +129,7 @@ class Form(NamedTuple):
         member: What each member, or each field's name, must be.
         fields: What the values of a hash's fields must be.
         value: What a string's value, or the value of any other field, must be.
+        score: What each score must be.
         needed: Fields without which a hash is nothing: it is set aside whole where one of them, or any other, is wrong.
     """
 
@@ -135,6 +137,7 @@ class Form(NamedTuple):
     fields: Mapping[str, Check] = {}
     value: Check = is_text
     needed: frozenset[str] = frozenset()
+    score: Callable[[float], bool] = lambda score: abs(score) < 2 * LAST
 
 
 _RUN = {
@@ -167,12 +170,14 @@ FORMS = {
     "texts": Form(),
     "ids": Form(is_id),
     "id": Form(value=is_id),
+    "entries": Form(is_id, score=lambda _: True),  # `jobs.run.schedules.wake` corrects those of ours
+    "turns": Form(is_id, score=lambda score: score == 0),
     "number": Form(value=is_number),
     "record": Form(fields=_RUN, needed=frozenset({"state", "client", "pipeline"})),
     "stages": Form(matches(r"[0-9]{1,9}:[a-z]+"), value=_is_stage),
     "limits": Form(fields=dict.fromkeys(("max_active", "limit", "weight"), matches(r"0*[1-9][0-9]{0,8}"))),
     "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
-    "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_given_epoch),
+    "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
     "served": Form(fields={"left": is_whole, "name": is_id}),
     "use": Form(matches(r"[^ ]+ [a-z]+"), value=is_given_number),
     "queues": Form(matches(r"rq:queue:.+")),

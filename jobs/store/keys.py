@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 PREFIX = "etl-"  # of every client's queue
+CLAIMED = 15.0  # seconds that a claim on a run lasts
 SPAN = 600  # seconds that one record of the use of workers covers
 
 ACTIVE = "etl:active"
@@ -18,6 +19,7 @@ LAST = "etl:last"
 DUE = "etl:due"
 READY = "etl:ready"
 ASIDE = "etl:aside"
+ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
 
 
 def run_key(run: str) -> str:
@@ -91,6 +93,7 @@ class Key(NamedTuple):
         what: It holds.
         form: What it must be like, by the names of `jobs.store.forms.FORMS`.
         stays: Whether it never ends, as it grows with clients, pipelines and schedules only, not with runs.
+        most: Seconds after which it ends at the latest, where something stands still until then; 0 where nothing does.
     """
 
     pattern: str
@@ -100,6 +103,7 @@ class Key(NamedTuple):
     what: str
     form: str
     stays: bool = False
+    most: float = 0.0
 
     @property
     def expression(self) -> str:
@@ -176,6 +180,7 @@ KEYS = (
         "15 s without a sign of life",
         "who submits or retries the run now",
         "id",
+        most=CLAIMED,
     ),
     Key(
         "etl:ready",
@@ -183,10 +188,18 @@ KEYS = (
         "jobs.queue",
         "a member: until its queue is empty",
         "queues with jobs, round robin",
-        "ids",
+        "turns",
     ),
     Key("etl:rescued:jobs", "sorted set", "shared.lua", "a member: until it begins", "jobs that lost a worker", "ids"),
-    Key("etl:once:<name>", "string", "jobs.process.maintenance", "3 s to 1 hour", "what one worker does for all", "id"),
+    Key(
+        "etl:once:<name>",
+        "string",
+        "jobs.process.maintenance",
+        "3 s to 1 hour",
+        "what one worker does for all",
+        "id",
+        most=3600.0,
+    ),
     Key(
         "etl:rate:<client>:<pipeline>",
         "string",

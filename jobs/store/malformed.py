@@ -1,4 +1,4 @@
-"""Malformed data in Redis is set aside, so that it stops nobody: of another type, no text, no number, a missing field.
+"""Malformed data in Redis is set aside, so that it stops nobody: of another type or without an end, no text, no number.
 
 Whoever meets an error that such data may explain calls `set_aside`, and so does the hourly cleanup. What is malformed
 is moved to `etl:aside:<key>`, from where an operator may look at it, and listed in `etl:aside`, which `doctor` counts.
@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
-from jobs.store.forms import FORMS, LAST, Form, is_field, is_id, is_text
-from jobs.store.keys import ASIDE, KEYS, aside_key
+from jobs.store.forms import FORMS, Form, is_field, is_id, is_text
+from jobs.store.keys import ASIDE, ENTRIES, KEYS, aside_key
 
 KEPT = 30 * 86400  # seconds
 MOST = 1000  # entries of `etl:aside`
@@ -55,7 +55,7 @@ _RQ = (  # RQ's keys, as a pattern, their type, and their form
     (r"rq:job:.+:dependents|rq:job::.+:dependencies", "set", "ids"),
     (r"rq:queue:.+", "list", "ids"),
     (r"rq:(wip|finished|failed|deferred|scheduled|canceled|executions):.+", "sorted set", "ids"),
-    (r"rq:scheduler:scheduled_jobs", "sorted set", "ids"),
+    (ENTRIES, "sorted set", "entries"),
     (r"rq:job:[^:]+", "hash", "job"),
     (r"rq:results:.+", "stream", "any"),
     (r"rq:execution:.+", "hash", "execution"),
@@ -65,14 +65,17 @@ _KNOWN = tuple(
     (re.compile(pattern.encode()), type.replace("sorted set", "zset"), FORMS[form])
     for pattern, type, form in (*((key.expression, key.type, key.form) for key in KEYS if key.type != "any"), *_RQ)
 )
+_ENDING = tuple((re.compile(key.expression.encode()), key.most) for key in KEYS if key.most)
 FIXED = (
     *(key.pattern for key in KEYS if "<" not in key.pattern),
-    *("rq:queues", "rq:workers", "rq:scheduler:scheduled_jobs"),
+    *("rq:queues", "rq:workers", ENTRIES),
 )
 
 
 def may_be_why(error: BaseException) -> bool:
     """Whether malformed data may be why an error was raised."""
+    if isinstance(error, NoPermissionError):
+        return False
     return isinstance(error, ResponseError | ValueError | LookupError | TypeError | AttributeError)
 
 
@@ -163,6 +166,12 @@ def _look_at(connection: Redis, names: Sequence[bytes], only_types: bool) -> Ite
     for key, content in zip(right, pipe.execute(raise_on_error=False), strict=True):
         if not isinstance(content, Exception):
             yield from _wrong(key, *known[key], content)
+    ending = [(key, most) for key in right for pattern, most in _ENDING if pattern.fullmatch(key)]
+    for key, _ in ending:
+        pipe.pttl(key)
+    for (key, most), left in zip(ending, pipe.execute(), strict=True):
+        if left == -1 or left > most * 1000:
+            yield Malformed(key, None, "ends too late")
 
 
 _READ: dict[str, Callable[[Any, bytes], Any]] = {
@@ -185,9 +194,9 @@ def _wrong(key: bytes, type: str, form: Form, content: Any) -> Iterator[Malforme
     elif type == "zset":
         for member, score in content:
             # RQ keeps for ever what has ended at an infinite moment.
-            is_moment_of_its = abs(score) < 2 * LAST or (score > 0 and key.startswith((b"rq:finished:", b"rq:failed:")))
-            if not form.member(member) or not is_moment_of_its:
-                yield Malformed(key, member, "no moment" if form.member(member) else "no id")
+            is_kept = score > 0 and key.startswith((b"rq:finished:", b"rq:failed:"))
+            if not form.member(member) or not (form.score(score) or is_kept):
+                yield Malformed(key, member, "wrong score" if form.member(member) else "no id")
     elif type in ("set", "list"):
         yield from (Malformed(key, member, "no id") for member in content if not form.member(member))
     elif type == "hash":

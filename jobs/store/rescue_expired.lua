@@ -14,7 +14,16 @@ if last and now - last > lease / 2 then
   redis.call('SET', 'etl:once:grace', '1', 'NX', 'PX', string.format('%d', lease * 3000))
 end
 local is_grace = redis.call('PTTL', 'etl:once:grace') > lease * 2500
+-- An entry without an execution, of a job that doesn't run, is no lease: it would count as its client's for ever.
+local function is_lease(entry)
+  local id = string.match(entry, '^(.*):')
+  return id and (redis.call('EXISTS', 'rq:execution:' .. entry) == 1
+                 or redis.call('HGET', 'rq:job:' .. id, 'status') == 'started')
+end
 for name in string.gmatch(ARGV[4], '[^\n]+') do
+  for _, entry in ipairs(redis.call('ZRANGE', 'rq:wip:' .. name, '0', '-1')) do
+    if not is_lease(entry) then redis.call('ZREM', 'rq:wip:' .. name, entry) end
+  end
   -- A lease that ends later than any that is given now is of a clock that was ahead.
   local wip, longest = 'rq:wip:' .. name, now + 2 * lease + SHIFT
   for _, entry in ipairs(redis.call('ZRANGEBYSCORE', wip, '(' .. seconds(longest), '+inf')) do

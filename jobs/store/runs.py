@@ -17,6 +17,7 @@ from jobs import settings
 from jobs.store import forms, malformed, over, scripts
 from jobs.store.keys import (
     ACTIVE,
+    CLAIMED,
     HELD,
     INDEX,
     LAST,
@@ -226,8 +227,15 @@ def read_many(connection: Redis, runs: Iterable[str]) -> dict[str, dict[str, str
 
 
 def holder(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:
-    """Return the id of the active run of a client and pipeline, or None."""
-    return text_of(connection.get(holder_key(client, pipeline, start)))
+    """Return the id of the active run of a client and pipeline, or of one that a claim keeps its place for, or None.
+
+    What says so without either is of nobody: nothing would ever end it.
+    """
+    key = holder_key(client, pipeline, start)
+    run = text_of(connection.get(key))
+    if run is None or connection.sismember(ACTIVE, run):
+        return run
+    return run if 0 <= connection.pttl(key) <= CLAIMED * 1000 else None
 
 
 def pending(connection: Redis, client: str, pipeline: str, start: str | None = None) -> str | None:

@@ -63,9 +63,10 @@ local function end_execution(id, execution)
   redis.call('ZREM', 'rq:executions:' .. id, execution)
 end
 
--- A Redis whose clock is set back would keep a key for so much longer.
+-- A Redis whose clock is set back would keep a key for so much longer, and one that was written by hand for ever.
 local function clamp(key, ms)
-  if redis.call('PTTL', key) > ms then redis.call('PEXPIRE', key, string.format('%d', ms)) end
+  local left = redis.call('PTTL', key)
+  if left == -1 or left > ms then redis.call('PEXPIRE', key, string.format('%d', ms)) end
 end
 
 -- Put a job whose worker is gone back to the front of its queue; one that has lost `most` workers fails.
@@ -73,6 +74,7 @@ end
 local function rescue(name, entry, at, most, packed)
   if redis.call('ZREM', 'rq:wip:' .. name, entry) == 0 then return 'gone' end
   local id, execution = string.match(entry, '^(.*):(.*)$')
+  if not id then return 'gone' end
   local key = 'rq:job:' .. id
   end_execution(id, execution)
   local job = redis.call('HMGET', key, 'status', 'failure_ttl')

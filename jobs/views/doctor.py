@@ -12,6 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Worker
+from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import utcparse
 
 from etl.config.kinds import DATABASES
@@ -87,7 +88,7 @@ def fix(config: str | None, redis: str | None) -> list[Finding]:
     except EtlError as exc:
         findings.append(_error("cleanup", exc))
     except RedisError as exc:
-        findings.append(_refused("maintenance", "Redis", exc))
+        findings.append(_error("maintenance", redis_errors.translate(exc)))
     finally:
         if found is not None:
             found.close()
@@ -275,15 +276,9 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
         if scheduled := sum(len(client.schedule) for client in config.clients.values()) if config else 0:
             yield _schedules(found.connection, scheduled)
     except RedisError as exc:
-        yield _refused("redis", f"Redis at {dial.shown(found.url)}", exc)
+        yield _error("redis", redis_errors.translate(exc))
     finally:
         found.close()
-
-
-def _refused(check: str, where: str, exc: RedisError) -> Finding:
-    if isinstance(exc, redis_errors.FULL):
-        return _error(check, redis_errors.full(exc))
-    return _failure(check, f"{where}: {type(exc).__name__}", "see its log", 3)
 
 
 def _private() -> Finding:
@@ -318,6 +313,8 @@ def _malformed(connection: Redis) -> Iterator[Finding]:
 
 
 def _workers(connection: Redis) -> Finding:
+    if connection.exists(WORKERS_SUSPENDED):
+        return _failure("workers", "suspended: they begin no job", "rq resume --url URL, with that of REDIS_URL")
     alive = sum(_is_alive(connection.hget(key, "last_heartbeat")) for key in Worker.all_keys(connection))
     if alive:
         return _fine("workers", f"{alive} alive")

@@ -273,15 +273,17 @@ def test_what_has_ended_and_is_kept_for_ever_is_well_formed(fake_redis: Redis) -
     assert sorted(each.text() for each in malformed.find(fake_redis)) == [
         "etl:due acme/claims (malformed)",
         "rq:queues foo (no id)",
-        "rq:scheduled:etl-acme job (no moment)",
+        "rq:scheduled:etl-acme job (wrong score)",
     ]
 
 
 def test_maintenance_sets_aside_what_would_end_rq_scheduler(fake_redis: Redis) -> None:
     for key in ("rq:scheduler:scheduled_jobs", "rq:queues"):
         fake_redis.set(key, "x")
-    maintenance.maintain(fake_redis, [])
-    list(Scheduler(connection=fake_redis, job_class=EtlJob, queue_class=FairQueue).enqueue_jobs())
+    for _ in range(2):
+        maintenance.maintain(fake_redis, [])
+        list(Scheduler(connection=fake_redis, job_class=EtlJob, queue_class=FairQueue).enqueue_jobs())
+        fake_redis.zadd("rq:scheduler:scheduled_jobs", {b"\x80": 1.0})
     assert fake_redis.get("etl:aside:rq:queues") == b"x"
 
 

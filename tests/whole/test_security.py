@@ -12,9 +12,13 @@ from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from jobs.dashboard import create_app
+from jobs.queue import FairQueue
+from jobs.settings import WORKER_CLASSES
+from tests.helpers.dashboard_pages import HERE, LOGIN, PASSWORD, fail
 from tests.helpers.processes import ROOT, kill_session, until
 from tests.helpers.project import CLAIMS, Project, etl_toml
 from tests.helpers.redis_server import RedisServer
+from tests.helpers.worker_project import LEASE
 from tests.helpers.workers import StartWorkers
 
 DOCUMENT = ROOT / "docs" / "security.md"
@@ -90,6 +94,70 @@ def test_the_dashboards_user_shows_its_pages(users: dict[str, str]) -> None:
         page = create_app(connection, password="pw").test_client()
         for path in ("/", "/rq/", "/rq/0/data/queues.json", "/rq/0/data/workers.json"):
             assert page.get(path, auth=("x", "pw")).status_code in (200, 302), path
+
+
+COMMANDS = ("worker --burst", "worker -n 2 --burst", "doctor --fix", "clients pause acme", "run claims --client acme")
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_who_lacks_a_permission_is_told_so_in_a_sentence(shop: Project, users: dict[str, str], words: str) -> None:
+    said = cli(shop, users["viewer"], *words.split())
+    text = said.stdout + said.stderr
+    assert said.returncode == 3, text
+    assert "Traceback" not in text
+    assert re.search("Redis does not permit its user [a-z]+", text)
+    assert "docs/security.md has the ACL rules" in text
+
+
+def test_a_worker_that_was_started_by_itself_is_told_so_too(
+    shop: Project, users: dict[str, str], real_redis: Redis
+) -> None:
+    real_redis.execute_command("ACL", "SETUSER", "viewer", "+@transaction")  # type: ignore[no-untyped-call]
+    environment = {**os.environ, **WORKER_CLASSES, "RQ_REDIS_URL": users["viewer"], "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "rq.cli", "worker", "--burst"]  # RQ's own asks whether workers are suspended
+    said = subprocess.run(command, cwd=shop.root, env=environment, capture_output=True, text=True, timeout=60)
+    text = said.stdout + said.stderr
+    assert "Traceback" not in text
+    assert said.returncode == 3, text
+    assert text.count("Redis does not permit its user") == 1
+
+
+def test_a_worker_that_loses_a_permission_waits_and_goes_on_when_it_has_it_again(
+    shop: Project, users: dict[str, str], workers: StartWorkers, real_redis: Redis
+) -> None:
+    workers.url = users["worker"]
+    [process] = workers(1, cwd=shop.root, env={"ETL_LEASE": LEASE})
+    log = shop.root / "worker-1.log"
+    real_redis.execute_command("ACL", "SETUSER", "worker", "-evalsha", "-eval")  # type: ignore[no-untyped-call]
+    until(lambda: "Redis does not permit its user" in log.read_text())
+    real_redis.execute_command("ACL", "SETUSER", "worker", "+evalsha", "+eval")  # type: ignore[no-untyped-call]
+    said = cli(shop, users["submitter"], "run", "claims", "--client", "acme", "--wait")
+    assert said.returncode == 0, said.stderr
+    assert process.poll() is None
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_page_and_a_button_of_a_viewers_dashboard_say_what_is_not_permitted(
+    users: dict[str, str], real_redis: Redis
+) -> None:
+    queue = FairQueue("etl-acme", connection=real_redis)
+    fail(queue.enqueue("steps.a", job_id="failed"))  # type: ignore[arg-type]
+    queue.enqueue("steps.a", job_id="waits")
+    real_redis.rpush(queue.key, "gone")
+    kinds = ("queued", "failed", "finished", "started", "deferred", "scheduled", "canceled")
+    buttons = [f"job/{id}/{what}" for id in ("failed", "waits") for what in ("delete", "requeue")]
+    buttons += ["requeue/etl-acme", "queue/etl-acme/compact", *(f"queue/etl-acme/{kind}/empty" for kind in kinds)]
+    data = ["queues.json", "workers.json", "job/failed.json", *(f"jobs/etl-acme/{kind}/8/asc/1.json" for kind in kinds)]
+    with Redis.from_url(users["viewer"]) as connection:
+        page = create_app(connection, password=PASSWORD).test_client()
+        for path in ("/", "/rq/", *(f"/rq/0/data/{each}" for each in data)):
+            assert page.get(path, headers=LOGIN, follow_redirects=True).status_code in (200, 403), path
+        for button in buttons:
+            answer = page.post(f"/rq/{button}", headers=HERE)
+            assert answer.status_code in (200, 403, 409), (button, answer.text)
+            if answer.status_code == 403:
+                assert "Redis does not permit its user" in answer.get_json()["error"], button
+    assert real_redis.lrange(queue.key, 0, -1) == [b"waits", b"gone"]
 
 
 FORBIDDEN = (
