@@ -31,12 +31,13 @@ from etl.sources.sql.statement import (
     as_number,
     for_psycopg,
     held,
+    nothing,
     relation,
     select,
     source_name,
     values,
 )
-from etl.types.cursor import Cursor, Span, cursor_of
+from etl.types.cursor import Cursor, Span, cursor_of, is_readable
 from etl.types.sql import quoted
 
 if TYPE_CHECKING:
@@ -117,17 +118,21 @@ def latest(pipeline: Pipeline, config: "Config") -> Cursor | None:
         bound = values(pipeline, config, piece, Span(), (None, None), postgres=database.postgres, ends=ends)
         column, held_as = quoted(config.cursor), _held(database, pipeline, config, (None, None))
         # Text is compared by code points, whatever the database's language.
-        order = f'max({column} COLLATE "C")' if _is_text(database, pipeline, config, bound) else f"max({column})"
+        is_text = _is_text(database, pipeline, config, bound)
+        order = f'max({column} COLLATE "C")' if is_text else f"max({column})"
         if held_as in DATED:
             order += f" FILTER (WHERE {as_day(column, postgres=database.postgres)} IS NOT NULL)"
         elif held_as:
             order = f"max({as_number(column, postgres=database.postgres)})"
+        elif is_text or not database.postgres:
+            order += f" FILTER (WHERE NOT {nothing(pipeline, config, postgres=database.postgres)})"
         source = relation(pipeline, config, schemas=database.postgres)
         rows, _ = next(_tables(database, f"SELECT {order} AS latest FROM {source}", bound), (None, {}))
     found = rows["latest"][0].as_py() if rows is not None and rows.num_rows else None
     if found is None:
         return None
-    return Cursor(held_as, found.strip()) if held_as in DATED else cursor_of(found)
+    latest = Cursor(held_as, found.strip()) if held_as in DATED else cursor_of(found)
+    return latest if is_readable(latest) else None  # in a format of its own: each partition reads to its own end
 
 
 def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from etl.config.columns import named
 from etl.config.pipeline import Pipeline
 from etl.config.spellings import NUMERIC
 from etl.errors import BadSource
-from etl.sources.sql.statement import relation
+from etl.sources.sql.statement import nothing, relation
 from etl.types.cursor import Cursor, read
 from etl.types.newer import incomparable, unordered
 from etl.types.ordered import form_of, is_comparable
@@ -43,7 +43,8 @@ def check_sqlite(pipeline: Pipeline, config: "Config", where: str, since: Cursor
     elif declared is None:
         if kinds != {"text"}:
             raise unordered(pipeline, where)
-        _check_text(pipeline, where, since, ask, column, source, "REGEXP")
+        some = f"{source} WHERE NOT {nothing(pipeline, config, postgres=False)}"
+        _check_text(pipeline, where, since, ask, column, some, "REGEXP")
     elif declared.type == "string" and len(kinds) > 1:
         raise BadSource(
             f"{where}: cursor column {name} holds text beside numbers, which are always before text: "
@@ -56,7 +57,8 @@ def check_postgres(pipeline: Pipeline, config: "Config", where: str, since: Curs
     """Refuse a column of text that nobody declared, and that is not in the order of time; see `check_sqlite`."""
     source = relation(pipeline, config, schemas=True)
     column = f'({quoted(config.cursor or "")})::text COLLATE "C"'
-    _check_text(pipeline, where, since, ask, column, source, "~")
+    some = f"{source} WHERE NOT {nothing(pipeline, config, postgres=True)}"
+    _check_text(pipeline, where, since, ask, column, some, "~")
 
 
 def check_number(pipeline: Pipeline, since: Cursor | None) -> None:
@@ -69,14 +71,14 @@ def check_number(pipeline: Pipeline, since: Cursor | None) -> None:
 
 
 def _check_text(
-    pipeline: Pipeline, where: str, since: Cursor | None, ask: Ask, column: str, source: str, matches: str
+    pipeline: Pipeline, where: str, since: Cursor | None, ask: Ask, column: str, some: str, matches: str
 ) -> None:
-    [greatest] = ask(f"SELECT max({column}) FROM {source}", {})
+    [greatest] = ask(f"SELECT max({column}) FROM {some}", {})
     if greatest is None:
         return
     form = form_of(greatest)
     bound = {"_etl_form": f"^(?:{form})$"}
-    if form is None or ask(f"SELECT 1 FROM {source} WHERE NOT {column} {matches} :_etl_form LIMIT 1", bound):
+    if form is None or ask(f"SELECT 1 FROM {some} AND NOT {column} {matches} :_etl_form LIMIT 1", bound):
         raise unordered(pipeline, where)
     if since is not None and not is_comparable(since.value, form):
         raise incomparable(pipeline, "text of its column's form")

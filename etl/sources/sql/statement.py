@@ -60,6 +60,8 @@ def select(
         if text_as:
             compared = (as_day if text_as in DATED else as_number)(quoted(config.cursor), postgres=postgres)
             unknown = f"{compared} IS NULL"
+        elif moved is not None and moved.kind == "string":
+            unknown = f"{unknown} OR {nothing(pipeline, config, postgres=postgres)}"
         if text_as in DATED:
             since, than = ":_etl_day", ">="
         else:
@@ -117,6 +119,8 @@ def values(
     if window[0]:
         found["date"] = f"{window[0].astimezone(zone):%Y-%m-%d}"
     found["_etl_low"], found["_etl_high"] = piece.keys
+    found |= {f"_etl_nothing{at}": word for at, word in enumerate(_words(pipeline, config))}
+    found["_etl_blanks"] = " \t\n\v\f\r"
     if span.since is not None:
         since = back(span.since, config.overlap)
         found["_etl_day"] = day_before(since)
@@ -223,6 +227,19 @@ def held(pipeline: Pipeline, config: "Config", where: str, is_text: Callable[[],
         "newer rows would never come",
         f'select {cast} in a query that says "where … >= :since" of the same{drop}',
     )
+
+
+def nothing(pipeline: Pipeline, config: "Config", *, postgres: bool) -> str:
+    """Return a condition for text of the cursor's column that stands for nothing: blanks, and the words of `null`."""
+    column, words = quoted(config.cursor or ""), _words(pipeline, config)
+    text = f"btrim(({column})::text, :_etl_blanks)" if postgres else f"trim({column}, :_etl_blanks)"
+    return f"{text} IN ({', '.join(f':_etl_nothing{at}' for at in range(len(words)))})"
+
+
+def _words(pipeline: Pipeline, config: "Config") -> list[str]:
+    column = pipeline.columns.get(named([config.cursor or ""], pipeline)[config.cursor or ""])
+    spellings = spelled(column, column.type, config) if column else config
+    return ["", *(word.strip() for word in spellings.null or ())]
 
 
 def as_number(column: str, *, postgres: bool) -> str:
