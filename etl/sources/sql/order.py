@@ -1,12 +1,15 @@
 """What a database is asked of a cursor's column: whether its order is that of newer rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from etl.config.columns import named
 from etl.config.pipeline import Pipeline
 from etl.config.spellings import NUMERIC
 from etl.errors import BadSource
+from etl.partition import Chunk
 from etl.sources.sql.statement import nothing, relation
 from etl.types.cursor import Cursor, read
 from etl.types.newer import incomparable, unordered
@@ -68,6 +71,36 @@ def check_number(pipeline: Pipeline, since: Cursor | None) -> None:
             read(Cursor("number", since.value))
     except ValueError:
         raise incomparable(pipeline, "number") from None
+
+
+def typed_only(
+    chunks: Generator[Chunk, None, str], pipeline: Pipeline, config: "Config", where: str
+) -> Generator[Chunk, None, str]:
+    """Pass chunks on as long as a cursor's values come as what the database compares; see `refuse_text`."""
+    while True:
+        try:
+            chunk = next(chunks)
+        except StopIteration as end:
+            return str(end.value)
+        if config.cursor in chunk.rows.column_names:
+            refuse_text(chunk.rows[config.cursor], pipeline, config, where)
+        yield chunk
+
+
+def refuse_text(values: pa.ChunkedArray, pipeline: Pipeline, config: "Config", where: str) -> None:
+    """Refuse a cursor's numbers or times that came as text: theirs is another order, by which newer rows would be lost.
+
+    Where they are declared as what they are, their text is cast again.
+    """
+    name = config.cursor or ""
+    declared = pipeline.columns.get(named([name], pipeline)[name])
+    if values.type == pa.string() and len(values) > values.null_count and (not declared or declared.type == "string"):
+        raise BadSource(
+            f"{where}: cursor column {name} has values that are kept as text, as no type here has all of their "
+            "digits: newer rows would never come",
+            f"name another column, or select a number of it, such as round({name}, 9) as {name}, in a query that says "
+            '"where … >= :since" of the same',
+        )
 
 
 def _check_text(

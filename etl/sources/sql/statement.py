@@ -5,14 +5,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from etl.config.columns import named
+from etl.config.columns import named, point
+from etl.config.models import Column
 from etl.config.pipeline import Pipeline
 from etl.config.spellings import NUMERIC, spelled
-from etl.config.values import STATEMENT, fill, parameters, suggest
+from etl.config.values import STATEMENT, a_type, fill, parameters, suggest
 from etl.errors import BadSource, ConfigError
 from etl.partition import Piece
 from etl.types.cursor import Cursor, Span, back, below, is_strict, placed, read
-from etl.types.sql import quoted
+from etl.types.sql import literal, quoted
 
 if TYPE_CHECKING:
     from etl.sources.sql.config import Config
@@ -217,16 +218,30 @@ def held(pipeline: Pipeline, config: "Config", where: str, is_text: Callable[[],
         return column.type
     how = "which is not in the order of text" if config.table else "which the query compares as text"
     name, drop = config.cursor, ""
-    cast = f"cast({name} as {'numeric' if column.type in NUMERIC else column.type}) as {name}"
+    cast = (
+        f"{_number(name, column)} as {name}" if column.type in NUMERIC else f"cast({name} as {column.type}) as {name}"
+    )
     if column.type in DATED and postgres and not usual:
         cast = f"{'to_date' if column.type == 'date' else 'to_timestamp'}({name}, 'its format') as {name}"
     elif column.type in DATED and not postgres:
         cast, drop = f"{name} as an ISO date, such as 2026-01-31,", ", and drop the column's format"
     raise BadSource(
-        f"{where}: cursor column {config.cursor} is text in the source and a {column.type} in the pipeline, {how}: "
-        "newer rows would never come",
+        f"{where}: cursor column {config.cursor} is text in the source and {a_type(column.type)} in the pipeline, "
+        f"{how}: newer rows would never come",
         f'select {cast} in a query that says "where … >= :since" of the same{drop}',
     )
+
+
+def _number(name: str, column: Column) -> str:
+    """Return what to select for the number that text means, as its column spells it."""
+    if column.negative:
+        return f"the number that {name} means"
+    text = name
+    for mark in filter(None, [column.thousands, *(column.currency or ()), column.percent and "%"]):
+        text = f"replace({text}, {literal(mark)}, '')"
+    if point(column) == ",":
+        text = f"replace({text}, ',', '.')"
+    return f"cast({text} as numeric)" + (" / 100.0" if column.percent else "")
 
 
 def nothing(pipeline: Pipeline, config: "Config", *, postgres: bool) -> str:
