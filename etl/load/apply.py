@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
 from etl.errors import ReceiptMismatch
-from etl.load import ledger, swap, tables
+from etl.load import ledger, newest, swap, tables
 from etl.load.columns import remember
 from etl.load.staged import ID, LINE, LOST, ORDER, Shadow, partition_of
 from etl.load.targets import kind
@@ -79,6 +79,7 @@ def apply(
     if len(partitions) > 1:
         winners.reject_duplicates()
     if pipeline.load.mode == "merge":
+        winners.check_newest(with_table=not new)
         winners.compare_staged()
         winners.fill_absent(with_table=not new)
         if not new:
@@ -191,6 +192,18 @@ class _Winners:
             if self.applied:
                 first.insert(0, sa.case((partition_of(self.rows).in_(sorted(self.applied)), 0), else_=1))
             self.lose(self._beaten([self.rows.c[name]], there, first, "rejected", name))
+
+    def check_newest(self, *, with_table: bool) -> None:
+        """Refuse text that can't say which row is newest, of the staged rows and of those that they meet."""
+        if not newest.is_free_text(self.shadow):
+            return
+        mine, theirs = (each.c[str(self.newest)] for each in (self.rows, self.table))
+        queries = [sa.select(mine).where(self.live(), mine.is_not(None)).distinct()]
+        if with_table:
+            meet = sa.and_(self.same_key(), self.mine())
+            there = sa.select(theirs).join_from(self.rows, self.table, meet)
+            queries.append(there.where(self.live(), theirs.is_not(None)).distinct())
+        newest.check(self.shadow, queries)
 
     def compare_staged(self) -> None:
         """Of rows with the same key the newest stays, else that of the later file, else the later."""
