@@ -237,8 +237,8 @@ def _number(name: str, column: Column) -> str:
     if column.negative:
         return f"the number that {name} means"
     text = name
-    for mark in filter(None, [column.thousands, *(column.currency or ()), column.percent and "%"]):
-        text = f"replace({text}, {literal(mark)}, '')"
+    for mark in [column.thousands or "", *(column.currency or ()), "%" if column.percent else ""]:
+        text = f"replace({text}, {literal(mark)}, '')" if mark else text
     if point(column) == ",":
         text = f"replace({text}, ',', '.')"
     return f"cast({text} as numeric)" + (" / 100.0" if column.percent else "")
