@@ -210,14 +210,11 @@ def passed_over(pipeline: Pipeline, run: str, passed: Mapping[str, int], url: st
 def _passed(pipeline: Pipeline, file: str, count: int) -> str:
     names = ledger.names_in(file)
     where = names[0] if len(names) == 1 else f"{names[0]} or one of {len(names) - 1} files with it"
-    rows, them = ("1 row is", "it") if count == 1 else (f"{count:,} rows are", "them")
+    rows = "1 row is" if count == 1 else f"{count:,} rows are"
     cure = "load all of it with --full-refresh"
     if is_strict(pipeline):
         cure = 'use mode = "merge" with a key, or a cursor that is greater in rows that come later'
-    what = (
-        f"{where}: {rows} not beyond the cursor (column {pipeline.extract.cursor}), and no earlier run has read {them}"
-    )
-    return f"{what}: not loaded; {cure}"
+    return f"{where}: {rows} new, but not beyond the cursor (column {pipeline.extract.cursor}): not loaded; {cure}"
 
 
 def doubled(
