@@ -175,6 +175,11 @@ STATEMENT = re.compile(
 )
 
 
+def a_type(kind: str) -> str:
+    """Return the word of a type with its article."""
+    return f"{'an' if kind == 'integer' else 'a'} {kind}"
+
+
 def parameters(statement: str) -> list[str]:
     """Return the names of the `:name`s of an SQL statement, each once."""
     return list(dict.fromkeys(found["name"] for found in STATEMENT.finditer(statement) if found["name"]))
@@ -264,7 +269,7 @@ def typed(kind: str, value: int | float | str) -> Any:
         pass
     wanted = {"string": "text", "integer": "a whole number", "date": "a date such as 2024-01-31"}
     wanted |= {"timestamp": "a time such as 2024-01-31T08:00:00"}
-    raise ValueError(f"must be {wanted.get(kind, 'a number')} in a {kind} column")
+    raise ValueError(f"must be {wanted.get(kind, 'a number')} in {a_type(kind)} column")
 
 
 def zoned(value: Any) -> Any:

@@ -15,6 +15,7 @@ from etl.load.apply import apply, lock
 from etl.load.columns import change, names
 from etl.load.cursors import Move, advance
 from etl.load.deliver import LoadCounts, is_atomic, load
+from etl.load.earlier import passed_over
 from etl.load.history import Record, refuse_older, remember, write
 from etl.load.ledger import Delivery, Entry
 from etl.load.limits import limits
@@ -38,6 +39,7 @@ __all__ = [
     "keeps_digits",
     "limits",
     "load",
+    "passed_over",
     "remember",
     "resolve_url",
 ]

@@ -9,22 +9,25 @@ anew: rows of a partition applied before are known in the table by their `_run`,
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
-from etl.errors import ReceiptMismatch
+from etl.errors import ReceiptMismatch, TableMismatch
 from etl.load import ledger, swap, tables
 from etl.load.columns import remember
 from etl.load.staged import ID, LINE, LOST, ORDER, Shadow, partition_of
 from etl.load.targets import kind
 from etl.partition import Partition
+from etl.types.ordered import is_in_order
 from etl.types.sql import CastText
 from etl.types.words import arrow_of
 
 RANKS = "_etl_ranks"  # temporary
+TEXTS = 50_000  # looked at together
 _RANK = {"run": "string", "file": "string", "rank": "integer", "since": "integer"}
 
 
@@ -79,6 +82,7 @@ def apply(
     if len(partitions) > 1:
         winners.reject_duplicates()
     if pipeline.load.mode == "merge":
+        winners.check_newest(with_table=not new)
         winners.compare_staged()
         winners.fill_absent(with_table=not new)
         if not new:
@@ -191,6 +195,29 @@ class _Winners:
             if self.applied:
                 first.insert(0, sa.case((partition_of(self.rows).in_(sorted(self.applied)), 0), else_=1))
             self.lose(self._beaten([self.rows.c[name]], there, first, "rejected", name))
+
+    def check_newest(self, *, with_table: bool) -> None:
+        """Refuse text that nobody declared and that has no order in time, here and in the table: "9" would beat "10".
+
+        Raises:
+            TableMismatch: It is not dates or times of one form.
+        """
+        name, table = self.newest, self.pipeline.table
+        is_free = name and name not in self.pipeline.columns and self.shadow.words.get(name) == "string"
+        if name is None or not is_free or not self._is_text(name):
+            return
+        mine, theirs = self.rows.c[name], self.table.c[name]
+        queries = [sa.select(mine).where(self.live(), mine.is_not(None))]
+        if with_table:
+            there = sa.select(theirs).join_from(self.rows, self.table, sa.and_(self.same_key(), self.mine()))
+            queries.append(there.where(self.live(), theirs.is_not(None)))
+        found = (self.connection.execute(query.distinct()).scalars().partitions(TEXTS) for query in queries)
+        if not is_in_order(chain.from_iterable(found)):
+            raise TableMismatch(
+                f"table {table}, column {name}: it says which row is newest, and holds text that is not declared "
+                "and is not dates or times of one form alone",
+                f'declare columns.{name}: as what it is compared, such as type = "integer"; "string" is by code points',
+            )
 
     def compare_staged(self) -> None:
         """Of rows with the same key the newest stays, else that of the later file, else the later."""

@@ -2,19 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
+from etl.config.urls import url_of
 from etl.errors import ChangedFile
 from etl.load import ledger, tables
 from etl.load.ledger import BATCH, Delivery
 from etl.load.targets import kind
+from etl.load.targets.connect import reading
 from etl.partition import ROW_BITS, Partition
 from etl.rejects import FIXED
+from etl.types.cursor import is_strict
 
 LOCKS = 128  # of a pipeline's files: a run of any number of files takes no more of a server's locks
 
@@ -241,6 +244,52 @@ def _changed(delivery: Delivery, row: Row) -> ChangedFile:
 def _shown(delivery: Delivery) -> str:
     pieces = delivery.partition.pieces
     return pieces[0].file if len(pieces) == 1 else f"{pieces[0].file} or one of {len(pieces) - 1} files with it"
+
+
+def passed_over(pipeline: Pipeline, run: str, passed: Mapping[str, int], url: str | None = None) -> list[str]:
+    """Return a warning for each file with rows that the cursor has passed by and that no earlier run has read.
+
+    They are counted, not known row by row: a file is new by its name, or has more good rows than ever before. Where
+    others of its rows were taken out, or have a later cursor now, there may be more.
+
+    Args:
+        passed: By the ledger's name of its files, how many rows of a partition were left out as loaded already.
+    """
+    with reading(url or url_of(pipeline), pipeline.target.name) as connection:
+        book = ledger.named(tables.split(connection, pipeline.table)[0]) if connection is not None else None
+        if connection is None or book is None or tables.lacks(connection, book) is None:
+            return []
+        good = sa.func.coalesce(book.c.good, book.c.read)  # earlier releases knew no better
+        counts = sa.func.sum(good), sa.func.sum(book.c.unchanged)
+        rows: list[Row] = []
+        for start in range(0, len(passed), BATCH):
+            some = ledger.of_table(book, pipeline) & book.c.final.is_(True) & (book.c.read >= 0)
+            some &= book.c.file.in_([*passed][start : start + BATCH])
+            query = sa.select(book.c.file, book.c.run, *counts).where(some).group_by(book.c.file, book.c.run)
+            rows += connection.execute(query)
+    now = {file: (int(count), int(unchanged)) for file, mine, count, unchanged in rows if mine == run}
+    before: dict[str, int] = {}
+    for file, other, rows_then, _ in rows:
+        if other != run:
+            before[file] = max(before.get(file, 0), int(rows_then))
+    found = []
+    for file, count in passed.items():
+        here, again = now.get(file, (0, 0))
+        known = before.get(file, 0)
+        # Of the rows that were known, some were read again: from the cursor on, and in its overlap.
+        if (new := min(count, here - known, count - known + again)) > 0:
+            found.append(_passed(pipeline, file, new))
+    return found
+
+
+def _passed(pipeline: Pipeline, file: str, count: int) -> str:
+    names = ledger.names_in(file)
+    where = names[0] if len(names) == 1 else f"{names[0]} or one of {len(names) - 1} files with it"
+    rows = "1 row is" if count == 1 else f"{count:,} rows are"
+    cure = "load all of it with --full-refresh"
+    if is_strict(pipeline):
+        cure = 'use mode = "merge" with a key, or a cursor that is greater in rows that come later'
+    return f"{where}: {rows} new, but not beyond the cursor (column {pipeline.extract.cursor}): not loaded; {cure}"
 
 
 def doubled(

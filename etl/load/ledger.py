@@ -34,6 +34,7 @@ class Delivery:
         attempt: Which attempt of the run this is, from 1; a later one takes back what an earlier one staged.
         read: Rows that the partition was read as, rejects included; -1 where nobody knows.
         rows: Rows that are to be loaded; -1 where nobody has counted them.
+        rejected: Those of them that were rejected before the load.
         skipped: Rows that were not even read, as an earlier run has loaded the same file.
         all_rejected: Whether rows were read and each of them was rejected.
         again: Whether a file that is loaded is loaded again.
@@ -49,6 +50,7 @@ class Delivery:
     attempt: int = 1
     read: int = -1
     rows: int = -1
+    rejected: int = 0
     skipped: int = 0
     all_rejected: bool = False
     again: bool = False
@@ -141,6 +143,7 @@ def named(schema: str | None) -> sa.Table:
         *(sa.Column(name, text) for name in (*SHAPED, "modified_each", "lines")),
         sa.Column("modified", sa.Double),
         sa.Column("sequence", number),
+        sa.Column("good", number),
         sa.Index(f"{NAME}_file", "client", "pipeline", "table_name", "file"),
         sa.Index(f"{NAME}_content", "content"),
         sa.Index(f"{NAME}_sequence", "table_name", "sequence"),
@@ -168,6 +171,7 @@ def claim(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> En
         "fingerprint": pipeline.fingerprint,
         "types": "{}",
         "read": delivery.read,
+        "good": delivery.read - delivery.rejected if delivery.read >= 0 else None,
         **dict.fromkeys(COUNTS, 0),
         "final": False,
         "loaded_at": datetime.now(UTC),

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from etl.config.models import Column
+from etl.config.values import a_type
 from etl.types.normalize import digits, without_nothing, words_of
 from etl.types.spelling import as_text, plain, spelled
 from etl.types.times import (
@@ -127,10 +128,10 @@ def _from_digits(text: pa.ChunkedArray, column: Column) -> tuple[pa.ChunkedArray
     failures: Failures = []
     if column.numeric():
         text, wrong = digits(text, column)
-        failures, column = _bad(wrong, f"not {_named(column)}"), Column(type=column.type)
+        failures, column = _bad(wrong, f"not {a_type(column.type)}"), Column(type=column.type)
     shape = TYPES[column.type].reads.replace(r"\.", column.decimal if column.decimal == "," else r"\.")
     fits = pc.match_substring_regex(text, shape)
-    failures += _bad(pc.invert(fits), f"not {_named(column)}")
+    failures += _bad(pc.invert(fits), f"not {a_type(column.type)}")
     if failures:
         text = pc.if_else(fits, text, pa.scalar(None, pa.string()))
     if column.decimal == ",":
@@ -255,7 +256,7 @@ def _failed(before: pa.ChunkedArray, after: pa.ChunkedArray, reason: str, *speci
 
 def _why_not(values: pa.ChunkedArray, column: Column, zone: str) -> tuple[Any, ...]:
     """Return why a typed value does not fit, and which have a reason of their own; see `_failed`."""
-    reason, special = f"not {_named(column)}", list[_Special]()
+    reason, special = f"not {a_type(column.type)}", list[_Special]()
     if word_of(values.type) == "timestamp" and column.type == "timestamp":
         if values.type.unit == "ns":
             special.append((lambda moments: pc.not_equal(pc.nanosecond(moments), 0), FINER))
@@ -266,7 +267,3 @@ def _why_not(values: pa.ChunkedArray, column: Column, zone: str) -> tuple[Any, .
 
 def _bad(mask: pa.ChunkedArray, reason: str) -> Failures:
     return [(pc.fill_null(mask, False), reason)] if pc.any(mask).as_py() else []
-
-
-def _named(column: Column) -> str:
-    return f"{'an' if column.type == 'integer' else 'a'} {column.type}"

@@ -68,6 +68,15 @@ def read(cursor: Cursor) -> Any:
     return readers.get(cursor.kind, str)(cursor.value)
 
 
+def is_readable(cursor: Cursor) -> bool:
+    """Whether a text is a value of its type as it stands, in no `format` of its own."""
+    try:
+        read(cursor)
+    except (ValueError, ArithmeticError):
+        return False
+    return True
+
+
 def guess(text: str, kind: str | None = None) -> Cursor:
     """Return what an operator typed as a cursor.
 
@@ -78,11 +87,8 @@ def guess(text: str, kind: str | None = None) -> Cursor:
         ConfigError: It is no value of that type.
     """
     for known in [kind] if kind else ["integer", "decimal", "date", "timestamp", "string"]:
-        try:
-            read(found := Cursor(known, text))
-        except (ValueError, ArithmeticError):
-            continue
-        return found
+        if is_readable(found := Cursor(known, text)):
+            return found
     raise ConfigError(f"{text} is no {kind}, as the cursor's column is", "write 12, 2024-01-31 or 2024-01-31T08:00:00")
 
 

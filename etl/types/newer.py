@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 
 from etl.config.columns import ROW, match
 from etl.config.pipeline import Pipeline
-from etl.config.spellings import spelled
+from etl.config.spellings import Spellings, spelled
 from etl.errors import BadSource, ConfigError, MissingColumn
 from etl.types.casts import cast
-from etl.types.cursor import Cursor, Span, back, cursor_of, is_strict, later, placed, read
+from etl.types.cursor import Cursor, Span, back, cursor_of, is_readable, is_strict, later, placed, read
+from etl.types.normalize import without_nothing
 from etl.types.ordered import common_form, is_comparable
 from etl.types.spelling import plain
 from etl.types.times import INSTANT, localize, read_timestamps
@@ -162,7 +163,8 @@ class Reached:
         if cursor.kind in ("date", "timestamp") and _is_text(self.pipeline, rows):
             # The database compares texts: it is given one that it wrote itself.
             text = plain(rows[_header(self.pipeline, rows, self.file)[0]]).filter(kept)
-            cursor = Cursor(cursor.kind, text[pc.index(values, greatest).as_py()].as_py().strip())
+            its = Cursor(cursor.kind, text[pc.index(values, greatest).as_py()].as_py().strip())
+            cursor = its if is_readable(its) else cursor
         self.latest = later(self.latest, cursor, self.pipeline.timezone)
 
 
@@ -218,11 +220,21 @@ def _values(pipeline: Pipeline, rows: pa.Table, file: str) -> tuple[pa.ChunkedAr
     if name is None or not rows.num_columns or (not rows.num_rows and name not in rows.column_names):
         return None
     header, known = _header(pipeline, rows, file)
-    values, column = plain(rows[header]), pipeline.columns.get(known)
+    column = pipeline.columns.get(known)
+    its = spelled(column, column.type, pipeline.extract) if column else None
+    values = _filled(plain(rows[header]), its or pipeline.extract)
     empty = values.null_count
     # A database compares values of its own type; text, which has none, gets the type that the pipeline declares.
-    if column and (pipeline.extract.FACTS.windows != "query" or word_of(values.type) == "string"):
-        values = cast(values, spelled(column, column.type, pipeline.extract), pipeline.timezone)[0]
+    if its and (pipeline.extract.FACTS.windows != "query" or word_of(values.type) == "string"):
+        values = cast(values, its, pipeline.timezone)[0]
     if word_of(values.type) == "boolean":
         raise BadSource(f"{file}: cursor column {name} is a boolean", "name a column that says what is newer")
     return values, empty
+
+
+def _filled(values: pa.ChunkedArray, spellings: Spellings) -> pa.ChunkedArray:
+    """Return values, null where text is blank or stands for nothing: such a row has no place, whatever its type."""
+    values = without_nothing(values, spellings)
+    if values.type != pa.string():
+        return values
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), pa.scalar(None, pa.string()), values)

@@ -1,6 +1,7 @@
 """Text whose order, by code points, is that of time: dates and times of one form of ISO 8601."""
 
 import re
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,6 +42,20 @@ def common_form(values: pa.ChunkedArray) -> str | None:
     if form is None or not pc.all(pc.match_substring_regex(texts, f"^(?:{form})$")).as_py():
         return None
     return form
+
+
+def is_in_order(texts: Iterable[Sequence[str]]) -> bool:
+    """Whether all texts, given many at once, have one form; blank ones don't count."""
+    form: str | None = None
+    for some in texts:
+        values = pa.chunked_array([pa.array([text for text in some if text.strip()], pa.string())])
+        if not len(values):
+            continue
+        found = common_form(values)
+        if found is None or form not in (None, found):
+            return False
+        form = found
+    return True
 
 
 def is_comparable(since: str, form: str) -> bool:

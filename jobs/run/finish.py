@@ -16,7 +16,7 @@ from etl import rejects as rejected_rows
 from etl.config import code
 from etl.config.columns import match
 from etl.errors import EtlError
-from etl.load import expect
+from etl.load import expect, ledger
 from etl.partition import line_of
 from etl.safe_message import safe_message
 from etl.staging import STAGES, Marker
@@ -118,7 +118,8 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
             ended = replace(ended, error="; ".join(unmet), exit=1)
         unmet = []
     rejected = tally.rejected_files(work.plan.partitions)
-    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *rejected, *said, *unmet]))
+    passed = _passed_over(work, tally)
+    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *rejected, *said, *passed, *unmet]))
     if not is_recorded and (why := _remember(work, ended)):
         warnings.append(why)
     kept = _list_rejects(work, tally)
@@ -190,6 +191,20 @@ def _remember(work: StageContext, ended: Ending) -> str | None:
         except EtlError as exc:
             return f"the target does not remember this run: {exc.what}"
     return None
+
+
+def _passed_over(work: StageContext, tally: balance.Tally) -> list[str]:
+    """Return warnings of rows that the cursor passed by although nobody has read them before."""
+    passed: dict[str, int] = {}
+    for partition in work.plan.partitions if work.pipeline.extract.FACTS.files else ():
+        extracted = tally.markers[partition.number].get("extract")
+        if extracted is not None and (count := extracted.counts.get("unchanged", 0)):
+            name = ledger.name_of(partition)
+            passed[name] = passed.get(name, 0) + count
+    try:
+        return target.passed_over(work.pipeline, work.run, passed) if passed else []
+    except EtlError as exc:
+        return [f"which rows the cursor passed by for the first time is not known: {exc.what}"]
 
 
 def _failures(work: StageContext, tally: balance.Tally, connection: Redis) -> list[dict[str, Any]]:

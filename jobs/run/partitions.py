@@ -217,6 +217,7 @@ def _decided(work: StageContext, markers: Iterable[Marker]) -> _Types:
 def load(work: StageContext, connection: Redis) -> Marker:
     """Load a partition's rows into the target, with its ledger row in the same transaction."""
     source, rows = work.input("extract"), work.input("transform")
+    rejected = source.counts["rejected"] + rows.counts["rejected"]
     delivery = target.Delivery(
         pipeline=work.pipeline,
         run=work.run,
@@ -226,6 +227,7 @@ def load(work: StageContext, connection: Redis) -> Marker:
         attempt=work.attempt,
         read=source.counts["read"],
         rows=rows.counts["out"],
+        rejected=rejected,
         skipped=source.counts.get("skipped", 0),
         all_rejected=Tally({work.number: {"extract": source, "transform": rows}}).all_rejected,
         again=work.full_refresh,
@@ -250,7 +252,7 @@ def load(work: StageContext, connection: Redis) -> Marker:
         delivery,
         work.staging.chunks(rows.data),
         read=source.counts["read"],
-        rejected=source.counts["rejected"] + rows.counts["rejected"],
+        rejected=rejected,
         record=ended,
         move=work.move(mine.latest, mine.future),
         types=rows.types,

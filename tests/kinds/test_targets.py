@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from etl.config.kinds import DATABASES
-from etl.errors import EtlError, TargetBusy
+from etl.errors import EtlError, TableMismatch, TargetBusy
 from etl.load import Delivery, column_types, drop_leftovers, drop_shadow, load
 from etl.load.targets import TargetFacts, kind_named
 from etl.load.targets.connect import transaction
@@ -138,8 +138,17 @@ def test_a_key_twice_in_a_batch_is_resolved_and_the_newest_stays(url: str) -> No
     assert values(url, '"at"') == [(7,)]
 
 
-def test_text_decides_who_is_newest_by_its_code_points(url: str) -> None:
+def test_text_that_nobody_declared_decides_where_it_is_times_of_one_form(url: str) -> None:
     made = pipeline("merge", key="id", newest="v")
+    deliver(url, made, chunk([{"id": 1, "v": "2026-01-02 10:00:00"}, {"id": 1, "v": "2026-01-02 10:00:00.5"}]))
+    assert deliver(url, made, chunk([{"id": 1, "v": "2026-01-02 10:00:00"}]), run="r2").superseded == 1
+    with pytest.raises(TableMismatch, match="says which row is newest") as raised:
+        deliver(url, made, chunk([{"id": 1, "v": "2026-01-03"}]), run="r3")
+    assert "2026" not in str(raised.value)
+
+
+def test_text_decides_who_is_newest_by_its_code_points(url: str) -> None:
+    made = pipeline("merge", key="id", newest="v", columns={"id": {"type": "integer"}, "v": {"type": "string"}})
     deliver(url, made, chunk([{"id": 1, "v": "a"}]))
     assert deliver(url, made, chunk([{"id": 1, "v": "B"}]), run="r2").superseded == 1
     assert deliver(url, made, chunk([{"id": 1, "v": "ä"}]), run="r3").loaded == 1

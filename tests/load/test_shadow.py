@@ -58,7 +58,7 @@ def test_an_older_row_never_overwrites_a_newer_one(target_url: str) -> None:
 
 
 def test_newest_as_text_is_compared_letter_by_letter(target_url: str) -> None:
-    made = pipeline("merge", key="id", newest="at")
+    made = pipeline("merge", key="id", newest="at", columns={"id": {"type": "integer"}, "at": {"type": "string"}})
     deliver(target_url, made, chunk([{"id": 1, "at": "a"}, {"id": 1, "at": "B"}]))
     assert values(target_url, "at") == [("a",)]
 

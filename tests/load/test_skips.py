@@ -175,7 +175,7 @@ def test_what_an_earlier_release_has_loaded_is_not_read_again_for_what_it_did_no
     etl.config(with_step(target_url, MODES[1]))
     etl.run()
     query(target_url, "DROP INDEX _etl_loads_sequence")
-    for column in ("code", "lookups", "modified", "modified_each", "sequence"):
+    for column in ("code", "lookups", "modified", "modified_each", "sequence", "good"):
         query(target_url, f"ALTER TABLE _etl_loads DROP COLUMN {column}")
     etl.write("steps.py", "def mark(df):\n    return df.copy()\n")
     read.clear()

@@ -247,7 +247,7 @@ def test_the_latest_load_does_not_depend_on_a_workers_clock(target_url: str) -> 
 def test_a_ledger_of_an_earlier_release_gets_the_columns_it_lacks(target_url: str) -> None:
     deliver(target_url, pipeline(), ROWS)
     query(target_url, "DROP INDEX IF EXISTS _etl_loads_sequence")
-    for column in ("sequence", "code", "lookups", "modified", "modified_each"):
+    for column in ("sequence", "code", "lookups", "modified", "modified_each", "good"):
         query(target_url, f"ALTER TABLE _etl_loads DROP COLUMN {column}")
     assert deliver(target_url, pipeline(), ROWS, run="r2").unchanged == 2
     deliver(target_url, pipeline(), ROWS, run="r3", of=partition(1, "new.csv"), content="c2")

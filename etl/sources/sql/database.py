@@ -22,8 +22,8 @@ from etl.context import Context
 from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
 from etl.partition import Chunk, Partition, Piece
 from etl.sources.spool import Given, check_names, spooled
-from etl.sources.sql.fetched import FETCH, POSTGRES, fetched, prepare, text_of
-from etl.sources.sql.order import check_number, check_postgres, check_sqlite
+from etl.sources.sql.fetched import FETCH, ODDLY_ORDERED, POSTGRES, fetched, prepare, text_of
+from etl.sources.sql.order import check_number, check_postgres, check_sqlite, refuse_text, typed_only
 from etl.sources.sql.statement import (
     DATED,
     Window,
@@ -31,12 +31,13 @@ from etl.sources.sql.statement import (
     as_number,
     for_psycopg,
     held,
+    nothing,
     relation,
     select,
     source_name,
     values,
 )
-from etl.types.cursor import Cursor, Span, cursor_of
+from etl.types.cursor import Cursor, Span, cursor_of, is_readable
 from etl.types.sql import quoted
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def read(
         known = {} if database.postgres or config.query else _affinities(database, pipeline, config)
         compared = pipeline.load.mode == "append" and config.cursor is None
         found = _tables(database, statement, bound, known, pipeline)
-        return (yield from spooled(found, piece.file, BadSource, pipeline, typeless=True, unordered=compared))
+        chunks = spooled(found, piece.file, BadSource, pipeline, typeless=True, unordered=compared)
+        is_typed = _is_typed(database, pipeline, config, bound)
+        return (yield from (typed_only(chunks, pipeline, config, piece.file) if is_typed else chunks))
 
 
 def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partition, ...]:
@@ -117,17 +120,23 @@ def latest(pipeline: Pipeline, config: "Config") -> Cursor | None:
         bound = values(pipeline, config, piece, Span(), (None, None), postgres=database.postgres, ends=ends)
         column, held_as = quoted(config.cursor), _held(database, pipeline, config, (None, None))
         # Text is compared by code points, whatever the database's language.
-        order = f'max({column} COLLATE "C")' if _is_text(database, pipeline, config, bound) else f"max({column})"
+        is_text = _is_text(database, pipeline, config, bound)
+        order = f'max({column} COLLATE "C")' if is_text else f"max({column})"
         if held_as in DATED:
             order += f" FILTER (WHERE {as_day(column, postgres=database.postgres)} IS NOT NULL)"
         elif held_as:
             order = f"max({as_number(column, postgres=database.postgres)})"
+        elif is_text or not database.postgres:
+            order += f" FILTER (WHERE NOT {nothing(pipeline, config, postgres=database.postgres)})"
         source = relation(pipeline, config, schemas=database.postgres)
         rows, _ = next(_tables(database, f"SELECT {order} AS latest FROM {source}", bound), (None, {}))
+        if rows is not None and _is_typed(database, pipeline, config, bound):
+            refuse_text(rows["latest"], pipeline, config, database.where)
     found = rows["latest"][0].as_py() if rows is not None and rows.num_rows else None
     if found is None:
         return None
-    return Cursor(held_as, found.strip()) if held_as in DATED else cursor_of(found)
+    latest = Cursor(held_as, found.strip()) if held_as in DATED else cursor_of(found)
+    return latest if is_readable(latest) else None  # in a format of its own: each partition reads to its own end
 
 
 def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: Mapping[str, Any]) -> bool:
@@ -135,6 +144,18 @@ def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: M
         return False
     names = _described(database, f"SELECT * FROM {relation(pipeline, config, schemas=True)}", bound)
     return names.get(config.cursor or "") in (25, 1042, 1043)
+
+
+def _is_typed(database: _Database, pipeline: Pipeline, config: "Config", bound: Mapping[str, Any]) -> bool:
+    """Whether the database compares the cursor's column as numbers or times."""
+    if config.cursor is None:
+        return False
+    source, column = relation(pipeline, config, schemas=database.postgres), quoted(config.cursor)
+    if database.postgres:
+        return _described(database, f"SELECT * FROM {source}", bound).get(config.cursor) in (*POSTGRES, *ODDLY_ORDERED)
+    ends = (f"typeof((SELECT {which}({column}) FROM {source}))" for which in ("min", "max"))
+    with _translated(database.where):
+        return set(database.driver.execute(f"SELECT {', '.join(ends)}", bound).fetchone()) <= {"integer", "real"}
 
 
 def _held(

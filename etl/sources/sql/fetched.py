@@ -26,6 +26,8 @@ POSTGRES = {
     1114: pa.timestamp("us"),
     1184: pa.timestamp("us", tz="UTC"),
 }
+# What comes as text in another order: money, interval, timetz, inet, cidr, pg_lsn, xid8.
+ODDLY_ORDERED = (790, 1186, 1266, 869, 650, 3220, 5069)
 _LIMITED = (1082, 1114, 1184)  # types of which Python has fewer values than PostgreSQL
 # What a column that prefers a type holds if it holds nothing else.
 _HELD: dict[pa.DataType, set[type]] = {pa.int64(): {int}, pa.string(): {str}, pa.float64(): {int, float}}

@@ -5,14 +5,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from etl.config.columns import named
+from etl.config.columns import named, point
+from etl.config.models import Column
 from etl.config.pipeline import Pipeline
 from etl.config.spellings import NUMERIC, spelled
-from etl.config.values import STATEMENT, fill, parameters, suggest
+from etl.config.values import STATEMENT, a_type, fill, parameters, suggest
 from etl.errors import BadSource, ConfigError
 from etl.partition import Piece
 from etl.types.cursor import Cursor, Span, back, below, is_strict, placed, read
-from etl.types.sql import quoted
+from etl.types.sql import literal, quoted
 
 if TYPE_CHECKING:
     from etl.sources.sql.config import Config
@@ -60,6 +61,8 @@ def select(
         if text_as:
             compared = (as_day if text_as in DATED else as_number)(quoted(config.cursor), postgres=postgres)
             unknown = f"{compared} IS NULL"
+        elif moved is not None and moved.kind == "string":
+            unknown = f"{unknown} OR {nothing(pipeline, config, postgres=postgres)}"
         if text_as in DATED:
             since, than = ":_etl_day", ">="
         else:
@@ -117,6 +120,8 @@ def values(
     if window[0]:
         found["date"] = f"{window[0].astimezone(zone):%Y-%m-%d}"
     found["_etl_low"], found["_etl_high"] = piece.keys
+    found |= {f"_etl_nothing{at}": word for at, word in enumerate(_words(pipeline, config))}
+    found["_etl_blanks"] = " \t\n\v\f\r"
     if span.since is not None:
         since = back(span.since, config.overlap)
         found["_etl_day"] = day_before(since)
@@ -213,16 +218,43 @@ def held(pipeline: Pipeline, config: "Config", where: str, is_text: Callable[[],
         return column.type
     how = "which is not in the order of text" if config.table else "which the query compares as text"
     name, drop = config.cursor, ""
-    cast = f"cast({name} as {'numeric' if column.type in NUMERIC else column.type}) as {name}"
+    cast = (
+        f"{_number(name, column)} as {name}" if column.type in NUMERIC else f"cast({name} as {column.type}) as {name}"
+    )
     if column.type in DATED and postgres and not usual:
         cast = f"{'to_date' if column.type == 'date' else 'to_timestamp'}({name}, 'its format') as {name}"
     elif column.type in DATED and not postgres:
         cast, drop = f"{name} as an ISO date, such as 2026-01-31,", ", and drop the column's format"
     raise BadSource(
-        f"{where}: cursor column {config.cursor} is text in the source and a {column.type} in the pipeline, {how}: "
-        "newer rows would never come",
+        f"{where}: cursor column {config.cursor} is text in the source and {a_type(column.type)} in the pipeline, "
+        f"{how}: newer rows would never come",
         f'select {cast} in a query that says "where … >= :since" of the same{drop}',
     )
+
+
+def _number(name: str, column: Column) -> str:
+    """Return what to select for the number that text means, as its column spells it."""
+    if column.negative:
+        return f"the number that {name} means"
+    text = name
+    for mark in [column.thousands or "", *(column.currency or ()), "%" if column.percent else ""]:
+        text = f"replace({text}, {literal(mark)}, '')" if mark else text
+    if point(column) == ",":
+        text = f"replace({text}, ',', '.')"
+    return f"cast({text} as numeric)" + (" / 100.0" if column.percent else "")
+
+
+def nothing(pipeline: Pipeline, config: "Config", *, postgres: bool) -> str:
+    """Return a condition for text of the cursor's column that stands for nothing: blanks, and the words of `null`."""
+    column, words = quoted(config.cursor or ""), _words(pipeline, config)
+    text = f"btrim(({column})::text, :_etl_blanks)" if postgres else f"trim({column}, :_etl_blanks)"
+    return f"{text} IN ({', '.join(f':_etl_nothing{at}' for at in range(len(words)))})"
+
+
+def _words(pipeline: Pipeline, config: "Config") -> list[str]:
+    column = pipeline.columns.get(named([config.cursor or ""], pipeline)[config.cursor or ""])
+    spellings = spelled(column, column.type, config) if column else config
+    return ["", *(word.strip() for word in spellings.null or ())]
 
 
 def as_number(column: str, *, postgres: bool) -> str:
