@@ -37,6 +37,7 @@ _SPANS = ("interval", "INTERVAL")
 _CUT = r"(?i)\.[0-9]{6}[0-9]*[1-9]|\.[0-9]*[1-9][0-9]*\s*(?:y|mon|mil|c|dec)|^\s*-?P[^T]*[.,][0-9]+[YM]"
 _FIELD = r'(?:(?:"(?:[^"]|"")*"|\w+) )?VARCHAR'
 _NESTED = re.compile(rf"VARCHAR\[\d*\]|(?:STRUCT|MAP|UNION)\({_FIELD}(?:, {_FIELD})*\)")
+_WHOLE = re.compile(r"(?:U?(?:TINY|SMALL|BIG|HUGE)INT|U?INTEGER)(?:\[\d*\])+")  # lists of whole numbers
 _BYTES = {"name": 63, "char": 1}  # longer texts are cut
 
 
@@ -54,6 +55,8 @@ def unreadable(values: pa.ChunkedArray, type: str, labels: Iterable[str] = ()) -
         return pc.match_substring_regex(values, _CUT)
     if type in _BYTES:
         return pc.greater(pc.binary_length(values), _BYTES[type])
+    if _WHOLE.fullmatch(type):  # DuckDB would round 1.5
+        return pc.invert(pc.match_substring_regex(values, r"^(?i:[\s\[\],0-9+-]|null)*$"))
     if type == "jsonb":
         return _those(values, _is_no_jsonb)
     return _those(values, _is_no_json) if type == "json" else None
@@ -107,7 +110,9 @@ def labels_of(type: str) -> tuple[str, ...]:
 
 
 def keeps_texts(type: str) -> bool:
-    """Whether DuckDB changes nothing that is in a text as it reads it as a list, struct, map or union."""
+    """Whether DuckDB changes nothing in a text that `unreadable` lets pass as it reads it as a list, struct or map."""
+    if _WHOLE.fullmatch(type):
+        return True
     before, now = "", re.sub(r"ENUM\((?:'(?:[^']|'')*'(?:, )?)+\)", "VARCHAR", type)
     now = re.sub(r"\b(?:UUID|BOOLEAN)\b", "VARCHAR", now)
     while now != before:

@@ -212,14 +212,14 @@ def test_the_limit_of_rejects(config: Config, limit: Any, read: int, most: int |
 
 
 @given(
-    value=st.integers(0, 10**6), unit=st.sampled_from([("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)])
+    value=st.integers(0, 36_525), unit=st.sampled_from([("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("d", 86400)])
 )
 def test_spans_of_time_are_read_in_seconds(value: int, unit: tuple[str, float]) -> None:
     assert math.isclose(duration(f"{value}{unit[0]}"), value * unit[1])
     assert duration(value) == value
 
 
-@pytest.mark.parametrize("value", ["", "5", "m", "5 weeks", "-5s", "5m3s", -1, math.nan, math.inf, True, None, []])
+@pytest.mark.parametrize("value", ["", "5", "m", "5 weeks", "-5s", "5m3s", -1, math.nan, True, None, []])
 def test_what_is_no_span_of_time_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="must be a span of time"):
         duration(value)

@@ -38,7 +38,7 @@ def given(
         ("UBIGINT", [5, 300, 2**62]),
         ("UHUGEINT", [5, 300, 2**62]),
         ("HUGEINT", [-1, 5, 300, 2**62]),
-        ("FLOAT", [-1.0, 5.0, 300.0, float(2**62)]),
+        ("FLOAT", [-1.0, 5.0, 300.0]),  # whose seven digits do not say 2**62
     ],
 )
 def test_duckdbs_own_columns_keep_what_fits_them(etl: Project, kind: str, kept: list[Any]) -> None:
