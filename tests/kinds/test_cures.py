@@ -16,6 +16,8 @@ from tests.helpers.deliveries import connected, pipeline, query
 from tests.helpers.examples import examples
 from tests.helpers.nights import Night, Nights
 
+pytestmark = pytest.mark.slow
+
 TYPES = {  # of the user's table, each with a value that is there
     "INTEGER": "7",
     "BIGINT": "9007199254740993",

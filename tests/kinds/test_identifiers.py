@@ -16,6 +16,8 @@ from etl.load.targets.connect import transaction
 from tests.helpers.deliveries import chunk, deliver, finished, partition, pipeline, query
 from tests.helpers.examples import examples
 
+pytestmark = pytest.mark.slow
+
 # https://www.sqlite.org/lang_keywords.html
 _SQLITE = """
 abort action add after all alter always analyze and as asc attach autoincrement before begin between by cascade case

@@ -8,6 +8,8 @@ import pytest
 from tests.helpers.deliveries import query
 from tests.helpers.project import Project, etl_toml
 
+pytestmark = pytest.mark.slow
+
 OWN = "_client text, _run text, _file text"
 UUID = "6f2c1f5e-3a7e-4c0e-9c8b-111111111111"
 POSTGRESQL: dict[str, tuple[str, list[str], list[str]]] = {  # type: texts that come back, texts that are rejected

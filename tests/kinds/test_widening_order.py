@@ -5,6 +5,7 @@ from random import Random
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from etl.config.pipeline import Pipeline
 from tests.helpers.deliveries import pipeline, query
 from tests.helpers.examples import examples
 from tests.helpers.nights import ZONES, Night, Nights
+
+pytestmark = pytest.mark.slow
 
 TEXTS = ["10", "10.5", "1.50", "NA", "", "true", "false", "2024-01-05", "2024-01-05T10:00:00Z", "2024-01-05 10:00:00"]
 TEXTS += [

@@ -12,6 +12,8 @@ from jobs.run.stage import StageContext
 from tests.helpers.deliveries import query
 from tests.helpers.project import Project, etl_toml
 
+pytestmark = pytest.mark.slow
+
 MODES: list[dict[str, Any]] = [
     {"mode": "append"},
     {"mode": "merge", "key": ["id"]},

@@ -22,6 +22,8 @@ from jobs.store import runs
 from tests.helpers.processes import ROOT, children, is_alive, until
 from tests.helpers.worker_project import LEASE, WorkerProject, processes_of, shop, start
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[[int], list[subprocess.Popen[bytes]]]
 __all__ = ["shop", "start"]
 
@@ -29,7 +31,6 @@ __all__ = ["shop", "start"]
 # --- poison ---
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("poison", ["die", "kill"])
 def test_a_poison_partition_fails_alone_and_no_worker_dies_of_it(
     shop: WorkerProject, start: Start, poison: str
@@ -75,7 +76,6 @@ def test_a_stage_that_is_given_back_after_it_published_redoes_nothing(shop: Work
 # --- timeouts ---
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", ["deaf", "regex", "numpy"])
 def test_a_timeout_is_enforced_from_outside(shop: WorkerProject, start: Start, how: str) -> None:
     shop.change(("retries = 0", 'retries = 0\ntimeout = "1s"'))
@@ -194,7 +194,6 @@ def test_a_closed_terminal_loses_no_job_and_leaves_no_process(shop: WorkerProjec
         worker.wait()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_no_worker_outlives_the_command_that_started_it(
     shop: WorkerProject, start: Start, number: signal.Signals
@@ -224,7 +223,6 @@ def test_a_pool_of_workers_ends_with_its_parent(shop: WorkerProject) -> None:
         pool.communicate()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", [["worker", "-n", "2"], ["up", "-n", "2", "--port", "0"]], ids=["worker", "up"])
 def test_a_worker_that_is_killed_is_started_again(shop: WorkerProject, command: list[str]) -> None:
     running = shop.cli(*command, start_new_session=True)

@@ -16,6 +16,8 @@ from tests.helpers.processes import until
 from tests.helpers.project import Project, etl_toml
 from tests.helpers.worker_tasks import PATIENCE, Start, notes, put, queue, start, tasks
 
+pytestmark = pytest.mark.slow
+
 FORKS = """
 import multiprocessing, os, sys, time
 

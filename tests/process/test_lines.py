@@ -12,6 +12,8 @@ from jobs.process.lines import STEP, Lines
 from jobs.queue import FairQueue
 from tests.helpers.worker_tasks import PATIENCE, Start, put, queue, start, tasks
 
+pytestmark = pytest.mark.slow
+
 JUNK = """
 import os
 

@@ -14,6 +14,8 @@ from jobs.process import supervisor
 from tests.helpers.processes import ROOT, is_alive, until
 from tests.helpers.worker_project import WorkerProject, processes_of, shop
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["shop"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
 
@@ -45,7 +47,6 @@ def _cwd(pid: str) -> str:
     return ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_up_leaves_no_process_however_it_ends_and_no_job_counts_as_lost(
     shop: WorkerProject, number: signal.Signals
@@ -96,7 +97,6 @@ def test_a_pool_that_is_killed_leaves_no_process_and_its_jobs_are_queued(shop: W
     assert shop.connection.hmget(job, "status", "etl_losses") == [b"queued", None]
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_when_its_private_redis_and_all_its_workers_are_killed(alone: WorkerProject) -> None:
     alone.file("a", "hold")
     alone.file("b")
@@ -113,7 +113,6 @@ def test_a_run_goes_on_when_its_private_redis_and_all_its_workers_are_killed(alo
     until(lambda: is_empty(alone.root))
 
 
-@pytest.mark.slow
 def test_wait_finishes_what_a_killed_command_has_left_in_the_private_redis(alone: WorkerProject) -> None:
     alone.file("a", "hold")
     command = alone.cli("run", "visits", "--client", "acme")

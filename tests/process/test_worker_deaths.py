@@ -19,6 +19,8 @@ from tests.helpers.redis_server import RedisServer
 from tests.helpers.worker_tasks import PATIENCE, Start, after, notes, put, queue, run, serve, start, tasks, worker_of
 from tests.helpers.workers import StartWorkers
 
+pytestmark = pytest.mark.slow
+
 # --- deaths ---
 
 
@@ -78,7 +80,6 @@ def test_a_worker_that_slept_past_its_lease_drops_its_result(start: Start, queue
     assert len(notes(tasks, "a")) == 2
 
 
-@pytest.mark.slow
 def test_a_storm_of_kills_leaves_every_job_done(start: Start, real_redis: Redis, tasks: Path) -> None:
     queues = [FairQueue(f"etl-c{i}", connection=real_redis) for i in range(6)]
     chains = []

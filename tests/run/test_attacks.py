@@ -25,6 +25,8 @@ from jobs.views import rejects
 from tests.helpers.project import etl_toml
 from tests.helpers.queued_project import QueuedProject
 
+pytestmark = pytest.mark.slow
+
 PATH = "inbox/{client}/{part}*.csv"
 CLAIMS: dict[str, Any] = {
     "extract": {"path": PATH},

@@ -27,6 +27,8 @@ from tests.helpers.examples import examples
 from tests.helpers.project import etl_toml
 from tests.helpers.queued_project import QueuedProject
 
+pytestmark = pytest.mark.slow
+
 MODES: dict[str, dict[str, Any]] = {
     "append": {"mode": "append", "atomic": True},
     "merge": {"mode": "merge", "key": ["k"]},

@@ -21,6 +21,8 @@ from jobs.store import keys, runs
 from tests.helpers.queued_project import BAD, GOOD, QueuedProject
 from tests.helpers.steps import Killed, Steps
 
+pytestmark = pytest.mark.slow
+
 REFUSED = r"only failed and canceled runs are retried|is running already as run|has been retried and has"
 MENDED = "claim_id,amount\nA9,1\nA8,2\n"
 
@@ -93,7 +95,6 @@ def ends_well(house: QueuedProject, run: str) -> None:
     assert house.connection.keys("etl:claim:*") == house.connection.keys("etl:holder:*") == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("goes_on", [False, True], ids=["retried", "retried and run"])
 def test_of_two_retries_one_wins_at_whatever_step_they_meet(house: QueuedProject, steps: Steps, goes_on: bool) -> None:
     at, outcomes, there = 0, set(), True
@@ -121,7 +122,6 @@ def test_of_two_retries_one_wins_at_whatever_step_they_meet(house: QueuedProject
     assert at > 15
 
 
-@pytest.mark.slow
 def test_a_retry_that_dies_at_any_step_can_be_retried_or_has_been_submitted(house: QueuedProject, steps: Steps) -> None:
     at, there, claims_left = 0, True, 0
     while there:
@@ -199,7 +199,6 @@ def test_a_retry_that_slept_through_its_claim_changes_nothing(
     ends_well(house, run)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("submitted_first", [False, True])
 def test_a_retry_and_a_submission_of_the_same_pipeline_exclude_each_other(
     house: QueuedProject, steps: Steps, submitted_first: bool

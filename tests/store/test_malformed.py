@@ -37,6 +37,8 @@ from tests.helpers.redis_server import RedisServer
 from tests.helpers.worker_project import LEASE
 from tests.helpers.workers import StartWorkers
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = ("acme", "globex", "initech", "umbra")
 PIPELINE = {
     "extract": {"path": "inbox/{client}/claims-*.csv"},

@@ -24,6 +24,8 @@ from tests.helpers.worker_project import LEASE, WorkerProject, shop, start
 from tests.helpers.worker_tasks import serve
 from tests.helpers.workers import StartWorkers
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["shop", "start"]
 
 

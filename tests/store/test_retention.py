@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from redis import Redis
 from rq.job import JobStatus
 
@@ -19,6 +20,8 @@ from jobs.store import keys as runs
 from jobs.store import runs as store_runs
 from tests.helpers.processes import ROOT
 from tests.helpers.queued_project import BAD, DAY, GOOD, QueuedProject, let_pass, queues
+
+pytestmark = pytest.mark.slow
 
 # --- Redis: every key has an owner and a life ---
 

@@ -18,6 +18,8 @@ from tests.helpers.project import Project, etl_toml
 from tests.types.test_cursor import tell
 from tests.types.test_newer import etl_, ids, night, prepared
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["etl_"]
 
 BLANK, WORD = " ", "n/a"

@@ -8,6 +8,8 @@ import pytest
 from tests.helpers.project import Project, etl_toml
 from tests.types.test_cursor import ask, tell
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def etl_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:

@@ -8,6 +8,8 @@ import pytest
 from tests.helpers.deliveries import query
 from tests.helpers.project import Project, etl_toml
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = {"id": "integer", "v": "integer"}
 MODES: list[dict[str, Any]] = [
     {"mode": "append"},

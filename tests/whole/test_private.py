@@ -24,6 +24,8 @@ from jobs.session import Session
 from tests.helpers.processes import ROOT
 from tests.helpers.workers import StartWorkers
 
+pytestmark = pytest.mark.slow
+
 MARK = "zq7mark"  # in every cell of every file, and in nothing else
 PASSWORD = "hunter2zq"
 PATIENCE = 60.0
@@ -251,7 +253,6 @@ def commands(folder: Path, redis: str, ids: list[str]) -> Iterator[tuple[str, by
         yield f"rq-etl {line[0]} without Redis", done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_no_value_of_a_row_and_no_secret_leaves_files_and_target(
     pg_url: str, secret_redis: str, workers: StartWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from tests.helpers.redis_server import RedisServer
 from tests.helpers.worker_project import LEASE
 from tests.helpers.workers import StartWorkers
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = ROOT / "docs" / "security.md"
 USERS = ("worker", "submitter", "dashboard", "viewer")
 

@@ -20,6 +20,8 @@ from etl.transform import Transformer
 from tests.helpers.examples import examples
 from tests.helpers.project import Project, etl_toml
 
+pytestmark = pytest.mark.slow
+
 SPELLED = {"thousands": ".", "percent": True, "negative": "parentheses", "currency": ["€"]}
 TYPES = {"number": {"type": "number", "decimal": ","}, "decimal": {"type": "decimal", "decimal": ","}, "integer": {}}
 # What is written in a text, and what it means.

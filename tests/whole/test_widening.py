@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from tests.helpers.examples import examples
 from tests.helpers.project import Project, etl_toml
 
+pytestmark = pytest.mark.slow
+
 VALUES = ["10", "10.5", "1.50", "NA", "", "true", "2024-01-05", "2024-01-05T10:00:00Z", "007", "+5"]
 VALUES += ["12345678901234567", "0.30000000000000004", "12345678901234567890", "1e-05"]
 
