@@ -169,9 +169,10 @@ def _look_often() -> None:
     while True:
         time.sleep(LOOK)
         for file in list(_watched):
+            is_over = file.is_over()  # asked first: what is written before its writer ends is cut as well
             with suppress(OSError):  # a full disk takes no more either
                 file.cut(2 * MOST)
-            if file.is_over():
+            if is_over:
                 _watched.remove(file)
                 os.close(file.watched)
 

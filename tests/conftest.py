@@ -36,7 +36,7 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
 
 CI = os.environ.get("CI") == "true"
 hypothesis.settings.register_profile(
-    "all", deadline=None, print_blob=True, derandomize=CI, max_examples=50 if CI else 100
+    "all", deadline=None, print_blob=True, derandomize=CI, max_examples=40 if CI else 100
 )
 hypothesis.settings.register_profile("quick", parent=hypothesis.settings.get_profile("all"), max_examples=20)
 hypothesis.settings.register_profile("long", parent=hypothesis.settings.get_profile("all"), max_examples=2000)

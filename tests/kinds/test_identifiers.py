@@ -88,10 +88,7 @@ def load_twice(url: str, made: Pipeline, columns: list[str]) -> None:
     assert rows_of(url, made.table, columns) == sorted(wanted)
 
 
-SLOW = {"merge", "by"}
-
-
-@pytest.mark.parametrize("mode", [pytest.param(mode, marks=[pytest.mark.slow] * (mode in SLOW)) for mode in MODES])
+@pytest.mark.parametrize("mode", MODES)
 def test_every_keyword_and_every_strange_name_is_a_column_and_a_key(url: str, mode: str) -> None:
     most = 30 if url.startswith("postgresql") else 200  # columns of an index
     names, size = words(url), most if mode in ("merge", "by") else 1000
