@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.types.readable import unreadable
+from etl.types.readable import those, unreadable
 from etl.types.spelling import as_text
 from etl.types.words import PLACES, WHOLE_DIGITS, word_of
 
@@ -150,7 +150,7 @@ def _decimals(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
     if values.type.scale > 0:
         text = pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".")
     many = pc.match_substring_regex(text, r"[1-9](?:\.?[0-9]){15}")  # a float keeps any 15 digits
-    lost = _those(text, many, _changes_as_float)
+    lost = those(text, _changes_as_float, many)
     few = None if limit.places is None else _lost_digits(text, limit._replace(size=None))
     return lost if few is None else pc.or_(lost, few)
 
@@ -175,14 +175,7 @@ def _lost_digits(text: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:
         too_large = limit.size is not None and value != 0 and value.adjusted() >= limit.size
         return too_large or _EXACT.remainder(value, places) != 0 if value.adjusted() < 100 else True
 
-    return _those(text, pc.match_substring_regex(text, "|".join(shapes)), is_lost)
-
-
-def _those(text: pa.ChunkedArray, doubtful: pa.ChunkedArray, test: Callable[[str], bool]) -> pa.ChunkedArray:
-    """Return which of the doubtful texts pass a test."""
-    some = pc.unique(text.filter(pc.fill_null(doubtful, False)))
-    lost = pa.array([each for each in some.to_pylist() if test(each)], pa.string())
-    return pc.is_in(text, value_set=lost)
+    return those(text, is_lost, pc.match_substring_regex(text, "|".join(shapes)))
 
 
 def _texts(values: pa.ChunkedArray, limit: Limit) -> pa.ChunkedArray | None:

@@ -58,12 +58,19 @@ def unreadable(values: pa.ChunkedArray, type: str, labels: Iterable[str] = ()) -
     if _WHOLE.fullmatch(type):  # DuckDB would round 1.5
         return pc.invert(pc.match_substring_regex(values, r"^(?i:[\s\[\],0-9+-]|null)*$"))
     if type == "jsonb":
-        return _those(values, _is_no_jsonb)
-    return _those(values, _is_no_json) if type == "json" else None
+        return those(values, _is_no_jsonb)
+    return those(values, _is_no_json) if type == "json" else None
 
 
-def _those(values: pa.ChunkedArray, test: Callable[[str], bool]) -> pa.ChunkedArray:
-    some = pc.unique(values.drop_null())
+def those(
+    values: pa.ChunkedArray, test: Callable[[str], bool], doubtful: pa.ChunkedArray | None = None
+) -> pa.ChunkedArray:
+    """Return which texts pass a test of Python's, which looks at each different one once.
+
+    Args:
+        doubtful: Which it has to look at; others do not pass.
+    """
+    some = pc.unique(values.drop_null() if doubtful is None else values.filter(pc.fill_null(doubtful, False)))
     return pc.is_in(values, value_set=pa.array([each for each in some.to_pylist() if test(each)], pa.string()))
 
 

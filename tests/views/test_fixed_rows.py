@@ -49,6 +49,16 @@ def counts(found: dict[str, Any]) -> tuple[int, int, int]:
     return found["loaded"], found["unchanged"], found["rejected"]
 
 
+def rejecting(etl: Project, mode: dict[str, Any], *files: str, url: str = "sqlite:///warehouse.db") -> str:
+    """Load files in/a.csv, in/b.csv of these rows, export the rejects, and return the run."""
+    loads(etl, mode, url)
+    for name, rows in zip("ab", files, strict=False):
+        etl.write(f"in/{name}.csv", f"id,v\n{rows}")
+    run: str = etl.run(pipeline="m")["run"]
+    exported(etl, run)
+    return run
+
+
 def exported(etl: Project, run: str) -> list[str]:
     assert etl(f"rejects {run} --export fix.csv").code == 0
     return (etl.root / "fix.csv").read_text().splitlines()
@@ -58,11 +68,7 @@ def exported(etl: Project, run: str) -> list[str]:
 def test_rows_that_are_fixed_one_after_another_are_loaded_once_each(
     etl: Project, target_url: str, mode: dict[str, Any]
 ) -> None:
-    loads(etl, mode, target_url)
-    etl.write("in/a.csv", "id,v\n1,1\n2,bad\n3,worse\n")
-    etl.write("in/b.csv", "id,v\n4,bad\n5,5\n")
-    first = etl.run(pipeline="m")["run"]
-    exported(etl, first)
+    first = rejecting(etl, mode, "1,1\n2,bad\n3,worse\n", "4,bad\n5,5\n", url=target_url)
     fix(etl, "2,bad", "2,20")
     assert counts(fixed(etl, first)) == (1, 0, 2)
     fix(etl, "3,worse", "3,30")
@@ -106,11 +112,7 @@ def test_a_row_that_a_later_run_of_the_same_file_rejects_is_the_same_row(etl: Pr
 
 
 def test_a_corrected_file_replaces_the_rows_that_were_fixed_of_it(etl: Project, target_url: str) -> None:
-    loads(etl, {"mode": "replace", "by": ["_file"]}, target_url)
-    etl.write("in/a.csv", "id,v\n1,1\n2,bad\n")
-    etl.write("in/b.csv", "id,v\n3,3\n")
-    first = etl.run(pipeline="m")["run"]
-    exported(etl, first)
+    first = rejecting(etl, {"mode": "replace", "by": ["_file"]}, "1,1\n2,bad\n", "3,3\n", url=target_url)
     fix(etl, "bad", "20")
     assert counts(fixed(etl, first)) == (1, 0, 0)
     # The same file is rejected again, and what was fixed of it stays.
@@ -125,11 +127,7 @@ def test_a_corrected_file_replaces_the_rows_that_were_fixed_of_it(etl: Project, 
 
 @pytest.mark.parametrize("mode", [{"mode": "replace"}, {"mode": "replace", "by": ["_file"]}], ids=str)
 def test_a_row_that_is_fixed_after_its_file_was_replaced_is_superseded(etl: Project, mode: dict[str, Any]) -> None:
-    loads(etl, mode)
-    etl.write("in/a.csv", "id,v\n1,1\n2,bad\n")
-    etl.write("in/b.csv", "id,v\n3,3\n4,bad\n")
-    first = etl.run(pipeline="m")["run"]
-    exported(etl, first)
+    first = rejecting(etl, mode, "1,1\n2,bad\n", "3,3\n4,bad\n")
     fix(etl, "bad", "20")
     etl.write("in/a.csv", "id,v\n1,1\n2,21\n")
     etl.run(pipeline="m")
@@ -140,10 +138,7 @@ def test_a_row_that_is_fixed_after_its_file_was_replaced_is_superseded(etl: Proj
 
 
 def test_what_a_replace_took_out_is_loaded_again(etl: Project) -> None:
-    loads(etl, {"mode": "replace"})
-    etl.write("in/a.csv", "id,v\n1,1\n2,bad\n")
-    first = etl.run(pipeline="m")["run"]
-    exported(etl, first)
+    first = rejecting(etl, {"mode": "replace"}, "1,1\n2,bad\n")
     fix(etl, "bad", "20")
     assert counts(fixed(etl, first)) == (1, 0, 0)
     assert etl.run(pipeline="m")["rows"]["rejected"] == 1
@@ -152,11 +147,7 @@ def test_what_a_replace_took_out_is_loaded_again(etl: Project) -> None:
 
 
 def test_a_row_that_was_fixed_of_one_file_is_missing_of_another_still(etl: Project) -> None:
-    loads(etl, {"mode": "append"})
-    etl.write("in/a.csv", "id,v\n1,1\n2,a\n")
-    etl.write("in/b.csv", "id,v\n3,3\n4,a\n")
-    first = etl.run(pipeline="m")["run"]
-    exported(etl, first)
+    first = rejecting(etl, {"mode": "append"}, "1,1\n2,a\n", "3,3\n4,a\n")
     fix(etl, "2,a", "2,20")
     assert counts(fixed(etl, first)) == (1, 0, 1)
     loads(etl, {"mode": "append"}, null=["a"])
@@ -167,10 +158,7 @@ def test_a_row_that_was_fixed_of_one_file_is_missing_of_another_still(etl: Proje
 
 
 def test_fixed_rows_beat_no_newer_version_of_their_own_file(etl: Project) -> None:
-    loads(etl, {"mode": "merge", "key": ["id"]})
-    etl.write("in/a.csv", "id,v\n1,1\n2,bad\n")
-    first = etl.run(pipeline="m")["run"]
-    exported(etl, first)
+    first = rejecting(etl, {"mode": "merge", "key": ["id"]}, "1,1\n2,bad\n")
     etl.write("in/a.csv", "id,v\n1,1\n2,200\n")
     etl.run(pipeline="m")
     fix(etl, "bad", "20")
@@ -179,10 +167,7 @@ def test_fixed_rows_beat_no_newer_version_of_their_own_file(etl: Project) -> Non
 
 
 def test_rows_that_somebody_added_to_an_export_are_loaded_once(etl: Project) -> None:
-    loads(etl, {"mode": "append"})
-    etl.write("in/a.csv", "id,v\n2,bad\n3,bad\n4,4\n")
-    first = etl.run(pipeline="m")["run"]
-    exported(etl, first)
+    first = rejecting(etl, {"mode": "append"}, "2,bad\n3,bad\n4,4\n")
     with (etl.root / "fix.csv").open("a") as file:
         file.write(",,,,7,70\n")
     for old, expected in (("2,bad", (2, 0, 1)), ("3,bad", (1, 2, 0))):
@@ -191,11 +176,7 @@ def test_rows_that_somebody_added_to_an_export_are_loaded_once(etl: Project) -> 
 
 
 def test_fixed_rows_of_a_file_that_still_have_too_few_fields_are_rejects_again(etl: Project) -> None:
-    loads(etl, {"mode": "append"})
-    etl.write("in/a.csv", "id,v\n1,1\n2\n3\n")
-    etl.write("in/b.csv", "id,v\n4,bad\n5,5\n")
-    first = etl.run(pipeline="m")["run"]
-    exported(etl, first)
+    first = rejecting(etl, {"mode": "append"}, "1,1\n2\n3\n", "4,bad\n5,5\n")
     fix(etl, "4,bad", "4,4")
     assert counts(fixed(etl, first)) == (1, 0, 2)
 
