@@ -89,7 +89,10 @@ class Nights:
         words = {name: word for name, word in target.column_types(self.pipeline, self.url).items() if name != "id"}
         rows = {
             int(row["id"]): {
-                name: canonical(bool(row[name]) if word == "boolean" else row[name], ZONES[row["_client"]])
+                name: canonical(
+                    bool(row[name]) if word == "boolean" else row[name],
+                    "UTC" if word == "timestamp" else ZONES[row["_client"]],  # SQLite keeps instants without a zone
+                )
                 for name, word in words.items()
                 if row[name] is not None
             }
