@@ -170,9 +170,9 @@ class _Winners:
         """Rows of the table and staged ones that have the same key."""
         return sa.and_(*(self.table.c[name] == self._keyed(name) for name in self.pipeline.load.key))
 
-    def _keyed(self, name: str) -> sa.ColumnElement[Any]:
+    def _keyed(self, name: str, rows: sa.FromClause | None = None) -> sa.ColumnElement[Any]:
         """Return a staged column of the key, which is compared as the table's own is."""
-        collation, column = self.collations.get(name), self.rows.c[name]
+        collation, column = self.collations.get(name), (self.rows if rows is None else rows).c[name]
         return sa.collate(column, collation) if collation and self._is_text(name) else column
 
     def _is_text(self, name: str) -> bool:
@@ -327,13 +327,26 @@ class _Winners:
         kind(self.connection).write(self.connection, known, list(_RANK), [rows])
         kind(self.connection).prepare(self.connection, known)
         theirs, mine = known.alias("theirs"), known.alias("mine")
-        newer = sa.exists().where(
+        newer = (
             (theirs.c.run == self.table.c._run) & (theirs.c.file == self.table.c._file)
             & (mine.c.run == self.run) & (mine.c.file == self.rows.c._file) & (theirs.c.rank > mine.c.rank)
             # An older copy of a file that was put in its place later is what the file is now.
             & ((theirs.c.file != mine.c.file) | (theirs.c.since > mine.c.since))
         )  # fmt: skip
-        return newer.correlate(self.table, self.rows)
+        since = {file: since for run, file, _, since in ranks if run == self.run}
+        if any(run != self.run and number <= since.get(file, -1) for run, file, _, number in ranks):
+            newer &= ~self._comes_again(theirs, known.alias("now"))
+        return sa.exists().where(newer).correlate(self.table, self.rows)
+
+    def _comes_again(self, theirs: sa.FromClause, now: sa.FromClause) -> sa.ColumnElement[bool]:
+        """Whether the file that the table's row is from has the row's key in this run too: it is as old as it is now.
+
+        As if the files had been loaded one after another: the copy that was put in its place replaces the row first.
+        """
+        again = self.rows.alias("again")
+        is_now = (now.c.run == self.run) & (now.c.file == theirs.c.file) & (now.c.since >= theirs.c.since)
+        keys = (self._keyed(name, again) == self._keyed(name) for name in self.pipeline.load.key)
+        return sa.exists().where(is_now, again.c._file == theirs.c.file, *keys).correlate(theirs, self.rows)
 
     def lost_counts(self) -> list[tuple[int, str, int]]:
         """Return (partition, why, rows) of the rows that are not written."""

@@ -79,6 +79,16 @@ def test_a_file_that_was_fixed_for_a_retry_beats_those_that_were_newer_than_it(
     assert query(target_url, "SELECT k, v FROM claims") == [(1, 4)]
 
 
+def test_a_row_of_a_file_that_an_older_copy_was_put_in_place_of_is_as_old_as_the_copy(
+    project: QueuedProject, target_url: str
+) -> None:
+    for name, time, rows in [("b.csv", 30, {1: 3}), ("a.csv", 20, {1: 2}), ("b.csv", 10, {1: 1, 2: 1})]:
+        os.utime(project.write(f"inbox/{name}", text(rows)), (time, time))
+        if name == "b.csv":
+            assert project.state(project.run()) == "succeeded"
+    assert query(target_url, "SELECT k, v FROM claims ORDER BY k") == [(1, 2), (2, 1)]
+
+
 def test_a_retry_appends_nothing_that_the_next_night_has_appended(project: QueuedProject, target_url: str) -> None:
     project.config(toml("append", target_url))
     project.write("inbox/a.csv", text({1: 1}))
