@@ -1,9 +1,8 @@
 """One column's values as its declared type: exactly, or not at all."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,6 +25,9 @@ from etl.types.times import (
     walls,
 )
 from etl.types.words import PLACES, TYPES, WHOLE_DIGITS, arrow_of, word_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Digits that no cast accepts: Arrow says that a value fails, not which.
 _TOO_LONG = {
@@ -83,6 +85,8 @@ def from_series(series: "pd.Series[Any]", wanted: str = "", point: str = ".") ->
         wanted: The type it will be cast to, which decides how an object is spelled.
         point: The decimal point of numbers that become text.
     """
+    import pandas as pd
+
     if series.dtype == object:
         kind = pd.api.types.infer_dtype(series, skipna=True)
         if kind == "decimal":

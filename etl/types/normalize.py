@@ -14,7 +14,6 @@ _TRUE, _FALSE = ("true", "1", "yes", "y", "t"), ("false", "0", "no", "n", "f")
 BLANK_TEXT = r"^[\s\pZ\x1c-\x1f\x{85}\x{200b}\x{feff}]*$"
 _BLANK = r"[\s\pZ]*"  # of RE2, as blanks within a number are written
 _GLUED = r"^\D*\pL[.,]"
-_NOTHING = pa.scalar(None, pa.string())
 
 
 def without_nothing(values: pa.ChunkedArray, spellings: Spellings) -> pa.ChunkedArray:
@@ -85,7 +84,7 @@ def digits(text: pa.ChunkedArray, column: Column) -> tuple[pa.ChunkedArray, pa.C
     whole = pc.if_else(pc.equal(whole, ""), "0", whole)
     made = pc.binary_join_element_wise(pc.if_else(minus, "-", ""), whole, point, fraction, part["exponent"], "")
     fits = pc.fill_null(fits, False)
-    return pc.if_else(fits, made, _NOTHING), pc.and_(pc.is_valid(text), pc.invert(fits))
+    return pc.if_else(fits, made, pa.scalar(None, pa.string())), pc.and_(pc.is_valid(text), pc.invert(fits))
 
 
 @lru_cache

@@ -8,7 +8,6 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -95,6 +94,8 @@ def spell(value: Any, wanted: str = "", point: str = ".") -> str | None:
 
 
 def _spell(value: Any, wanted: str) -> str | None:
+    import pandas as pd
+
     if isinstance(value, str):
         return value
     if isinstance(value, dict | list | tuple | set | np.ndarray):

@@ -8,7 +8,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -42,9 +41,7 @@ _SHAPES = {
     "p": "[AaPp][Mm]",
 }
 _PANDAS = np.array(["0001-01-03", "9999-12-29"], "datetime64[us]")  # the days that its tz_localize can do
-_EARLY, _LATE = (pa.scalar(day.item(), WALL) for day in _PANDAS)
 _OF_DAY = {f"%{directive}" for directive in "HIMSpfcX"}
-_EARLIEST, _LATEST = pa.scalar(datetime.min, WALL), pa.scalar(datetime.max, WALL)
 
 
 def read_dates(
@@ -166,12 +163,16 @@ def localize(walls: pa.ChunkedArray, zone: str, *, days: bool | pa.ChunkedArray 
 
 
 def _placed(walls: "np.ndarray[Any, Any]", zone: str, missing: Any) -> "np.ndarray[Any, Any]":
+    import pandas as pd
+
     index = pd.DatetimeIndex(walls).tz_localize(zone, ambiguous=np.ones(len(walls), dtype=bool), nonexistent=missing)
     return np.array(index.tz_convert("UTC").tz_localize(None).as_unit("us").to_numpy())
 
 
 def walls(instants: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     """Return the wall clock times of a zone at UTC instants."""
+    import pandas as pd
+
     index = pd.DatetimeIndex(instants.to_numpy().astype("M8[us]"))
     there = index.tz_localize("UTC").tz_convert(zone).tz_localize(None).to_numpy()
     return pa.chunked_array([pa.array(np.asarray(there, "M8[us]"), WALL)])
@@ -181,7 +182,8 @@ def left_out(values: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     """Return which wall clock times, or instants of UTC's wall clock, a change of the zone's clocks leaves out."""
     there = micros(values, truncate=True).cast(WALL)
     # What lies outside the calendar in UTC is null too, but is within two days of the calendar's ends.
-    inside = pc.and_(pc.greater(there, _EARLY), pc.less(there, _LATE))
+    early, late = (pa.scalar(day.item(), WALL) for day in _PANDAS)
+    inside = pc.and_(pc.greater(there, early), pc.less(there, late))
     return pc.fill_null(pc.and_(inside, pc.is_null(localize(there, zone))), False)
 
 
@@ -325,7 +327,8 @@ def _first(
 
 def in_calendar(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Null what lies outside the years 1 to 9999, which neither Python nor PostgreSQL's clients can hold."""
-    low, high = _EARLIEST.cast(values.type), _LATEST.cast(values.type, safe=False)
+    first, last = pa.scalar(datetime.min, WALL), pa.scalar(datetime.max, WALL)
+    low, high = first.cast(values.type), last.cast(values.type, safe=False)
     span = pc.min_max(values)
     if not span["min"].is_valid or (span["min"].value >= low.value and span["max"].value <= high.value):
         return values

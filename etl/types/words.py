@@ -6,7 +6,6 @@ types is in `etl.types.sql`, which needs SQLAlchemy.
 
 from typing import Any, NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 
 from etl.types.times import INSTANT, ISO_DATE, ISO_ZONE
@@ -19,7 +18,7 @@ class Type(NamedTuple):
         arrow: Its Arrow type in chunks, staging and loads.
         wider: Words that hold each of its values too, nearest first; text holds them all.
         stored: Other words of a table's column that holds each of its values in any database.
-        pandas: Its dtype in frames, where that is not the one that Arrow chooses.
+        pandas: The name of its dtype in frames, where that is not the one that Arrow chooses.
         reads: Text that a declared column of it accepts (digits only).
         infers: Text from which it is inferred: narrower, since such text must come back as it was.
     """
@@ -27,7 +26,7 @@ class Type(NamedTuple):
     arrow: pa.DataType
     wider: tuple[str, ...] = ()
     stored: frozenset[str] = frozenset()
-    pandas: Any = None
+    pandas: str = ""
     reads: str = ""
     infers: str = ""
 
@@ -39,7 +38,7 @@ TYPES: dict[str, Type] = {
         pa.int64(),
         ("number", "decimal"),
         frozenset({"number", "decimal"}),
-        pd.Int64Dtype(),
+        "Int64",
         "^[+-]?[0-9]+$",
         "^(?:0|-?[1-9][0-9]{0,17})$",
     ),
@@ -50,7 +49,7 @@ TYPES: dict[str, Type] = {
         infers=r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,14})?$",
     ),
     "decimal": Type(pa.decimal128(38, 9), reads=f"^{_DIGITS}$"),
-    "boolean": Type(pa.bool_(), pandas=pd.BooleanDtype(), infers="^(?:true|false)$"),
+    "boolean": Type(pa.bool_(), pandas="boolean", infers="^(?:true|false)$"),
     "date": Type(pa.date32(), ("timestamp",), infers=f"^{ISO_DATE}$"),
     "timestamp": Type(
         INSTANT,
@@ -61,7 +60,7 @@ WORDS = (*(word for word in TYPES if word != "string"), "string")  # inference t
 PLACES = 9  # digits after the point of a decimal
 WHOLE_DIGITS = 29  # digits before it
 
-_DTYPES = {type.arrow: type.pandas for type in TYPES.values() if type.pandas is not None}
+_DTYPES = {type.arrow: type.pandas for type in TYPES.values() if type.pandas}
 _TESTS = {
     "null": pa.types.is_null,
     "string": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind),
@@ -97,7 +96,9 @@ def arrow_of(word: str) -> pa.DataType:
 
 def pandas_dtype(kind: pa.DataType) -> Any:
     """Return the pandas dtype of an Arrow type in frames, or None for the one that Arrow chooses."""
-    return _DTYPES.get(kind)
+    import pandas as pd
+
+    return pd.api.types.pandas_dtype(_DTYPES[kind]) if kind in _DTYPES else None
 
 
 def is_dictionary(kind: pa.DataType) -> bool:

@@ -108,7 +108,7 @@ def test_a_mistake_in_etl_toml_stops_all(shop: Project) -> None:
 
 def test_schedules_of_a_client_with_mistakes_stay(shop: Project, fake_redis: Redis) -> None:
     schedules.sync(settings.config(), fake_redis)
-    entries = fake_redis.zrange(schedules.ENTRIES, 0, -1)
+    entries = fake_redis.zrange(keys.ENTRIES, 0, -1)
     seen = schedules.seen(fake_redis, "acme", "claims")
     spoil(shop, "= 1")
     config = load_config(shop.path)
@@ -116,7 +116,7 @@ def test_schedules_of_a_client_with_mistakes_stay(shop: Project, fake_redis: Red
     assert actions == {"acme": "kept", "globex": "kept"}
     with pytest.raises(ConfigError, match=r"acme\.toml"):
         schedules.start_due(config, fake_redis, "acme", "claims", datetime.now(UTC))
-    assert fake_redis.zrange(schedules.ENTRIES, 0, -1) == entries
+    assert fake_redis.zrange(keys.ENTRIES, 0, -1) == entries
     assert schedules.seen(fake_redis, "acme", "claims") == seen
     (shop.root / "clients" / "acme.toml").unlink()
     actions = {line["client"]: line["action"] for line in schedules.sync(load_config(shop.path), fake_redis)}
