@@ -33,7 +33,7 @@ local function promote(id, at)
   local job = redis.call('HMGET', key, 'status', 'origin', 'dependency_ids', 'allow_dependency_failures',
                          'enqueue_at_front', 'timeout')
   if job[1] ~= 'deferred' or not job[2] then return 0 end
-  local parents = job[3] and cjson.decode(job[3]) or {}
+  local parents = (job[3] or '') ~= '' and cjson.decode(job[3]) or {}
   for _, parent in ipairs(parents) do
     if not is_over(parent, job[4] == '1') then return 0 end
   end

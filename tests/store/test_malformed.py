@@ -289,6 +289,16 @@ def test_maintenance_sets_aside_what_would_end_rq_scheduler(fake_redis: Redis) -
     assert fake_redis.get("etl:aside:rq:queues") == b"x"
 
 
+def test_a_job_whose_list_of_parents_is_empty_text_waits_for_none(connection: Redis, tmp_path: Path) -> None:
+    project = QueuedProject(tmp_path, connection, CONFIG, {"steps.py": STEPS})
+    project.files("acme", GOOD)
+    run = project.submit("acme")
+    [waiting] = [key for key in connection.scan_iter("rq:job:*-load-1") if connection.type(key) == b"hash"]
+    connection.hset(waiting, "dependency_ids", "")
+    project.work()
+    assert project.state(run) == "succeeded"
+
+
 def test_a_key_of_another_type_holds_up_no_worker(tmp_path: Path, real_redis: Redis, workers: StartWorkers) -> None:
     project = QueuedProject(tmp_path, real_redis, CONFIG, {"steps.py": STEPS})
     for name in ("acme", "globex"):
