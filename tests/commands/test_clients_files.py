@@ -12,6 +12,7 @@ from etl.config.read import load_config
 from etl.errors import ConfigError
 from jobs import settings
 from jobs.run import schedules
+from jobs.store import keys
 from tests.helpers.project import CLAIMS, Project, etl_toml, toml
 
 SCHEDULE = 'schedule = { claims = "0 2 * * *" }\n'
