@@ -214,7 +214,7 @@ def _measure(job: EtlJob, pipe: Any) -> None:
         return
     key = keys.use_key(job.ended_at.timestamp())
     waited = (job.started_at - job.enqueued_at).total_seconds() if job.enqueued_at else 0.0
-    pipe.hincrby(key, f"{job.origin} jobs", 1)
+    pipe.hincrbyfloat(key, f"{job.origin} jobs", 1)
     pipe.hincrbyfloat(key, f"{job.origin} waited", max(0.0, waited))
     pipe.hincrbyfloat(key, f"{job.origin} worked", (job.ended_at - job.started_at).total_seconds())
     pipe.expire(key, limits.USE_KEPT)

@@ -26,7 +26,7 @@ local function limits_of(name)
 end
 
 local last = redis.call('HMGET', 'etl:served', 'name', 'left')
-local left = tonumber(last[2] or 0)
+local left = tonumber(last[2] or '') or 0
 
 local function first(from)
   return redis.call('ZRANGEBYLEX', 'etl:ready', from, '+', 'LIMIT', '0', '1')[1]

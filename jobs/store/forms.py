@@ -30,31 +30,23 @@ def is_id(value: bytes) -> bool:
 
 
 def is_number(value: bytes) -> bool:
-    """Whether bytes are a number that seconds may be, or empty as fields that wait for one are."""
-    try:
-        return value == b"" or abs(float(value)) < LAST
-    except ValueError:
-        return False
+    """Whether bytes are a number that seconds may be, as Redis and Lua read one too."""
+    return re.fullmatch(rb"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", value) is not None and abs(float(value)) < LAST
 
 
 def is_whole(value: bytes) -> bool:
-    """Whether bytes are an integer of at most twelve digits, or empty."""
-    return re.fullmatch(rb"-?[0-9]{0,12}", value) is not None and value != b"-"
-
-
-def is_given_number(value: bytes) -> bool:
-    """Whether bytes are a number that seconds may be."""
-    return value != b"" and is_number(value)
+    """Whether bytes are an integer of at most twelve digits that Redis can add to: it takes no +1, and no 01."""
+    return re.fullmatch(rb"0|-?[1-9][0-9]{0,11}", value) is not None
 
 
 def is_epoch(value: bytes) -> bool:
     """Whether bytes are a moment in seconds since the epoch, or empty."""
-    return is_number(value) and not value.lstrip().startswith(b"-")
+    return not value or (is_number(value) and not value.startswith(b"-"))
 
 
 def is_handled(value: bytes) -> bool:
     """Whether bytes are a moment in seconds since the epoch at which rq-etl may have looked at a schedule."""
-    return value != b"" and is_number(value) and float(value) >= FIRST
+    return is_number(value) and float(value) >= FIRST
 
 
 def is_anything(value: bytes) -> bool:
@@ -144,7 +136,8 @@ _RUN = {
     "state": one_of(STATES),
     **dict.fromkeys(("client", "pipeline"), is_name),
     **dict.fromkeys(("created", "started", "ended"), is_epoch),
-    **dict.fromkeys(("attempt", "exit", "partitions"), is_whole),
+    **dict.fromkeys(("attempt", "partitions"), is_whole),
+    "exit": lambda value: not value or is_whole(value),
     **dict.fromkeys(("warnings", "after", "needs"), is_json(list, _is_text)),
     "failures": is_json(list, _is_failure),
     **dict.fromkeys(("rows", "done"), is_json(dict, _is_count)),
@@ -179,7 +172,7 @@ FORMS = {
     "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
     "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
     "served": Form(fields={"left": is_whole, "name": is_id}),
-    "use": Form(matches(r"[^ ]+ [a-z]+"), value=is_given_number),
+    "use": Form(matches(r"[^ ]+ [a-z]+"), value=is_number),
     "queues": Form(matches(r"rq:queue:.+")),
     "workers": Form(matches(r"rq:worker:.+")),
     "job": Form(fields=_JOB),

@@ -96,7 +96,7 @@ def index(pipe: RedisPipeline, run: str, now: float) -> None:
 def knows_all(connection: Redis, since: float) -> bool:
     """Whether Redis has forgotten no run that was submitted after a moment (in seconds since the epoch)."""
     first = cast(bytes | None, connection.get(SINCE))
-    is_known = first is not None and forms.is_given_number(first)
+    is_known = first is not None and forms.is_number(first)
     return is_known and float(first or 0) <= since and since > time.time() - settings.history()
 
 

@@ -24,7 +24,7 @@ from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue, dequeue
 from jobs.run import schedules
 from jobs.run.cancel import cancel_run
-from jobs.store import malformed, runs
+from jobs.store import forms, malformed, runs
 from jobs.store.keys import KEYS
 from jobs.store.limits import limit, pause
 from jobs.worker import Worker
@@ -297,6 +297,27 @@ def test_a_job_whose_list_of_parents_is_empty_text_waits_for_none(connection: Re
     connection.hset(waiting, "dependency_ids", "")
     project.work()
     assert project.state(run) == "succeeded"
+
+
+ODD = ("", "+1", "01", "1_0", " 1", ".5")
+
+
+@pytest.mark.parametrize("number", ODD, ids=repr)
+def test_what_is_a_number_to_python_alone_is_set_aside(connection: Redis, tmp_path: Path, number: str) -> None:
+    """Redis adds to none of them, and Lua compares none: whatever becomes of this run, every other one goes on."""
+    project = QueuedProject(tmp_path, connection, CONFIG, {"steps.py": STEPS})
+    for name in ("acme", "globex"):
+        project.files(name, GOOD)
+    project.run("acme")
+    run, other = project.submit("acme"), project.submit("globex")
+    known = [key.decode() for pattern in ("etl:use:*", f"rq:job:{run}-*") for key in connection.scan_iter(pattern)]
+    for key in (*known, "etl:served"):
+        if connection.type(key) == b"hash":
+            fields = [field for field in connection.hkeys(key) if forms.is_number(connection.hget(key, field) or b"")]
+            connection.hset(key, mapping={**dict.fromkeys(fields, number), "left": number})
+    project.work()
+    malformed.passing(connection, lambda: maintenance.maintain(connection, ["etl-globex"], all_tasks=True))
+    assert project.state(other) == "succeeded"
 
 
 def test_a_key_of_another_type_holds_up_no_worker(tmp_path: Path, real_redis: Redis, workers: StartWorkers) -> None:
