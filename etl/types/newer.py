@@ -14,7 +14,7 @@ from etl.config.pipeline import Pipeline
 from etl.config.spellings import Spellings, spelled
 from etl.errors import BadSource, ConfigError, MissingColumn
 from etl.types.casts import cast
-from etl.types.cursor import Cursor, Span, back, cursor_of, is_readable, is_strict, later, placed, read
+from etl.types.cursor import Cursor, Span, back, bound, cursor_of, is_readable, is_strict, later, placed
 from etl.types.normalize import without_nothing
 from etl.types.ordered import common_form, is_comparable
 from etl.types.spelling import plain
@@ -93,13 +93,14 @@ class Narrowed:
 
     def _newer(self, rows: pa.Table, values: pa.ChunkedArray) -> tuple[pa.Table, pa.ChunkedArray]:
         assert self.since is not None
+        strict, zone = is_strict(self.pipeline), ZoneInfo(self.pipeline.timezone)
         try:
-            value = read(Cursor(natural_word(values.type), self.since.value))
+            value = bound(self.since, natural_word(values.type), zone, strict=strict)
             has_zone = word_of(values.type) == "timestamp" and values.type.tz
-            bound = pa.scalar(placed(value, ZoneInfo(self.pipeline.timezone)) if has_zone else value, values.type)
+            least = pa.scalar(placed(value, zone) if has_zone else value, values.type)
         except (ValueError, ArithmeticError, pa.ArrowInvalid, pa.ArrowTypeError):
             raise incomparable(self.pipeline, natural_word(values.type)) from None
-        kept = (pc.greater if is_strict(self.pipeline) else pc.greater_equal)(values, bound)
+        kept = (pc.greater if strict else pc.greater_equal)(values, least)
         kept = pc.fill_null(kept, True)
         self.unchanged += len(values) - pc.sum(kept).as_py()
         return rows.filter(kept), values.filter(kept)

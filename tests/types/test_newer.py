@@ -248,3 +248,13 @@ def test_a_night_without_rows_is_quiet_whatever_the_columns_are(etl_: Project, t
     tell(source, "DELETE FROM t")
     run = etl_.run()
     assert (run["state"], run["rows"]["read"]) == ("succeeded", 0), run["error"]
+
+
+@pytest.mark.parametrize("kind", ["double precision", "numeric"])
+@pytest.mark.parametrize("parts", [{}, {"partition": "id", "rows": 1}])
+def test_no_cursor_stands_at_nan(etl_: Project, pg_url: str, kind: str, parts: dict[str, Any]) -> None:
+    columns = {"id": "integer", "v": {"type": "number", "unique": True}}
+    prepared(etl_, pg_url, kind, columns, load={"mode": "append"}, **parts)
+    assert night(etl_, pg_url, (1, 1.5), (2, "NaN"), (3, 2.5))["rows"]["loaded"] == 2
+    assert night(etl_, pg_url, (4, 3.5))["rows"]["loaded"] == 1
+    assert etl_("cursor get claims --client acme --json").json["value"] == "3.5"
