@@ -244,7 +244,7 @@ def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) 
         context = replace(context, since=read(back(span.since, pipeline.extract.overlap)))
     asks = pipeline.transform if stage == "transform" else pipeline.extract.FACTS.own_code
     if pipeline.lookups and asks and stage in ("extract", "transform"):
-        context = replace(context, lookups=lookups_of(pipeline, context, sources.read_all))
+        context = replace(context, lookups=lookups_of(pipeline, context, sources.read_all, int(record["attempt"])))
     which = run, stage, number, int(record["attempt"])
     return StageContext(*which, pipeline, spec.plan, context, staging, span, spec.full_refresh, submitted, started)
 
