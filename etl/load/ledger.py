@@ -90,6 +90,12 @@ def files_of(row: Any) -> list[str]:
     return list(json.loads(row.lines)) if row.lines else names_in(row.file)
 
 
+def times_of(row: Any) -> Iterable[tuple[str, float]]:
+    """Return when each of the files of a row of the ledger was modified, by name."""
+    times = json.loads(row.modified_each) if row.modified_each else [row.modified]
+    return zip(files_of(row), times, strict=True)
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the ledger says of one partition.
@@ -278,8 +284,7 @@ def ranked_files(
     theirs: dict[tuple[str, str], tuple[float, str]] = {}
     since: dict[tuple[str, str], int] = {}
     for row in connection.execute(query.where(book.c.run != run, book.c.loaded > 0, book.c.final.is_(True))):
-        times = json.loads(row.modified_each) if row.modified_each else [row.modified]
-        for name, modified in zip(files_of(row), times, strict=True):
+        for name, modified in times_of(row):
             if (modified, name) > oldest:
                 theirs[row.run, name] = max((modified, name), theirs.get((row.run, name), oldest))
                 since[row.run, name] = row.sequence or 0

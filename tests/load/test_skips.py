@@ -1,5 +1,6 @@
 """Files that have not changed since they were loaded are left as they are."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from etl.staging import Marker
 from jobs.run import partitions
 from jobs.run.stage import StageContext
 from tests.helpers.deliveries import query
-from tests.helpers.project import Project, etl_toml
+from tests.helpers.project import LONG_AGO, Project, etl_toml
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +117,28 @@ def test_a_small_file_that_replaces_itself_is_unchanged(etl: Project, target_url
     again = etl.run()["rows"]
     assert (again["loaded"], again["unchanged"]) == (1, 3)
     assert len(rows(target_url)) == 4
+
+
+def test_a_file_is_read_again_when_it_was_touched_to_win_over_another(
+    etl: Project, target_url: str, read: list[str]
+) -> None:
+    etl.config(text(target_url, MODES[1]))
+    etl.run()
+    etl.write("inbox/c.csv", "id,name\n1,uno\n")
+    etl.run()
+    os.utime("inbox/b.csv", (LONG_AGO + 100, LONG_AGO + 100))
+    read.clear()
+    assert etl.run()["rows"]["loaded"] == 0
+    os.utime("inbox/c.csv", (LONG_AGO + 200, LONG_AGO + 200))  # it is the newest of its rows in either case
+    assert etl.run()["rows"]["loaded"] == 0
+    os.utime("inbox/a.csv", (LONG_AGO + 300, LONG_AGO + 300))
+    assert etl.run()["rows"]["loaded"] == 1
+    assert rows(target_url) == [(1, "one"), (2, "two"), (3, "three")]
+    os.utime("inbox/c.csv", (LONG_AGO + 400, LONG_AGO + 400))
+    assert etl.run()["rows"]["loaded"] == 1
+    assert rows(target_url) == [(1, "uno"), (2, "two"), (3, "three")]
+    assert etl.run()["rows"]["loaded"] == 0
+    assert read == ["inbox/b.csv", "inbox/a.csv", "inbox/c.csv"]
 
 
 def test_rows_that_are_gone_from_the_table_are_loaded_again(etl: Project, target_url: str, read: list[str]) -> None:
