@@ -63,8 +63,9 @@ def read(cursor: Cursor) -> Any:
         "decimal": Decimal,
     }  # fmt: skip
     value = readers.get(cursor.kind, str)(cursor.value)
-    if cursor.kind in ("number", "decimal") and not math.isfinite(value):
-        raise ValueError(cursor.value)  # nothing is beyond NaN, nor is it beyond anything
+    is_nan = cursor.kind == "number" and math.isnan(value)  # nothing is beyond it, nor is it beyond anything
+    if is_nan or (cursor.kind == "decimal" and not value.is_finite()):
+        raise ValueError(cursor.value)
     return value
 
 
