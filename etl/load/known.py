@@ -101,9 +101,10 @@ def _key(piece: Piece) -> Key:
 
 
 def _is_shaped(pipeline: Pipeline, found: Mapping[str, str | None], shaped: Callable[[], Mapping[str, str]]) -> bool:
-    """Whether rows were shaped as they would be now; what is appended is not read again for another shape."""
+    """Whether rows were shaped as they would be now; what is appended is not read again but for another window."""
     if pipeline.load.mode == "append":
-        return True
+        window = ledger.window_of(found["code"])
+        return not window or window == ledger.window_of(shaped()["code"])
     if found["fingerprint"] != pipeline.fingerprint:
         return False
     now = shaped()

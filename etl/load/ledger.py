@@ -39,6 +39,7 @@ class Delivery:
         all_rejected: Whether rows were read and each of them was rejected.
         again: Whether a file that is loaded is loaded again.
         code, lookups: sha256 of the user's modules, and of the lookups' rows, that shaped these rows; "" without any.
+            Behind the first is the run's window where a function asks for it.
         context: What a load function of the user's may ask for by name; None means what the pipeline knows.
     """
 
@@ -114,6 +115,11 @@ class Entry:
     rejected: int
     final: bool
     attempt: int
+
+
+def window_of(code: str | None) -> str:
+    """Return the window that shaped rows, of what the ledger says of their code; "" where no function asked for it."""
+    return (code or "").partition(" ")[2]
 
 
 def of_table(book: sa.Table, pipeline: Pipeline) -> sa.ColumnElement[bool]:

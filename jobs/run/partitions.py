@@ -61,7 +61,10 @@ def _shaped(work: StageContext) -> dict[str, str]:
     """Return what shapes rows beside their source and the configuration, by the ledger's names for it."""
     lookups = work.pipeline.lookups if work.pipeline.transform or work.pipeline.extract.FACTS.own_code else {}
     content = lookups_of(work.pipeline, work.context, sources.read_all, work.attempt).content if lookups else ""
-    return {"code": code.fingerprint(work.pipeline), "lookups": content}
+    window, shaped = (work.context.start, work.context.end), code.fingerprint(work.pipeline)
+    if any(window) and code.asks_for_window(work.pipeline):
+        shaped += f" {'/'.join(str(moment and moment.timestamp()) for moment in window)}"
+    return {"code": shaped, "lookups": content}
 
 
 def _read(work: StageContext, connection: Redis) -> Marker:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from etl.load import known
 from etl.staging import Marker
 from jobs.run import partitions
 from jobs.run.stage import StageContext
@@ -51,6 +52,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return real(work, connection)
 
     monkeypatch.setattr(partitions, "_read", noted)
+    known._asked.clear()  # runs of windows have the same ids in each test
     return files
 
 
@@ -206,6 +208,39 @@ def test_what_an_earlier_release_has_loaded_is_not_read_again_for_what_it_did_no
     read.clear()
     assert etl.run()["rows"]["unchanged"] == 3
     assert read == []
+
+
+STAMP = "def mark(df, {}):\n    df['name'] = {}\n    return df\n"
+
+
+@pytest.mark.parametrize("mode", MODES[:2])
+def test_a_file_is_read_again_for_another_window_where_a_function_asks_for_it(
+    etl: Project, target_url: str, read: list[str], mode: dict[str, Any]
+) -> None:
+    etl.write("steps.py", STAMP.format("*, start=None", "str(start)[:10]"))
+    etl.config(with_step(target_url, mode, extract={"path": "inbox/{date:%Y}.csv"}))
+    etl.write("inbox/2024.csv", "id,name\n1,one\n")
+    backfill = "backfill claims --client acme --start 2024-01-01 --end {} --inline --json"
+    assert etl(backfill.format("2024-01-02")).code == 0
+    [run] = etl(backfill.format("2024-01-03")).json
+    if mode["mode"] == "append":  # the file is appended once, whatever it would be for another window
+        assert (rows(target_url), run["rows"]["unchanged"]) == ([(1, "2024-01-01")], 1)
+        assert "what they make of them for this one is not loaded" in run["warnings"][0]
+    else:
+        assert (rows(target_url), run["warnings"]) == ([(1, "2024-01-02")], [])
+    assert len(read) == 2
+
+
+def test_a_window_that_no_function_asks_for_reads_no_file_again(etl: Project, target_url: str, read: list[str]) -> None:
+    etl.write("steps.py", STAMP.format("start=None", "start"))
+    load = {
+        "transform": [{"function": "steps:mark", "args": {"start": "x"}}],
+        "extract": {"path": "inbox/{date:%Y}.csv"},
+    }
+    etl.config(with_step(target_url, MODES[1], **load))
+    etl.write("inbox/2024.csv", "id,name\n1,one\n")
+    assert etl("backfill claims --client acme --start 2024-01-01 --end 2024-01-03 --inline").code == 0
+    assert (rows(target_url), len(read)) == ([(1, "x")], 1)
 
 
 def rows(url: str) -> list[tuple[object, ...]]:
