@@ -192,7 +192,8 @@ def _import(name: str, root: str) -> ModuleType:
         del sys.modules[name]  # another root's module of the same name
     before = set(sys.modules)
     try:
-        return importlib.import_module(name)
+        with one_process():
+            return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise ConfigError(f"there is no module {name} in {root}", "write it, or correct its name") from error

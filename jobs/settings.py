@@ -93,6 +93,11 @@ def use(path: str | os.PathLike[str] | None) -> None:
     _chosen = Path(path).resolve() if path else None
 
 
+def chosen() -> Path | None:
+    """Return the etl.toml that `use` has chosen, or None."""
+    return _chosen
+
+
 def override(config: Config | None) -> None:
     """Work for this configuration, whatever the files say; None goes back to the files."""
     global _override

@@ -27,9 +27,37 @@ def fingerprint(pipeline: Pipeline) -> str:
     """
     if not (pipeline.transform or pipeline.load.function or pipeline.extract.FACTS.own_code):
         return ""
+    return _hashed(tuple((str(file), file.stat().st_mtime_ns) for file in _all_files(pipeline)))
+
+
+def asks_for_window(pipeline: Pipeline) -> bool:
+    """Whether a function that rows go through has a parameter `start` or `end`, which the run's window fills."""
+    given = {step.function.partition(":")[2]: {"start", "end"} - step.args.keys() for step in pipeline.transform}
+    files = _all_files(pipeline) if given else []
+    return any(
+        given.get(name, set()).intersection(parameters)
+        for file in files
+        for name, parameters in _functions(str(file), file.stat().st_mtime_ns)
+    )
+
+
+def _all_files(pipeline: Pipeline) -> list[Path]:
     files = [file for module in pipeline.modules for file in _files(module, pipeline.root)]
-    files += _helpers(pipeline.modules, files, Path(pipeline.root))
-    return _hashed(tuple((str(file), file.stat().st_mtime_ns) for file in files))
+    return files + _helpers(pipeline.modules, files, Path(pipeline.root))
+
+
+@lru_cache(maxsize=1024)
+def _functions(file: str, modified: int) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the functions of a file, each with its parameters; none is imported for that."""
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (SyntaxError, ValueError):
+        return ()
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return tuple(
+        (node.name, tuple(each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)))
+        for node in found
+    )
 
 
 def _helpers(modules: Iterable[str], files: Iterable[Path], root: Path) -> list[Path]:

@@ -217,6 +217,8 @@ class _Loading:
             missing = earlier.never_loaded(self.connection, self.book, self.pipeline, there, rows)
             if missing:
                 self.warnings.append(earlier.rejected_then(delivery, there, missing))
+            if (window := ledger.window_of(there.code)) and window != ledger.window_of(delivery.code):
+                self.warnings.append(earlier.of_another_window(self.pipeline, there))
             return LoadCounts(unchanged=rows - missing, rejected=missing, earlier=there.run)
         if self.pipeline.load.mode != "replace" or delivery.again:
             return None

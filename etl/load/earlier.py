@@ -147,6 +147,14 @@ def rejected_then(delivery: Delivery, row: Row, missing: int) -> str:
     return f"{what}: {_again(row.run)}"
 
 
+def of_another_window(pipeline: Pipeline, row: Row) -> str:
+    """Return the warning that a file's rows are of another window than functions would make of it now."""
+    return (
+        f"run {row.run} appended to {pipeline.table} what functions made of the same files for its window: what they "
+        'make of them for this one is not loaded; use mode = "merge" with a key, or a file for each window'
+    )
+
+
 def _again(run: str) -> str:
     return f"rq-etl rejects {run} --export FILE, fix what is wrong, then rq-etl rejects {run} --load FILE"
 
@@ -185,7 +193,7 @@ def _earlier(connection: sa.Connection, book: sa.Table, delivery: Delivery, name
     """Return what other runs have loaded of some files, those first that wrote rows, and of them the latest."""
     pipeline = delivery.pipeline
     same = ledger.of_table(book, pipeline) & (book.c.run != delivery.run) & book.c.final.is_(True) & (book.c.rows > 0)
-    columns = [book.c[name] for name in ("run", "file", "first_byte", "last_byte", "version", "content")]
+    columns = [book.c[name] for name in ("run", "file", "first_byte", "last_byte", "version", "content", "code")]
     columns += [book.c[name] for name in ("read", "loaded", "unchanged")]
     # A run that found them there has appended nothing.
     order = sa.case((book.c.loaded > 0, 0), else_=1), *ledger.latest_first(book)

@@ -101,9 +101,10 @@ def _key(piece: Piece) -> Key:
 
 
 def _is_shaped(pipeline: Pipeline, found: Mapping[str, str | None], shaped: Callable[[], Mapping[str, str]]) -> bool:
-    """Whether rows were shaped as they would be now; what is appended is not read again for another shape."""
+    """Whether rows were shaped as they would be now; what is appended is not read again but for another window."""
     if pipeline.load.mode == "append":
-        return True
+        window = ledger.window_of(found["code"])
+        return not window or window == ledger.window_of(shaped()["code"])
     if found["fingerprint"] != pipeline.fingerprint:
         return False
     now = shaped()
@@ -127,6 +128,7 @@ def _known(
     by = ledger.latest_first(book)[-1 if "sequence" in lacking else 0 :]
     files = sorted({piece.file for piece in pieces})
     wanted, found = {_key(piece) for piece in pieces}, dict[Key, Known]()
+    now, then = {piece.file: piece.modified for piece in pieces}, dict[str, float]()
     for start in range(0, len(files), BATCH):
         same = ledger.of_table(book, pipeline) & (book.c.run != run) & book.c.final.is_(True)
         latest = sa.func.first_value(book.c.run).over(partition_by=book.c.file, order_by=by).label("latest")
@@ -139,8 +141,38 @@ def _known(
             if is_loaded and (clean or rejects) and row["rows"] and key in wanted:
                 shaped = {name: row.get(name) for name in ("fingerprint", *ledger.SHAPED)}
                 found[key] = Known(row["version"], row["content"], row["rows"], clean, shaped)
+                then[key[0]] = row.get("modified") or now[key[0]]
     present = _present(connection, pipeline, sorted({key[0] for key in found}))
+    if pipeline.load.mode == "merge":
+        present -= _overtaking(connection, book, pipeline, now, then)
     return {key: known for key, known in found.items() if key[0] in present}
+
+
+def _overtaking(
+    connection: sa.Connection, book: sa.Table, pipeline: Pipeline, now: Mapping[str, float], then: Mapping[str, float]
+) -> set[str]:
+    """Return the files that were touched since they were loaded, so that they are newer than others that were newer.
+
+    Args:
+        now: When the run's files were modified, by name.
+        then: When those of them that are known were modified when they were loaded.
+    """
+    touched = [name for name, modified in then.items() if now[name] > modified]
+    if not touched:
+        return set()
+    since = min(then[name] for name in touched)
+    loaded = ledger.of_table(book, pipeline) & book.c.final.is_(True) & (book.c.loaded > 0)
+    columns = book.c.file, book.c.lines, book.c.modified, book.c.modified_each
+    others: dict[str, float] = {}
+    for row in connection.execute(sa.select(*columns).where(loaded, book.c.modified >= since)):
+        for name, modified in ledger.times_of(row):
+            others[name] = max(modified, others.get(name, since))
+
+    def overtakes(name: str, other: str) -> bool:
+        was, its = (then[name], name), (others[other], other)
+        return was < its and (now[name], name) > (now.get(other, its[0]), other)
+
+    return {name for name in touched if any(overtakes(name, other) for other in others if other != name)}
 
 
 def _present(connection: sa.Connection, pipeline: Pipeline, files: Sequence[str]) -> set[str]:

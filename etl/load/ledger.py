@@ -39,6 +39,7 @@ class Delivery:
         all_rejected: Whether rows were read and each of them was rejected.
         again: Whether a file that is loaded is loaded again.
         code, lookups: sha256 of the user's modules, and of the lookups' rows, that shaped these rows; "" without any.
+            Behind the first is the run's window where a function asks for it.
         context: What a load function of the user's may ask for by name; None means what the pipeline knows.
     """
 
@@ -90,6 +91,12 @@ def files_of(row: Any) -> list[str]:
     return list(json.loads(row.lines)) if row.lines else names_in(row.file)
 
 
+def times_of(row: Any) -> Iterable[tuple[str, float]]:
+    """Return when each of the files of a row of the ledger was modified, by name."""
+    times = json.loads(row.modified_each) if row.modified_each else [row.modified]
+    return zip(files_of(row), times, strict=True)
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the ledger says of one partition.
@@ -108,6 +115,11 @@ class Entry:
     rejected: int
     final: bool
     attempt: int
+
+
+def window_of(code: str | None) -> str:
+    """Return the window that shaped rows, of what the ledger says of their code; "" where no function asked for it."""
+    return (code or "").partition(" ")[2]
 
 
 def of_table(book: sa.Table, pipeline: Pipeline) -> sa.ColumnElement[bool]:
@@ -278,8 +290,7 @@ def ranked_files(
     theirs: dict[tuple[str, str], tuple[float, str]] = {}
     since: dict[tuple[str, str], int] = {}
     for row in connection.execute(query.where(book.c.run != run, book.c.loaded > 0, book.c.final.is_(True))):
-        times = json.loads(row.modified_each) if row.modified_each else [row.modified]
-        for name, modified in zip(files_of(row), times, strict=True):
+        for name, modified in times_of(row):
             if (modified, name) > oldest:
                 theirs[row.run, name] = max((modified, name), theirs.get((row.run, name), oldest))
                 since[row.run, name] = row.sequence or 0

@@ -44,10 +44,12 @@ def call(pipeline: Pipeline, name: str, args: Mapping[str, Any], context: Contex
     seen = _Seen()
     try:
         tables = _tables(given, name, pipeline, seen)
-        chunks = spooled(map(Given, tables), name, FunctionFailed, pipeline)
+        appended = pipeline.load.mode == "append"  # where rows may come twice, in whatever order
+        chunks = spooled(map(Given, tables), name, FunctionFailed, pipeline, unordered=appended)
         first = next(chunks)  # the function has given its last
         yield first._replace(warnings=(*seen.lacking(name, pipeline), *first.warnings))
-        return (yield from chunks)
+        content = yield from chunks
+        return content.split()[0]
     except UnicodeEncodeError:
         raise FunctionFailed(f"{name} gave text that is not Unicode", NOT_UNICODE) from None
 

@@ -23,7 +23,7 @@ KEPT = 8  # runs whose lookups a process remembers: clients take turns
 
 Read = Callable[[Pipeline, Context], Iterable[tuple[str, Chunk]]]  # all chunks of a source, each with its file
 
-_read: OrderedDict[tuple[str, str], "Lookups"] = OrderedDict()
+_read: OrderedDict[tuple[str, int, str], "Lookups"] = OrderedDict()
 
 
 class Lookups(Mapping[str, pd.DataFrame]):
@@ -52,9 +52,13 @@ class Lookups(Mapping[str, pd.DataFrame]):
         return len(self._frames)
 
 
-def lookups_of(pipeline: Pipeline, context: Context, read: Read) -> Lookups:
-    """Return a run's lookups, from this process's memory where it has them; see `read_lookups`."""
-    key = (context.run, pipeline.fingerprint)
+def lookups_of(pipeline: Pipeline, context: Context, read: Read, attempt: int) -> Lookups:
+    """Return a run's lookups, from this process's memory where it has them; see `read_lookups`.
+
+    Args:
+        attempt: Of the run; a retry reads them anew, since one of them may be why the run failed.
+    """
+    key = (context.run, attempt, pipeline.fingerprint)
     if key not in _read:
         _read[key] = read_lookups(pipeline, context, read)
         while len(_read) > KEPT:

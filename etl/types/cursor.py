@@ -60,12 +60,30 @@ def read(cursor: Cursor) -> Any:
     """
     readers: dict[str, Any] = {
         "timestamp": datetime.fromisoformat, "date": date.fromisoformat, "integer": int, "number": float,
+        "decimal": Decimal,
     }  # fmt: skip
-    if cursor.kind == "decimal":
-        if not Decimal(cursor.value).is_finite():
-            raise ValueError(cursor.value)
-        return Decimal(cursor.value)
-    return readers.get(cursor.kind, str)(cursor.value)
+    value = readers.get(cursor.kind, str)(cursor.value)
+    is_nan = cursor.kind == "number" and math.isnan(value)  # nothing is beyond it, nor is it beyond anything
+    if is_nan or (cursor.kind == "decimal" and not value.is_finite()):
+        raise ValueError(cursor.value)
+    return value
+
+
+def bound(cursor: Cursor, word: str, zone: ZoneInfo, *, strict: bool) -> Any:
+    """Return what values of a type are compared with, which their column may not have had when the cursor moved.
+
+    Args:
+        strict: Whether they have to be beyond it; else at it or beyond.
+
+    Raises:
+        ValueError, ArithmeticError: It can't be compared with them.
+    """
+    if word == "integer":
+        value = Decimal(cursor.value)
+        return math.floor(value) if strict else math.ceil(value)
+    if word == "date" and cursor.kind == "timestamp":
+        return placed(read(cursor), zone).astimezone(zone).date()
+    return read(Cursor(word, cursor.value))
 
 
 def is_readable(cursor: Cursor) -> bool:

@@ -14,7 +14,7 @@ from etl.config.pipeline import Pipeline
 from etl.config.spellings import Spellings, spelled
 from etl.errors import BadSource, ConfigError, MissingColumn
 from etl.types.casts import cast
-from etl.types.cursor import Cursor, Span, back, cursor_of, is_readable, is_strict, later, placed, read
+from etl.types.cursor import Cursor, Span, back, bound, cursor_of, is_readable, is_strict, later, placed
 from etl.types.normalize import without_nothing
 from etl.types.ordered import common_form, is_comparable
 from etl.types.spelling import plain
@@ -82,7 +82,7 @@ class Narrowed:
         """Refuse a cursor that nobody declared where its values have no order: text, and text beside numbers."""
         if self.span.now is None or len(values) == values.null_count:
             return
-        if _header(self.pipeline, rows, self.file)[1] in self.pipeline.columns:
+        if cursor_header(self.pipeline, rows.column_names, self.file)[1] in self.pipeline.columns:
             return
         form = common_form(values) if natural_word(values.type) == "string" else ""
         if form is None or self._form not in (None, form):
@@ -93,13 +93,14 @@ class Narrowed:
 
     def _newer(self, rows: pa.Table, values: pa.ChunkedArray) -> tuple[pa.Table, pa.ChunkedArray]:
         assert self.since is not None
+        strict, zone = is_strict(self.pipeline), ZoneInfo(self.pipeline.timezone)
         try:
-            value = read(Cursor(natural_word(values.type), self.since.value))
+            value = bound(self.since, natural_word(values.type), zone, strict=strict)
             has_zone = word_of(values.type) == "timestamp" and values.type.tz
-            bound = pa.scalar(placed(value, ZoneInfo(self.pipeline.timezone)) if has_zone else value, values.type)
+            least = pa.scalar(placed(value, zone) if has_zone else value, values.type)
         except (ValueError, ArithmeticError, pa.ArrowInvalid, pa.ArrowTypeError):
             raise incomparable(self.pipeline, natural_word(values.type)) from None
-        kept = (pc.greater if is_strict(self.pipeline) else pc.greater_equal)(values, bound)
+        kept = (pc.greater if strict else pc.greater_equal)(values, least)
         kept = pc.fill_null(kept, True)
         self.unchanged += len(values) - pc.sum(kept).as_py()
         return rows.filter(kept), values.filter(kept)
@@ -162,7 +163,7 @@ class Reached:
         cursor = cursor_of(greatest.as_py())
         if cursor.kind in ("date", "timestamp") and _is_text(self.pipeline, rows):
             # The database compares texts: it is given one that it wrote itself.
-            text = plain(rows[_header(self.pipeline, rows, self.file)[0]]).filter(kept)
+            text = plain(rows[cursor_header(self.pipeline, rows.column_names, self.file)[0]]).filter(kept)
             its = Cursor(cursor.kind, text[pc.index(values, greatest).as_py()].as_py().strip())
             cursor = its if is_readable(its) else cursor
         self.latest = later(self.latest, cursor, self.pipeline.timezone)
@@ -197,20 +198,28 @@ def _after(values: pa.ChunkedArray, now: float, pipeline: Pipeline) -> pa.Chunke
     return pc.fill_null(pc.greater(values.cast(INSTANT, safe=False), moment), False)
 
 
-def _header(pipeline: Pipeline, rows: pa.Table, file: str) -> tuple[str, str]:
-    """Return the cursor's column in the source, and what the pipeline calls it."""
+def cursor_header(pipeline: Pipeline, there: Collection[str], where: str) -> tuple[str, str]:
+    """Return the cursor's column in the source, and what the pipeline calls it.
+
+    Args:
+        there: The source's columns.
+        where: The source, for errors.
+
+    Raises:
+        MissingColumn: It has none of that name.
+    """
     name = pipeline.extract.cursor or ""
-    names = match(rows.column_names, pipeline, file)
+    names = match(there, pipeline, where)
     headers = {column: header for header, column in reversed(names.items())}
     header = name if name in names else headers.get(name)
     if header is None:
-        raise MissingColumn(f"{file}: no column {name}, which is the cursor", f"it has {', '.join(list(names)[:20])}")
+        raise MissingColumn(f"{where}: no column {name}, which is the cursor", f"it has {', '.join(list(names)[:20])}")
     return header, names[header]
 
 
 def _is_text(pipeline: Pipeline, rows: pa.Table) -> bool:
     """Whether a database gives the cursor's column as text."""
-    header, _ = _header(pipeline, rows, "")
+    header, _ = cursor_header(pipeline, rows.column_names, "")
     return pipeline.extract.FACTS.windows == "query" and word_of(plain(rows[header]).type) == "string"
 
 
@@ -219,7 +228,7 @@ def _values(pipeline: Pipeline, rows: pa.Table, file: str) -> tuple[pa.ChunkedAr
     name = pipeline.extract.cursor
     if name is None or not rows.num_columns or (not rows.num_rows and name not in rows.column_names):
         return None
-    header, known = _header(pipeline, rows, file)
+    header, known = cursor_header(pipeline, rows.column_names, file)
     column = pipeline.columns.get(known)
     its = spelled(column, column.type, pipeline.extract) if column else None
     values = _filled(plain(rows[header]), its or pipeline.extract)

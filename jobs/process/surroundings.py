@@ -1,6 +1,8 @@
 """What the user's code may leave behind in this process, put back as it was; the worker's horses are new processes."""
 
+import csv
 import decimal
+import gc
 import locale
 import logging
 import os
@@ -15,8 +17,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from jobs import settings
+
 SIGNALS = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
-HOOKS = ((sys, "excepthook"), (sys, "unraisablehook"), (sys, "displayhook"), (threading, "excepthook"))
+HOOKS = (
+    *((sys, name) for name in ("excepthook", "unraisablehook", "displayhook", "dont_write_bytecode")),
+    *((warnings, name) for name in ("showwarning", "formatwarning")),
+    (threading, "excepthook"),
+)
+# Each by the function that asks for it and the one that sets it.
+LIMITS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (socket.getdefaulttimeout, socket.setdefaulttimeout),
+    (csv.field_size_limit, csv.field_size_limit),
+    (sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    (sys.getswitchinterval, sys.setswitchinterval),
+    (sys.gettrace, sys.settrace),
+    (sys.getprofile, sys.setprofile),
+    (gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
+)
 Undo = Callable[[], None]
 
 
@@ -30,6 +48,13 @@ def restored() -> Iterator[None]:
         for put_back in undo:
             with suppress(Exception):
                 put_back()
+
+
+def _project() -> Undo:
+    """Keep to the etl.toml in use while a function of the user's is in another folder."""
+    chosen = settings.chosen()
+    settings.use(settings.path())
+    return lambda: settings.use(chosen)
 
 
 def _process() -> Undo:
@@ -72,9 +97,9 @@ def _working() -> str | None:
 
 
 def _interpreter() -> Undo:
-    """Keep hooks, the path of modules, the depth of recursion, warnings, logging and the patience of sockets."""
+    """Keep hooks, the path of modules, the depth of recursion, warnings, logging and limits."""
     hooks = [(owner, name, getattr(owner, name)) for owner, name in HOOKS]
-    path, depth, timeout = list(sys.path), sys.getrecursionlimit(), socket.getdefaulttimeout()
+    path, depth, limits = list(sys.path), sys.getrecursionlimit(), [(give, ask()) for ask, give in LIMITS]
     filters, handlers = list(warnings.filters), list(logging.root.handlers)
     level, disabled = logging.root.level, logging.root.manager.disable
 
@@ -82,7 +107,8 @@ def _interpreter() -> Undo:
         for owner, name, hook in hooks:
             setattr(owner, name, hook)
         sys.path[:] = path
-        socket.setdefaulttimeout(timeout)
+        for give, limit in limits:
+            give(limit)
         if warnings.filters != filters:
             warnings.resetwarnings()  # which forgets, too, what was warned of by the filters there were
             warnings.filters[:] = filters  # type: ignore[index]
@@ -125,11 +151,11 @@ def _random() -> Undo:
 
 
 def _signals() -> Undo:
-    """Keep the handlers of signals, and stop a timer that the job has set; only a main thread has them."""
+    """Keep handlers and the mask of signals, and stop a timer that the job has set; only a main thread has them."""
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    timer = signal.getitimer(signal.ITIMER_REAL)
+    timer, mask = signal.getitimer(signal.ITIMER_REAL), signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     def put_back() -> None:
         if timer == (0.0, 0.0):
@@ -137,6 +163,7 @@ def _signals() -> Undo:
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) != handler:
                 signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     return put_back
 
@@ -164,4 +191,4 @@ def _options() -> dict[str, Any]:
     return {key: root[name] for key, (root, name) in places.items()}
 
 
-_KEPT = (_process, _folder, _interpreter, _decimals, _random, _signals, _pandas)
+_KEPT = (_project, _process, _folder, _interpreter, _decimals, _random, _signals, _pandas)

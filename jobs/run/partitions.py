@@ -41,22 +41,30 @@ def extract(work: StageContext, connection: Redis) -> Marker:
     """Read a partition of the source into staging, unless all of it is known to be loaded."""
     if not work.full_refresh and known.may_skip(work.pipeline, work.partition, len(work.plan.partitions)):
         pieces = [piece for partition in work.plan.partitions for piece in partition.pieces]
-        there = None
+        there, shaped = None, dict[str, str]()
+
+        def compared() -> dict[str, str]:
+            shaped.update(_shaped(work))
+            return shaped
+
         with suppress(EtlError):  # a target that can't be asked now may be there when the rows are to be loaded
             which = work.pipeline, work.run, work.attempt, work.partition
-            there = known.rows_there(*which, pieces, lambda: _shaped(work))
+            there = known.rows_there(*which, pieces, compared)
         if there is not None:
             rows, content = there
             counts = {"read": rows, "out": rows, "rejected": 0, "skipped": rows}
-            return Marker(counts=counts, content=content)
+            return Marker(counts=counts, content=content, shaped=shaped)
     return _read(work, connection)
 
 
 def _shaped(work: StageContext) -> dict[str, str]:
     """Return what shapes rows beside their source and the configuration, by the ledger's names for it."""
     lookups = work.pipeline.lookups if work.pipeline.transform or work.pipeline.extract.FACTS.own_code else {}
-    content = lookups_of(work.pipeline, work.context, sources.read_all).content if lookups else ""
-    return {"code": code.fingerprint(work.pipeline), "lookups": content}
+    content = lookups_of(work.pipeline, work.context, sources.read_all, work.attempt).content if lookups else ""
+    window, shaped = (work.context.start, work.context.end), code.fingerprint(work.pipeline)
+    if any(window) and code.asks_for_window(work.pipeline):
+        shaped += f" {'/'.join(str(moment and moment.timestamp()) for moment in window)}"
+    return {"code": shaped, "lookups": content}
 
 
 def _read(work: StageContext, connection: Redis) -> Marker:
@@ -115,7 +123,8 @@ def transform(work: StageContext, connection: Redis) -> Marker:
     source = work.input("extract")
     if skipped := source.counts.get("skipped"):
         counts = dict.fromkeys(("in", "out"), skipped) | dict.fromkeys(("rejected", "dropped", "added"), 0)
-        return Marker(counts=counts, shaped=_shaped(work))
+        return Marker(counts=counts, shaped=source.shaped)
+    shaped = _shaped(work)  # before it is used: what changes meanwhile is another shape, which the next run sees
     files = [piece.file for piece in work.partition.pieces]
     types = _types(work)
     transformer = Transformer(work.pipeline, work.context, files, types.words, _limits(work))
@@ -150,7 +159,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         rejects=tuple(rejects.names),
         types=merge_candidates(made) if work.pipeline.transform else types.kinds,
         warnings=tuple(warnings),
-        shaped=_shaped(work),
+        shaped=shaped,
         files=by_file.counts,
         cursor=work.read_to(reached.latest),
     )

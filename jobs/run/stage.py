@@ -26,7 +26,8 @@ from etl.safe_message import safe_message
 from etl.staging import STAGES, Marker, Staging
 from etl.staging.places import locate
 from etl.transform.lookups import lookups_of
-from etl.types.cursor import Cursor, Span, back, is_strict, read
+from etl.types.cursor import Cursor, Span, back, is_readable, is_strict, read
+from etl.types.newer import incomparable
 from jobs import settings
 from jobs.job import Snooze
 from jobs.run.graph import Spec, read_spec
@@ -243,7 +244,7 @@ def stage_context(stage: str, run: str, number: int, record: Mapping[str, str]) 
         context = replace(context, since=read(back(span.since, pipeline.extract.overlap)))
     asks = pipeline.transform if stage == "transform" else pipeline.extract.FACTS.own_code
     if pipeline.lookups and asks and stage in ("extract", "transform"):
-        context = replace(context, lookups=lookups_of(pipeline, context, sources.read_all))
+        context = replace(context, lookups=lookups_of(pipeline, context, sources.read_all, int(record["attempt"])))
     which = run, stage, number, int(record["attempt"])
     return StageContext(*which, pipeline, spec.plan, context, staging, span, spec.full_refresh, submitted, started)
 
@@ -297,6 +298,8 @@ def _span(staging: Staging, spec: Spec, started: float, *, decide: bool) -> Span
         staging.write_bytes("since.json", json.dumps(decided).encode(), exclusive=found is None)
         found = staging.read_json("since.json") or decided
     since, until = (Cursor(*found[key]) if found[key] else None for key in ("since", "until"))
+    if since is not None and not is_readable(since):  # an earlier release's may be NaN
+        raise incomparable(pipeline, since.kind)
     return Span(since, until, found.get("now", started))
 
 

@@ -1,6 +1,8 @@
 """A careless function: it changes all that is global in a process."""
 
+import csv
 import decimal
+import gc
 import locale
 import logging
 import os
@@ -30,8 +32,10 @@ def spoil() -> None:
     locale.setlocale(locale.LC_ALL, "C.UTF-8")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     signal.setitimer(signal.ITIMER_REAL, 60)
     warnings.simplefilter("error")
+    warnings.showwarning = warnings.formatwarning = print  # type: ignore[assignment]
     random.seed(1)
     np.random.seed(1)
     np.seterr(all="raise")
@@ -41,5 +45,9 @@ def spoil() -> None:
     sys.path.insert(0, "/acme")
     sys.setrecursionlimit(5000)
     socket.setdefaulttimeout(0.5)
+    csv.field_size_limit(10)
+    sys.setswitchinterval(0.5)
+    sys.set_int_max_str_digits(1000)
+    gc.disable()
     logging.getLogger().setLevel(logging.DEBUG)
     logging.disable(logging.CRITICAL)

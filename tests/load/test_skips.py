@@ -1,16 +1,18 @@
 """Files that have not changed since they were loaded are left as they are."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 
+from etl.load import known
 from etl.staging import Marker
 from jobs.run import partitions
 from jobs.run.stage import StageContext
 from tests.helpers.deliveries import query
-from tests.helpers.project import Project, etl_toml
+from tests.helpers.project import LONG_AGO, Project, etl_toml
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +52,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return real(work, connection)
 
     monkeypatch.setattr(partitions, "_read", noted)
+    known._asked.clear()  # runs of windows have the same ids in each test
     return files
 
 
@@ -118,6 +121,28 @@ def test_a_small_file_that_replaces_itself_is_unchanged(etl: Project, target_url
     assert len(rows(target_url)) == 4
 
 
+def test_a_file_is_read_again_when_it_was_touched_to_win_over_another(
+    etl: Project, target_url: str, read: list[str]
+) -> None:
+    etl.config(text(target_url, MODES[1]))
+    etl.run()
+    etl.write("inbox/c.csv", "id,name\n1,uno\n")
+    etl.run()
+    os.utime("inbox/b.csv", (LONG_AGO + 100, LONG_AGO + 100))
+    read.clear()
+    assert etl.run()["rows"]["loaded"] == 0
+    os.utime("inbox/c.csv", (LONG_AGO + 200, LONG_AGO + 200))  # it is the newest of its rows in either case
+    assert etl.run()["rows"]["loaded"] == 0
+    os.utime("inbox/a.csv", (LONG_AGO + 300, LONG_AGO + 300))
+    assert etl.run()["rows"]["loaded"] == 1
+    assert rows(target_url) == [(1, "one"), (2, "two"), (3, "three")]
+    os.utime("inbox/c.csv", (LONG_AGO + 400, LONG_AGO + 400))
+    assert etl.run()["rows"]["loaded"] == 1
+    assert rows(target_url) == [(1, "uno"), (2, "two"), (3, "three")]
+    assert etl.run()["rows"]["loaded"] == 0
+    assert read == ["inbox/b.csv", "inbox/a.csv", "inbox/c.csv"]
+
+
 def test_rows_that_are_gone_from_the_table_are_loaded_again(etl: Project, target_url: str, read: list[str]) -> None:
     etl.config(text(target_url, MODES[1]))
     etl.run()
@@ -183,6 +208,39 @@ def test_what_an_earlier_release_has_loaded_is_not_read_again_for_what_it_did_no
     read.clear()
     assert etl.run()["rows"]["unchanged"] == 3
     assert read == []
+
+
+STAMP = "def mark(df, {}):\n    df['name'] = {}\n    return df\n"
+
+
+@pytest.mark.parametrize("mode", MODES[:2])
+def test_a_file_is_read_again_for_another_window_where_a_function_asks_for_it(
+    etl: Project, target_url: str, read: list[str], mode: dict[str, Any]
+) -> None:
+    etl.write("steps.py", STAMP.format("*, start=None", "str(start)[:10]"))
+    etl.config(with_step(target_url, mode, extract={"path": "inbox/{date:%Y}.csv"}))
+    etl.write("inbox/2024.csv", "id,name\n1,one\n")
+    backfill = "backfill claims --client acme --start 2024-01-01 --end {} --inline --json"
+    assert etl(backfill.format("2024-01-02")).code == 0
+    [run] = etl(backfill.format("2024-01-03")).json
+    if mode["mode"] == "append":  # the file is appended once, whatever it would be for another window
+        assert (rows(target_url), run["rows"]["unchanged"]) == ([(1, "2024-01-01")], 1)
+        assert "what they make of them for this one is not loaded" in run["warnings"][0]
+    else:
+        assert (rows(target_url), run["warnings"]) == ([(1, "2024-01-02")], [])
+    assert len(read) == 2
+
+
+def test_a_window_that_no_function_asks_for_reads_no_file_again(etl: Project, target_url: str, read: list[str]) -> None:
+    etl.write("steps.py", STAMP.format("start=None", "start"))
+    load = {
+        "transform": [{"function": "steps:mark", "args": {"start": "x"}}],
+        "extract": {"path": "inbox/{date:%Y}.csv"},
+    }
+    etl.config(with_step(target_url, MODES[1], **load))
+    etl.write("inbox/2024.csv", "id,name\n1,one\n")
+    assert etl("backfill claims --client acme --start 2024-01-01 --end 2024-01-03 --inline").code == 0
+    assert (rows(target_url), len(read)) == ([(1, "x")], 1)
 
 
 def rows(url: str) -> list[tuple[object, ...]]:

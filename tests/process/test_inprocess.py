@@ -1,6 +1,8 @@
 """The worker within this process: the same steps, and it never sleeps longer than it must."""
 
+import csv
 import decimal
+import gc
 import locale
 import logging
 import os
@@ -178,7 +180,9 @@ def surroundings() -> list[Any]:
         list(warnings.filters), random.getstate(), str(np.random.get_state()), np.geterr(),
         pd.get_option("display.max_rows"), pd.get_option("display.precision"), sys.excepthook,
         threading.excepthook, sys.unraisablehook, list(sys.path), sys.getrecursionlimit(), socket.getdefaulttimeout(),
-        logging.getLogger().level, logging.root.manager.disable,
+        logging.getLogger().level, logging.root.manager.disable, signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        warnings.showwarning, warnings.formatwarning, csv.field_size_limit(), sys.getswitchinterval(),
+        sys.get_int_max_str_digits(), gc.isenabled(),
     ]  # fmt: skip
 
 

@@ -178,6 +178,26 @@ def test_rows_pass_once_through_a_function_whose_child_comes_out_of_it(
     assert project.rows("select claim_id, amount from claims order by 1") == rows
 
 
+def test_rows_are_loaded_once_although_a_module_forks_when_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = etl_toml({"claims": {"transform": ["steps:same"], "retries": 0, "columns": COLUMNS}})
+    steps = "import os\nif child := os.fork():\n    os.waitpid(child, 0)\n\ndef same(df):\n    return df\n"
+    project = Project(tmp_path, config, {"steps.py": steps, "inbox/acme/1.csv": "claim_id,amount\nA1,10\n"})
+    assert project.run()["state"] == "succeeded"
+    assert project.rows("select claim_id, amount from claims") == [("A1", 10)]
+
+
+def test_what_a_function_raises_in_a_folder_of_its_own_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = etl_toml({"claims": {"transform": ["steps:stray"], "retries": 0, "columns": COLUMNS}})
+    steps = "import os\n\ndef stray(df):\n    os.chdir('/')\n    raise ValueError('astray')\n"
+    project = Project(tmp_path, config, {"steps.py": steps, "inbox/acme/1.csv": "claim_id,amount\nA1,10\n"})
+    assert project.run()["state"] == "failed"
+    assert "astray" in project("logs acme/claims").out
+
+
 def test_a_load_function_whose_child_comes_out_of_it_loads_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,3 +237,18 @@ def test_frames_that_lack_columns_of_those_they_are_merged_with_are_a_warning(
         found = [said for chunk in extract(pipeline, partition, context) for said in chunk.warnings]
         assert len(found) == bool(expected)
         assert all(f"gave frames without {expected}, which others have: their rows empty" in said for said in found)
+
+
+def test_the_rows_of_a_function_are_known_again_in_whatever_order_they_come(written: Any) -> None:
+    code = "def rows():\n    return pd.DataFrame({'id': %s, 'name': ['a', 'b', 'b']}).iloc[%s]"
+    contents = {
+        order: read(written(code % ([1, 2, 2] if order != "other" else [1, 2, 3], places)))[1]
+        for order, places in (
+            ("once", "[0, 1, 2]"),
+            ("again", "[2, 0, 1]"),
+            ("other", "[0, 1, 2]"),
+            ("fewer", "[0, 1]"),
+        )
+    }
+    assert contents["once"] == contents["again"]
+    assert len(set(contents.values())) == 3

@@ -248,3 +248,27 @@ def test_a_night_without_rows_is_quiet_whatever_the_columns_are(etl_: Project, t
     tell(source, "DELETE FROM t")
     run = etl_.run()
     assert (run["state"], run["rows"]["read"]) == ("succeeded", 0), run["error"]
+
+
+@pytest.mark.parametrize("kind", ["double precision", "numeric"])
+@pytest.mark.parametrize("parts", [{}, {"partition": "id", "rows": 1}])
+def test_no_cursor_stands_at_nan(etl_: Project, pg_url: str, kind: str, parts: dict[str, Any]) -> None:
+    columns = {"id": "integer", "v": {"type": "number", "unique": True}}
+    prepared(etl_, pg_url, kind, columns, load={"mode": "append"}, **parts)
+    assert night(etl_, pg_url, (1, 1.5), (2, "NaN"), (3, 2.5))["rows"]["loaded"] == 2
+    assert night(etl_, pg_url, (4, 3.5))["rows"]["loaded"] == 1
+    assert etl_("cursor get claims --client acme --json").json["value"] == "3.5"
+
+
+@pytest.mark.parametrize("parts", [{}, {"partition": "id", "rows": 1}])
+@pytest.mark.parametrize("name", ["V", "at"])
+def test_a_cursor_may_go_by_another_name_than_in_the_source(
+    etl_: Project, target_url: str, name: str, parts: dict[str, Any]
+) -> None:
+    columns = {"id": "integer", name: {"type": "integer", "from": ["v"]}}
+    prepared(etl_, target_url, "integer", columns, cursor=name, **parts)
+    night(etl_, target_url, (1, 1), (2, 2))
+    assert night(etl_, target_url, (3, 3))["rows"]["loaded"] == 1
+    assert etl_.run()["rows"]["read"] == 1
+    etl_.change((f'cursor = "{name}"', 'cursor = "w"'))
+    assert "no column w, which is the cursor\n  it has id, v" in etl_.run()["failures"][0]["error"]

@@ -118,3 +118,33 @@ def test_a_function_that_gives_text_must_have_its_cursor_declared(etl_: Project,
     load = {"table": "loaded", "mode": "merge", "key": ["id"]}
     etl_.config(etl_toml({"claims": {"extract": extract, "load": load, "retries": 0}}))
     assert "cursor column v holds text that is not declared" in etl_.run()["error"]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "loaded", "unchanged"),
+    [
+        (["9.5", "100.0"], ["100", "101", "99"], 2, 1),
+        (["decimal.Decimal('100.5')"], ["101", "100"], 1, 1),
+        (["datetime.datetime(2024, 1, 2, 8)"], ["datetime.date(2024, 1, 3)", "datetime.date(2024, 1, 1)"], 1, 1),
+    ],
+)
+def test_a_cursor_of_one_type_is_compared_with_values_of_another(
+    etl_: Project, first: list[str], then: list[str], loaded: int, unchanged: int
+) -> None:
+    extract = {"type": "function", "function": "steps:rows", "cursor": "v"}
+    load = {"mode": "merge", "key": ["id"]}
+    etl_.config(etl_toml({"claims": {"extract": extract, "load": load, "retries": 0}}))
+    for number, values in enumerate((first, then), 1):
+        rows = ", ".join(f"dict(id={number}{place}, v={value})" for place, value in enumerate(values))
+        etl_.write("steps.py", f"import datetime, decimal\n\ndef rows():\n    return [{rows}]\n")
+        run = etl_.run()
+        assert (run["state"], run["error"]) == ("succeeded", None)
+    assert (run["rows"]["loaded"], run["rows"]["unchanged"]) == (loaded, unchanged)
+
+
+def test_a_night_is_quiet_although_a_number_is_written_as_an_integer_alone(etl_: Project) -> None:
+    url = "sqlite:///warehouse.db"
+    prepared(etl_, url, "numeric", {})
+    night(etl_, url, (1, 9.5), (2, 100))
+    run = etl_.run()
+    assert (run["error"], run["rows"]["unchanged"]) == (None, 1)

@@ -2,27 +2,21 @@
 
 import math
 import re
-import sqlite3
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pyarrow as pa
-import sqlalchemy as sa
 
 from etl.config.columns import named, points
-from etl.config.kinds import DATABASES, SOURCES
 from etl.config.pipeline import Pipeline
-from etl.config.urls import database_url
 from etl.context import Context
-from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
+from etl.errors import BadSource
 from etl.partition import Chunk, Partition, Piece
 from etl.sources.spool import Given, check_names, spooled
 from etl.sources.sql.fetched import FETCH, ODDLY_ORDERED, POSTGRES, fetched, prepare, text_of
+from etl.sources.sql.opened import Database, opened, translated
 from etl.sources.sql.order import check_number, check_postgres, check_sqlite, refuse_text, typed_only
 from etl.sources.sql.statement import (
     DATED,
@@ -38,6 +32,7 @@ from etl.sources.sql.statement import (
     values,
 )
 from etl.types.cursor import Cursor, Span, cursor_of, is_readable
+from etl.types.newer import cursor_header
 from etl.types.sql import quoted
 
 if TYPE_CHECKING:
@@ -45,7 +40,6 @@ if TYPE_CHECKING:
 
 MOST = 256  # partitions; a key with gaps could make any number
 FEW = 4  # partitions; a table that seems to have more is counted, up to the rows of so many
-WAIT = 60  # seconds for an SQLite writer to end
 
 # What is below and above all values of a type, for a cursor that stands nowhere yet.
 _ENDS = {
@@ -57,14 +51,7 @@ _ENDS = {
     **dict.fromkeys((1082, 1114, 1184), ("-infinity", "infinity")),
 }
 _TEXT_ENDS = ("", "\U0010ffff")
-
-
-class _Database(NamedTuple):
-    """An open database: its driver's connection, and what it is called in errors."""
-
-    driver: Any
-    postgres: bool
-    where: str
+TEXTS = 25, 1042, 1043
 
 
 def read(
@@ -79,7 +66,8 @@ def read(
     """
     piece = partition.pieces[0]
     window = context.start, context.end
-    with _opened(pipeline, config) as database:
+    with _opened(pipeline, config, piece.file) as database:
+        config = _as_there(database, pipeline, config, window)
         held_as = _held(database, pipeline, config, window, span.since)
         statement = select(pipeline, config, piece, span, window, postgres=database.postgres, text_as=held_as)
         ends = _ends(database, pipeline, config, piece, span, window) if config.query and config.cursor else None
@@ -102,7 +90,7 @@ def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partitio
     piece = Piece(file=source_name(pipeline, config), path=config.table or pipeline.name, version=version)
     pieces = [piece]
     if config.partition and config.split != "none":
-        with _opened(pipeline, config) as database:
+        with _opened(pipeline, config, piece.file) as database:
             low, high, count = _range(database, pipeline, config, piece, window)
         pieces = [
             piece.model_copy(update={"keys": keys, "start": keys[0] if keys[0] is not None else low, "end": keys[1]})
@@ -113,14 +101,15 @@ def plan(pipeline: Pipeline, config: "Config", window: Window) -> tuple[Partitio
 
 def latest(pipeline: Pipeline, config: "Config") -> Cursor | None:
     """Return the latest value of the cursor's column in the source now, or None where there is none."""
-    assert config.cursor is not None
     piece = Piece(file=source_name(pipeline, config), path="")
-    with _opened(pipeline, config) as database:
+    with _opened(pipeline, config, piece.file) as database:
+        config = _as_there(database, pipeline, config, (None, None))
+        assert config.cursor is not None
         ends = _ends(database, pipeline, config, piece, Span(), (None, None)) if config.query else None
         bound = values(pipeline, config, piece, Span(), (None, None), postgres=database.postgres, ends=ends)
         column, held_as = quoted(config.cursor), _held(database, pipeline, config, (None, None))
         # Text is compared by code points, whatever the database's language.
-        is_text = _is_text(database, pipeline, config, bound)
+        is_text = _kind(database, pipeline, config, bound) in TEXTS
         order = f'max({column} COLLATE "C")' if is_text else f"max({column})"
         if held_as in DATED:
             order += f" FILTER (WHERE {as_day(column, postgres=database.postgres)} IS NOT NULL)"
@@ -139,28 +128,48 @@ def latest(pipeline: Pipeline, config: "Config") -> Cursor | None:
     return latest if is_readable(latest) else None  # in a format of its own: each partition reads to its own end
 
 
-def _is_text(database: _Database, pipeline: Pipeline, config: "Config", bound: Mapping[str, Any]) -> bool:
+def _as_there(database: Database, pipeline: Pipeline, config: "Config", window: Window) -> "Config":
+    """Return the config with the cursor's column as the source calls it, which the pipeline may call otherwise."""
+    if config.cursor is None:
+        return config
+    piece, postgres = Piece(file=database.where, path=""), database.postgres
+    bound = values(pipeline, config, piece, Span(), window, postgres=postgres, ends=(None, None))
+    names = _described(database, f"SELECT * FROM {relation(pipeline, config, schemas=postgres)}", bound)
+    return config.model_copy(update={"cursor": cursor_header(pipeline, list(names), database.where)[0]})
+
+
+@contextmanager
+def _opened(pipeline: Pipeline, config: "Config", where: str) -> Iterator[Database]:
+    """Open the source's database; values that no type here has come as what their rows are rejected for."""
+    with opened(pipeline, config, where) as database:
+        if database.postgres:
+            prepare(database.driver)
+        else:
+            database.driver.text_factory = text_of
+        yield database
+
+
+def _kind(database: Database, pipeline: Pipeline, config: "Config", bound: Mapping[str, Any]) -> int:
+    """Return PostgreSQL's number for the type of the cursor's column; 0 where there is none."""
     if not database.postgres:
-        return False
+        return 0
     names = _described(database, f"SELECT * FROM {relation(pipeline, config, schemas=True)}", bound)
-    return names.get(config.cursor or "") in (25, 1042, 1043)
+    return names.get(config.cursor or "", 0)
 
 
-def _is_typed(database: _Database, pipeline: Pipeline, config: "Config", bound: Mapping[str, Any]) -> bool:
+def _is_typed(database: Database, pipeline: Pipeline, config: "Config", bound: Mapping[str, Any]) -> bool:
     """Whether the database compares the cursor's column as numbers or times."""
     if config.cursor is None:
         return False
-    source, column = relation(pipeline, config, schemas=database.postgres), quoted(config.cursor)
     if database.postgres:
-        return _described(database, f"SELECT * FROM {source}", bound).get(config.cursor) in (*POSTGRES, *ODDLY_ORDERED)
+        return _kind(database, pipeline, config, bound) in (*POSTGRES, *ODDLY_ORDERED)
+    source, column = relation(pipeline, config, schemas=False), quoted(config.cursor)
     ends = (f"typeof((SELECT {which}({column}) FROM {source}))" for which in ("min", "max"))
-    with _translated(database.where):
+    with translated(database.where):
         return set(database.driver.execute(f"SELECT {', '.join(ends)}", bound).fetchone()) <= {"integer", "real"}
 
 
-def _held(
-    database: _Database, pipeline: Pipeline, config: "Config", window: Window, since: Cursor | None = None
-) -> str:
+def _held(database: Database, pipeline: Pipeline, config: "Config", window: Window, since: Cursor | None = None) -> str:
     """Return what the pipeline declares of a cursor's column that holds text; see `etl.sources.sql.statement.held`.
 
     Raises:
@@ -174,14 +183,14 @@ def _held(
     bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
 
     def ask(statement: str, more: Mapping[str, Any]) -> tuple[Any, ...]:
-        with _translated(database.where):
+        with translated(database.where):
             given = {**bound, **more}
             asked = _encoded(statement, given) if database.postgres else (statement, given)
             return tuple(database.driver.execute(*asked).fetchone() or ())
 
     def is_text() -> bool:
         if database.postgres:
-            return _is_text(database, pipeline, config, bound)
+            return _kind(database, pipeline, config, bound) in TEXTS
         known = {} if config.query else _affinities(database, pipeline, config)
         if known.get(config.cursor or "", pa.string()) != pa.string():
             return False
@@ -195,10 +204,11 @@ def _held(
     elif not database.postgres:
         database.driver.create_function("regexp", 2, _matches, deterministic=True)
         check_sqlite(pipeline, config, database.where, since, ask)
-    elif named([config.cursor], pipeline)[config.cursor] not in pipeline.columns:
-        types = _described(database, f"SELECT * FROM {relation(pipeline, config, schemas=True)}", bound)
-        if types.get(config.cursor, 20) not in POSTGRES:
-            check_postgres(pipeline, config, database.where, since, ask)
+    elif (
+        named([config.cursor], pipeline)[config.cursor] not in pipeline.columns
+        and _kind(database, pipeline, config, bound) not in POSTGRES
+    ):
+        check_postgres(pipeline, config, database.where, since, ask)
     return held_as
 
 
@@ -207,7 +217,7 @@ def _matches(pattern: str, value: Any) -> bool | None:
 
 
 def _range(
-    database: _Database,
+    database: Database,
     pipeline: Pipeline,
     config: "Config",
     piece: Piece,
@@ -244,7 +254,7 @@ def _cut(low: int, high: int, count: int) -> list[tuple[int | None, int | None]]
 
 
 def _ends(
-    database: _Database,
+    database: Database,
     pipeline: Pipeline,
     config: "Config",
     piece: Piece,
@@ -255,60 +265,25 @@ def _ends(
     if not database.postgres:
         return -math.inf, b""  # SQLite: numbers come before texts, and those before bytes
     bound = values(pipeline, config, piece, span, window, postgres=True, ends=(None, None))
-    types = _described(database, f"SELECT * FROM {relation(pipeline, config, schemas=True)}", bound)
-    return _ENDS.get(types.get(config.cursor or "", 0), _TEXT_ENDS)
+    return _ENDS.get(_kind(database, pipeline, config, bound), _TEXT_ENDS)
 
 
-def _described(database: _Database, statement: str, bound: Mapping[str, Any]) -> dict[str, int]:
-    """Return the PostgreSQL types of a statement's columns by name."""
-    with _translated(database.where), database.driver.cursor() as cursor:
-        cursor.execute(*_encoded(f"{statement} LIMIT 0", bound))
-        return {column.name: column.type_code for column in cursor.description}
+def _described(database: Database, statement: str, bound: Mapping[str, Any]) -> dict[str, int]:
+    """Return the types of a statement's columns by name, as PostgreSQL numbers them."""
+    with translated(database.where):
+        if not database.postgres:
+            return {column[0]: 0 for column in database.driver.execute(f"{statement} LIMIT 0", bound).description}
+        with database.driver.cursor() as cursor:
+            cursor.execute(*_encoded(f"{statement} LIMIT 0", bound))
+            return {column.name: column.type_code for column in cursor.description}
 
 
-@contextmanager
-def _opened(pipeline: Pipeline, config: "Config") -> Iterator[_Database]:
-    key = f"pipelines.{pipeline.name}.extract.url"
-    url = database_url(config.url, key, pipeline.client, pipeline.root)
-    where = source_name(pipeline, config)
-    kind = url.partition(":")[0].partition("+")[0]
-    if kind not in SOURCES:
-        raise ConfigError(f"{key}: {DATABASES[kind].title} can't be a source", f"use one of {', '.join(SOURCES)}")
-    is_postgres = kind == "postgresql"
-    try:
-        driver = _postgres(url) if is_postgres else _sqlite(sa.make_url(url).database or "")
-    except (psycopg.Error, sqlite3.Error, OSError) as error:
-        raise _unreachable(error, where) from error
-    try:
-        yield _Database(driver, is_postgres, where)
-    finally:
-        driver.close()
-
-
-def _postgres(url: str) -> "psycopg.Connection[Any]":
-    given: dict[str, Any] = {"application_name": "rq-etl", "client_encoding": "utf8"}
-    given |= {} if "connect_timeout" in url else {"connect_timeout": 10}
-    connection = psycopg.connect(url, **given)
-    connection.read_only = True
-    prepare(connection)
-    connection.execute("SET TIME ZONE 'UTC'")
-    return connection
-
-
-def _sqlite(path: str) -> sqlite3.Connection:
-    if not Path(path).exists():
-        raise FileNotFoundError(2, "there is no such file")
-    driver = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=WAIT, check_same_thread=False)
-    driver.text_factory = text_of
-    return driver
-
-
-def _affinities(database: _Database, pipeline: Pipeline, config: "Config") -> dict[str, pa.DataType]:
+def _affinities(database: Database, pipeline: Pipeline, config: "Config") -> dict[str, pa.DataType]:
     """Return the types that an SQLite table's columns prefer; its values may have others."""
     words = {"INT": pa.int64(), "CHAR": pa.string(), "CLOB": pa.string(), "TEXT": pa.string()}
     words |= dict.fromkeys(("REAL", "FLOA", "DOUB"), pa.float64())
     found = {}
-    with _translated(database.where):
+    with translated(database.where):
         for row in database.driver.execute(f"PRAGMA table_info({relation(pipeline, config, schemas=False)})"):
             kind = next((kind for word, kind in words.items() if word in row[2].upper()), None)
             if kind is not None:
@@ -317,7 +292,7 @@ def _affinities(database: _Database, pipeline: Pipeline, config: "Config") -> di
 
 
 def _tables(
-    database: _Database,
+    database: Database,
     statement: str,
     bound: Mapping[str, Any],
     known: Mapping[str, pa.DataType] | None = None,
@@ -329,7 +304,7 @@ def _tables(
         known: Types that columns of SQLite prefer.
         pipeline: Whose columns the statement's are.
     """
-    with _translated(database.where):
+    with translated(database.where):
         if database.postgres:
             with database.driver.cursor(name="etl") as cursor:  # the server keeps what has not been fetched
                 cursor.itersize = FETCH
@@ -349,41 +324,3 @@ def _tables(
 def _encoded(statement: str, bound: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     text, used = for_psycopg(statement, bound)
     return text.encode(), used
-
-
-@contextmanager
-def _translated(where: str) -> Iterator[None]:
-    """Turn what a driver raises into an EtlError that quotes no value."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise _refused(error, error.sqlstate or "", where) from error
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise SourceUnreachable(
-                f"{where}: the database is locked by a writer", "it is tried again by itself"
-            ) from error
-        if name == "SQLITE_ERROR" or isinstance(error, sqlite3.ProgrammingError):
-            raise BadSource(f"{where}: {error}", "fix table or query in the pipeline's extract") from error
-        raise BadSource(f"{where} can't be read: {name or type(error).__name__}", "check the database") from error
-
-
-def _refused(error: psycopg.Error, state: str, where: str) -> EtlError:
-    if not state and isinstance(error, psycopg.DataError):
-        return BadSource(f"{where}: a value that Python has not", "leave it out, or turn it into text, in a query")
-    if not state or state[:2] in ("08", "53", "57", "40", "55"):
-        return SourceUnreachable(f"{where}: {type(error).__name__}", "it is tried again by itself")
-    if state[:2] == "42":  # what these say is the statement's own: names of tables, columns, operators
-        lines = str(error.diag.message_primary).splitlines()
-        return BadSource(f"{where}: {lines[0]}", "fix table or query in the pipeline's extract, or grant SELECT")
-    name = type(error).__name__
-    return BadSource(f"{where} refused the statement: {name} ({state})", "try it with psql; see rq-etl logs")
-
-
-def _unreachable(error: Exception, where: str) -> SourceUnreachable:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, OSError):
-        lines = [error.strerror or type(error).__name__]
-    why = lines[0] if lines else type(error).__name__
-    return SourceUnreachable(f"{where} can't be reached: {why}", "check the url of its extract, and that it runs")

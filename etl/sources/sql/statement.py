@@ -187,6 +187,8 @@ def _bound(cursor: Cursor, zone: ZoneInfo, postgres: bool) -> Any:
     """
     if postgres and cursor.kind == "timestamp":
         return placed(read(cursor), zone).isoformat()
+    if postgres and cursor.kind in ("number", "decimal"):
+        return cursor.value.removesuffix(".0")  # the column may be of whole numbers by now
     if postgres or cursor.kind not in ("integer", "number", "decimal"):
         return cursor.value
     value = read(cursor)
