@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from etl.errors import TargetRefused
+from etl.errors import TRIED_AGAIN, TargetRefused
 from etl.load.targets import Target
 
 # Why a target refuses, and the cure: what more than one kind of database says.
@@ -40,7 +40,7 @@ NOT_SUPPORTED = (
     "look at the table for what is unusual: its types, keys, triggers",
 )
 NOT_OPENED_CURE = "check the path of the url under [targets], and its rights"
-BUSY_CURE = "it is tried again by itself"
+BUSY_CURE = TRIED_AGAIN
 
 
 @contextmanager

@@ -19,11 +19,12 @@ from etl.config.kinds import DATABASES, SOURCES
 from etl.config.pipeline import Pipeline
 from etl.config.urls import database_url
 from etl.context import Context
-from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
+from etl.errors import BadSource, ConfigError, SourceUnreachable
 from etl.partition import Chunk, Partition, Piece
 from etl.sources.spool import Given, check_names, spooled
 from etl.sources.sql.fetched import FETCH, ODDLY_ORDERED, POSTGRES, fetched, prepare, text_of
 from etl.sources.sql.order import check_number, check_postgres, check_sqlite, refuse_text, typed_only
+from etl.sources.sql.refusals import translated
 from etl.sources.sql.statement import (
     DATED,
     Window,
@@ -60,11 +61,12 @@ _TEXT_ENDS = ("", "\U0010ffff")
 
 
 class _Database(NamedTuple):
-    """An open database: its driver's connection, and what it is called in errors."""
+    """An open database: its driver's connection, what it is called in errors, and what the pipeline says of it."""
 
     driver: Any
     postgres: bool
     where: str
+    words: str
 
 
 def read(
@@ -154,7 +156,7 @@ def _is_typed(database: _Database, pipeline: Pipeline, config: "Config", bound: 
     if database.postgres:
         return _described(database, f"SELECT * FROM {source}", bound).get(config.cursor) in (*POSTGRES, *ODDLY_ORDERED)
     ends = (f"typeof((SELECT {which}({column}) FROM {source}))" for which in ("min", "max"))
-    with _translated(database.where):
+    with translated(database.where, database.words):
         return set(database.driver.execute(f"SELECT {', '.join(ends)}", bound).fetchone()) <= {"integer", "real"}
 
 
@@ -174,7 +176,7 @@ def _held(
     bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
 
     def ask(statement: str, more: Mapping[str, Any]) -> tuple[Any, ...]:
-        with _translated(database.where):
+        with translated(database.where, database.words):
             given = {**bound, **more}
             asked = _encoded(statement, given) if database.postgres else (statement, given)
             return tuple(database.driver.execute(*asked).fetchone() or ())
@@ -261,7 +263,7 @@ def _ends(
 
 def _described(database: _Database, statement: str, bound: Mapping[str, Any]) -> dict[str, int]:
     """Return the PostgreSQL types of a statement's columns by name."""
-    with _translated(database.where), database.driver.cursor() as cursor:
+    with translated(database.where, database.words), database.driver.cursor() as cursor:
         cursor.execute(*_encoded(f"{statement} LIMIT 0", bound))
         return {column.name: column.type_code for column in cursor.description}
 
@@ -280,7 +282,8 @@ def _opened(pipeline: Pipeline, config: "Config") -> Iterator[_Database]:
     except (psycopg.Error, sqlite3.Error, OSError) as error:
         raise _unreachable(error, where) from error
     try:
-        yield _Database(driver, is_postgres, where)
+        said = (config.query, config.table, config.partition, config.cursor)
+        yield _Database(driver, is_postgres, where, " ".join(each for each in said if each))
     finally:
         driver.close()
 
@@ -308,7 +311,7 @@ def _affinities(database: _Database, pipeline: Pipeline, config: "Config") -> di
     words = {"INT": pa.int64(), "CHAR": pa.string(), "CLOB": pa.string(), "TEXT": pa.string()}
     words |= dict.fromkeys(("REAL", "FLOA", "DOUB"), pa.float64())
     found = {}
-    with _translated(database.where):
+    with translated(database.where, database.words):
         for row in database.driver.execute(f"PRAGMA table_info({relation(pipeline, config, schemas=False)})"):
             kind = next((kind for word, kind in words.items() if word in row[2].upper()), None)
             if kind is not None:
@@ -329,7 +332,7 @@ def _tables(
         known: Types that columns of SQLite prefer.
         pipeline: Whose columns the statement's are.
     """
-    with _translated(database.where):
+    with translated(database.where, database.words):
         if database.postgres:
             with database.driver.cursor(name="etl") as cursor:  # the server keeps what has not been fetched
                 cursor.itersize = FETCH
@@ -340,6 +343,8 @@ def _tables(
                 yield from fetched(cursor, names, types, points(names, pipeline) if pipeline else {})
         else:
             cursor = database.driver.execute(statement, bound)
+            if cursor.description is None:
+                raise BadSource(f"{database.where}: the query gives no rows", "write a SELECT")
             names = [column[0] for column in cursor.description]
             check_names(names, database.where, BadSource)
             marks = points(names, pipeline) if pipeline else {}
@@ -349,36 +354,6 @@ def _tables(
 def _encoded(statement: str, bound: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
     text, used = for_psycopg(statement, bound)
     return text.encode(), used
-
-
-@contextmanager
-def _translated(where: str) -> Iterator[None]:
-    """Turn what a driver raises into an EtlError that quotes no value."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise _refused(error, error.sqlstate or "", where) from error
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise SourceUnreachable(
-                f"{where}: the database is locked by a writer", "it is tried again by itself"
-            ) from error
-        if name == "SQLITE_ERROR" or isinstance(error, sqlite3.ProgrammingError):
-            raise BadSource(f"{where}: {error}", "fix table or query in the pipeline's extract") from error
-        raise BadSource(f"{where} can't be read: {name or type(error).__name__}", "check the database") from error
-
-
-def _refused(error: psycopg.Error, state: str, where: str) -> EtlError:
-    if not state and isinstance(error, psycopg.DataError):
-        return BadSource(f"{where}: a value that Python has not", "leave it out, or turn it into text, in a query")
-    if not state or state[:2] in ("08", "53", "57", "40", "55"):
-        return SourceUnreachable(f"{where}: {type(error).__name__}", "it is tried again by itself")
-    if state[:2] == "42":  # what these say is the statement's own: names of tables, columns, operators
-        lines = str(error.diag.message_primary).splitlines()
-        return BadSource(f"{where}: {lines[0]}", "fix table or query in the pipeline's extract, or grant SELECT")
-    name = type(error).__name__
-    return BadSource(f"{where} refused the statement: {name} ({state})", "try it with psql; see rq-etl logs")
 
 
 def _unreachable(error: Exception, where: str) -> SourceUnreachable:
