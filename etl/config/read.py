@@ -1,5 +1,6 @@
 """Reading etl.toml and clients/*.toml: every mistake is found before any is reported."""
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -130,8 +131,13 @@ class _Reader:
         return None
 
     def client_files(self) -> dict[str, _Written]:
-        found = {}
-        for file in sorted((self.path.parent / "clients").glob("[!.]*.toml")):
+        found, folder = {}, self.path.parent / "clients"
+        try:
+            names = sorted(os.listdir(folder)) if os.path.lexists(folder) else []
+        except OSError as error:  # without a word all its clients would be gone
+            self.wrong(folder, (), f"can't be read: {error.strerror}")
+            return {}
+        for file in (folder / name for name in names if name.endswith(".toml") and not name.startswith(".")):
             table = self.toml(file)
             if not NAME.fullmatch(file.stem):
                 self.wrong(file, (), "a client's name has small letters, digits and _ only; rename the file")

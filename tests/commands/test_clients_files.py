@@ -104,6 +104,15 @@ def test_where_no_client_is_left_all_clients_is_refused(shop: Project) -> None:
     assert "clients/globex.toml" in said.err
 
 
+@pytest.mark.parametrize("what", ["a file", "a link to nothing"])
+def test_a_folder_of_clients_that_can_not_be_read_stops_all(shop: Project, what: str) -> None:
+    folder = shop.root / "clients"
+    folder.rename(shop.root / "before")
+    folder.write_text("") if what == "a file" else folder.symlink_to("gone")
+    with pytest.raises(ConfigError, match=r"clients: can't be read: N"):
+        load_config(shop.path)
+
+
 def test_a_mistake_in_etl_toml_stops_all(shop: Project) -> None:
     shop.path.write_text(shop.path.read_text() + "\nx = 1\n")
     spoil(shop, "= 1")

@@ -217,3 +217,9 @@ def test_a_replace_under_a_foreign_key_of_duckdb_says_so(tmp_path: Any) -> None:
     with pytest.raises(TargetRefused, match="rows which replace takes away"):
         deliver(url, pipeline("replace"), chunk([{"id": 2}]), run="r2", content="c2")
     assert values(url, "id") == [(1,)]
+
+
+def test_a_file_of_duckdb_beside_which_no_log_can_be_written_is_read_only() -> None:
+    text = 'TransactionContext Error: Failed to commit: Cannot open file "w.duckdb.wal": Permission denied'
+    made = kind_named("duckdb").translate(duckdb.TransactionException(text), "target x")
+    assert str(made).splitlines()[0] == "target x is read-only"
