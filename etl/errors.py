@@ -99,6 +99,9 @@ class TargetUnreachable(EtlError):
     retryable = True
 
 
+TRIED_AGAIN = "it is tried again by itself, as often as retries says; after that rq-etl retry does it"
+
+
 class TargetBusy(EtlError):
     """The target was locked or dropped the connection; trying again may help."""
 

@@ -79,6 +79,7 @@ class Pipeline(Definition):
     max_active: int = 4
     weight: int = 1
     max_unpacked: int = 100
+    inside: dict[str, str] = Field(default_factory=dict)  # see `Config`
     given: tuple[str, ...] = ()  # keys that were given for one run alone: a retry keeps them
 
     @property
@@ -163,7 +164,10 @@ class Config(Model):
         path: etl.toml itself, absolute.
         defaults: `[defaults]` as written; every client in `clients` has it beneath its own keys.
         variants: By (client, pipeline), pipelines that a client's `override` changes.
-        broken: The mistakes of clients' files, by client: these clients are not in `clients`, and stop no others.
+        inside: By (client, pipeline), the operator's own path of each source, by key, for which the file of a client
+            that isn't trusted names another: what is read lies in the folder of the former, links followed.
+        broken: The mistakes of clients' files, by client: these clients are not in `clients`, and stop no others. By
+            the file's name where the client is etl.toml's own, and goes on.
     """
 
     root: Path
@@ -174,6 +178,7 @@ class Config(Model):
     pipelines: dict[str, Definition] = Field(default_factory=dict)
     clients: dict[str, Client] = Field(default_factory=dict)
     variants: dict[tuple[str, str], Definition] = Field(default_factory=dict)
+    inside: dict[tuple[str, str], dict[str, str]] = Field(default_factory=dict)
     broken: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
     @property
@@ -198,13 +203,13 @@ def pipelines_of(config: Config, client: str) -> tuple[str, ...]:
     return config.clients[client].pipelines
 
 
-def needed_first(config: Config, names: Sequence[str]) -> tuple[str, ...]:
-    """Return pipelines in an order that puts each behind those of them that it needs."""
+def needed_first(config: Config, client: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return pipelines of a client in an order that puts each behind those of them that it needs."""
     order: list[str] = []
 
     def visit(name: str) -> None:
         if name not in order:
-            for other in config.pipelines[name].needs:
+            for other in config.variants.get((client, name), config.pipelines[name]).needs:
                 if other in names:
                     visit(other)
             order.append(name)
@@ -261,6 +266,7 @@ def resolve(
         max_active=owner.max_active,
         weight=owner.weight,
         max_unpacked=config.settings.max_unpacked,
+        inside=config.inside.get((client, pipeline), {}),
         given=() if max_rejects is None else ("max_rejects",),
     )
 

@@ -1,5 +1,6 @@
 """Reading etl.toml and clients/*.toml: every mistake is found before any is reported."""
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -40,7 +41,9 @@ def load_config(path: Path | None = None) -> Config:
         raise mistaken(tuple(map(str, reader.mistakes)), path)
     broken: dict[str, tuple[str, ...]] = {}
     for mistake in reader.mistakes:
-        name = Path(mistake.file).stem
+        file = Path(mistake.file)
+        # Who isn't trusted stops no client of etl.toml by a file of that name.
+        name = file.name if file.stem in reader.own and not config.settings.trust_clients else file.stem
         broken[name] = (*broken.get(name, ()), str(mistake))
     clients = {name: client for name, client in config.clients.items() if name not in broken}
     variants = {pair: definition for pair, definition in config.variants.items() if pair[0] not in broken}
@@ -67,6 +70,8 @@ class _Reader:
         self.targets: dict[str, Target] = {}
         self.target_names: set[str] = set()
         self.raw: dict[str, Mapping[str, Any]] = {}
+        self.own: set[str] = set()  # the clients of etl.toml
+        self.inside: dict[tuple[str, str], dict[str, str]] = {}
         self.cache: dict[tuple[str, str], tuple[Definition | None, list[Problem]]] = {}
 
     def wrong(self, file: Path, key: Iterable[str | int], what: str) -> None:
@@ -82,16 +87,15 @@ class _Reader:
         self.read_settings(raw)
         self.read_targets(raw)
         pipelines = self.read_pipelines(raw)
-        self.check_needs(pipelines)
+        for name, what in self.needs_problems({}):
+            self.wrong(self.path, ("pipelines", name, "needs"), what)
         defaults = self.read_defaults(raw)
-        for name, file in written.items() if not self.settings.trust_clients else ():
-            for where, what in trust.foreign(file.table, self.raw, name, defaults, pipelines):
-                self.wrong(file.file, where, what)
         for name, table in self.tables(raw, "clients").items():
             if name in written:
                 self.wrong(written[name].file, (), f"client {name} is in {self.path.name} too; keep one of the two")
             written[name] = _Written(self.path, ("clients", name), table)
-        clients = {name: self.read_client(name, table, defaults) for name, table in sorted(written.items())}
+            self.own.add(name)
+        clients = {name: self.read_client(name, table, defaults, pipelines) for name, table in sorted(written.items())}
         known = {name: client for name, client in clients.items() if client}
         variants = [self.variants(client) for client in known.values()]
         return Config.model_construct(
@@ -103,6 +107,7 @@ class _Reader:
             pipelines=pipelines,
             clients=known,
             variants={key: value for variant in variants for key, value in variant.items()},
+            inside=self.inside,
         )
 
     def toml(self, file: Path) -> dict[str, Any] | None:
@@ -126,8 +131,13 @@ class _Reader:
         return None
 
     def client_files(self) -> dict[str, _Written]:
-        found = {}
-        for file in sorted((self.path.parent / "clients").glob("[!.]*.toml")):
+        found, folder = {}, self.path.parent / "clients"
+        try:
+            names = sorted(os.listdir(folder)) if os.path.lexists(folder) else []
+        except OSError as error:  # without a word all its clients would be gone
+            self.wrong(folder, (), f"can't be read: {error.strerror}")
+            return {}
+        for file in (folder / name for name in names if name.endswith(".toml") and not name.startswith(".")):
             table = self.toml(file)
             if not NAME.fullmatch(file.stem):
                 self.wrong(file, (), "a client's name has small letters, digits and _ only; rename the file")
@@ -191,25 +201,31 @@ class _Reader:
                 self.wrong(self.path, ("pipelines", name, *where), what)
         return definitions
 
-    def check_needs(self, pipelines: Mapping[str, Definition]) -> None:
-        """Tell of needed pipelines that there are not, and of ones that need themselves in the end."""
-        for name, definition in pipelines.items():
-            for other in definition.needs:
-                if other not in self.raw:
-                    self.wrong(
-                        self.path,
-                        ("pipelines", name, "needs"),
-                        f"there is no pipeline {other}{suggest(other, self.raw)}",
-                    )
+    def needs_problems(self, overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return needed pipelines that there are not, and ones that need themselves in the end.
+
+        Args:
+            overrides: By pipeline, what is laid over it.
+        """
+        definitions = {name: self.definition(name, overrides.get(name, {}))[0] for name in self.raw}
+        needs = {name: definition.needs for name, definition in definitions.items() if definition}
+        found = [
+            (name, f"there is no pipeline {other}{suggest(other, self.raw)}")
+            for name, others in needs.items()
+            for other in others
+            if other not in self.raw
+        ]
+        for name, others in needs.items():
             reached: set[str] = set()
-            ahead = list(definition.needs)
+            ahead = list(others)
             while ahead:
                 other = ahead.pop()
-                if other in pipelines and other not in reached:
+                if other in needs and other not in reached:
                     reached.add(other)
-                    ahead += pipelines[other].needs
+                    ahead += needs[other]
             if name in reached:
-                self.wrong(self.path, ("pipelines", name, "needs"), "leads back to itself; take one of the needs away")
+                found.append((name, "leads back to itself; take one of the needs away"))
+        return found
 
     def definition(self, pipeline: str, override: Mapping[str, Any]) -> tuple[Definition | None, list[Problem]]:
         """Return a pipeline with an override laid over it; the same override is checked once for all clients."""
@@ -233,21 +249,47 @@ class _Reader:
             defaults["pipelines"] = list(self.raw)  # a client that lists none has them all
         for pipeline, override in defaults.get("override", {}).items():
             problems += self.override_problems(pipeline, override, override, {})
+        problems += self.added_needs(defaults, {})
         for pipeline, rename in defaults.get("rename", {}).items():
             problems += rename_problems(pipeline, rename, self.raw.get(pipeline, {}))
         for where, what in problems:
             self.wrong(self.path, ("defaults", *where), what)
         return defaults
 
-    def read_client(self, name: str, written: _Written, defaults: Mapping[str, Any]) -> Client | None:
+    def added_needs(self, table: Mapping[str, Any], below: Mapping[str, Any]) -> list[Problem]:
+        """What overrides make wrong with needs that was right beneath them."""
+        overrides, known = (
+            {name: each for name, each in (of.get("override") or {}).items() if name in self.raw}
+            for of in (table, below)
+        )
+        if not any("needs" in override for override in overrides.values()):
+            return []
+        wrong = self.needs_problems(known)
+        return [
+            (("override", name, "needs"), what)
+            for name, what in self.needs_problems(overrides)
+            if (name, what) not in wrong
+        ]
+
+    def read_client(
+        self, name: str, written: _Written, defaults: Mapping[str, Any], pipelines: Mapping[str, Definition]
+    ) -> Client | None:
         client, problems = parse(Client, deep_merge(defaults, written.table), name=name)
         own = _without(written.table, problems)
         if client:
             problems += self.name_problems(
                 own, self.raw if "pipelines" in written.table.keys() - own.keys() else client.pipelines
             )
+            if written.file != self.path and not self.settings.trust_clients:
+                problems += trust.foreign(own, client, self.raw, defaults, pipelines)
+                places = trust.inside(own, self.raw)
+                self.inside |= {(name, pipeline): found for pipeline, found in places.items()}
+            problems += self.added_needs({"override": client.override}, defaults)
             for pipeline in client.pipelines:
-                for other in self.raw.get(pipeline, {}).get("needs", ()):
+                definition = (
+                    self.definition(pipeline, client.override.get(pipeline, {}))[0] if pipeline in self.raw else None
+                )
+                for other in definition.needs if definition else ():
                     if other in self.raw and other not in client.pipelines:
                         problems.append(
                             (("pipelines",), f"{pipeline} needs {other}, which the client doesn't have; add it")

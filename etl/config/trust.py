@@ -25,12 +25,15 @@ _PART = r"(?!\.\.?(?:/|$))[^/]+"  # a name of a folder or file, which is not . o
 _MOMENT = r"(?:(?!\.\.)[\w:+. /-])*"
 
 
-def reach(definition: Definition) -> dict[str, Any]:
+def reach(pipeline: Pipeline) -> dict[str, Any]:
     """Return what a pipeline reads, which code it runs, and where and how it writes, by key."""
-    dumped = {key: source.model_dump(mode="json") for key, source in definition.sources().items()}
-    sources = {key: {name: value[name] for name in LEADING if name in value} for key, value in dumped.items()}
-    steps = [step.model_dump(mode="json") for step in definition.transform]
-    return {**sources, "transform": steps, "load": definition.load.model_dump(mode="json")}
+    dumped = {key: source.model_dump(mode="json") for key, source in pipeline.sources().items()}
+    sources = {
+        key: {name: value[name] for name in LEADING if name in value} | {"inside": pipeline.inside.get(key)}
+        for key, value in dumped.items()
+    }
+    steps = [step.model_dump(mode="json") for step in pipeline.transform]
+    return {**sources, "transform": steps, "load": pipeline.load.model_dump(mode="json")}
 
 
 def is_own(given: Pipeline, own: Pipeline) -> bool:
@@ -76,6 +79,19 @@ def fixed_folder(path: str, client: str) -> str:
     return "/".join(parts[: varies.index(True) if True in varies else -1])
 
 
+def inside(table: Mapping[str, Any], pipelines: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Return the operator's own path of each source for which a client's file names another, by pipeline and key.
+
+    Links are followed where the operator's path leads; a client's may not have another folder's files in by one.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, override in table.get("override", {}).items():
+        for where, source, known in _sources(override, pipelines.get(name, {})):
+            if isinstance(source, Mapping) and "path" in source and isinstance(known, Mapping):
+                found.setdefault(name, {})[".".join(where)] = str(known.get("path", ""))
+    return found
+
+
 def _whole(path: str, client: str) -> str:
     """Return a path whose / divide its parts alone: not those in `{date:%Y/%m}`."""
     path = os.path.expanduser(path).replace("{client}", client)
@@ -88,7 +104,10 @@ def _forms(pipeline: Pipeline) -> list[re.Pattern[str]]:
     absolute = os.path.join(pipeline.root, folder)
     form = _form(path[len(folder) :].lstrip("/"), {name: str(value) for name, value in pipeline.params.items()})
     places = {place.rstrip("/") for place in (absolute, os.path.normpath(absolute), os.path.realpath(absolute))}
-    return [re.compile(f"{re.escape(place)}/{form}") for place in places]
+    forms = [re.compile(f"{re.escape(place)}/{form}") for place in places]
+    if not _VARIES.search(path) and "extract" not in pipeline.inside:
+        forms.append(re.compile(re.escape(os.path.realpath(os.path.join(pipeline.root, path)))))
+    return forms
 
 
 def _form(path: str, values: Mapping[str, str]) -> str:
@@ -118,26 +137,27 @@ _NOT = "which a client's file may not while settings.trust_clients is false; wri
 
 def foreign(
     table: Mapping[str, Any],
+    client: Client,
     pipelines: Mapping[str, Mapping[str, Any]],
-    client: str,
     defaults: Mapping[str, Any],
     definitions: Mapping[str, Definition],
 ) -> list[Problem]:
     """Return what a client's file may not say where clients aren't trusted.
 
     Args:
-        table: The file.
+        table: The file's keys, those without a mistake of their own.
+        client: What they make of the client.
         pipelines: As written in etl.toml.
         defaults: Those of etl.toml.
         definitions: What the pipelines are without the client.
     """
     found = [(where, f"{what}, {_NOT}") for where, what in (*_words(table), *_shares(table, defaults))]
-    found += [(("params", name), f"is in {where}, {_NOT}") for name, where in _given(table, defaults, definitions)]
-    overrides = table.get("override")
-    for name, override in overrides.items() if isinstance(overrides, Mapping) else ():
-        if isinstance(override, Mapping):
-            reached = _overridden(override, pipelines.get(name, {}), client)
-            found += [(("override", name, *where), f"{what}, {_NOT}") for where, what in reached]
+    found += [
+        (("params", name), f"is in {where}, {_NOT}") for name, where in _given(table, client, defaults, definitions)
+    ]
+    for name, override in table.get("override", {}).items():
+        reached = _overridden(override, pipelines.get(name, {}), client.name)
+        found += [(("override", name, *where), f"{what}, {_NOT}") for where, what in reached]
     return found
 
 
@@ -165,19 +185,18 @@ def _shares(table: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[P
 
 
 def _given(
-    table: Mapping[str, Any], defaults: Mapping[str, Any], definitions: Mapping[str, Definition]
+    table: Mapping[str, Any], client: Client, defaults: Mapping[str, Any], definitions: Mapping[str, Definition]
 ) -> Iterator[tuple[str, str]]:
     """Yield the client's parameters that say where rows are, and which key of a pipeline has them."""
-    params, overrides = table.get("params"), (defaults.get("override"), table.get("override"))
+    overrides = defaults.get("override"), table.get("override")
     used = {
         match[1]: "a path of override" for text in _texts(overrides) for match in _VARIES.finditer(text) if match[1]
     }
-    names = table.get("pipelines", defaults.get("pipelines", ()))
-    for pipeline in names if isinstance(names, list | tuple) else ():
+    for pipeline in client.pipelines:
         sources = definitions[pipeline].sources() if pipeline in definitions else {}
         for where, source in sources.items():
             used |= {name: f"pipelines.{pipeline}.{where}.{key}" for key, name, _ in source.names()}
-    yield from ((name, where) for name, where in used.items() if isinstance(params, Mapping) and name in params)
+    yield from ((name, where) for name, where in used.items() if name in table.get("params", {}))
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -194,16 +213,11 @@ def _overridden(override: Mapping[str, Any], pipeline: Mapping[str, Any], client
     for key in PATIENCE:
         if key in override:
             yield (key,), "says how long workers are held"
-    load, lookups = override.get("load"), override.get("lookups")
+    load = override.get("load")
     for key, what in (("function", "names a function"), ("target", "names a target"), ("table", "names a table")):
         if isinstance(load, Mapping) and key in load:
             yield ("load", key), what
-    below = pipeline.get("lookups", {})
-    sources: list[tuple[tuple[str, ...], Any, Any]] = [
-        (("extract",), override.get("extract"), pipeline.get("extract")),
-        *((("lookups", name), lookup, below.get(name)) for name, lookup in (lookups or {}).items()),
-    ]
-    for where, source, known in sources:
+    for where, source, known in _sources(override, pipeline):
         if not isinstance(source, Mapping):
             continue
         for key in LEADING[2:]:
@@ -215,6 +229,14 @@ def _overridden(override: Mapping[str, Any], pipeline: Mapping[str, Any], client
         base = known.get("path") if isinstance(known, Mapping) else None
         if "path" in source and not (isinstance(base, str) and _lies_in(str(source["path"]), base, client)):
             yield (*where, "path"), "leads out of the pipeline's folder"
+
+
+def _sources(override: Mapping[str, Any], pipeline: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Yield an override's sources: the key, what it says, and what the pipeline says."""
+    yield ("extract",), override.get("extract"), pipeline.get("extract")
+    lookups, below = override.get("lookups"), pipeline.get("lookups", {})
+    if isinstance(lookups, Mapping) and isinstance(below, Mapping):
+        yield from ((("lookups", name), lookup, below.get(name)) for name, lookup in lookups.items())
 
 
 def _lies_in(path: str, base: str, client: str) -> bool:

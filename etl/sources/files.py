@@ -15,6 +15,7 @@ from etl.config.base import Problem
 from etl.config.columns import named
 from etl.config.kinds import SourceConfig, SourceFacts
 from etl.config.pipeline import Pipeline
+from etl.config.trust import fixed_folder
 from etl.config.values import MOMENTS, Seconds, dated_placeholders, fill, header_key
 from etl.context import Context
 from etl.errors import BadSource, ConfigError, SourceMissing
@@ -43,6 +44,8 @@ class FileConfig(SourceConfig):
         try:
             if not self.path.strip():
                 yield ("path",), 'is empty; name files, such as "inbox/{client}/claims-*.csv"'
+            if "\0" in self.path:
+                yield ("path",), "has a NUL, which no file's name has; take it out"
             dated_placeholders(self.path)
         except ValueError as error:
             yield ("path",), str(error)
@@ -85,7 +88,9 @@ def plan(
 ) -> Plan:
     """Return the partitions of a run: the files that its path names, large ones cut."""
     pattern = _path_pattern(pipeline, config, *moments)
-    found, warnings = listed(pipeline.root, pattern, _fixed(config, pattern))
+    own = pipeline.inside.get("extract")  # the part that may be a link is the operator's
+    fixed = _fixed(config, pattern) if own is None else fixed_folder(own, pipeline.client)
+    found, warnings = listed(pipeline.root, pattern, fixed)
     files, growing = _settled(found, config.settle)
     if not files and not growing:
         shown = _unescaped(pattern)

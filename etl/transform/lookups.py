@@ -83,6 +83,8 @@ def read_lookups(pipeline: Pipeline, context: Context, read: Read) -> Lookups:
 
 def _frame(pipeline: Pipeline, name: str, source: SourceConfig, context: Context, read: Read) -> pd.DataFrame:
     alone: dict[str, object] = {"extract": source, "lookups": {}, "columns": {}, "rename": {}, "transform": ()}
+    own = pipeline.inside.get(f"lookups.{name}")
+    alone["inside"] = {} if own is None else {"extract": own}
     reading = pipeline.model_copy(update=alone)
     tables, file = [], name
     for file, chunk in read(reading, context):

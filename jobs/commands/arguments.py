@@ -34,7 +34,7 @@ def client_pipelines(
 
     pairs = []
     for client in clients or list(config.clients):
-        for name in pipelines or needed_first(config, pipelines_of(config, client)):
+        for name in pipelines or needed_first(config, client, pipelines_of(config, client)):
             if clients or name in pipelines_of(config, client):
                 resolve(config, name, client, params=params)
                 pairs.append((client, name))

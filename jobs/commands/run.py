@@ -147,11 +147,19 @@ def backfill(
 @common
 def wait(run: str) -> None:
     """Wait until a run has ended."""
+    from etl.errors import UnknownName
     from jobs.store.runs import find
+    from jobs.views import history
 
     # Where the Redis is ours, nobody else works on what a killed command has left there.
     with closing(shared.session()) as session:
-        sys.exit(await_runs(session, [find(session.connection, run)]))
+        try:
+            id = find(session.connection, run)
+        except UnknownName:  # it has ended with --inline, or long ago
+            found = [history.find(session, run)]
+            shared.print(found, lambda: _ended(found))
+            sys.exit(_exit_code(found))
+        sys.exit(await_runs(session, [id]))
 
 
 def await_runs(session: "Session", ids: Sequence[str]) -> int:
@@ -255,13 +263,20 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
 def cancel(runs: tuple[str, ...], client: str | None) -> None:
     """Stop runs; what they have loaded stays loaded."""
     from etl.config.pipeline import known_client
+    from etl.errors import UnknownName
     from jobs.run.cancel import cancel_run
     from jobs.store.runs import active, find_pending, held, snapshot
+    from jobs.views import history
 
     if bool(runs) == bool(client):
         raise click.UsageError("give RUN… or --client C")
     session = shared.session(workers=0)
-    ids = [find_pending(session.connection, text) for text in runs]
+    ids, ended = list[str](), list[dict[str, Any]]()
+    for text in runs:
+        try:
+            ids.append(find_pending(session.connection, text))
+        except UnknownName:
+            ended.append(history.find(session, text))
     if client:
         known_client(session.config, client)
         # What is held first, or it would start when the run before it ends.
@@ -269,7 +284,7 @@ def cancel(runs: tuple[str, ...], client: str | None) -> None:
         ids = list(dict.fromkeys(run["run"] for run in pending if run["client"] == client))
     for id in ids:
         cancel_run(session.connection, id)
-    _print_states(snapshot(session.connection, ids), f"no run of {client} is active")
+    _print_states([*snapshot(session.connection, ids), *ended], f"no run of {client} is active")
 
 
 def _print_states(found: Sequence[Mapping[str, Any]], none: str) -> None:

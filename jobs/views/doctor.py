@@ -159,8 +159,10 @@ def _config() -> Iterator[Finding]:
         for mistake in exc.mistakes:
             yield _failure("config", mistake, exc.cure, 2)
         return
-    for mistake in (line for lines in config.broken.values() for line in lines):
-        yield _failure("config", mistake, "its client is left out until it is corrected", 2)
+    for name, lines in config.broken.items():
+        is_own = name.removesuffix(".toml") in config.clients
+        cure = "remove it; the client of etl.toml goes on" if is_own else "its client is left out until it is corrected"
+        yield from (_failure("config", line, cure, 2) for line in lines)
     counts = {"pipeline": len(config.pipelines), "client": len(config.clients), "target": len(config.targets)}
     names = ", ".join(console.plural(number, noun) for noun, number in counts.items())
     mistakes = check_functions(config)

@@ -1,18 +1,24 @@
 """A client's file: its mistakes stop that client alone, and it says no more than clients are trusted with."""
 
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 from redis import Redis
 
-from etl.config.pipeline import resolve
+from etl.config.pipeline import needed_first, resolve
 from etl.config.read import load_config
 from etl.errors import ConfigError
 from jobs import settings
 from jobs.run import schedules
 from jobs.store import keys
+from tests.helpers import any_toml
+from tests.helpers.examples import examples
 from tests.helpers.project import CLAIMS, Project, etl_toml, toml
 
 SCHEDULE = 'schedule = { claims = "0 2 * * *" }\n'
@@ -99,6 +105,15 @@ def test_where_no_client_is_left_all_clients_is_refused(shop: Project) -> None:
     assert "clients/globex.toml" in said.err
 
 
+@pytest.mark.parametrize("what", ["a file", "a link to nothing"])
+def test_a_folder_of_clients_that_can_not_be_read_stops_all(shop: Project, what: str) -> None:
+    folder = shop.root / "clients"
+    folder.rename(shop.root / "before")
+    folder.write_text("") if what == "a file" else folder.symlink_to("gone")
+    with pytest.raises(ConfigError, match=r"clients: can't be read: N"):
+        load_config(shop.path)
+
+
 def test_a_mistake_in_etl_toml_stops_all(shop: Project) -> None:
     shop.path.write_text(shop.path.read_text() + "\nx = 1\n")
     spoil(shop, "= 1")
@@ -164,6 +179,7 @@ FOREIGN: dict[str, str] = {
     "more calls": override(extract={"rate": "1000/s"}),
     "the environment": 'params = { unit = "${HOME}" }',
     "the environment in a list": override(extract={"header": ["${HOME}"]}),
+    "parameters of one pipeline": "pipelines = 'parted'\nparams = { folder = 'globex' }",
     "a URL": 'params = { place = "https://x.example" }',
 }
 OWN: dict[str, str] = {
@@ -192,6 +208,73 @@ def test_a_client_that_is_not_trusted_says_nothing_of_others(shop: Project, what
     assert "globex" in config.clients
     if what in OWN:
         assert resolve(config, "claims", "acme")
+
+
+@pytest.mark.parametrize("text", ["", "max_active = = 1", "wieght = 1", 'params = { x = "${HOME}" }'])
+def test_a_file_of_the_name_of_a_client_in_etl_toml_stops_no_one(shop: Project, text: str) -> None:
+    shop.config(etl_toml(PIPELINES, {"acme": {"pipelines": ["claims"]}}, trust_clients=False))
+    spoil(shop, text)
+    said = shop("run claims --all-clients --inline")
+    assert (said.code, "clients/acme.toml" in said.err) == (2, True)
+    assert shop.rows("select distinct _client from claims order by 1") == [("acme",), ("globex",)]
+    assert shop("run claims --client acme --inline").code == 0
+    for command in ("validate", "doctor"):
+        said = shop(command)
+        assert (said.code, "clients/acme.toml" in said.out + said.err) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["pipelines = [[1]]", "pipelines = [{}]", "[override.claims]\nlookups = [1]"])
+def test_a_value_of_a_wrong_type_stops_that_client_alone_whoever_is_trusted(shop: Project, text: str) -> None:
+    shop.config(etl_toml(PIPELINES, [], trust_clients=False))
+    spoil(shop, text)
+    config = load_config(shop.path)
+    assert ([*config.clients], [*config.broken]) == (["globex"], ["acme"])
+
+
+@hypothesis.settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_value_in_a_clients_file_stops_that_client_alone(shop: Project, data: st.DataObject) -> None:
+    shop.config(etl_toml(PIPELINES, [], trust_clients=data.draw(st.booleans())))
+    document = tomllib.loads(data.draw(st.sampled_from([*FOREIGN.values(), *OWN.values()])))
+    place, value = data.draw(st.sampled_from(any_toml.places(document)[1:])), data.draw(any_toml.VALUES)
+    node: Any = document
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    spoil(shop, "".join(f"{key} = {any_toml.toml(value)}\n" for key, value in document.items()))
+    assert "globex" in load_config(shop.path).clients
+
+
+@pytest.mark.parametrize("where", ["extract", "lookups"])
+@pytest.mark.parametrize(
+    "path", ["{folder}/sub/*.csv", "{folder}/sub/**", "{folder}/sub/claims-1.csv", "{folder}/claims-1.csv"]
+)
+def test_a_link_leads_a_client_that_is_not_trusted_to_no_files_of_others(shop: Project, where: str, path: str) -> None:
+    shop.change(('staging = "staging"', 'staging = "staging"\ntrust_clients = false'))
+    (shop.root / "inbox/acme/claims-1.csv").unlink()
+    folder = "inbox/acme" if where == "extract" else "codes/acme"
+    path = path.replace("{folder}", folder)
+    link = shop.root / path if "/sub/" not in path else shop.root / folder / "sub"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(shop.root / "inbox/globex" / ("" if link.name == "sub" else "claims-1.csv"))
+    spoil(shop, override(extract={"path": path}) if where == "extract" else override(lookups={"codes": {"path": path}}))
+    shop.write("inbox/acme/claims-2.csv", CLAIMS)
+    said = shop("run claims --client acme --inline")
+    assert (said.code, "a link that leads out of" in said.out) == (1, True), said.out
+
+
+def test_needs_of_a_client_are_checked_as_a_pipelines_are(shop: Project) -> None:
+    for needs, what in (
+        (["claims"], "leads back to itself; take one of the needs away"),
+        (["clams"], "there is no pipeline clams; did you mean claims?"),
+    ):
+        spoil(shop, override(needs=needs))
+        (told,) = load_config(shop.path).broken["acme"]
+        assert told.endswith(f"clients/acme.toml: override.claims.needs: {what}")
+    spoil(shop, override(needs=["named"]))
+    assert needed_first(load_config(shop.path), "acme", ("claims", "named")) == ("named", "claims")
 
 
 def test_clients_in_etl_toml_are_the_operators_own(shop: Project) -> None:

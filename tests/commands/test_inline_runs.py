@@ -166,3 +166,11 @@ def test_what_names_no_run_is_looked_for_nowhere(project: Project, failed: dict[
     said = project("show", text)
     assert said.code in (1, 2)
     assert "no run" in said.err
+
+
+def test_waiting_for_it_and_canceling_it_say_how_it_ended(project: Project, failed: dict[str, Any]) -> None:
+    for text in (failed["run"], "acme/claims"):
+        waited = project(f"wait {text} --json")
+        assert (waited.code, [run["state"] for run in waited.json]) == (1, ["failed"])
+        assert project(f"cancel {text}").out == f"{failed['run']} failed\n"
+    assert project("wait nosuch").code == project("cancel nosuch").code == 2

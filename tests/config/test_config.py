@@ -1,9 +1,7 @@
 # ruff: noqa: E501 - in the table of mistakes a row is a line
-import json
 import os
 import tomllib
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from hypothesis import strategies as st
 from etl.config.pipeline import resolve
 from etl.config.read import load_config
 from etl.errors import ConfigError
+from tests.helpers.any_toml import VALUES, places, toml
 from tests.helpers.examples import examples
 from tests.helpers.project import Folder
 
@@ -332,28 +331,6 @@ def test_by_may_name_the_file_and_newest_need_not_be_declared(write: Write) -> N
     assert load_config().pipelines["claims"].load.by == ("_file",)
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return value.isoformat() if isinstance(value, datetime) else json.dumps(value)
-
-
-def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for key, item in inner for place in _places(item, (*path, key)))]
-
-
-VALUES = st.recursive(
-    st.one_of(
-        st.booleans(), st.integers(-9, 9), st.just(0.5), st.datetimes(), st.sampled_from(["", "claims", "{", "\n"])
-    ),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["claims", "type", "a b"]), inner),
-    max_leaves=4,
-)
-
-
 @settings(
     max_examples=examples(100),
     deadline=None,
@@ -365,12 +342,12 @@ def test_any_value_anywhere_is_read_or_reported(write: Write, data: st.DataObjec
     document["defaults"]["override"] = {"claims": {"retries": 2}}
     document["defaults"]["rename"] = {"claims": {"a": "amount"}}
     for _ in range(data.draw(st.integers(1, 3))):
-        path = data.draw(st.sampled_from(_places(document)[1:]))
+        path = data.draw(st.sampled_from(places(document)[1:]))
         node: Any = document
         for key in path[:-1]:
             node = node[key]
         node[path[-1]] = data.draw(VALUES)
-    write("\n".join(f"{key} = {_toml(value)}" for key, value in document.items()))
+    write("\n".join(f"{key} = {toml(value)}" for key, value in document.items()))
     try:
         lines: tuple[str, ...] = ()
         load_config()

@@ -97,6 +97,7 @@ RAISES = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no %', NEW.v; END $$;
     CREATE TRIGGER t BEFORE INSERT ON claims_acme FOR EACH ROW EXECUTE FUNCTION refuse()
 """
+ASKS = RAISES.replace("RAISE EXCEPTION 'no %', NEW.v", "{}")
 CASES = {
     "exclusion": ("v text, EXCLUDE USING btree (v WITH =)", "", "excludes another"),
     "unique": ("v text UNIQUE", "", "same unique values"),
@@ -106,6 +107,20 @@ CASES = {
     "null": ("v text, w int NOT NULL", "", "column w, needs a value|column w needs a value"),
     "length": ("v varchar(3)", "", "column v: text longer"),
     "trigger": ("v text", RAISES, "function refuse, refuses a row by a trigger"),
+    "cast in a trigger": ("v text", ASKS.format("PERFORM NEW.v::int"), "function refuse, type integer: a text"),
+    "name in a trigger": (
+        "v text",
+        ASKS.format("EXECUTE format('SELECT %I()', NEW.v)"),
+        "function refuse, refuses a row by a trigger of its own .UndefinedFunction 42883.",
+    ),
+    "rights in a trigger": (
+        "v text",
+        ASKS.format(
+            "EXECUTE format('CREATE TABLE %1$I (); ALTER TABLE %1$I OWNER TO pg_monitor', NEW.v); "
+            "SET LOCAL ROLE pg_read_all_stats; EXECUTE format('DELETE FROM %I', NEW.v)"
+        ),
+        "function refuse, refuses a row by a trigger of its own .InsufficientPrivilege 42501.",
+    ),
     "reserved": ("v uuid", "", "column v, type uuid: a text that is no value"),
 }
 
@@ -202,3 +217,9 @@ def test_a_replace_under_a_foreign_key_of_duckdb_says_so(tmp_path: Any) -> None:
     with pytest.raises(TargetRefused, match="rows which replace takes away"):
         deliver(url, pipeline("replace"), chunk([{"id": 2}]), run="r2", content="c2")
     assert values(url, "id") == [(1,)]
+
+
+def test_a_file_of_duckdb_beside_which_no_log_can_be_written_is_read_only() -> None:
+    text = 'TransactionContext Error: Failed to commit: Cannot open file "w.duckdb.wal": Permission denied'
+    made = kind_named("duckdb").translate(duckdb.TransactionException(text), "target x")
+    assert str(made).splitlines()[0] == "target x is read-only"

@@ -26,6 +26,7 @@ import pytest
 from redis import Redis
 from rq.job import Job, Retry
 
+from etl.errors import TRIED_AGAIN
 from etl.load.targets import kind_named
 from etl.load.targets.driver_errors import translated
 from jobs import settings
@@ -35,7 +36,7 @@ from jobs.queue import FairQueue
 from jobs.store.runs import find
 from tests.helpers.careless import spoil
 
-BUSY = "the warehouse: database is locked by another program\n  it is tried again by itself"
+BUSY = f"the warehouse: database is locked by another program\n  {TRIED_AGAIN}"
 calls: list[str] = []
 
 

@@ -232,8 +232,8 @@ def test_a_held_run_sees_the_source_as_it_is_when_it_starts(connection: Redis, c
 
 
 def test_pipelines_are_run_behind_those_they_need(config: Config) -> None:
-    assert needed_first(config, ("claims", "patients")) == ("patients", "claims")
-    assert needed_first(config, ("claims",)) == ("claims",)
+    assert needed_first(config, "acme", ("claims", "patients")) == ("patients", "claims")
+    assert needed_first(config, "acme", ("claims",)) == ("claims",)
 
 
 def test_needs_that_lead_back_or_nowhere_are_mistakes(tmp_path: Path) -> None:

@@ -316,3 +316,42 @@ def test_names_of_tables_and_columns_are_quoted(source: str, tmp_path: Path, wor
     change(source, tmp_path, f"INSERT INTO {quoted} VALUES (1, 10), (2, 20)")
     made = pipeline(tmp_path, source, table=word, partition=word, cursor=word)
     assert rows(made, Span(Cursor("integer", "15")))[word].to_pylist() == [20]
+
+
+ASKED = {  # how a query names what is in a row
+    "sqlite": ["json_extract('{}', v)", "(SELECT count(*) FROM f WHERE f MATCH v || ':')"],
+    "postgresql": [
+        "say(v)",
+        "look(v)",
+        "v::regproc",
+        "current_setting(v)",
+        "query_to_xml('SELECT t.' || v, true, true, '')",
+    ],
+}
+
+
+@pytest.mark.parametrize(("kind", "asked"), [(kind, asked) for kind in ASKED for asked in ASKED[kind]])
+def test_what_a_database_says_of_a_row_is_not_repeated(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str, asked: str
+) -> None:
+    if kind == "sqlite":
+        url, query = f"sqlite:///{tmp_path}/source.db", "SELECT {} AS x FROM t"
+        with closing(sqlite3.connect(tmp_path / "source.db")) as database:
+            database.executescript(
+                "CREATE TABLE t (v); INSERT INTO t VALUES ('Jane4711'); CREATE VIRTUAL TABLE f USING fts5(a)"
+            )
+    else:
+        url, query = request.getfixturevalue("pg_url"), "SELECT {}::text AS x FROM t"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("""
+                CREATE TABLE t (v text); INSERT INTO t VALUES ('Jane4711');
+                CREATE FUNCTION say(v text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+                    RAISE EXCEPTION 'no %', v USING ERRCODE = '42P01'; END $$;
+                CREATE FUNCTION look(v text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+                    EXECUTE format('SELECT %I', v); RETURN 1; END $$
+            """)
+    for part, told in ((asked, "jane4711"), ("nosuch", "")):
+        with pytest.raises(BadSource) as refused:
+            rows(pipeline(tmp_path, url, query=query.format(part)))
+        text = str(refused.value).casefold()
+        assert ("jane" in text, bool(refused.value.cure), "nosuch" in text) == (False, True, not told)

@@ -169,3 +169,12 @@ def test_a_later_file_beats_one_from_the_future(etl: Project, monkeypatch: pytes
     for _ in range(2):
         etl.run()
         assert etl.rows("select v from claims") == [("new",)]
+
+
+@pytest.mark.parametrize("path", ["in/now.csv", "in/deep/now.csv"])
+def test_a_file_that_the_path_names_may_be_a_link_to_one_elsewhere(etl: Project, path: str) -> None:
+    etl.config(etl_toml({"claims": {"extract": {"path": path}}}))
+    etl.write("elsewhere/x.csv", "id\n1\n")
+    (etl.root / path).parent.mkdir(parents=True)
+    (etl.root / path).symlink_to(etl.root / "elsewhere/x.csv")
+    assert etl.run()["state"] == "succeeded"

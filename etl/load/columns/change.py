@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
-from etl.errors import TableMismatch, TargetBusy
+from etl.errors import TRIED_AGAIN, TableMismatch, TargetBusy
 from etl.load import columns, tables
 from etl.load.columns import Change, Known
 from etl.load.columns.fit import Changes, Fit
@@ -52,7 +52,7 @@ def changing(
                 return once(connection, warnings)
         except Changes as needed:
             warnings += _warned(pipeline, _patiently(url, pipeline, needed), locate)
-    raise TargetBusy(f"table {pipeline.table} is changed by others again and again", "it is tried again by itself")
+    raise TargetBusy(f"table {pipeline.table} is changed by others again and again", TRIED_AGAIN)
 
 
 def make(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, ConfigError, TableMismatch, TargetRefused
 from etl.load.tables import OWN, ROW, split
-from etl.load.targets import Target, TargetFacts, kind
+from etl.load.targets import Target, TargetFacts, driver_errors, kind
 
 STAGED = ("_etl_id", "_etl_order", "_etl_row")
 _RENAME = "rename it with [columns] from"
@@ -126,8 +126,9 @@ def spelling(connection: sa.Connection, pipeline: Pipeline) -> Spelling:
         _refuse_twin(connection, database, pipeline, schema, table)
         return Spelling(pipeline, database.FACTS)
     if found.kind != "table":
-        cure = "name a table in load.table: for a view, the one that it shows"
-        raise TargetRefused(f"target {pipeline.target.name}: {pipeline.table} is a {found.kind}, no table", cure)
+        cure = f"name a table in load.table{': the one that it shows' if found.kind.endswith('view') else ''}"
+        a = "an" if found.kind == "index" else "a"
+        raise TargetRefused(f"target {pipeline.target.name}: {pipeline.table} is {a} {found.kind}, no table", cure)
     for name in found.columns:
         ours = name.lower()
         if ours in OWN and ours not in found.columns:
@@ -142,7 +143,17 @@ def _refuse_twin(
     if database.FACTS.folds_case:
         return
     inspector = sa.inspect(connection)
+    if schema and schema not in (schemas := inspector.get_schema_names()):
+        if twin := next((name for name in schemas if name.casefold() == schema.casefold()), None):
+            what = f'there is no schema {schema}, but "{twin}", which differs in case only'
+            raise TableMismatch(f"target {pipeline.target.name}: {what}", "write load.table as the database does")
+        what, cure = driver_errors.NO_SCHEMA
+        raise TargetRefused(f"target {pipeline.target.name} {what}: {schema}", cure)
     names = [*inspector.get_table_names(schema=schema), *inspector.get_view_names(schema=schema)]
+    if table in names:
+        raise TargetRefused(
+            f"target {pipeline.target.name}: table {table} has no column", "drop it, and it is made anew"
+        )
     for name in names:
         if name.casefold() == table.casefold():
             what = f'there is no table {table}, but "{name}", which differs in case only'

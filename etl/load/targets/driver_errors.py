@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from etl.errors import TargetRefused
+from etl.errors import TRIED_AGAIN, TargetRefused
 from etl.load.targets import Target
 
 # Why a target refuses, and the cure: what more than one kind of database says.
@@ -26,7 +26,7 @@ CHILDREN = "rows which replace takes away", 'use mode = "merge", which leaves th
 DOUBLED = "has a row with the same unique values", 'use mode = "merge" with that key, or drop the constraint'
 CHECKED = "refuses a row by a check of its own", "check the column in [columns], or drop the constraint"
 TRIGGER = "refuses a row by a trigger of its own", "see what the trigger asks of rows, or take it off the table"
-GENERATED = "has a column of which the database itself makes its values", "leave the column out of what is loaded"
+GENERATED = "has a column whose values the database itself makes", "leave the column out of what is loaded"
 MISMATCH = "a value that does not fit the column's type"
 MISMATCH_CURE = "give the column another type in [columns], or alter the table"
 TOO_LONG = "takes no value as long as that", "shorten it in a function, or split it over columns"
@@ -40,7 +40,7 @@ NOT_SUPPORTED = (
     "look at the table for what is unusual: its types, keys, triggers",
 )
 NOT_OPENED_CURE = "check the path of the url under [targets], and its rights"
-BUSY_CURE = "it is tried again by itself"
+BUSY_CURE = TRIED_AGAIN
 
 
 @contextmanager

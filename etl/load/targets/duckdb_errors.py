@@ -32,6 +32,9 @@ _REFUSED: tuple[tuple[type[duckdb.Error], str, tuple[str, str]], ...] = (
     (duckdb.ConstraintException, "", why.DOUBLED),
     (duckdb.BinderException, "generated column", why.GENERATED),
     (duckdb.BinderException, "", why.CHANGED),
+    (duckdb.TransactionException, "Permission denied", why.READ_ONLY),  # the log beside the file can't be written
+    (duckdb.TransactionException, "Read-only", why.READ_ONLY),
+    (duckdb.TransactionException, "No space left", why.FULL),
     (duckdb.TransactionException, "", ("does not go on with a transaction that has failed", "retry the run")),
     (duckdb.DependencyException, "", ("keeps what something else depends on", "drop the index or view first")),
     (duckdb.InterruptException, "", ("was interrupted while it worked", "retry the run")),

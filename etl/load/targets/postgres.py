@@ -69,13 +69,14 @@ _KEPT += ["inet", "cidr", "macaddr"]
 _TESTED = ["name", "char", "bit", "varbit", "time", "timetz", "interval", "jsonb", "macaddr8"]
 _DESCRIBE = sa.text("""
     WITH RECURSIVE made AS (
-        SELECT a.attnum, a.attname, a.attgenerated, a.atttypid AS base, a.atttypmod AS size, a.atttypid, a.atttypmod
+        SELECT a.attnum, a.attname, a.attgenerated <> '' OR a.attidentity = 'a' AS generated,
+            a.atttypid AS base, a.atttypmod AS size, a.atttypid, a.atttypmod
         FROM pg_attribute a WHERE a.attrelid = to_regclass(:name) AND a.attnum > 0 AND NOT a.attisdropped
         UNION ALL
-        SELECT m.attnum, m.attname, m.attgenerated, t.typbasetype, t.typtypmod, m.atttypid, m.atttypmod
+        SELECT m.attnum, m.attname, m.generated, t.typbasetype, t.typtypmod, m.atttypid, m.atttypmod
         FROM made m JOIN pg_type t ON t.oid = m.base AND t.typtype = 'd'
     )
-    SELECT c.relkind::text AS kind, m.attname::text AS name, m.attgenerated <> '' AS generated,
+    SELECT c.relkind::text AS kind, m.attname::text AS name, m.generated,
         format_type(m.atttypid, m.atttypmod) AS type, b.typname::text AS base, m.size, m.base <> m.atttypid AS domain,
         b.typnamespace <> 'pg_catalog'::regnamespace OR b.typname <> ALL (:worded) AND (m.size < 0
             OR b.typname IN ('bit', 'varbit')) AS text,
@@ -162,10 +163,11 @@ def describe(connection: sa.Connection, schema: str | None, table: str) -> Relat
     found = connection.execute(_DESCRIBE, {"name": name}).all()
     if not found:
         return None
-    kinds = {"r": "table", "p": "table", "f": "table", "v": "view", "m": "materialized view"}
+    kinds = {**dict.fromkeys("rpf", "table"), "v": "view", "m": "materialized view"}
+    kinds |= {**dict.fromkeys("iI", "index"), "S": "sequence", "c": "type"}
     generated = frozenset(row.name for row in found if row.generated)
     types = {row.name: type for row in found if (type := _type(row)) is not None}
-    return Relation(kinds.get(found[0].kind, "no table"), tuple(row.name for row in found), generated, types)
+    return Relation(kinds.get(found[0].kind, "relation"), tuple(row.name for row in found), generated, types)
 
 
 def _type(row: Any) -> TypeEngine[Any] | None:

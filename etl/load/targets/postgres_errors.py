@@ -119,12 +119,15 @@ def translate(error: BaseException, where: str, *, connecting: bool = False) -> 
     diag: Any = getattr(error, "diag", None)
     if diag.source_function == "exec_stmt_raise":  # a trigger's own words and names, whatever it calls them
         return _raised(where, state, diag)
+    if (function := _function(diag)) and state[:2] not in ("22", "23"):  # what it names may be made of a row
+        return TargetRefused(f"{where}{function}, {why.TRIGGER[0]}{_named(error, state)}", why.TRIGGER[1])
     text = diag.message_primary or ""
     column = getattr(error, _COLUMN, None) or diag.column_name or _column_in(text, state, diag)
-    place = f"{where}{_place(diag.table_name, column, diag.constraint_name, diag.datatype_name or _type_in(text))}"
+    named = _place(diag.table_name, column, diag.constraint_name, diag.datatype_name or _type_in(text))
+    place = f"{where}{function}{named}"
     if state[:2] == "22" or state in _MISMATCH:
         what = next((_MISMATCH[key] for key in keys if key in _MISMATCH), why.MISMATCH)
-        return TableMismatch(f"{place}: {what}", _CURES.get(state, why.MISMATCH_CURE))
+        return TableMismatch(f"{place}: {what}", why.TRIGGER[1] if function else _CURES.get(state, why.MISMATCH_CURE))
     special = _special(where, place, state, text, diag)
     if special:
         return TargetRefused(*special)
@@ -170,16 +173,22 @@ def _special(where: str, place: str, state: str, text: str, diag: Any) -> tuple[
 
 
 def _raised(where: str, state: str, diag: Any) -> EtlError:
-    named = re.match(r"PL/pgSQL function ([\w.]+)\(", diag.context or "")
-    by = f", function {named[1]}," if named else ""
     what, cure = _REFUSED.get(state, why.TRIGGER)
-    return TargetRefused(f"{where}{by} {what}", cure)
+    return TargetRefused(f"{where}{function}, {what}" if (function := _function(diag)) else f"{where} {what}", cure)
+
+
+def _function(diag: Any) -> str:
+    """Return the function of the database's own that an error comes from, as part of a place; or ""."""
+    found = re.search(r'(?:PL/\w+|SQL) function "?([\w.]+)', diag.context or "")
+    return f", function {found[1]}" if found else ""
 
 
 def _condition(error: BaseException, state: str) -> str:
     """Return the condition's name, where the sentence is that of a whole class."""
-    if state in _REFUSED:
-        return ""
+    return "" if state in _REFUSED else _named(error, state)
+
+
+def _named(error: BaseException, state: str) -> str:
     return f" ({type(error).__name__}{f' {state}' if state else ''})"
 
 

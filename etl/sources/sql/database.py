@@ -16,8 +16,9 @@ from etl.errors import BadSource
 from etl.partition import Chunk, Partition, Piece
 from etl.sources.spool import Given, check_names, spooled
 from etl.sources.sql.fetched import FETCH, ODDLY_ORDERED, POSTGRES, fetched, prepare, text_of
-from etl.sources.sql.opened import Database, opened, translated
+from etl.sources.sql.opened import Database, opened
 from etl.sources.sql.order import check_number, check_postgres, check_sqlite, refuse_text, typed_only
+from etl.sources.sql.refusals import translated
 from etl.sources.sql.statement import (
     DATED,
     Window,
@@ -165,7 +166,7 @@ def _is_typed(database: Database, pipeline: Pipeline, config: "Config", bound: M
         return _kind(database, pipeline, config, bound) in (*POSTGRES, *ODDLY_ORDERED)
     source, column = relation(pipeline, config, schemas=False), quoted(config.cursor)
     ends = (f"typeof((SELECT {which}({column}) FROM {source}))" for which in ("min", "max"))
-    with translated(database.where):
+    with translated(database.where, database.words):
         return set(database.driver.execute(f"SELECT {', '.join(ends)}", bound).fetchone()) <= {"integer", "real"}
 
 
@@ -183,7 +184,7 @@ def _held(database: Database, pipeline: Pipeline, config: "Config", window: Wind
     bound = values(pipeline, config, piece, Span(), window, postgres=database.postgres, ends=ends)
 
     def ask(statement: str, more: Mapping[str, Any]) -> tuple[Any, ...]:
-        with translated(database.where):
+        with translated(database.where, database.words):
             given = {**bound, **more}
             asked = _encoded(statement, given) if database.postgres else (statement, given)
             return tuple(database.driver.execute(*asked).fetchone() or ())
@@ -270,7 +271,7 @@ def _ends(
 
 def _described(database: Database, statement: str, bound: Mapping[str, Any]) -> dict[str, int]:
     """Return the types of a statement's columns by name, as PostgreSQL numbers them."""
-    with translated(database.where):
+    with translated(database.where, database.words):
         if not database.postgres:
             return {column[0]: 0 for column in database.driver.execute(f"{statement} LIMIT 0", bound).description}
         with database.driver.cursor() as cursor:
@@ -283,7 +284,7 @@ def _affinities(database: Database, pipeline: Pipeline, config: "Config") -> dic
     words = {"INT": pa.int64(), "CHAR": pa.string(), "CLOB": pa.string(), "TEXT": pa.string()}
     words |= dict.fromkeys(("REAL", "FLOA", "DOUB"), pa.float64())
     found = {}
-    with translated(database.where):
+    with translated(database.where, database.words):
         for row in database.driver.execute(f"PRAGMA table_info({relation(pipeline, config, schemas=False)})"):
             kind = next((kind for word, kind in words.items() if word in row[2].upper()), None)
             if kind is not None:
@@ -304,7 +305,7 @@ def _tables(
         known: Types that columns of SQLite prefer.
         pipeline: Whose columns the statement's are.
     """
-    with translated(database.where):
+    with translated(database.where, database.words):
         if database.postgres:
             with database.driver.cursor(name="etl") as cursor:  # the server keeps what has not been fetched
                 cursor.itersize = FETCH
@@ -315,6 +316,8 @@ def _tables(
                 yield from fetched(cursor, names, types, points(names, pipeline) if pipeline else {})
         else:
             cursor = database.driver.execute(statement, bound)
+            if cursor.description is None:
+                raise BadSource(f"{database.where}: the query gives no rows", "write a SELECT")
             names = [column[0] for column in cursor.description]
             check_names(names, database.where, BadSource)
             marks = points(names, pipeline) if pipeline else {}

@@ -1,4 +1,4 @@
-"""An open PostgreSQL or SQLite database that rows come from, and what its driver's errors become."""
+"""An open PostgreSQL or SQLite database that rows come from."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from etl.config.kinds import DATABASES, SOURCES
 from etl.config.pipeline import Pipeline
 from etl.config.urls import database_url
-from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
+from etl.errors import ConfigError, SourceUnreachable
 
 if TYPE_CHECKING:
     from etl.sources.sql.config import Config
@@ -22,11 +22,12 @@ WAIT = 60  # seconds for an SQLite writer to end
 
 
 class Database(NamedTuple):
-    """An open database: its driver's connection, and what it is called in errors."""
+    """An open database: its driver's connection, what it is called in errors, and what the pipeline says of it."""
 
     driver: Any
     postgres: bool
     where: str
+    words: str
 
 
 @contextmanager
@@ -51,7 +52,8 @@ def opened(pipeline: Pipeline, config: "Config", where: str) -> Iterator[Databas
     except (psycopg.Error, sqlite3.Error, OSError) as error:
         raise _unreachable(error, where) from error
     try:
-        yield Database(driver, is_postgres, where)
+        said = (config.query, config.table, config.partition, config.cursor)
+        yield Database(driver, is_postgres, where, " ".join(each for each in said if each))
     finally:
         driver.close()
 
@@ -69,36 +71,6 @@ def _sqlite(path: str) -> sqlite3.Connection:
     if not Path(path).exists():
         raise FileNotFoundError(2, "there is no such file")
     return sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=WAIT, check_same_thread=False)
-
-
-@contextmanager
-def translated(where: str) -> Iterator[None]:
-    """Turn what a driver raises into an EtlError that quotes no value."""
-    try:
-        yield
-    except psycopg.Error as error:
-        raise _refused(error, error.sqlstate or "", where) from error
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise SourceUnreachable(
-                f"{where}: the database is locked by a writer", "it is tried again by itself"
-            ) from error
-        if name == "SQLITE_ERROR" or isinstance(error, sqlite3.ProgrammingError):
-            raise BadSource(f"{where}: {error}", "fix table or query in the pipeline's extract") from error
-        raise BadSource(f"{where} can't be read: {name or type(error).__name__}", "check the database") from error
-
-
-def _refused(error: psycopg.Error, state: str, where: str) -> EtlError:
-    if not state and isinstance(error, psycopg.DataError):
-        return BadSource(f"{where}: a value that Python has not", "leave it out, or turn it into text, in a query")
-    if not state or state[:2] in ("08", "53", "57", "40", "55"):
-        return SourceUnreachable(f"{where}: {type(error).__name__}", "it is tried again by itself")
-    if state[:2] == "42":  # what these say is the statement's own: names of tables, columns, operators
-        lines = str(error.diag.message_primary).splitlines()
-        return BadSource(f"{where}: {lines[0]}", "fix table or query in the pipeline's extract, or grant SELECT")
-    name = type(error).__name__
-    return BadSource(f"{where} refused the statement: {name} ({state})", "try it with psql; see rq-etl logs")
 
 
 def _unreachable(error: Exception, where: str) -> SourceUnreachable:
