@@ -70,7 +70,7 @@ class StrictReader:
     """
 
     def __init__(self, feed: Feed, dialect: Dialect) -> None:
-        self._feed = feed
+        self._feed, self.dialect = feed, dialect
         self._format = csv_format(dialect)
         # No record that is still open at the beginning of a line up to here ends well; not looking again keeps
         # a file of such lines from being read once for each of them.
