@@ -16,7 +16,7 @@ from etl.sources.formats.other import foreign
 
 BLOCK = 1 << 20  # bytes read at once: still in the processor's cache when it is looked at a second time
 LIMIT = 16 << 20  # bytes of the longest line, and of the longest record, that is kept in memory
-
+NO_TEXT = "it may be no text at all: have it exported as CSV"
 MOST_UNPACKED = 1 << 30  # bytes; what unpacks to less is never refused
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
@@ -163,6 +163,8 @@ class Feed:
             return BadSource(
                 what, "its byte order mark says that it is, and wins over `encoding`: have it written again"
             )
+        if ascii_compatible(self.encoding) and b"\0" in next(self._whole(), b"")[:4096]:
+            return BadSource(what, NO_TEXT)
         likely = decoding(self._whole, self.encoding)
         decodes = "decodes the whole file" + (", as it does any" if likely == "latin-1" else "")
         if self.encoding == "utf-8" and is_mostly_utf8(self._whole()):

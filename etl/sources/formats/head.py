@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from etl.config.values import header_key
 from etl.errors import BadSource
-from etl.sources.feed import Feed
+from etl.sources.feed import NO_TEXT, Feed
 from etl.sources.formats.other import other
-from etl.sources.formats.strict import BLANKS, Dialect, Record, StrictReader, csv_format
+from etl.sources.formats.strict import BLANKS, NUL, Dialect, Record, StrictReader, csv_format
 
 _SAMPLE = 1 << 16
 _DELIMITERS = {",": ",", ";": ";", "\t": "\\t", "|": "|"}  # that "auto" finds, and how etl.toml writes them
@@ -125,7 +125,7 @@ def _written(delimiter: str | None) -> str:
 def _refuse_others(feed: Feed) -> None:
     text = feed.buffer[:_SAMPLE].decode(errors="replace")
     if what := other(text, is_whole=feed.eof and len(feed.buffer) <= _SAMPLE):
-        cure = 'set type = "ndjson"' if what.startswith("NDJSON") else "have it exported as CSV"
+        cure = 'set type = "ndjson"' if "object" in what else "have it exported as CSV"
         raise BadSource(f"{feed.piece.file} is {what.rstrip(',')}, not CSV", cure)
 
 
@@ -137,7 +137,8 @@ def _first_record(feed: Feed, reader: StrictReader, taken: int, *, stay: bool) -
             what = f"{feed.piece.file} line {record.line}, the header: {record.reason}"
             better = _better(feed, reader.dialect)
             split = f"; delimiter = {better} would split it" if better else ""
-            raise BadSource(what, f"fix the line, or check delimiter, quote and skip{split}")
+            cure = f"fix the line, or check delimiter, quote and skip{split}"
+            raise BadSource(what, NO_TEXT if record.reason == NUL else cure)
         if record.fields and stay:
             return record, taken
         taken += _length(feed, feed.take(record.end, record.lines))
