@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
-from etl.config.values import header_key
+from etl.config.values import header_key, trimmed
 from etl.errors import BadSource
 from etl.sources.feed import NO_TEXT, Feed
 from etl.sources.formats.other import other
@@ -218,7 +218,7 @@ def _checked(
         places: See `read_head`.
         following: The first records after it.
     """
-    names = [name.strip() for name in header]
+    names = [trimmed(name) for name in header]
     for number in range(1, len(names) + 1):
         if (place := f"#{number}") in places and place not in names:
             names[number - 1] = place
