@@ -185,6 +185,11 @@ def _json(text: str, is_whole: bool) -> str | None:
     return "a JSON document" if not is_whole and _parsed(_closed(text)) else None
 
 
+def is_object(line: str) -> bool:
+    """Whether a line is a JSON object, also one with NaN, infinities or a key twice."""
+    return isinstance(_parsed(line), dict)
+
+
 def _parsed(text: str) -> Any:
     try:
         found = json.loads(text)
