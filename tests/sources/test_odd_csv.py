@@ -300,6 +300,8 @@ def test_a_column_without_a_name_is_named_by_its_place(folder: Path) -> None:
     assert names(folder, "x,x\n1,2\n", {"#2": "y"}) == ["x", "#2"]
     assert names(folder, "x,y,\n1,2,3\n", {"#3": "z"}) == ["x", "y", "#3"]
     assert names(folder, "#2,y\n1,2\n", {"#2": "a"}) == ["#2", "y"]
+    assert names(folder, "1,2\n", {"#2": "a"}, header=False) == ["column1", "#2"]
+    assert names(folder, "1,2\n", {"#2": "a"}, header=["x", "y"]) == ["x", "#2"]
     with pytest.raises(BadSource, match="line 1: column 2 has no name") as caught:
         names(folder, "x,,z\n1,2,3\n")
     assert caught.value.cure.startswith("set skip = N ")

@@ -77,11 +77,11 @@ def read_head(
             what = f"{feed.piece.file} line {record.line}, the header: {BLANKS}, which are kept as part of a name"
             warnings.append(f"{what}; skip_initial_space = true passes over them")
     if record is not None and not header:
-        names = tuple(f"column{number}" for number in range(1, len(record.fields) + 1))
+        names = tuple(_placed([f"column{number}" for number in range(1, len(record.fields) + 1)], places))
     else:
         fields, line = (record.fields, record.line) if record else (header, feed.line)
         assert not isinstance(fields, bool)
-        names = _checked(feed, line, fields, places if record else (), _following(feed, reader, 20))
+        names = _checked(feed, line, fields, places, _following(feed, reader, 20))
         names = _as_rows_end(feed, reader, names)
     better = _better(feed, dialect, record) if len(names) == 1 else ""
     if better and not declared and not warnings:
@@ -218,10 +218,7 @@ def _checked(
         places: See `read_head`.
         following: The first records after it.
     """
-    names = [trimmed(name) for name in header]
-    for number in range(1, len(names) + 1):
-        if (place := f"#{number}") in places and place not in names:
-            names[number - 1] = place
+    names = _placed([trimmed(name) for name in header], places)
     where = f"{feed.piece.file} line {line}"
     numbers: dict[str, list[int]] = {}
     for number, name in enumerate(names, 1):
@@ -241,6 +238,12 @@ def _checked(
         cure += "all columns with header = [...], and skip = 1 where there is a header"
         raise BadSource(f"{where}: columns have the same name in the header: {'; '.join(twice)}", cure)
     return tuple(names)
+
+
+def _placed(names: Sequence[str], places: Collection[str]) -> list[str]:
+    """Return names, where one is asked for by its place that place."""
+    asked = [f"#{number}" for number in range(1, len(names) + 1)]
+    return [place if place in places and place not in names else name for place, name in zip(asked, names, strict=True)]
 
 
 def _lines_above(names: Sequence[str], following: Iterable[Record], line: int) -> int | str:
