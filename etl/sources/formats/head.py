@@ -228,6 +228,7 @@ def _checked(
         lines = _lines_above(names, following, line)
         cure = f"set skip = {lines} if the header stands lower, after {lines} lines"
         cure += f'; else name it by its place, columns.NAME.from = ["#{empty[0]}"] or the client\'s rename'
+        cure += ", or all columns by header = [...]"
         raise BadSource(f"{where}: column {empty[0]} has no name in the header", cure)
     if "_row" in numbers:
         raise BadSource(f"{where}: no column may be called _row", "rename it in the file, or use header = [...]")
