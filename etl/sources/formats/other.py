@@ -106,8 +106,8 @@ def foreign(head: bytes) -> str | None:
     for place, signature, what in _SIGNATURES:
         if head.startswith(signature, place):
             return what
-    if what := next((what for pattern, what in _WRITTEN if re.match(pattern, head)), None):
-        return what
+    if written := next((what for pattern, what in _WRITTEN if re.match(pattern, head)), None):
+        return written
     if _is_old_tar(head):
         return "a tar archive"
     # Arrow streams have no signature but their first message's, behind its length.
