@@ -90,11 +90,15 @@ def read_head(
     return Head(names, dialect, feed.bom + taken, tuple(warnings), better)
 
 
-def _separator(feed: Feed, dialect: Dialect) -> str | None:
+def named_delimiter(text: str) -> str | None:
     """Return the delimiter that a first line such as "sep=;" names, as Excel writes and reads it; or None."""
+    found = _SEP.fullmatch(re.split(r"\r|\n", text, maxsplit=1)[0])
+    return found[2].replace("\\t", "\t") if found else None
+
+
+def _separator(feed: Feed, dialect: Dialect) -> str | None:
     end = feed.line_end(0) if feed.line == 1 else -1
-    found = _SEP.fullmatch(feed.buffer[:end].decode(errors="replace").rstrip("\r\n")) if 0 < end < 100 else None
-    named = found[2].replace("\\t", "\t") if found else None
+    named = named_delimiter(feed.buffer[:end].decode(errors="replace")) if 0 < end < 100 else None
     return None if named in (dialect.quote, "\0", "\ufeff") or (named == " " and dialect.skip_blanks) else named
 
 
