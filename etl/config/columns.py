@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from unicodedata import normalize
 
-from etl.config.mistakes import key_path
+from etl.config.base import key_path
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
 from etl.config.spellings import Spellings, spelled
@@ -97,17 +97,27 @@ def missing(names: Mapping[str, str], columns: Mapping[str, Column]) -> list[str
     return [name for name, column in columns.items() if not column.computed and name not in names.values()]
 
 
-def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
+def refuse_other_columns(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
+    """Refuse a source that has none of the declared columns.
+
+    Raises:
+        MissingColumn: It has none.
+    """
     absent = missing(names, pipeline.columns)
-    if not absent or (not names and pipeline.extract.FACTS.files):  # a file without rows may have no columns either
-        return
-    if len(absent) == sum(not column.computed for column in pipeline.columns.values()):
+    if absent and len(absent) == sum(not column.computed for column in pipeline.columns.values()):
         # The header may be a row, of a file without one: it isn't quoted.
         count = f"{len(names)} other columns" if len(names) != 1 else "one other column"
         raise MissingColumn(
             f"{file}: none of the declared columns ({', '.join(absent[:5])}) is in it; its header has {count}",
             "look at the extract's delimiter, encoding, skip and header" + _other_delimiter(list(names)),
         )
+
+
+def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
+    absent = missing(names, pipeline.columns)
+    if not absent or (not names and pipeline.extract.FACTS.files):  # a file without rows may have no columns either
+        return
+    refuse_other_columns(names, pipeline, file)
     needed = [name for name in absent if pipeline.columns[name].required or name in pipeline.load.key]
     if needed:
         named_so = key_path(("columns", needed[0], "from"))

@@ -130,3 +130,12 @@ def test_a_window_without_a_beginning_is_told_so(sent: Sent) -> None:
     sent.take({"a.csv": "id\n1\n"})
     said = sent("plan goods --client oak --end 2026-01-31")
     assert (said.code, said.err.splitlines()[0]) == (2, "rq-etl: a window to 2026-01-31 has no beginning")
+
+
+def test_a_file_without_any_declared_column_is_not_read_among_others(sent: Sent) -> None:
+    """As by itself: else its rows were empty, beside a column named by all of its header."""
+    files = {"a.csv": "id,day\n1,2024-01-01\n", "b.csv": "id;day\n2;2024-01-02\n"}
+    run = sent.take(files, columns=DAYS, extract={"split": "none"})
+    assert (run["state"], run["rows"]["loaded"]) == ("failed", 0)
+    assert "inbox/oak/b.csv: none of the declared columns (id, day) is in it" in run["error"]
+    assert 'delimiter = ";" or "auto" would split this header' in run["error"]
