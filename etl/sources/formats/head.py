@@ -230,7 +230,7 @@ def _checked(
     empty = [number for number in numbers.pop("", []) if number < len(names) or len(names) == 1]
     if empty:
         lines = _lines_above(names, following, line)
-        cure = f"set skip = {lines} if the header stands lower, after {lines} lines"
+        cure = f"set skip = {lines} if the header stands lower, after {lines} line{'' if lines == 1 else 's'}"
         cure += f'; else name it by its place, columns.NAME.from = ["#{empty[0]}"] or the client\'s rename'
         cure += ", or all columns by header = [...]"
         raise BadSource(f"{where}: column {empty[0]} has no name in the header", cure)
