@@ -94,7 +94,7 @@ class Harness:
             path = inbox / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        name = re.sub(r"\{[^}]*\}", "*", source.rpartition("/")[2])
+        name = re.sub(r"\{[^}]*\}", "*", source).rpartition("/")[2]  # {date:%Y/%m} has a / of its own
         pattern = f"{glob.escape(str(inbox))}/**/{name}"
         if files and not any(Path(found).is_file() for found in glob.iglob(pattern, recursive=True)):
             pytest.fail(f"no run would read the given files ({', '.join(files)}): the pipeline's path is {source}")

@@ -1,5 +1,7 @@
 """What every table of etl.toml is: keys that are known, values that don't change, mistakes said in sentences."""
 
+import json
+import re
 from collections.abc import Iterable
 from typing import Annotated, Self
 
@@ -12,6 +14,18 @@ Problem = tuple[tuple[str | int, ...], str]  # the key's path inside the table, 
 def listed(value: object) -> object:
     """Return one text as a list of it."""
     return (value,) if isinstance(value, str) else value
+
+
+def key_path(key: Iterable[str | int]) -> str:
+    """Return a key's path as TOML writes it; places in lists stand in brackets, from 0."""
+    path = ""
+    for part in key:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            bare = re.fullmatch(r"[A-Za-z0-9_-]+", part)
+            path += ("." if path else "") + (part if bare else json.dumps(part, ensure_ascii=False))
+    return path
 
 
 Strings = Annotated[tuple[str, ...], BeforeValidator(listed)]

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from unicodedata import normalize
 
+from etl.config.base import key_path
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
 from etl.config.spellings import Spellings, spelled
-from etl.config.values import header_key, is_header
+from etl.config.values import header_key, is_header, trimmed
 from etl.errors import BadSource, MissingColumn
+from etl.safe_message import printable
 
 ROW = "_row"
 
@@ -50,7 +52,7 @@ def named(headers: Iterable[str], pipeline: Pipeline, spelled: Iterable[str] = (
     names = {}
     for header in headers:
         if header != ROW:
-            column = renames.get(header_key(header), normalize("NFC", header).strip())
+            column = renames.get(header_key(header), normalize("NFC", trimmed(header)))
             names[header] = known.get(header_key(column), column)
     return names
 
@@ -84,7 +86,7 @@ def refuse_doubles(names: Mapping[str, str], file: str) -> None:
     for header, name in names.items():
         if header_key(name) in first:
             raise BadSource(
-                f'{file}: its columns "{first[header_key(name)]}" and "{header}" are both {name}',
+                f'{file}: its columns "{printable(first[header_key(name)])}" and "{printable(header)}" are both {name}',
                 "take one out of `from` or `rename`, or rename it in the source",
             )
         first[header_key(name)] = header
@@ -95,22 +97,33 @@ def missing(names: Mapping[str, str], columns: Mapping[str, Column]) -> list[str
     return [name for name, column in columns.items() if not column.computed and name not in names.values()]
 
 
-def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
+def refuse_other_columns(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
+    """Refuse a source that has none of the declared columns.
+
+    Raises:
+        MissingColumn: It has none.
+    """
     absent = missing(names, pipeline.columns)
-    if not absent or (not names and pipeline.extract.FACTS.files):  # a file without rows may have no columns either
-        return
-    if len(absent) == sum(not column.computed for column in pipeline.columns.values()):
+    if absent and len(absent) == sum(not column.computed for column in pipeline.columns.values()):
         # The header may be a row, of a file without one: it isn't quoted.
         count = f"{len(names)} other columns" if len(names) != 1 else "one other column"
         raise MissingColumn(
             f"{file}: none of the declared columns ({', '.join(absent[:5])}) is in it; its header has {count}",
             "look at the extract's delimiter, encoding, skip and header" + _other_delimiter(list(names)),
         )
+
+
+def _refuse_missing(names: Mapping[str, str], pipeline: Pipeline, file: str) -> None:
+    absent = missing(names, pipeline.columns)
+    if not absent or (not names and pipeline.extract.FACTS.files):  # a file without rows may have no columns either
+        return
+    refuse_other_columns(names, pipeline, file)
     needed = [name for name in absent if pipeline.columns[name].required or name in pipeline.load.key]
     if needed:
+        named_so = key_path(("columns", needed[0], "from"))
         error = MissingColumn(
             f"{file}: no column {', '.join(needed)}; its header has {listed(list(names), names.values(), pipeline)}",
-            f'if it goes by another name, give it: columns.{needed[0]}.from = ["…"], or rename for this client',
+            f'if it goes by another name, give it: {named_so} = ["…"], or rename for this client',
         )
         error.add_note(f"Its header: {', '.join(names)}")  # in the private file that rq-etl logs shows
         raise error
@@ -121,7 +134,7 @@ def listed(headers: Sequence[str], names: Iterable[str], pipeline: Pipeline) -> 
     known = {name for name, column in pipeline.columns.items() if not column.computed} | {*pipeline.load.key}
     pairs = list(zip(headers, names, strict=True))
     shown = headers if is_header([name for _, name in pairs], known) else [h for h, name in pairs if name in known]
-    texts = [f'"{header}"' for header in shown[:20]] + (["…"] if len(shown) > 20 else [])
+    texts = [f'"{printable(header)}"' for header in shown[:20]] + (["…"] if len(shown) > 20 else [])
     others = len(headers) - len(shown)
     return ", ".join([*texts, *([f"{others} other column{'s' if others > 1 else ''}"] if others else [])])
 

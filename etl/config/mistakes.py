@@ -1,6 +1,5 @@
 """Mistakes of the configuration: what models find, and what only shows between them, each said in one line."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from etl.config.base import Model, Problem
+from etl.config.base import Model, Problem, key_path
 from etl.config.kinds import KINDS, SourceConfig, config_of
 from etl.config.models import Column, Load, Step
 from etl.config.pipeline import Definition, Schedule
@@ -48,18 +47,6 @@ class Mistake:
             text = f"{path}: {self.what}" if path else self.what
         # Names out of the file may hold anything; a mistake stays one line.
         return f"{self.file}: " + "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def key_path(key: Iterable[str | int]) -> str:
-    """Return a key's path as TOML writes it; places in lists stand in brackets, from 0."""
-    path = ""
-    for part in key:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        else:
-            bare = re.fullmatch(r"[A-Za-z0-9_-]+", part)
-            path += ("." if path else "") + (part if bare else json.dumps(part, ensure_ascii=False))
-    return path
 
 
 def parse(model: type[AnyModel], table: Any, *, name: str | None = None) -> tuple[AnyModel | None, list[Problem]]:

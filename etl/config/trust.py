@@ -4,6 +4,7 @@ Whoever can write to Redis can name a run, and whoever can write a file may writ
 which code runs, or where rows go. Nor do clients' files, where `settings.trust_clients` is false.
 """
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -56,20 +57,49 @@ def is_own(given: Pipeline, own: Pipeline) -> bool:
     return whole[0] == whole[1] and reached == known
 
 
-def strays(pipeline: Pipeline, paths: Iterable[str]) -> list[str]:
-    """Return those of a run's files that the pipeline's path doesn't name for its client.
+def strays(pipeline: Pipeline, files: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the paths of those of a run's files that the pipeline's path doesn't name for its client.
 
     Args:
         pipeline: The run's, in this worker's own folder.
-        paths: Absolute.
+        files: Name and absolute path of each; they differ where the name is a link.
     """
     if not pipeline.extract.FACTS.files:
         return []
     if "extract" in pipeline.given:
         folder, form = f"{pipeline.staging.rstrip('/')}/{pipeline.client}/", re.compile(rf"{NAME.pattern}/[^/]+")
-        return [path for path in paths if not path.startswith(folder) or not form.fullmatch(path[len(folder) :])]
+        return [path for _, path in files if not path.startswith(folder) or not form.fullmatch(path[len(folder) :])]
     forms = _forms(pipeline)
-    return [path for path in paths if not any(form.fullmatch(path) for form in forms)]
+    return [
+        path
+        for name, path in files
+        if not any(form.fullmatch(path) for form in forms) and not _is_linked(pipeline, forms, name, path)
+    ]
+
+
+def _is_linked(pipeline: Pipeline, forms: Iterable[re.Pattern[str]], name: str, path: str) -> bool:
+    """Whether a name that the pipeline's path matches is a link to a file where such links may lead.
+
+    They stay in the folders before the first wildcard; a file that the operator names whole may be anywhere.
+    """
+    named, real = os.path.join(pipeline.root, name), os.path.realpath(path)
+    if not any(form.fullmatch(named) for form in forms) or os.path.realpath(named) != real:
+        return False
+    given, own = str(pipeline.extract.model_dump()["path"]), pipeline.inside.get("extract")
+    if own is not None:  # a client's file says the path
+        inside = os.path.join(pipeline.root, fixed_folder(own, pipeline.client))
+    elif "{" not in given and not _has_wildcard(given):
+        return True
+    else:
+        parts = os.path.normpath(os.path.join(pipeline.root, _whole(given, pipeline.client))).split("/")[:-1]
+        chosen = next((at for at, part in enumerate(parts) if _has_wildcard(part)), len(parts))
+        inside = "/".join(os.path.normpath(named).split("/")[:chosen]) or "/"
+    inside = os.path.realpath(inside)
+    return os.path.commonpath((inside, real)) == inside
+
+
+def _has_wildcard(path: str) -> bool:
+    return glob.has_magic(re.sub(r"\{[^{}]*\}|\[[*?[]\]", "", path))
 
 
 def fixed_folder(path: str, client: str) -> str:
@@ -104,10 +134,7 @@ def _forms(pipeline: Pipeline) -> list[re.Pattern[str]]:
     absolute = os.path.join(pipeline.root, folder)
     form = _form(path[len(folder) :].lstrip("/"), {name: str(value) for name, value in pipeline.params.items()})
     places = {place.rstrip("/") for place in (absolute, os.path.normpath(absolute), os.path.realpath(absolute))}
-    forms = [re.compile(f"{re.escape(place)}/{form}") for place in places]
-    if not _VARIES.search(path) and "extract" not in pipeline.inside:
-        forms.append(re.compile(re.escape(os.path.realpath(os.path.join(pipeline.root, path)))))
-    return forms
+    return [re.compile(f"{re.escape(place)}/{form}") for place in places]
 
 
 def _form(path: str, values: Mapping[str, str]) -> str:

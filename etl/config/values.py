@@ -20,6 +20,7 @@ MOMENTS = ("date", "start", "end")  # of a run, in paths
 _STRFTIME = re.compile("(?:[^%]|%-?[YymdHIMSjUWVGupbBaAf]|%%)*")
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([^{}]*)\}")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_AROUND = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")
 LONGEST = 36525 * 86400.0  # seconds: a hundred years
 
 
@@ -80,60 +81,88 @@ def shown(name: str, names: Sequence[str], known: Collection[str]) -> str:
     return f"column {names.index(name) + 1}"
 
 
+def trimmed(name: str) -> str:
+    """Return a header without blanks around it, nor marks of no width, which nobody sees."""
+    return _AROUND.sub("", name)
+
+
 def header_key(name: str) -> str:
     """Return what spellings of one header share: blanks around it, case and how accents are encoded make no other."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
+    return unicodedata.normalize("NFC", trimmed(unicodedata.normalize("NFC", name)).casefold())
 
 
-# What others call the words of etl.toml.
+# What others call the words of etl.toml; - and _ don't matter.
 _CALLED = {
     "string": "text str varchar nvarchar char character clob uuid json object",
-    "integer": "int int2 int4 int8 int16 int32 int64 bigint smallint tinyint long serial",
+    "integer": "int int2 int4 int8 int16 int32 int64 bigint smallint tinyint short long serial",
     "number": "float float4 float8 float32 float64 double real",
-    "decimal": "numeric money currency bigdecimal dec",
+    "decimal": "numeric money currency bigdecimal dec percent",
     "boolean": "bool bit flag",
     "timestamp": "datetime datetime64 datetime2 timestamptz instant time",
     "date": "day date32",
     "append": "insert add",
-    "merge": "upsert update",
-    "replace": "overwrite truncate full snapshot",
+    "merge": "upsert update incremental insert_or_update",
+    "replace": "overwrite truncate full snapshot full_refresh",
     "ndjson": "json jsonl jsonlines ldjson",
-    "csv": "tsv text file excel",
-    "sql": "database query table postgres postgresql sqlite mysql odbc jdbc",
+    "csv": "tsv text file excel xlsx",
+    "sql": "database db query table postgres postgresql sqlite mysql odbc jdbc",
     "function": "python callable script",
     "fail": "error raise abort",
-    "warn": "warning",
-    "ok": "pass skip",
+    "warn": "warning warn_only",
+    "ok": "pass skip ignore",
     "ignore": "drop skip",
-    "delimiter": "sep separator",
-    "encoding": "charset codepage",
+    "delimiter": "sep separator seperator field_separator",
+    "encoding": "charset codepage codec",
     "quote": "quotechar",
-    "skip": "skiprows",
-    "path": "file files glob",
+    "skip": "skiprows skip_lines",
+    "path": "file files glob filename folder directory",
     "url": "dsn connection",
-    "null": "na_values null_values nulls na missing_values",
+    "null": "na_values null_values nulls na nan missing_values",
     "true": "true_values",
     "false": "false_values",
     "thousands": "thousands_separator grouping",
+    "parentheses": "brackets accounting",
+    "trailing": "suffix",
+    "percent": "pct percentage",
+    "none": "all run",
     "required": "not_null notnull mandatory nullable",
     "unique": "distinct",
     "allowed": "enum values choices accepted",
-    "pattern": "regex regexp",
+    "pattern": "regex regexp match",
     "format": "date_format datetime_format",
-    "from": "alias aliases rename",
-    "min": "minimum ge",
-    "max": "maximum le",
+    "from": "alias aliases rename source header",
+    "min": "minimum ge gte",
+    "max": "maximum le lte",
+    "computed": "calculated derived",
+    "truncate": "round",
+    "type": "kind dtype datatype data_type",
     "key": "primary_key pk unique_key",
-    "mode": "write_disposition if_exists",
+    "table": "target_table table_name",
+    "target": "database db destination",
+    "newest": "latest order_by",
+    "atomic": "transaction",
+    "mode": "write_disposition write_mode if_exists strategy",
+    "extract": "source sources input",
+    "load": "sink destination output",
+    "transform": "steps functions",
+    "columns": "schema fields mapping",
+    "needs": "requires depends depends_on dependencies after upstream",
+    "max_rejects": "max_errors",
+    "timezone": "tz",
+    "trust_clients": "trust",
 }
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
     """Return "; did you mean …?" with the name nearest to `word`, in meaning before spelling, or nothing."""
-    names, other = list(known), str(word).lower().partition("(")[0].strip()
-    near = [name for name in names if other in _CALLED.get(name, "").split()]
-    near = near or get_close_matches(str(word), names, n=1, cutoff=0.6)
+    names, other = {name.lower(): name for name in reversed(list(known))}, str(word).lower().partition("(")[0].strip()
+    near = [name for lower, name in names.items() if _plain(other) in map(_plain, _CALLED.get(lower, "").split())]
+    near = near or [names[lower] for lower in get_close_matches(other, names, n=1, cutoff=0.65)]
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _plain(word: str) -> str:
+    return re.sub("[-_ ]", "", word)
 
 
 def placeholders(text: str) -> list[str]:

@@ -81,10 +81,19 @@ def plan(
 
 
 def read_all(pipeline: Pipeline, context: Context) -> Iterator[tuple[str, Chunk]]:
-    """Plan and read a source whole: yield its chunks, each with the name of its file."""
-    for partition in plan(pipeline, start=context.start, end=context.end, today=context.today).partitions:
+    """Plan and read a source whole: yield its chunks with their files; the first has the plan's warnings."""
+    planned = plan(pipeline, start=context.start, end=context.end, today=context.today)
+    warnings = planned.warnings
+    for partition in planned.partitions:
         for chunk in extract(pipeline, partition, context):
-            yield partition.pieces[0].file, chunk
+            yield partition.pieces[0].file, chunk._replace(warnings=(*warnings, *chunk.warnings))
+            warnings = ()
+    if warnings:  # there is no file
+        import pyarrow as pa
+
+        from etl import rejects
+
+        yield pipeline.name, Chunk(pa.table({}), rejects.SCHEMA.empty_table(), warnings)
 
 
 def latest(pipeline: Pipeline, partitions: int) -> "Cursor | None":

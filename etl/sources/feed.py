@@ -11,12 +11,12 @@ from typing import BinaryIO
 
 from etl.errors import BadSource, SourceMissing
 from etl.partition import Piece, plain
-from etl.sources.formats.encodings import ascii_compatible, decoding, encoding_of
+from etl.sources.formats.encodings import ascii_compatible, decoding, encoding_of, is_mostly_utf8
 from etl.sources.formats.other import foreign
 
 BLOCK = 1 << 20  # bytes read at once: still in the processor's cache when it is looked at a second time
 LIMIT = 16 << 20  # bytes of the longest line, and of the longest record, that is kept in memory
-
+NO_TEXT = "it may be no text at all: have it exported as CSV"
 MOST_UNPACKED = 1 << 30  # bytes; what unpacks to less is never refused
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
@@ -159,11 +159,19 @@ class Feed:
         line += count_lines(before)
         rest = re.split(rb"[\r\n]", before)[-1].decode(errors="replace").encode(self.encoding, "replace")
         what = f"{self.piece.file} line {line} is not {self.encoding}: byte {len(rest) + 1} of the line"
+        if self.bom:
+            return BadSource(
+                what, "its byte order mark says that it is, and wins over `encoding`: have it written again"
+            )
+        if ascii_compatible(self.encoding) and b"\0" in next(self._whole(), b"")[:4096]:
+            return BadSource(what, NO_TEXT)
         likely = decoding(self._whole, self.encoding)
-        cure = f'set encoding = "{likely}" in the pipeline\'s extract: it decodes the whole file'
-        return BadSource(
-            what, cure if likely != "latin-1" else f"{cure}, as it does any; look whether letters are right"
-        )
+        decodes = "decodes the whole file" + (", as it does any" if likely == "latin-1" else "")
+        if self.encoding == "utf-8" and is_mostly_utf8(self._whole()):
+            cure = f'have the byte fixed, most of it is utf-8: encoding = "{likely}" {decodes}, but to other letters'
+            return BadSource(what, cure)
+        cure = f'set encoding = "{likely}" in the pipeline\'s extract: it {decodes}'
+        return BadSource(what, cure if likely == "utf-8" else f"{cure}; look whether letters are right")
 
     def _whole(self) -> Iterator[bytes]:
         """Yield the file's bytes from its beginning, unpacked, as far as they can be."""
@@ -181,8 +189,10 @@ class Feed:
         head = packed = self._file.read(4096)
         compressed = head.startswith(b"\x1f\x8b")
         if compressed:
-            with contextlib.suppress(zlib.error):  # reading it says what is wrong
-                head = zlib.decompressobj(wbits=31).decompress(head, 4096)
+            with contextlib.suppress(zlib.error, EOFError):  # reading it says what is wrong
+                head = b""
+                for block in _members([packed]):
+                    head = (head + block)[:4096]
         twice = "a gzip file" if head is not packed and head.startswith(b"\x1f\x8b") else None
         if what := foreign(head) or twice:
             what += " inside gzip," if compressed else ","
@@ -219,7 +229,7 @@ class Feed:
         if self.encoding == "utf-8":
             for block in blocks:
                 yield block[skip:]
-                skip = 0
+                skip = max(0, skip - len(block))
             return
         decoder = codecs.getincrementaldecoder(self.encoding)()
         plain = ascii_compatible(self.encoding)
@@ -235,7 +245,7 @@ class Feed:
             except UnicodeDecodeError as exc:
                 yield bytes(exc.object[: exc.start]).decode(self.encoding).encode()
                 raise _Undecodable from None
-            skip = 0
+            skip = max(0, skip - len(block))
             yield text.encode()
 
 

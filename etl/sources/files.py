@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from zoneinfo import ZoneInfo
 
 from etl.config.base import Problem
-from etl.config.columns import named
+from etl.config.columns import named, refuse_other_columns
 from etl.config.kinds import SourceConfig, SourceFacts
 from etl.config.pipeline import Pipeline
 from etl.config.trust import fixed_folder
@@ -133,6 +133,8 @@ def read(
                 yield from found if len(heads) == 1 else spelling.chunks(found, piece.file)
 
     known = [(head.names, piece.file) for head, piece in zip(heads, partition.pieces, strict=True) if head is not None]
+    for names, file in known if len(heads) > 1 else ():  # of one, whoever transforms it says so
+        refuse_other_columns(named(filter(None, names), pipeline), pipeline, file)
     if len(heads) > 1:
         known = [(spelling.names(names, file), file) for names, file in known]
     names = [name for some, _ in known for name in some]

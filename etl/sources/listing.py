@@ -49,11 +49,13 @@ def listed(root: str, pattern: str, fixed: str) -> tuple[list[File], list[str]]:
     for match in dict.fromkeys(_matching(root, pattern)):
         path = os.path.join(root, match)
         real = os.path.realpath(path)
+        name = _name(root, path)
         try:
             status = os.stat(real)
-        except OSError:
-            continue  # gone since it was listed
-        name = _name(root, path)
+        except OSError:  # else it is gone since it was listed
+            if os.path.islink(path):
+                left_out.setdefault("a link that leads nowhere", []).append(name)
+            continue
         if os.path.commonpath((inside, real)) != inside:
             left_out.setdefault(f"a link that leads out of {fixed or 'etl.toml’s folder'}", []).append(name)
         elif stat.S_ISREG(status.st_mode):

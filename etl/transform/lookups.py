@@ -27,10 +27,15 @@ _read: OrderedDict[tuple[str, int, str], "Lookups"] = OrderedDict()
 
 
 class Lookups(Mapping[str, pd.DataFrame]):
-    """Frames by name. Each call of a function gets its own, so what it changes in one is not seen by the next."""
+    """Frames by name. Each call of a function gets its own, so what it changes in one is not seen by the next.
 
-    def __init__(self, frames: Mapping[str, pd.DataFrame]) -> None:
-        self._frames = dict(frames)
+    Args:
+        frames: As they were read.
+        warnings: What the user should know of how.
+    """
+
+    def __init__(self, frames: Mapping[str, pd.DataFrame], warnings: Iterable[str] = ()) -> None:
+        self._frames, self.warnings = dict(frames), tuple(warnings)
 
     @cached_property
     def content(self) -> str:
@@ -78,10 +83,16 @@ def read_lookups(pipeline: Pipeline, context: Context, read: Read) -> Lookups:
     Raises:
         SourceMissing, BadSource, FunctionFailed: One can't be read.
     """
-    return Lookups({name: _frame(pipeline, name, source, context, read) for name, source in pipeline.lookups.items()})
+    warnings: list[str] = []
+    sources = pipeline.lookups.items()
+    return Lookups(
+        {name: _frame(pipeline, name, source, context, read, warnings) for name, source in sources}, warnings
+    )
 
 
-def _frame(pipeline: Pipeline, name: str, source: SourceConfig, context: Context, read: Read) -> pd.DataFrame:
+def _frame(
+    pipeline: Pipeline, name: str, source: SourceConfig, context: Context, read: Read, warnings: list[str]
+) -> pd.DataFrame:
     alone: dict[str, object] = {"extract": source, "lookups": {}, "columns": {}, "rename": {}, "transform": ()}
     own = pipeline.inside.get(f"lookups.{name}")
     alone["inside"] = {} if own is None else {"extract": own}
@@ -91,7 +102,8 @@ def _frame(pipeline: Pipeline, name: str, source: SourceConfig, context: Context
         if chunk.rejects.num_rows:
             line, reason = chunk.rejects["row"][0].as_py(), chunk.rejects["reason"][0].as_py()
             raise BadSource(f"lookup {name}: {file}, line {line}: {reason}", "fix the file")
-        tables.append(chunk.rows)
+        tables += [chunk.rows] if chunk.rows.num_columns else []
+        warnings += [f"lookup {name}: {warning}" for warning in chunk.warnings]
     if not tables:
         return pd.DataFrame()
     fitting = merge_candidates(candidates(table, guess=source.FACTS.text) for table in tables)

@@ -11,7 +11,7 @@ from etl.config.spellings import APOSTROPHES, BLANKS, Spellings
 from etl.types.spelling import as_text
 
 _TRUE, _FALSE = ("true", "1", "yes", "y", "t"), ("false", "0", "no", "n", "f")
-BLANK_TEXT = r"^[\s\pZ\x1c-\x1f\x{85}\x{200b}\x{feff}]*$"
+BLANK_TEXT = r"^[\s\pZ\p{Cf}\x1c-\x1f\x{85}\x{115f}\x{1160}\x{2800}\x{3164}\x{ffa0}]*$"  # what shows nothing
 _BLANK = r"[\s\pZ]*"  # of RE2, as blanks within a number are written
 _GLUED = r"^\D*\pL[.,]"
 

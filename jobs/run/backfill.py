@@ -92,7 +92,9 @@ def window(start: date | str | None, end: date | str | None, zone: str) -> tuple
         None if given is None else _moment(name, given, ZoneInfo(zone))
         for name, given in (("start", start), ("end", end))
     )
-    if last and (first is None or first >= last):
+    if last and first is None:
+        raise ConfigError(f"a window to {end} has no beginning", "give --start too")
+    if first and last and first >= last:
         raise ConfigError(f"there is no window from {start} to {end}", "end comes after start and is not part of it")
     return first, last
 

@@ -26,7 +26,7 @@ from etl.prefetch import prefetch
 from etl.sources import extract as read_source
 from etl.staging import Marker, Staging
 from etl.transform import Transformer
-from etl.transform.lookups import lookups_of
+from etl.transform.lookups import Lookups, lookups_of
 from etl.types.infer import candidates, named_candidates
 from etl.types.lattice import EMPTY, decide, merge_candidates, of_key
 from etl.types.limits import Limit, Limits
@@ -131,7 +131,8 @@ def transform(work: StageContext, connection: Redis) -> Marker:
     reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
     made: list[dict[str, list[str]]] = []
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
-    warnings: list[str] = []
+    lookups = work.context.lookups
+    warnings = list(lookups.warnings) if isinstance(lookups, Lookups) else []
     by_file = ByFile(work.partition)
     with (
         work.staging.writer("transform", work.number) as rows,

@@ -263,13 +263,13 @@ def own(spec: Spec, client: str, name: str, number: int) -> Pipeline:
         EtlError: The spec is another's, or reaches what this worker's configuration does not.
     """
     given, known = spec.pipeline, None
-    paths = [piece.path for part in spec.plan.partitions[max(0, number - 1) : number] for piece in part.pieces]
+    pieces = [piece for part in spec.plan.partitions[max(0, number - 1) : number] for piece in part.pieces]
     with suppress(ConfigError):  # this may be older than the client's file
         known = resolve(settings.base(), name, client, params=given.params)
     if known is None or not trust.is_own(given, known):
         known = resolve(settings.config(), name, client, params=given.params)
     rooted = given if given.root == known.root else given.model_copy(update={"root": known.root})
-    if not trust.is_own(given, known) or trust.strays(rooted, paths):
+    if not trust.is_own(given, known) or trust.strays(rooted, [(piece.file, piece.path) for piece in pieces]):
         raise EtlError(CHANGED)
     return rooted
 

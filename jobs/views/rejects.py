@@ -20,6 +20,8 @@ from etl.errors import ConfigError, StagingFailed
 from etl.partition import ROW_BITS, Partition, Piece, Plan
 from etl.rejects import FIXED, REASONS, fields
 from etl.sources.feed import count_lines
+from etl.sources.formats.head import named_delimiter
+from etl.sources.formats.other import foreign, other
 from etl.staging import Staging
 from jobs.run.balance import gather
 from jobs.run.graph import Spec, read_spec
@@ -187,13 +189,11 @@ def _parts(file: Path, spec: Spec, places: Counter[tuple[str, int]] | None) -> d
         spec: Of the run that rejected them.
         places: How many rows it rejected by file and line, where these may not tell a row; None where they do.
     """
-    try:
-        content = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file} is not UTF-8", 'save it as "CSV UTF-8"') from None
+    content = _text_of(file)
     files = {piece.file for part in spec.plan.partitions for piece in part.pieces}
-    # Excel writes semicolons in half of Europe.
-    delimiter = next((mark for mark in ",;\t" if content.startswith(f"{REASONS[0]}{mark}")), ",")
+    if mark := named_delimiter(content):
+        content = "".join(content.splitlines(keepends=True)[1:])
+    delimiter = mark or max(",;\t", key=lambda mark: _is_split(content, mark))  # Excel writes ; in half of Europe
     with io.StringIO(content, newline="") as source:
         rows = csv.reader(source, delimiter=delimiter)
         names = next(rows, [])
@@ -212,3 +212,23 @@ def _parts(file: Path, spec: Spec, places: Counter[tuple[str, int]] | None) -> d
                 parts[name] = _Part(header)
             parts[name].add(fixed, int(line) if of_file else 0)
     return parts or {"": _Part(header)}
+
+
+def _text_of(file: Path) -> str:
+    content = file.read_bytes()
+    cure = 'save it as "CSV UTF-8"'
+    try:
+        what = foreign(content[:4096])
+        text = content.decode("utf-8-sig") if what is None else ""
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not UTF-8", cure) from None
+    if what := what or other(text, is_whole=True):
+        raise ConfigError(f"{file} is {what.rstrip(',')}, not CSV", cure)
+    return text
+
+
+def _is_split(content: str, mark: str) -> tuple[bool, int]:
+    """How well a delimiter splits the header: whether there are columns that say why, and how many in all."""
+    with io.StringIO(content, newline="") as source:
+        names = next(csv.reader(source, delimiter=mark), [])
+    return not set(names).isdisjoint(REASONS), len(names)

@@ -218,7 +218,7 @@ def test_the_plugin_runs_a_pipeline_without_those_it_needs(project: pytest.Pytes
 
 def test_the_plugin_fails_where_no_run_would_read_the_given_files(project: pytest.Pytester) -> None:
     toml = (project.path / "etl.toml").read_text(encoding="utf-8")
-    toml = toml.replace("claims-*.csv", 'claims-*.csv", missing = "ok', 1)
+    toml = toml.replace("claims-*.csv", '{date:%Y/%m}claims-*.csv", missing = "ok', 1)  # whose / is none of the path
     (project.path / "etl.toml").write_text(toml, encoding="utf-8")
     project.makepyfile(
         textwrap.dedent("""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from etl.config.read import load_config
+from etl.config.values import suggest
 from etl.errors import ConfigError
 from tests.helpers.project import Folder, etl_toml
 
@@ -38,6 +39,9 @@ WRONG_COLUMNS = [
     ({"type": "int"}, "did you mean integer?"),
     ({"type": "datetime"}, "did you mean timestamp?"),
     ({"type": "text"}, "did you mean string?"),
+    ({"type": "DECIMAL"}, "did you mean decimal?"),
+    ({"type": "date-time"}, "did you mean timestamp?"),
+    ({"data_type": "date"}, "unknown key pipelines.t.columns.x.data_type; did you mean type?"),
 ]  # fmt: skip
 
 
@@ -88,3 +92,21 @@ def test_a_computed_column_may_have_the_name_of_a_header_that_another_column_rea
     columns = {"amount": {"type": "decimal", "computed": True}, "as_written": {"from": ["Amount"]}}
     folder = Folder(tmp_path, etl_toml({"t": {"transform": ["steps:f"], "columns": columns}}))
     assert load_config(folder.path).pipelines["t"].columns["as_written"].from_ == ("Amount",)
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "said"),
+    [
+        ("UPSERT", ["append", "merge", "replace"], "merge"),
+        ("Merge", ["append", "merge", "replace"], "merge"),
+        ("target_table", ["target", "table"], "table"),
+        ("transaction", ["function", "atomic"], "atomic"),
+        ("requires", ["retries", "needs"], "needs"),
+        ("skip-lines", ["skip", "split"], "skip"),
+        ("scale", ["false", "required"], ""),
+        ("table", ["false", "path"], ""),
+        ("Claims", ["claims", "visits"], "claims"),
+    ],
+)
+def test_the_nearest_name_is_that_of_the_meaning_or_none(word: str, known: list[str], said: str) -> None:
+    assert suggest(word, known) == (f"; did you mean {said}?" if said else "")

@@ -129,6 +129,13 @@ def inbox(spec: dict[str, Any]) -> str:
     return str(Path(spec["plan"]["partitions"][0]["pieces"][0]["path"]).parent)
 
 
+def linked(spec: dict[str, Any], leads: str, path: str) -> None:
+    """Deliver a link, and name it as the file that is read."""
+    link = Path(inbox(spec), "claims-9.csv")
+    link.symlink_to(leads)
+    piece(spec, file="inbox/acme/claims-9.csv", path=f"{inbox(spec)}/{path}")
+
+
 SPECS: dict[str, Change] = {
     "another table": lambda spec: spec["pipeline"]["load"].update(table="orders"),
     "another mode": lambda spec: spec["pipeline"]["load"].update(mode="replace", key=[]),
@@ -151,6 +158,8 @@ SPECS: dict[str, Change] = {
     "any file": lambda spec: piece(spec, path="/etc/passwd"),
     "a file of the project": lambda spec: piece(spec, path=inbox(spec) + "/../../secret.csv"),
     "another client's file": lambda spec: piece(spec, path=inbox(spec) + "/../globex/claims.csv"),
+    "a link to another client's file": lambda spec: linked(spec, "../globex/claims.csv", "../globex/claims.csv"),
+    "a link that does not lead there": lambda spec: linked(spec, "claims.csv", "../globex/claims.csv"),
     "fixed rows that are none": lambda spec: fixed(spec, inbox(spec) + "/../../secret.csv"),
     "fixed rows of another": lambda spec: fixed(spec, str(Path(spec["pipeline"]["staging"], "globex/x/y.csv"))),
     "fixed rows for another table": lambda spec: fixed(

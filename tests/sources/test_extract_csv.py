@@ -319,7 +319,7 @@ def test_a_file_that_lacks_columns_of_those_it_is_merged_with_is_a_warning(tmp_p
     (tmp_path / "b.csv").write_text("K\n2\n")
     load = {"load": Load(target="warehouse", table="claims", mode="merge", key=["k"])}
     pipeline = csv_pipeline(tmp_path, split=split)
-    pipeline = pipeline.model_copy(update={**load, "columns": {"d": Column(type="integer")}})
+    pipeline = pipeline.model_copy(update={**load, "columns": {"k": Column(), "d": Column(type="integer")}})
     partitions = plan(pipeline).partitions
     found = [warning for each in partitions for chunk in extract(pipeline, each, CONTEXT) for warning in chunk.warnings]
     what = "b.csv lacks 2 columns of other files that are read with it: its rows empty what the table has there"

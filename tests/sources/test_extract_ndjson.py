@@ -91,6 +91,12 @@ def test_a_line_that_is_no_object_is_rejected_with_its_number(tmp_path: Path, li
     assert json.loads(reject["raw"])[""][0] == line[: etl.sources.formats.strict.RAW]
 
 
+@pytest.mark.parametrize("lines", ['{"a": NaN}', '{"a": NaN}\n{"a": -Infinity}', '{"": 1}\n{"": 2}'])
+def test_objects_that_cannot_be_kept_are_rejects_though_a_file_has_no_others(tmp_path: Path, lines: str) -> None:
+    [chunk] = read(tmp_path, lines)
+    assert (chunk.rows.num_rows, chunk.rejects.num_rows) == (0, len(lines.split("\n")))
+
+
 def test_keys_of_all_lines_are_columns_and_what_a_line_lacks_is_null(tmp_path: Path) -> None:
     [chunk] = read(tmp_path, '{"a": 1}\n{"b": "x", "A": 2}\n{}\n{"c": null}\n')
     assert chunk.rows.drop_columns(["_row"]).to_pylist() == [

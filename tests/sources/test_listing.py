@@ -171,10 +171,39 @@ def test_a_later_file_beats_one_from_the_future(etl: Project, monkeypatch: pytes
         assert etl.rows("select v from claims") == [("new",)]
 
 
-@pytest.mark.parametrize("path", ["in/now.csv", "in/deep/now.csv"])
-def test_a_file_that_the_path_names_may_be_a_link_to_one_elsewhere(etl: Project, path: str) -> None:
-    etl.config(etl_toml({"claims": {"extract": {"path": path}}}))
-    etl.write("elsewhere/x.csv", "id\n1\n")
-    (etl.root / path).parent.mkdir(parents=True)
-    (etl.root / path).symlink_to(etl.root / "elsewhere/x.csv")
-    assert etl.run()["state"] == "succeeded"
+@pytest.mark.parametrize(
+    ("path", "link", "to"),
+    [
+        ("inbox/*.csv", "inbox/b.csv", "done/x.txt"),
+        ("inbox/now*/*.txt", "inbox/now", "done"),
+        ("inbox/{client}.csv", "inbox/acme.csv", "done/x.txt"),
+        ("inbox/b.csv", "inbox/b.csv", "done/x.txt"),
+        ("latest.csv", "latest.csv", "inbox/done/x.txt"),
+        ("latest.csv", "latest.csv", "far/x.txt"),
+        ("{folder}/*.csv", "north", "far"),
+    ],
+)
+def test_a_run_loads_what_a_link_leads_to(
+    etl: Project, tmp_path_factory: pytest.TempPathFactory, path: str, link: str, to: str
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    write(other, "far/x.txt", "far/done/y.txt")
+    (other / "far/z.csv").symlink_to("done/y.txt")
+    write(etl.root, "inbox/done/x.txt")
+    (etl.root / link).symlink_to(other / to if to.startswith("far") else to)
+    clients = {"acme": {"params": {"folder": "north"}}}
+    etl.config(etl_toml({"claims": {"extract": {"path": path}, "retries": 0}}, clients))
+    run = etl.run()
+    assert (run["state"], run["rows"]["loaded"], run["error"]) == ("succeeded", 1, None)
+
+
+@pytest.mark.parametrize("path", ["in/oak/*.csv", "in/oak/b.csv"])
+def test_a_link_that_leads_nowhere_is_left_out_with_a_warning(root: Path, path: str) -> None:
+    for name in ("b.csv", "c.csv"):
+        (root / "in/oak" / name).symlink_to({"b.csv": "gone.csv", "c.csv": "c.csv"}[name])
+    if path.endswith("b.csv"):
+        with pytest.raises(SourceMissing, match=r"in/oak/b\.csv: a link that leads nowhere, left out"):
+            planned(root, path)
+    else:
+        warning = "in/oak/b.csv, in/oak/c.csv: a link that leads nowhere, left out"
+        assert planned(root, path) == (["in/oak/a.csv"], [warning])

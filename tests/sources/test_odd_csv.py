@@ -153,7 +153,15 @@ def test_marks_and_encodings_that_no_file_can_have_are_mistakes(options: dict[st
     assert [where for where, _ in problem["ctx"]["problems"]] == [(key,)]
 
 
-@pytest.mark.parametrize("line", ["sep=;", "SEP=;", '"sep=;"', "sep=;;;", "sep=; "])
+def test_an_error_that_a_wrong_delimiter_makes_names_the_right_one(folder: Path) -> None:
+    for text in ('"x";"y"\n"1";"2"\n', "x;y\n1,5;2\n2,5;3\n"):
+        with pytest.raises(BadSource) as caught:
+            read_all(folder, text)
+        assert 'delimiter = ";" would' in caught.value.cure
+        assert len(read_all(folder, text, delimiter=";")[0]) == text.count("\n") - 1
+
+
+@pytest.mark.parametrize("line", ["sep=;", "SEP=;", '"sep=;"', "sep=;;;", "sep=; ", '"sep=;";;', "Sep = ;"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_a_sep_line_is_no_header(folder: Path, line: str, encoding: str, end: str) -> None:
@@ -170,6 +178,8 @@ def test_a_sep_line_is_no_header(folder: Path, line: str, encoding: str, end: st
 def test_a_sep_line_wins_over_what_looks_like_a_delimiter(folder: Path) -> None:
     assert read_all(folder, "sep=;\na,b;c,d\n1,5;2,5\n", delimiter="auto")[0] == [("1,5", "2,5", 3)]
     assert read_all(folder, "sep=^\na^b\n1^2\n", delimiter="auto")[0] == [("1", "2", 3)]
+    assert read_all(folder, "sep=\\t\na\tb\n1\t2\n", delimiter="auto")[0] == [("1", "2", 3)]
+    assert read_all(folder, "sep= \na b\n1 2\n", delimiter="auto")[0] == [("1", "2", 3)]
     with pytest.raises(BadSource, match='line 1 says that the delimiter is ";"') as caught:
         read_all(folder, "sep=;\nx;y\n1;2\n")
     assert 'delimiter = "auto"' in caught.value.cure
@@ -184,6 +194,15 @@ def test_a_sep_line_wins_over_what_looks_like_a_delimiter(folder: Path) -> None:
         ('x,y\n1,"2\n2",\n3,4,""\n', [("1", "2\n2"), ("3", "4")], []),
         ("x\n1,\n2,\n", [("1",), ("2",)], []),
         ("x,y,\n1,2\n3,4\n", [("1", "2"), ("3", "4")], []),  # of the header alone
+        ("x,y\n1,2, \n3,4,\n", [("1", "2"), ("3", "4")], []),
+        ("x,y\n1,2,\n3,4\n5,6,\n", [("1", "2"), ("3", "4"), ("5", "6")], []),  # of most rows
+        (
+            'x,y\n1,2,\n3\n5,6,\n7,8,9,\n"a"b,\n1,2,\n1,2,\n',
+            [("1", "2"), ("5", "6"), ("1", "2"), ("1", "2")],
+            [3, 5, 6],
+        ),
+        ("x,y,\n1,2,\n3,4\n5,6,7\n", [("1", "2"), ("3", "4")], [4]),
+        ("x,y,\n1,2\n3,4\n5,6,\n", [("1", "2"), ("3", "4"), ("5", "6")], []),
         ("x,y\n1,2,\n3,4\n", [("3", "4")], [2]),  # of some rows alone: nobody knows what is meant
         ("x,y\n1,2,\n3,4,5\n6,7\n", [("6", "7")], [2, 3]),
     ],
@@ -199,11 +218,11 @@ def test_a_delimiter_at_the_end_of_every_row_makes_no_column(
         assert ([row[:-1] for row in found], [line + 1 for line, _ in bad]) == (rows, rejects)
 
 
-def test_a_row_that_ends_otherwise_far_down_is_a_reject(folder: Path) -> None:
+def test_a_row_that_has_a_value_behind_the_last_name_is_a_reject_however_far_down(folder: Path) -> None:
     text = "x,y\n" + "1,2,\n" * 20_000 + "3,4\n5,6,7\n" + "8,9,\n"
     rows, rejects = read_all(folder, text)
-    assert (len(rows), rows[-1]) == (20_001, ("8", "9", 20_004))
-    assert [line for line, _ in rejects] == [20_002, 20_003]
+    assert (len(rows), rows[-2:]) == (20_002, [("3", "4", 20_002), ("8", "9", 20_004)])
+    assert [line for line, _ in rejects] == [20_003]
 
 
 @pytest.mark.parametrize("size", [1 << 20, 20])
@@ -269,7 +288,10 @@ def test_one_column_under_the_wrong_delimiter_names_the_right_one(folder: Path, 
     [said] = warnings(folder, text)
     assert said == f'a.csv has one column with delimiter = ","; delimiter = "{written}" would give more'
     assert len(warnings(folder, text, header=False)) == 1
+    for rows in ("1;2;\n3;4;\n", "1;2\n3;4;5\n6;7\n", "1;2\n3;4\nTotal: 2\n"):  # not all alike
+        assert len(warnings(folder, (f"x;y\n{rows}").replace(";", mark))) == 1
     assert warnings(folder, "note\na; b\nc | d; e\n") == []
+    assert warnings(folder, '"last, first"\n') == []
     assert warnings(folder, '"last, first"\nx\ny\n', delimiter=";") == []
 
 
@@ -278,6 +300,8 @@ def test_a_column_without_a_name_is_named_by_its_place(folder: Path) -> None:
     assert names(folder, "x,x\n1,2\n", {"#2": "y"}) == ["x", "#2"]
     assert names(folder, "x,y,\n1,2,3\n", {"#3": "z"}) == ["x", "y", "#3"]
     assert names(folder, "#2,y\n1,2\n", {"#2": "a"}) == ["#2", "y"]
+    assert names(folder, "1,2\n", {"#2": "a"}, header=False) == ["column1", "#2"]
+    assert names(folder, "1,2\n", {"#2": "a"}, header=["x", "y"]) == ["x", "#2"]
     with pytest.raises(BadSource, match="line 1: column 2 has no name") as caught:
         names(folder, "x,,z\n1,2,3\n")
     assert caught.value.cure.startswith("set skip = N ")

@@ -313,7 +313,7 @@ def test_what_is_a_number_to_python_alone_is_set_aside(connection: Redis, tmp_pa
     known = [key.decode() for pattern in ("etl:use:*", f"rq:job:{run}-*") for key in connection.scan_iter(pattern)]
     for key in (*known, "etl:served"):
         if connection.type(key) == b"hash":
-            fields = [field for field in connection.hkeys(key) if forms.is_number(connection.hget(key, field) or b"")]
+            fields = [field for field, value in connection.hgetall(key).items() if forms.is_number(value)]
             connection.hset(key, mapping={**dict.fromkeys(fields, number), "left": number})
     project.work()
     malformed.passing(connection, lambda: maintenance.maintain(connection, ["etl-globex"], all_tasks=True))

@@ -66,6 +66,24 @@ def test_a_lookup_is_read_again_in_the_next_run(etl: Project) -> None:
     assert etl.rows("SELECT name FROM claims WHERE id = 1") == [("uno",)]
 
 
+def test_what_is_odd_about_a_lookup_is_a_warning_of_the_run_once(etl: Project) -> None:
+    steps = "def first(df, codes):\n    return df.assign(name=None, price=None)\n\ndef second(df):\n    return df\n"
+    etl.write("steps.py", steps)
+    etl.write("ref/acme.csv", "code;name\n1;one\n")
+    etl.config(TOML.replace("ref/{client}.csv", "ref/*.csv"))
+    (etl.root / "ref/old.csv").symlink_to("gone.csv")
+    run = etl.run()
+    assert run["state"] == "succeeded", run
+    warnings = run["warnings"]
+    assert [warning for warning in warnings if warning.startswith("lookup codes: ")] == [
+        "lookup codes: ref/old.csv: a link that leads nowhere, left out",
+        'lookup codes: ref/acme.csv has one column with delimiter = ","; delimiter = ";" would give more',
+    ]
+    etl.config(TOML.replace("ref/{client}.csv", "none/*.csv").replace("settle = 0 }", 'settle = 0, missing = "warn" }'))
+    etl.write("inbox/c.csv", "id,code\n5,1\n")
+    assert "lookup codes: no file matches none/*.csv" in etl.run()["warnings"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(None, "no file matches ref/acme.csv"), ("code,name,price\n1,one\n", "lookup codes: ref/acme.csv, line 2")],

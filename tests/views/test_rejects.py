@@ -1,5 +1,7 @@
 """Rejected rows: kept as they came, exported, and loaded again once they are mended."""
 
+import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,27 @@ def test_rejects_that_nobody_fixed_are_rejected_again(appended: Project) -> None
     mend(appended, ",A2", ",A2,2,")
     mend(appended, "note,more", "note")
     assert appended("rejects acme/claims --load mend.csv").code == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "mark", "quoted"), [("", ";", True), ("sep=;\r\n", ";", False), ("\ufeff", "\t", True)]
+)
+def test_fixed_rows_are_read_as_a_spreadsheet_writes_them(
+    appended: Project, before: str, mark: str, quoted: bool
+) -> None:
+    mend(appended, "A5,x", "A5,5")
+    path: Path = appended.root / "mend.csv"
+    with path.open(encoding="utf-8", newline="") as source:
+        rows = list(csv.reader(source))
+    text = io.StringIO()
+    csv.writer(text, delimiter=mark, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL).writerows(rows)
+    path.write_text(before + text.getvalue(), encoding="utf-8", newline="")
+    [run] = appended("rejects acme/claims --load mend.csv --json").json
+    assert (run["state"], run["rows"]["loaded"], run["rows"]["rejected"]) == ("succeeded", 1, 3)
+    for content, what in ((b"PK\x03\x04\x14\0", "a ZIP or Excel file"), (b"<html><p>x</p></html>", "an HTML page")):
+        path.write_bytes(content)
+        said = appended("rejects acme/claims --load mend.csv")
+        assert (said.code, said.err.splitlines()[0]) == (2, f"rq-etl: mend.csv is {what}, not CSV")
 
 
 def test_fixed_rows_are_appended_once_however_often_they_are_loaded(appended: Project) -> None:

@@ -105,3 +105,37 @@ def test_a_file_whose_rows_all_have_another_number_of_fields_fails_by_itself(sen
     run = sent.take({"a.csv": "id,day\n1,2,3\n4,5,6\n", "b.csv": "id,day\n7,8\n"})
     assert (run["state"], run["rows"]["loaded"]) == ("failed", 1)
     assert "inbox/oak/a.csv: all rows have 3 fields, the header has 2" in run["error"]
+
+
+@pytest.mark.parametrize(
+    "blank", ["\u00a0", "\u200b", "\u2060", "\u200d\ufeff", "\u00ad", "\u2800", "\u3164 ", "\u3000"]
+)
+def test_what_shows_nothing_is_no_required_value_and_no_part_of_a_header(sent: Sent, blank: str) -> None:
+    columns = {"id": "integer", "name": {"required": True}}
+    run = sent.take({"a.csv": f"\ufeff\ufeffid,\u200bname\n1,{blank}\n2,x\n"}, columns=columns)
+    assert (run["state"], run["rows"]["loaded"], run["rows"]["rejected"]) == ("succeeded", 1, 1)
+    assert sent.rows("select id, name from goods") == [(2, "x")]
+
+
+def test_an_error_about_a_header_is_of_two_lines_whatever_is_in_it(sent: Sent) -> None:
+    columns = {"id": "integer", '"first name"': {"required": True}}
+    error = sent.take({"a.csv": 'id,"first\nname"\n1,x\n'}, columns=columns)["error"]
+    assert error.splitlines() == [
+        'inbox/oak/a.csv: no column first name; its header has "id", "first\\nname"',
+        '  if it goes by another name, give it: columns."first name".from = ["…"], or rename for this client',
+    ]
+
+
+def test_a_window_without_a_beginning_is_told_so(sent: Sent) -> None:
+    sent.take({"a.csv": "id\n1\n"})
+    said = sent("plan goods --client oak --end 2026-01-31")
+    assert (said.code, said.err.splitlines()[0]) == (2, "rq-etl: a window to 2026-01-31 has no beginning")
+
+
+def test_a_file_without_any_declared_column_is_not_read_among_others(sent: Sent) -> None:
+    """As by itself: else its rows were empty, beside a column named by all of its header."""
+    files = {"a.csv": "id,day\n1,2024-01-01\n", "b.csv": "id;day\n2;2024-01-02\n"}
+    run = sent.take(files, columns=DAYS, extract={"split": "none"})
+    assert (run["state"], run["rows"]["loaded"]) == ("failed", 0)
+    assert "inbox/oak/b.csv: none of the declared columns (id, day) is in it" in run["error"]
+    assert 'delimiter = ";" or "auto" would split this header' in run["error"]

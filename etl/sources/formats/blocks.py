@@ -46,8 +46,8 @@ def read_blocks(feed: Feed, head: Head) -> Iterator[Chunk]:
     _refuse_other_width(feed, head, widths)
     warnings = head.warnings if feed.piece.start == 0 else ()
     if blanks:
-        rows_are = "1 row has" if len(blanks) == 1 else f"{len(blanks):,} rows have"
-        what = f"{feed.piece.file}: {rows_are} {BLANKS} (first on line {blanks[0]}) and are rejected"
+        rows_have, are = ("1 row has", "is") if len(blanks) == 1 else (f"{len(blanks):,} rows have", "are")
+        what = f"{feed.piece.file}: {rows_have} {BLANKS} (first on line {blanks[0]}) and {are} rejected"
         warnings = (*warnings, f"{what}; skip_initial_space = true passes over them")
     if warnings:
         yield Chunk(pa.table({"_row": pa.array([], pa.int64())}), rejects.SCHEMA.empty_table(), warnings)
@@ -101,7 +101,8 @@ def _refuse_other_width(feed: Feed, head: Head, widths: _Widths) -> None:
         [width] = widths.found
         fields = "1 field" if width == 1 else f"{width} fields"
         what = f"{piece.file}: all rows have {fields}, the header has {len(head.names)}"
-        raise BadSource(what, "look at the extract's delimiter, quote, skip and header, or have the file fixed")
+        cure = f"; delimiter = {head.better} would give more columns" if head.better else ", or have the file fixed"
+        raise BadSource(what, f"look at the extract's delimiter, quote, skip and header{cure}")
 
 
 class _Parsed(NamedTuple):
@@ -144,6 +145,8 @@ def _parse(block: bytes, head: Head) -> _Parsed | None:
         rows = _arrow(block, head, quote if quoted else "", ragged)
     except pa.ArrowInvalid:
         return None
+    if not head.names[-1] and any(row.actual_columns == row.expected_columns - 1 for row in ragged):
+        return None  # it lacks the delimiter that others end with
     line_ends = int(np.count_nonzero(data == ord("\n")))
     count = rows.num_rows + len(ragged)
     simple = count == line_ends + (not block.endswith(b"\n"))  # else some lines are blank, or inside of quotes
@@ -204,11 +207,13 @@ def _strictly(reader: StrictReader, length: int, names: Sequence[str]) -> _Parse
     lines: list[int] = []
     bad: list[Record] = []
     for record in reader.take(length):
-        line = record.line - first
-        if record.reason or len(record.fields) != len(names):
+        line, fields = record.line - first, record.fields
+        if len(fields) == len(names) - 1 and not names[-1]:
+            fields = [*fields, ""]
+        if record.reason or len(fields) != len(names):
             bad.append(record._replace(line=line))
         else:
-            good.append(record.fields)
+            good.append(fields)
             lines.append(line)
     columns = zip(*good, strict=True) if good else [()] * len(names)
     rows = pa.table(
@@ -231,7 +236,7 @@ def _reject(file: str, base: int, names: Sequence[str], record: Record) -> dict[
 
 def _without_nameless(rows: pa.Table, file: str, names: Sequence[str], bad: list[dict[str, object]]) -> pa.Table:
     """Drop the last column, which has no name; add the rows that have something in it to `bad`."""
-    filled = rows.column(len(names) - 1).is_valid()
+    filled = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(rows.column(len(names) - 1)), ""), False)
     for row in rows.filter(filled).to_pylist() if pc.any(filled).as_py() else []:
         line = row.pop("_row")
         fields = [value or "" for value in row.values()]

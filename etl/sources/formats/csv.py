@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from etl.config.base import Problem
 from etl.config.pipeline import Pipeline
-from etl.config.values import Header, Whole
+from etl.config.values import Header, Whole, header_key
 from etl.partition import Chunk, Piece
 from etl.sources.feed import Feed, Uncuttable
 from etl.sources.files import Cut, FileConfig
@@ -38,7 +38,7 @@ class Config(FileConfig):
             yield ("quote",), 'must be one character that is not the delimiter, or "" for none'
         if self.skip_initial_space and " " in (self.delimiter, self.quote):
             yield ("skip_initial_space",), "would pass over the delimiter or quote, which is a blank; drop one of them"
-        if isinstance(self.header, tuple) and len(set(self.header)) < len(self.header):
+        if isinstance(self.header, tuple) and len(set(map(header_key, self.header))) < len(self.header):
             yield ("header",), "names a column twice"
 
     @model_serializer(mode="wrap")

@@ -13,6 +13,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _LIKELY = ("utf-8", "cp1252", "cp932", "gb18030", "latin-1")  # tried in this order; the last decodes whatever comes
+_WIDE = ((2, 0, "utf-16-le"), (2, 1, "utf-16-be"), (4, 0, "utf-32-le"), (4, 3, "utf-32-be"))  # of ASCII, where it is
 _NO_FILES = ("idna", "punycode", "unicode_escape", "raw_unicode_escape")  # of names and of Python's own source
 
 
@@ -39,18 +40,23 @@ def encoding_of(file: str, head: bytes, declared: str) -> tuple[str, int]:
     elif name in ("utf-16", "utf-32"):
         name += "-le"
     if ascii_compatible(name) and len(head) >= 8:
-        for first, likely in ((1, "utf-16-le"), (0, "utf-16-be")):
-            if head[first::2].count(0) * 10 > len(head[first::2]) * 7 and head[1 - first :: 2].count(0) * 10 < len(
-                head
-            ):
-                raise BadSource(f"{file} line 1 is not {name}: it looks like UTF-16", f'set encoding = "{likely}"')
+        for width, place, likely in _WIDE:
+            zeros = [head[at::width].count(0) / len(head[at::width]) for at in range(width)]
+            if zeros.pop(place) < 0.2 and min(zeros) > 0.7:
+                looks = likely.upper()[:6]
+                raise BadSource(f"{file} line 1 is not {name}: it looks like {looks}", f'set encoding = "{likely}"')
+    elif name.startswith("utf-16") and head and b"\0" not in head:  # each delimiter and line end would have one
+        lines = head[: head.rfind(b"\n") + 1] or head
+        likely = decoding(lambda: [lines], name)
+        raise BadSource(f"{file} line 1 is not {name}: no byte of it is 0", f'set encoding = "{likely}"')
     return name, 0
 
 
 def ascii_compatible(encoding: str) -> bool:
     """Return whether an ASCII byte of a text in this encoding never is part of anything else."""
     text = bytes(range(256)).decode(encoding, "replace")
-    return len(text) == 256 and text[:128] == bytes(range(128)).decode("ascii")
+    shifts = len(b"\x1b$B!!".decode(encoding, "replace")) < 5  # ISO-2022-JP: ASCII after an escape is something else
+    return len(text) == 256 and text[:128] == bytes(range(128)).decode("ascii") and not shifts
 
 
 def is_usable(encoding: str) -> bool:
@@ -75,6 +81,17 @@ def decoding(blocks: Callable[[], Iterable[bytes]], but: str) -> str:
     """
     others = [name for name in _LIKELY if codecs.lookup(name) != codecs.lookup(but)]
     return next((name for name in others if _decodes(blocks(), name)), "latin-1")
+
+
+def is_mostly_utf8(blocks: Iterable[bytes]) -> bool:
+    """Return whether a text that is not UTF-8 has more letters of UTF-8 than bytes that are none."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    bad = longer = 0
+    for block in _and_last(blocks):
+        text = decoder.decode(block, not block)
+        bad += text.count("\ufffd")
+        longer += len(text.encode()) - len(text)
+    return longer - 2 * bad > bad
 
 
 def _decodes(blocks: Iterable[bytes], encoding: str) -> bool:

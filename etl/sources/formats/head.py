@@ -7,15 +7,15 @@ from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
-from etl.config.values import header_key
+from etl.config.values import header_key, trimmed
 from etl.errors import BadSource
-from etl.sources.feed import Feed
+from etl.sources.feed import NO_TEXT, Feed
 from etl.sources.formats.other import other
-from etl.sources.formats.strict import BLANKS, Dialect, Record, StrictReader, csv_format
+from etl.sources.formats.strict import BLANKS, NUL, Dialect, Record, StrictReader, csv_format
 
 _SAMPLE = 1 << 16
 _DELIMITERS = {",": ",", ";": ";", "\t": "\\t", "|": "|"}  # that "auto" finds, and how etl.toml writes them
-_SEP = re.compile(r'("?)sep=(.)\2*\1[ \t]*', re.IGNORECASE)
+_SEP = re.compile(r'\s*("?)sep ?=(?: (?=\S))?(\\t|.)\2*\1\2*[ \t]*', re.IGNORECASE)
 
 
 class Head(NamedTuple):
@@ -26,12 +26,14 @@ class Head(NamedTuple):
         dialect: How fields are written; the delimiter is found or given.
         begin: Where the first record begins, in bytes of the file.
         warnings: What the user should know.
+        better: How etl.toml writes the delimiter that would give more columns than one, or "".
     """
 
     names: tuple[str, ...]
     dialect: Dialect
     begin: int
     warnings: tuple[str, ...] = ()
+    better: str = ""
 
 
 def read_head(
@@ -57,7 +59,7 @@ def read_head(
         pass
     taken = 0
     warnings: list[str] = []
-    separator = _separator(feed)
+    separator = _separator(feed, dialect)
     for _ in range(skip or int(separator is not None)):
         if not feed.buffer and not feed.fill():
             break
@@ -75,23 +77,35 @@ def read_head(
             what = f"{feed.piece.file} line {record.line}, the header: {BLANKS}, which are kept as part of a name"
             warnings.append(f"{what}; skip_initial_space = true passes over them")
     if record is not None and not header:
-        names = tuple(f"column{number}" for number in range(1, len(record.fields) + 1))
+        names = tuple(_placed([f"column{number}" for number in range(1, len(record.fields) + 1)], places))
     else:
         fields, line = (record.fields, record.line) if record else (header, feed.line)
         assert not isinstance(fields, bool)
-        names = _checked(feed, line, fields, places if record else (), _following(feed, reader, 20))
+        names = _checked(feed, line, fields, places, _following(feed, reader, 20))
         names = _as_rows_end(feed, reader, names)
-    if len(names) == 1 and not declared and not warnings and (better := _sniff(feed, dialect, record, least=1.0)):
+    better = _better(feed, dialect, record) if len(names) == 1 else ""
+    if better and not declared and not warnings:
         what = f"{feed.piece.file} has one column with delimiter = {_written(dialect.delimiter)}"
-        warnings.append(f"{what}; delimiter = {_written(better)} would give more")
-    return Head(names, dialect, feed.bom + taken, tuple(warnings))
+        warnings.append(f"{what}; delimiter = {better} would give more")
+    return Head(names, dialect, feed.bom + taken, tuple(warnings), better)
 
 
-def _separator(feed: Feed) -> str | None:
+def named_delimiter(text: str) -> str | None:
     """Return the delimiter that a first line such as "sep=;" names, as Excel writes and reads it; or None."""
+    found = _SEP.fullmatch(re.split(r"\r|\n", text, maxsplit=1)[0])
+    return found[2].replace("\\t", "\t") if found else None
+
+
+def _separator(feed: Feed, dialect: Dialect) -> str | None:
     end = feed.line_end(0) if feed.line == 1 else -1
-    found = _SEP.fullmatch(feed.buffer[:end].decode(errors="replace").rstrip("\r\n")) if 0 < end < 100 else None
-    return found[2] if found else None
+    named = named_delimiter(feed.buffer[:end].decode(errors="replace")) if 0 < end < 100 else None
+    return None if named in (dialect.quote, "\0", "\ufeff") or (named == " " and dialect.skip_blanks) else named
+
+
+def _better(feed: Feed, dialect: Dialect, first: Record | None = None) -> str:
+    """Return how etl.toml writes the delimiter that gives most records as many fields as the header, or ""."""
+    better = _sniff(feed, dialect, first, least=0.5)
+    return _written(better) if better not in (None, dialect.delimiter) else ""
 
 
 def _with_delimiter(feed: Feed, dialect: Dialect, separator: str | None, skip: int, warnings: list[str]) -> Dialect:
@@ -102,20 +116,20 @@ def _with_delimiter(feed: Feed, dialect: Dialect, separator: str | None, skip: i
             warnings.append(f"{feed.piece.file}: no delimiter was found (of {tried}), so it has one column")
         return dialect._replace(delimiter=found or ",")
     if separator not in (None, dialect.delimiter) and not skip:
-        what = f"{feed.piece.file} line 1 says that the delimiter is {_written(separator or '')}"
+        what = f"{feed.piece.file} line 1 says that the delimiter is {_written(separator)}"
         cure = f'it is {_written(dialect.delimiter)} in the pipeline\'s extract: set delimiter = "auto", or skip = 1'
         raise BadSource(what, f"{cure} to pass over that line")
     return dialect
 
 
-def _written(delimiter: str) -> str:
-    return f'"{_DELIMITERS.get(delimiter, delimiter)}"'
+def _written(delimiter: str | None) -> str:
+    return f'"{_DELIMITERS.get(delimiter or "", delimiter)}"'
 
 
 def _refuse_others(feed: Feed) -> None:
     text = feed.buffer[:_SAMPLE].decode(errors="replace")
     if what := other(text, is_whole=feed.eof and len(feed.buffer) <= _SAMPLE):
-        cure = 'set type = "ndjson"' if what.startswith("NDJSON") else "have it exported as CSV"
+        cure = 'set type = "ndjson"' if "object" in what else "have it exported as CSV"
         raise BadSource(f"{feed.piece.file} is {what.rstrip(',')}, not CSV", cure)
 
 
@@ -125,7 +139,10 @@ def _first_record(feed: Feed, reader: StrictReader, taken: int, *, stay: bool) -
         record = reader.peek(0, feed.line)
         if record.reason and record.reason != BLANKS:
             what = f"{feed.piece.file} line {record.line}, the header: {record.reason}"
-            raise BadSource(what, "fix the line, or check delimiter, quote and skip")
+            better = _better(feed, reader.dialect)
+            split = f"; delimiter = {better} would split it" if better else ""
+            cure = f"fix the line, or check delimiter, quote and skip{split}"
+            raise BadSource(what, NO_TEXT if record.reason == NUL else cure)
         if record.fields and stay:
             return record, taken
         taken += _length(feed, feed.take(record.end, record.lines))
@@ -152,17 +169,20 @@ def _following(feed: Feed, reader: StrictReader, most: int = _SAMPLE) -> Iterato
 
 
 def _as_rows_end(feed: Feed, reader: StrictReader, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names with or without a nameless last one, where header or rows alone end with a delimiter."""
-    longer = bool(names[-1])
-    width = len(names) + 1 if longer else len(names) - 1
-    found = False
+    """Return the names with or without a nameless last one, where header or rows alone end with a delimiter.
+
+    Most rows decide; one with a value there is none that ends with a delimiter, and then nobody knows what is meant.
+    """
+    if not names[-1]:
+        widths = {-1 if record.reason else len(record.fields) for record in _following(feed, reader)}
+        return names[:-1] if widths == {len(names) - 1} and names[:-1] else names
+    longer = others = 0
     for record in _following(feed, reader):
-        if record.reason or len(record.fields) != width or (longer and record.fields[-1]):
+        is_longer = not record.reason and len(record.fields) == len(names) + 1
+        if is_longer and record.fields[-1].strip():
             return names
-        found = True
-    if not found or not width:
-        return names
-    return (*names, "") if longer else names[:-1]
+        longer, others = longer + is_longer, others + (not is_longer)
+    return (*names, "") if longer > others else names
 
 
 def _sniff(feed: Feed, dialect: Dialect, first: Record | None = None, least: float = 0.0) -> str | None:
@@ -170,7 +190,7 @@ def _sniff(feed: Feed, dialect: Dialect, first: Record | None = None, least: flo
 
     Args:
         first: A record that has been taken already.
-        least: The share of the records that must have as many as the first.
+        least: The share of the records above which they must have as many as the first, an empty last one aside.
     """
     sample = feed.buffer[:_SAMPLE].decode(errors="replace")
     lines = sample.splitlines(keepends=True)
@@ -183,11 +203,13 @@ def _sniff(feed: Feed, dialect: Dialect, first: Record | None = None, least: flo
         if candidate == dialect.quote:
             continue
         form = csv_format(dialect._replace(delimiter=candidate)) | {"strict": False}
-        counts: list[int] = []
+        rows: list[list[str]] = []
         with suppress(csv.Error):
-            counts.extend(map(len, islice(filter(None, csv.reader(lines, **form)), 30)))
-        if counts and counts[0] > 1 and (score := (counts.count(counts[0]) / len(counts), counts[0])) > best:
-            best, delimiter = score, candidate
+            rows.extend(islice(filter(None, csv.reader(lines, **form)), 30))
+        if rows and (width := len(rows[0])) > 1:
+            alike = sum(len(row) == width or (len(row) == width + 1 and not row[-1]) for row in rows)
+            if (score := (alike / len(rows), width)) > best:
+                best, delimiter = score, candidate
     return delimiter
 
 
@@ -200,10 +222,7 @@ def _checked(
         places: See `read_head`.
         following: The first records after it.
     """
-    names = [name.strip() for name in header]
-    for number in range(1, len(names) + 1):
-        if (place := f"#{number}") in places and place not in names:
-            names[number - 1] = place
+    names = _placed([trimmed(name) for name in header], places)
     where = f"{feed.piece.file} line {line}"
     numbers: dict[str, list[int]] = {}
     for number, name in enumerate(names, 1):
@@ -211,8 +230,9 @@ def _checked(
     empty = [number for number in numbers.pop("", []) if number < len(names) or len(names) == 1]
     if empty:
         lines = _lines_above(names, following, line)
-        cure = f"set skip = {lines} if the header stands lower, after {lines} lines"
+        cure = f"set skip = {lines} if the header stands lower, after {lines} line{'' if lines == 1 else 's'}"
         cure += f'; else name it by its place, columns.NAME.from = ["#{empty[0]}"] or the client\'s rename'
+        cure += ", or all columns by header = [...]"
         raise BadSource(f"{where}: column {empty[0]} has no name in the header", cure)
     if "_row" in numbers:
         raise BadSource(f"{where}: no column may be called _row", "rename it in the file, or use header = [...]")
@@ -223,6 +243,12 @@ def _checked(
         cure += "all columns with header = [...], and skip = 1 where there is a header"
         raise BadSource(f"{where}: columns have the same name in the header: {'; '.join(twice)}", cure)
     return tuple(names)
+
+
+def _placed(names: Sequence[str], places: Collection[str]) -> list[str]:
+    """Return names, where one is asked for by its place that place."""
+    asked = [f"#{number}" for number in range(1, len(names) + 1)]
+    return [place if place in places and place not in names else name for place, name in zip(asked, names, strict=True)]
 
 
 def _lines_above(names: Sequence[str], following: Iterable[Record], line: int) -> int | str:

@@ -79,15 +79,16 @@ def chunks(feed: Feed, pipeline: Pipeline, config: Config, head: None) -> Iterat
 
 def _refuse_others(feed: Feed) -> None:
     """Refuse what is no NDJSON, as its first lines show."""
-    from etl.sources.formats.other import other
+    from etl.sources.formats.other import is_object, other
 
     while len(feed.buffer) < _SAMPLE and feed.fill():
         pass
     is_whole = feed.eof and len(feed.buffer) <= _SAMPLE
     text = feed.buffer[:_SAMPLE].decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     lines = [line for line in (text if is_whole else text.rpartition("\n")[0]).split("\n") if line.strip(_BLANKS)]
-    first = _parse_line(lines[0]) if lines else None
-    what = other(text, is_whole) if not isinstance(first, dict) else None
+    if lines and (_parse_line(lines[0]) == _DEEP or is_object(lines[0])):
+        return  # though it may be one that can't be kept: that is a reject
+    what = other(text, is_whole)
     if what is None and len(lines) > 1 and all(_is_other(line) for line in lines):
         what = f"no NDJSON: none of its first {len(lines):,} lines is a JSON object"
     elif what is not None:

@@ -8,6 +8,7 @@ from etl.sources.feed import LIMIT, Feed
 
 LONG = "line longer than 16 MB"
 BLANKS = "blanks before a quote"
+NUL = "NUL byte"
 RAW = 1 << 16  # characters of a rejected row that are kept
 
 csv.field_size_limit(max(csv.field_size_limit(), 2 * LIMIT))
@@ -70,7 +71,7 @@ class StrictReader:
     """
 
     def __init__(self, feed: Feed, dialect: Dialect) -> None:
-        self._feed = feed
+        self._feed, self.dialect = feed, dialect
         self._format = csv_format(dialect)
         # No record that is still open at the beginning of a line up to here ends well; not looking again keeps
         # a file of such lines from being read once for each of them.
@@ -132,7 +133,7 @@ class StrictReader:
             reason = "text after a closing quote" if len(ends) == 1 and "after" in str(exc) else "quote never closed"
             return Record(line, [], reason, self._raw(at, ends[0]), ends[0], 1)
         if any("\0" in text for text in texts):
-            return Record(line, [], "NUL byte", self._raw(at, ends[-1]), ends[-1], len(ends))
+            return Record(line, [], NUL, self._raw(at, ends[-1]), ends[-1], len(ends))
         return Record(line, fields, BLANKS if self._has_blanks(fields, texts) else "", "", ends[-1], len(ends))
 
     def _has_blanks(self, fields: Sequence[str], texts: Iterable[str]) -> bool:
