@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import fakeredis
 import pytest
@@ -313,7 +313,8 @@ def test_what_is_a_number_to_python_alone_is_set_aside(connection: Redis, tmp_pa
     known = [key.decode() for pattern in ("etl:use:*", f"rq:job:{run}-*") for key in connection.scan_iter(pattern)]
     for key in (*known, "etl:served"):
         if connection.type(key) == b"hash":
-            fields = [field for field, value in connection.hgetall(key).items() if forms.is_number(value)]
+            found = cast(dict[bytes, bytes], connection.hgetall(key))
+            fields = [field for field, value in found.items() if forms.is_number(value)]
             connection.hset(key, mapping={**dict.fromkeys(fields, number), "left": number})
     project.work()
     malformed.passing(connection, lambda: maintenance.maintain(connection, ["etl-globex"], all_tasks=True))
