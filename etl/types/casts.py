@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from etl.config.models import Column
 from etl.config.values import a_type
+from etl.types.given import dense
 from etl.types.normalize import digits, without_nothing, words_of
 from etl.types.spelling import as_text, plain, spelled
 from etl.types.times import (
@@ -83,6 +84,7 @@ def from_series(series: "pd.Series[Any]", wanted: str = "", point: str = ".") ->
         wanted: The type it will be cast to, which decides how an object is spelled.
         point: The decimal point of numbers that become text.
     """
+    series = dense(series)
     if series.dtype == object:
         kind = pd.api.types.infer_dtype(series, skipna=True)
         if kind == "decimal":
@@ -168,8 +170,10 @@ def _direct(
     if target == pa.float64() and word == "number":
         return _finite(pc.cast(values, target))
     if word == "number" and target in (pa.int64(), decimal):
-        if values.type == pa.float32() and target == decimal and not made:
-            return None  # its own digits are in its text
+        if values.type == pa.float32() and target == decimal:
+            if not made:
+                return None  # its own digits are in its text
+            values = values.cast(pa.string())
         values = pc.cast(values, pa.float64())
         # 2**63 and 1e29 are where the types end; arrow's own check of floats stops at the whole column.
         limit = 2.0**63 if target == pa.int64() else 10.0**WHOLE_DIGITS

@@ -168,7 +168,7 @@ def _fitting_typed(values: pa.ChunkedArray) -> list[str]:
         return ["number", *(["decimal"] if _is_decimal(text) else []), "string", DOUBLE]
     kinds = [*dict.fromkeys((nearest, *TYPES[nearest].wider, "string"))]
     found = [kind for kind in kinds if not cast(values, Column.model_validate({"type": kind}), "UTC")[1]]
-    if nearest == "integer" and "integer" in found:
+    if nearest == "integer":
         ends = pc.min_max(values)
         if max(-ends["min"].as_py(), ends["max"].as_py()) > _WHOLE:
             return [kind for kind in found if kind != "number"]
