@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_MONTH, _DAY = "(0[1-9]|1[0-2])", "(0[1-9]|[12][0-9]|3[01])"
-_DATE = f"[0-9]{{4}}-{_MONTH}-{_DAY}"
-_PLAIN_DATE = f"[0-9]{{4}}{_MONTH}{_DAY}"
+from etl.types.times import DAY, ISO_DATE, MONTH
+
+_PLAIN_DATE = f"[0-9]{{4}}{MONTH}{DAY}"
 _PLAIN = (_PLAIN_DATE, f"{_PLAIN_DATE}[0-9]{{6}}", f"{_PLAIN_DATE}T[0-9]{{6}}")
 _TIME = re.compile(
-    rf"{_DATE}(?P<between>[T ])[0-9]{{2}}:[0-9]{{2}}(?P<seconds>:[0-9]{{2}}(?P<part>[.][0-9]+)?)?"
+    rf"{ISO_DATE}(?P<between>[T ])[0-9]{{2}}:[0-9]{{2}}(?P<seconds>:[0-9]{{2}}(?P<part>[.][0-9]+)?)?"
     r"(?P<zone>Z|[+-][0-9]{2}(:?[0-9]{2})?)?"
 )
 
@@ -21,7 +21,7 @@ def form_of(text: str) -> str | None:
 
     Texts of one form have the same offset. Parts of a second may be missing, but not before a Z, as it follows a point.
     """
-    for form in (_DATE, *_PLAIN):
+    for form in (ISO_DATE, *_PLAIN):
         if re.fullmatch(form, text):
             return form
     found = _TIME.fullmatch(text)
@@ -32,7 +32,7 @@ def form_of(text: str) -> str | None:
     if zone == "Z":
         parts = f"[.][0-9]{{{len(part) - 1}}}" if part else ""
     seconds = f":[0-9]{{2}}{parts}" if found["seconds"] else ""
-    return f"{_DATE}{found['between']}[0-9]{{2}}:[0-9]{{2}}{seconds}{zone.replace('+', '[+]')}"
+    return f"{ISO_DATE}{found['between']}[0-9]{{2}}:[0-9]{{2}}{seconds}{zone.replace('+', '[+]')}"
 
 
 def common_form(values: pa.ChunkedArray) -> str | None:

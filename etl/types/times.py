@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 INSTANT = pa.timestamp("us", tz="UTC")
 WALL = pa.timestamp("us")
 
-_MONTH, _DAY, _HOUR, _MINUTE = (
+MONTH, DAY, _HOUR, _MINUTE = (
     r"(?:0[1-9]|1[0-2])",
     r"(?:0[1-9]|[12][0-9]|3[01])",
     r"(?:[01][0-9]|2[0-3])",
     r"[0-5][0-9]",
 )
-ISO_DATE = rf"[0-9]{{4}}-{_MONTH}-{_DAY}"
+ISO_DATE = rf"[0-9]{{4}}-{MONTH}-{DAY}"
 ISO_ZONE = rf"(?:Z|[+-]{_HOUR}(?::?{_MINUTE})?)"
 _TIME = rf"{_HOUR}:{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,9}})?)?"
 ISO_TIMESTAMP = rf"{ISO_DATE}(?:[T ]{_HOUR}:{_MINUTE}(?::{_MINUTE}(?:\.[0-9]{{1,6}})?)?{ISO_ZONE}?)?"

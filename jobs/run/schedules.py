@@ -20,10 +20,9 @@ from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
 from jobs.store import forms, keys, runs, scripts
-from jobs.store.keys import PREFIX
+from jobs.store.keys import ENTRIES, PREFIX
 
 FUNCTION = "jobs.stages.start_due"
-ENTRIES = keys.ENTRIES
 AGAIN = 60  # seconds after which rq-scheduler enqueues an entry again whose job was lost
 MOST = 100  # moments that one look starts runs for; the entry comes again for the rest
 DAY = 86400

@@ -68,7 +68,7 @@ def test_sync_adds_changes_and_removes_until_redis_equals_the_config(connection:
     assert actions(project_of(acme().replace("30 2", "45 2"))) == ["changed"]
     assert actions(project_of("[clients.acme]\n")) == ["removed"]
     assert actions(project_of("[clients.acme]\n")) == []
-    assert connection.zcard(schedules.ENTRIES) == 0
+    assert connection.zcard(keys.ENTRIES) == 0
 
 
 def test_sync_rewrites_an_entry_of_an_older_version_which_fails_with_a_sentence_until_then(
@@ -118,7 +118,7 @@ def test_a_due_moment_starts_its_run_through_rq_scheduler(fake_redis: Redis, pro
         (run,) = runs.recent(fake_redis)
         assert (run["client"], run["state"]) == ("acme", "succeeded")
         due = datetime(2026, 6, 3, 0, 30, tzinfo=UTC).timestamp()
-        assert fake_redis.zscore(schedules.ENTRIES, schedules.entry_id("acme", "claims")) == due
+        assert fake_redis.zscore(keys.ENTRIES, schedules.entry_id("acme", "claims")) == due
 
 
 @pytest.mark.parametrize(("catchup", "expected"), [("none", []), ("last", [4]), ("all", [2, 3, 4])])
@@ -190,7 +190,7 @@ def test_an_entry_that_cant_be_read_stops_no_other(fake_redis: Redis, project_of
         schedules.sync(config, fake_redis)
         for id, content in BROKEN.items():
             fake_redis.hset(f"rq:job:{id}", mapping=content)  # type: ignore[arg-type]
-        fake_redis.zadd(schedules.ENTRIES, {**dict.fromkeys(BROKEN, 0), "gone": 2})
+        fake_redis.zadd(keys.ENTRIES, {**dict.fromkeys(BROKEN, 0), "gone": 2})
         clock.move_to("2026-06-02 00:31:00")
         scheduler(fake_redis).enqueue_jobs()
         work(fake_redis)
@@ -202,13 +202,13 @@ def test_sync_does_away_with_entries_that_cant_be_read(connection: Redis, projec
     ours = [schedules.entry_id("acme", "claims"), schedules.entry_id("other", "claims")]
     for id, content in zip(ours, BROKEN.values(), strict=False):
         connection.hset(f"rq:job:{id}", mapping=content)  # type: ignore[arg-type]
-        connection.zadd(schedules.ENTRIES, {id: 0})
-    connection.zadd(schedules.ENTRIES, {b"\xff\xfe": 1})
+        connection.zadd(keys.ENTRIES, {id: 0})
+    connection.zadd(keys.ENTRIES, {b"\xff\xfe": 1})
     assert [line["synced"] for line in schedules.listing(config, connection)] == [False]
     done = [(line["client"], line["action"]) for line in schedules.sync(config, connection)]
     assert done == [("acme", "added"), ("other", "removed")]
     assert [line["synced"] for line in schedules.listing(config, connection)] == [True]
-    assert connection.zrange(schedules.ENTRIES, 0, -1) == [ours[0].encode()]
+    assert connection.zrange(keys.ENTRIES, 0, -1) == [ours[0].encode()]
 
 
 def test_a_lost_start_is_woken_again(fake_redis: Redis, project_of: Any) -> None:
