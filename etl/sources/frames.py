@@ -14,7 +14,8 @@ from etl.context import Context
 from etl.errors import FunctionFailed
 from etl.functions import NOT_UNICODE, blame, call_by_name, load_function
 from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk
-from etl.sources.spool import INFINITE, Given, Unfit, check_names, spooled
+from etl.sources.resting import INFINITE, Given, Unfit
+from etl.sources.spool import check_names, spooled
 from etl.types.given import UNFIT, Held, of_array, of_column
 
 _END = object()

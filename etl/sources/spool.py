@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
-from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,70 +15,14 @@ from etl.config.columns import points
 from etl.config.pipeline import Pipeline
 from etl.config.values import header_key
 from etl.errors import EtlError
-from etl.partition import CHUNK_BYTES, Chunk
+from etl.partition import Chunk
+from etl.sources.resting import INFINITE, Given, Spool, Unfit, fitted
 from etl.sources.unordered import Unordered
 from etl.types.infer import candidates, take
 from etl.types.lattice import decide, merge_candidates
 from etl.types.spelling import as_text
 from etl.types.times import INSTANT, WALL, left_out, localize, missing
 from etl.types.words import arrow_of, word_of
-
-INFINITE = "not a finite number"
-
-
-class Unfit(NamedTuple):
-    """A value that no type here has, such as an infinity.
-
-    Args:
-        column: Its column, which has null in its place.
-        value: How the source writes it.
-        reason: Of the reject that its row is.
-    """
-
-    column: str
-    value: str
-    reason: str
-
-
-class Given(NamedTuple):
-    """What a typed source gives at once.
-
-    Args:
-        table: All rows.
-        unfit: Of rows that are rejects, the values that are why, by the row's place in the table.
-    """
-
-    table: pa.Table
-    unfit: Mapping[int, list[Unfit]] = {}
-
-
-class Spool:
-    """A temporary file of tables, in memory while it is small."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=2 * CHUNK_BYTES)  # noqa: SIM115
-        self._count = 0
-
-    def close(self) -> None:
-        """Remove the file."""
-        self._file.close()
-
-    def write(self, table: pa.Table) -> None:
-        """Put a table behind those that are there."""
-        with pa.ipc.new_stream(self._file, table.schema) as writer:
-            writer.write_table(table)
-        self._count += 1
-
-    def rows(self) -> Iterator[pa.Table]:
-        """Yield every second table: `spooled` and `widened` write rows, and then their rejects."""
-        return islice(self.read(), 0, None, 2)
-
-    def read(self) -> Iterator[pa.Table]:
-        """Yield the tables in their order."""
-        self._file.seek(0)
-        for _ in range(self._count):
-            with pa.ipc.open_stream(self._file) as reader:
-                yield reader.read_all()
 
 
 def spooled(
@@ -235,20 +176,6 @@ def _joined(kinds: list[pa.DataType]) -> pa.DataType | None:
         return pa.unify_schemas(fields, promote_options="permissive").field(0).type
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.string()
-
-
-def fitted(column: pa.ChunkedArray | None, kind: pa.DataType, length: int, mark: str = ".") -> pa.ChunkedArray:
-    """Return a column in another type, all null where there is none.
-
-    Args:
-        mark: The decimal point of numbers that become text.
-
-    Raises:
-        pa.ArrowInvalid: A value doesn't fit.
-    """
-    if column is None or column.null_count == length:
-        return pa.chunked_array([pa.nulls(length, kind)])
-    return as_text(column, mark) if kind == pa.string() else column.cast(kind)
 
 
 def _skipped(rows: pa.Table, schema: pa.Schema, zone: str) -> dict[int, list[Unfit]]:

@@ -13,7 +13,8 @@ import pytest
 
 from etl.config.models import Column
 from etl.errors import FunctionFailed
-from etl.sources.spool import Given, spooled
+from etl.sources.resting import Given
+from etl.sources.spool import spooled
 from etl.transform.steps import from_frame
 from etl.types.casts import cast, from_series
 from etl.types.given import of_array, of_column

@@ -11,7 +11,7 @@ from psycopg.pq import Format
 from psycopg.types.string import TextLoader
 
 from etl.partition import CHUNK_BYTES
-from etl.sources.spool import INFINITE, Given, Unfit
+from etl.sources.resting import INFINITE, Given, Unfit
 from etl.types.given import decimals
 from etl.types.spelling import spell
 from etl.types.words import arrow_of
