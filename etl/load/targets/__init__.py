@@ -155,7 +155,13 @@ class Target(Protocol):
         """
 
     def statement(
-        self, connection: sa.Connection, schema: str | None, table: str, changes: Mapping[str, Any], zone: str
+        self,
+        connection: sa.Connection,
+        schema: str | None,
+        table: str,
+        changes: Mapping[str, Any],
+        zones: Mapping[str, str],
+        zone: str,
     ) -> str:
         """Return statements that do the same, for the user to run."""
 

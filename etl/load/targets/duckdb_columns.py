@@ -35,9 +35,16 @@ def widen(
         driver.execute(each, ())
 
 
-def statement(connection: sa.Connection, schema: str | None, table: str, changes: Mapping[str, Any], zone: str) -> str:
+def statement(
+    connection: sa.Connection,
+    schema: str | None,
+    table: str,
+    changes: Mapping[str, Any],
+    zones: Mapping[str, str],
+    zone: str,
+) -> str:
     """Return the statements that give columns other types, with their values."""
-    return "; ".join(_statements(schema, table, changes, zone, {}))
+    return "; ".join(_statements(schema, table, changes, zone, zones))
 
 
 def dependents(

@@ -83,7 +83,7 @@ def widen(
 ) -> None:
     """Alter the types of columns; see `Target`."""
     driver: Any = connection.connection.driver_connection
-    driver.execute(statement(connection, schema, table, changes, zone, zones).encode())
+    driver.execute(statement(connection, schema, table, changes, zones, zone).encode())
 
 
 def statement(
@@ -91,8 +91,8 @@ def statement(
     schema: str | None,
     table: str,
     changes: Mapping[str, Any],
+    zones: Mapping[str, str],
     zone: str,
-    zones: Mapping[str, str] | None = None,
 ) -> str:
     """Return the statement that gives columns other types, with their values."""
     altered = [
