@@ -69,6 +69,8 @@ def take(
     values = plain(values)
     if word_of(values.type) != "string":
         spellings = None  # they are of texts
+    if word_of(values.type) == "number":
+        values = values.cast(pa.float64())  # a float32 has digits of its own, which a column of floats forgets
     if word == "decimal":
         if word_of(values.type) == "number":
             values = as_text(values)  # Arrow's own cast has digits that the float's shortest spelling has not

@@ -166,17 +166,3 @@ def test_the_cure_works_where_rows_of_others_were_loaded_before(url: str, theirs
             for step in runs.steps(night):
                 step()
     assert [*runs.table()[1].values()] == [*others.table()[1].values()]
-
-
-def test_a_numeric_column_of_the_users_own_takes_fractions_after_whole_numbers(url: str) -> None:
-    query(url, "CREATE TABLE t (id bigint, v numeric(12,2), w double precision, _client text, _run text, _file text)")
-    runs = Nights(url, pipeline(table="t"))
-    for number, value in enumerate(("10", "10.5")):
-        for step in runs.steps(Night(number, "acme", [pa.table({"v": [value], "w": [value]})])):
-            step()
-    assert [float(value) for row in query(url, "SELECT v, w FROM t ORDER BY v") for value in row] == [
-        10,
-        10,
-        10.5,
-        10.5,
-    ]

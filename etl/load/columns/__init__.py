@@ -13,7 +13,7 @@ from sqlalchemy.types import TypeEngine
 
 from etl.load import tables
 from etl.load.targets import Dependent, kind
-from etl.types.lattice import EMPTY, choose, fixed, is_empty, meet
+from etl.types.lattice import EMPTY, choose, fixed, is_empty, is_held, meet
 from etl.types.sql import literal, word_of_column
 from etl.types.words import WORDS
 
@@ -139,19 +139,21 @@ def wider(connection: sa.Connection, name: str, column: str, word: str) -> list[
         beyond = sa.or_(value > _WHOLE, value < -_WHOLE)
         many = connection.execute(sa.select(sa.literal(1)).select_from(table).where(beyond).limit(1)).first()
         return [each for each in kinds if each not in ("number", "double")] if many else kinds
-    inexact: sa.ColumnClause[bool] = sa.literal_column(kind(connection).no_decimal(_quoted(connection, column)))
+    inexact: sa.ColumnClause[bool] = sa.literal_column(
+        kind(connection).no_decimal(connection, _quoted(connection, column))
+    )
     lost = connection.execute(sa.select(sa.literal(1)).select_from(table).where(inexact).limit(1)).first()
     return [each for each in kinds if each != "decimal"] if lost else kinds
 
 
 def joined(connection: sa.Connection, name: str, column: str, there: str, kinds: Collection[str]) -> str:
     """Return the type that holds what a column of a table has and what is to come, as the candidates of that say."""
+    exact = kind(connection).FACTS.exact_decimals
     if there == EMPTY:
-        return choose(kinds, exact=kind(connection).FACTS.exact_decimals)
-    if is_empty(kinds) or there in kinds:
+        return choose(kinds, exact=exact)
+    if is_empty(kinds) or is_held(kinds, there, exact=exact):
         return there
-    both = meet(kinds, wider(connection, name, column, there))
-    return choose(both, exact=kind(connection).FACTS.exact_decimals)
+    return choose(meet(kinds, wider(connection, name, column, there)), exact=exact)
 
 
 def is_unused(connection: sa.Connection, name: str, column: str, key: Collection[str]) -> bool:

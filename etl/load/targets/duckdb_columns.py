@@ -16,7 +16,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-def no_decimal(column: str) -> str:
+def no_decimal(connection: sa.Connection, column: str) -> str:
     """Return a condition that is true for floats which are not exactly decimals of 29 digits and 9 places."""
     return f"CAST(TRY_CAST(CAST({column} AS VARCHAR) AS DECIMAL(38,9)) AS DOUBLE) IS DISTINCT FROM {column}"
 

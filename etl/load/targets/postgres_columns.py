@@ -66,7 +66,7 @@ _DEPENDENTS = f"""
     ORDER BY 4 DESC, 1, 2"""
 
 
-def no_decimal(column: str) -> str:
+def no_decimal(connection: sa.Connection, column: str) -> str:
     """Return a condition that is true for floats which are not exactly decimals of 29 digits and 9 places."""
     exact = f"round({column}::text::numeric, 9) = {column}::text::numeric"
     finite = f"{column} > '-Infinity' AND {column} < 'Infinity' AND abs({column}) < 1e29"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,6 +16,7 @@ from etl.types.infer import take
 from etl.types.lattice import EMPTY
 from etl.types.spelling import spell
 from etl.types.sql import literal, quoted
+from etl.types.words import PLACES, WHOLE_DIGITS
 
 _WORDS = {"integer": "INTEGER", "number": "REAL", "decimal": "NUMERIC", "boolean": "INTEGER"}  # all else is TEXT
 _COPY = "_etl_copy"
@@ -24,9 +26,22 @@ _TOKEN = re.compile(
 )
 
 
-def no_decimal(column: str) -> str:
-    """Return a condition that is never true: decimals are kept as floats, so a float stays what it is."""
-    return "1 = 0"
+def no_decimal(connection: sa.Connection, column: str) -> str:
+    """Return a condition that is true for floats which are not exactly decimals of 29 digits and 9 places.
+
+    As decimals they would stay what they are here; but whoever loads decimals first has text then, as elsewhere.
+    """
+    driver: Any = connection.connection.driver_connection
+    driver.create_function("_etl_no_decimal", 1, _is_no_decimal, deterministic=True)
+    return f"_etl_no_decimal({column})"
+
+
+def _is_no_decimal(value: Any) -> bool:
+    if not isinstance(value, float):
+        return False
+    exact = Decimal(repr(value))
+    places = -int(exact.normalize().as_tuple().exponent)
+    return places > PLACES or exact.adjusted() >= WHOLE_DIGITS
 
 
 def widen(
