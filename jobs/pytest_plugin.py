@@ -127,7 +127,7 @@ class Harness:
         from etl.sources import read_all
         from etl.transform import Transformer
         from etl.transform.lookups import read_lookups
-        from etl.types.casts import from_series
+        from etl.types.given import from_series
 
         resolved = resolve(self._project(), pipeline, client, params=params)
         columns = {str(name): from_series(df[name]) for name in df.columns}

@@ -308,7 +308,7 @@ class _Loading:
 
     def _fitting(self, connection: sa.Connection, schema: pa.Schema) -> Fit:
         there = ledger.columns_there(connection, self.pipeline)
-        return fit(connection, self.pipeline, schema, there, self.kinds)
+        return fit(connection, self.pipeline, schema, there, self.kinds, self.zones)
 
     def _change(self, connection: sa.Connection, schema: pa.Schema, wanted: Collection[str]) -> Mapping[str, Change]:
         found = self._fitting(connection, schema)

@@ -12,7 +12,7 @@ from etl.config.columns import named, points, refuse_doubles
 from etl.config.pipeline import Pipeline
 from etl.config.values import header_key
 from etl.partition import CHUNK_BYTES, CHUNK_ROWS, Chunk, Piece
-from etl.sources.spool import Spool, fitted
+from etl.sources.resting import Spool, fitted
 
 _EXACT = 2**53  # up to here every whole number is a float
 _LONG = pa.decimal128(19, 0)  # marks whole numbers of which some are longer

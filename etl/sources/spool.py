@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,64 +15,14 @@ from etl.config.columns import points
 from etl.config.pipeline import Pipeline
 from etl.config.values import header_key
 from etl.errors import EtlError
-from etl.partition import CHUNK_BYTES, Chunk
+from etl.partition import Chunk
+from etl.sources.resting import INFINITE, Given, Spool, Unfit, fitted
 from etl.sources.unordered import Unordered
+from etl.types.infer import candidates, take
+from etl.types.lattice import decide, merge_candidates
 from etl.types.spelling import as_text
 from etl.types.times import INSTANT, WALL, left_out, localize, missing
-from etl.types.words import word_of
-
-INFINITE = "not a finite number"
-
-
-class Unfit(NamedTuple):
-    """A value that no type here has, such as an infinity.
-
-    Args:
-        column: Its column, which has null in its place.
-        value: How the source writes it.
-        reason: Of the reject that its row is.
-    """
-
-    column: str
-    value: str
-    reason: str
-
-
-class Given(NamedTuple):
-    """What a typed source gives at once.
-
-    Args:
-        table: All rows.
-        unfit: Of rows that are rejects, the values that are why, by the row's place in the table.
-    """
-
-    table: pa.Table
-    unfit: Mapping[int, list[Unfit]] = {}
-
-
-class Spool:
-    """A temporary file of tables, in memory while it is small."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=2 * CHUNK_BYTES)  # noqa: SIM115
-        self._count = 0
-
-    def close(self) -> None:
-        """Remove the file."""
-        self._file.close()
-
-    def write(self, table: pa.Table) -> None:
-        """Put a table behind those that are there."""
-        with pa.ipc.new_stream(self._file, table.schema) as writer:
-            writer.write_table(table)
-        self._count += 1
-
-    def read(self) -> Iterator[pa.Table]:
-        """Yield the tables in their order."""
-        self._file.seek(0)
-        for _ in range(self._count):
-            with pa.ipc.open_stream(self._file) as reader:
-                yield reader.read_all()
+from etl.types.words import arrow_of, word_of
 
 
 def spooled(
@@ -99,20 +47,20 @@ def spooled(
         typeless: A column without any value has no type; otherwise it is text.
         unordered: Whether rows may come in another order each time: the content then begins with a hash without it.
     """
-    types: dict[str, pa.DataType] = {}
+    seen = _Types()
     with closing(Spool()) as spool:
         first = 1
         for table, unfit in given:
             if not table.num_columns:
                 continue
-            for field in table.schema:
-                types[field.name] = _wider(types.get(field.name, field.type), field.type)
+            seen.note(table)
             check_names(table.column_names, name, error)
             rows = pa.array(np.arange(first, first + table.num_rows), pa.int64())
             first += table.num_rows
             marks = points(table.column_names, pipeline)
             for chunk in _split(table.append_column("_row", rows), unfit, name, marks):
                 spool.write(chunk)
+        types = seen.joined(spool)
         check_names(list(types), name, error)
         schema = pa.schema([(key, pa.string() if kind == pa.null() else kind) for key, kind in types.items()])
         digest = hashlib.sha256(json.dumps([[field.name, str(field.type)] for field in schema]).encode())
@@ -185,33 +133,49 @@ def _split(
 _INFINITE = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
 
 
-def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    if one == other:
-        return one
-    kinds = (one, other)
-    if all(word_of(kind) == "timestamp" and kind.unit != "ns" for kind in kinds) and (one.tz is None) != (
-        other.tz is None
-    ):
-        return INSTANT
+class _Types:
+    """The types that tables have given a column, in their order; those of columns without any value apart."""
+
+    def __init__(self) -> None:
+        self._valued: dict[str, list[pa.DataType]] = {}
+        self._every: dict[str, list[pa.DataType]] = {}
+
+    def note(self, table: pa.Table) -> None:
+        """Remember a table's types."""
+        for field in table.schema:
+            is_empty = table[field.name].null_count == table.num_rows
+            for kinds in (self._every, *(() if is_empty else (self._valued,))):
+                some = kinds.setdefault(field.name, [])
+                if field.type not in some:
+                    some.append(field.type)
+
+    def joined(self, spool: Spool) -> dict[str, pa.DataType]:
+        """Return for each column the type that holds all of its values exactly; text if no other does."""
+        found = {name: _joined(self._valued.get(name) or kinds) for name, kinds in self._every.items()}
+        if asked := [name for name, kind in found.items() if kind is None]:
+            tables = (rows.select([each for each in asked if each in rows.column_names]) for rows in spool.rows())
+            words = decide(merge_candidates(candidates(rows, guess=False) for rows in tables))
+            found |= {name: arrow_of(words[name]) for name in asked}
+        return found
+
+
+def _joined(kinds: list[pa.DataType]) -> pa.DataType | None:
+    """Return the type that values of several have in common, None where that depends on the values."""
+    kinds = [kind for kind in kinds if kind != pa.null()] or [pa.null()]
+    if len(kinds) == 1:
+        return kinds[0]
+    words = {word_of(kind) for kind in kinds}
+    if words <= {"date", "timestamp"}:
+        if any(word_of(kind) == "timestamp" and kind.unit == "ns" for kind in kinds):
+            return pa.string()  # more digits of a second than any type here has
+        return INSTANT if any(getattr(kind, "tz", None) for kind in kinds) else WALL
+    if len(words) > 1:
+        return None if words <= {"integer", "number", "decimal"} else pa.string()
     try:
-        fields = [pa.schema([("", kind)]) for kind in (one, other)]
+        fields = [pa.schema([("", kind)]) for kind in kinds]
         return pa.unify_schemas(fields, promote_options="permissive").field(0).type
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return pa.string()
-
-
-def fitted(column: pa.ChunkedArray | None, kind: pa.DataType, length: int, mark: str = ".") -> pa.ChunkedArray:
-    """Return a column in another type, all null where there is none.
-
-    Args:
-        mark: The decimal point of numbers that become text.
-
-    Raises:
-        pa.ArrowInvalid: A value doesn't fit.
-    """
-    if column is None or column.type == pa.null():
-        return pa.chunked_array([pa.nulls(length, kind)])
-    return as_text(column, mark) if kind == pa.string() else column.cast(kind)
 
 
 def _skipped(rows: pa.Table, schema: pa.Schema, zone: str) -> dict[int, list[Unfit]]:
@@ -219,7 +183,7 @@ def _skipped(rows: pa.Table, schema: pa.Schema, zone: str) -> dict[int, list[Unf
     found: dict[int, list[Unfit]] = {}
     for name in rows.column_names[:-1]:
         column = rows[name]
-        if schema.field(name).type == INSTANT and getattr(column.type, "tz", "") is None:
+        if schema.field(name).type == INSTANT and getattr(column.type, "tz", "") is None:  # a date has no such time
             for place in np.flatnonzero(left_out(column, zone).to_numpy()).tolist():
                 value = as_text(column.slice(place, 1))[0].as_py()
                 found.setdefault(place, []).append(Unfit(name, value, missing(zone)))
@@ -232,15 +196,22 @@ def _cast(
     columns = []
     for field in schema:
         column = table.column(field.name) if field.name in table.column_names else None
-        if column is not None and field.type == INSTANT and getattr(column.type, "tz", "") is None:
-            column = localize(column.cast(WALL), zone)
+        if column is not None and field.type == INSTANT and getattr(column.type, "tz", None) is None:
+            column = _localized(column, zone)
         try:
+            if column is not None and field.type == arrow_of("decimal") and word_of(column.type) == "number":
+                column = take(column, "decimal", zone)[0]
             columns.append(fitted(column, field.type, table.num_rows, marks.get(field.name, ".")))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             kinds = f"{table.schema.field(field.name).type} in one frame and does not fit the others' {field.type}"
             what = f"{name}: column {field.name} is {kinds}"
             raise error(what, "give the column the same type in every frame") from None
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _localized(column: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
+    word = word_of(column.type)
+    return localize(column.cast(WALL), zone, days=word == "date") if word in ("date", "timestamp") else column
 
 
 def _hash(table: pa.Table, digest: "hashlib._Hash", apart: Unordered | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from etl.config.columns import ROW, point
 from etl.config.models import Column
@@ -15,7 +16,8 @@ from etl.context import Context
 from etl.errors import FunctionFailed
 from etl.functions import NOT_UNICODE, call_by_name, load_function
 from etl.transform.reject import Rejected, collecting
-from etl.types.casts import Failures, cast, from_series, only_missing
+from etl.types.casts import Failures, cast, only_missing
+from etl.types.given import UNFIT, Held, from_series, of_column
 from etl.types.spelling import as_text
 from etl.types.words import natural_word, pandas_dtype, word_of
 
@@ -103,15 +105,21 @@ def from_frame(
     for name in [*columns, *(str(name) for name in frame.columns if name not in columns)]:
         try:
             column = columns.get(name)
-            values = from_series(frame[name], *((column.type, point(column)) if column else ()))
+            held = Held(pa.nulls(0)) if column else of_column(frame[name], zone)
+            values = from_series(frame[name], column.type, point(column)) if column else pa.chunked_array([held.array])
         except UnicodeEncodeError:
             raise FunctionFailed(f"functions put text into {name} that is not Unicode", NOT_UNICODE) from None
         if name not in columns and word_of(values.type) != "number":
             made[name], failed = undeclared(values, zone, made=True)
         else:  # an infinity changes no column's type: its row is a reject
             made[name], failed = cast(values, columns.get(name) or Column(type="number"), zone, made=True)
-        if failed:
+        if failed or held.unfit:
             failures[name], spelled[name] = failed, as_text(values)
+        if held.unfit:
+            bad = np.isin(np.arange(len(values)), [*held.unfit])
+            texts = pa.array([held.unfit.get(place) for place in range(len(values))], pa.string())
+            spelled[name] = pc.coalesce(spelled[name], texts)
+            failures[name] = [*failed, (pa.chunked_array([pa.array(bad)]), UNFIT)]
     made[ROW] = pa.chunked_array([pa.array(frame.index.to_numpy(dtype=np.int64))])
     return pa.table(made), failures, spelled
 

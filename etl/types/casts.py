@@ -1,7 +1,7 @@
 """One column's values as its declared type: exactly, or not at all."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from etl.config.models import Column
 from etl.config.values import a_type
 from etl.types.normalize import digits, without_nothing, words_of
-from etl.types.spelling import as_text, plain, spelled
+from etl.types.spelling import as_text, plain
 from etl.types.times import (
     INSTANT,
     WALL,
@@ -25,9 +25,6 @@ from etl.types.times import (
     walls,
 )
 from etl.types.words import PLACES, TYPES, WHOLE_DIGITS, arrow_of, word_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Digits that no cast accepts: Arrow says that a value fails, not which.
 _TOO_LONG = {
@@ -76,31 +73,6 @@ def cast(values: pa.ChunkedArray, column: Column, zone: str, *, made: bool = Fal
 def only_missing(failures: Failures, zone: str) -> bool:
     """Whether all that didn't fit are times that the zone's clocks leave out."""
     return {reason for _, reason in failures} <= {missing(zone)}
-
-
-def from_series(series: "pd.Series[Any]", wanted: str = "", point: str = ".") -> pa.ChunkedArray:
-    """Return a pandas column as arrow, with missing values null and mixed objects as text.
-
-    Args:
-        wanted: The type it will be cast to, which decides how an object is spelled.
-        point: The decimal point of numbers that become text.
-    """
-    import pandas as pd
-
-    if series.dtype == object:
-        kind = pd.api.types.infer_dtype(series, skipna=True)
-        if kind == "decimal":
-            try:
-                return pa.chunked_array([pa.array(series, arrow_of("decimal"), from_pandas=True)])
-            except (pa.ArrowInvalid, TypeError):  # TypeError: an infinity
-                pass
-        elif kind not in ("string", "integer", "floating", "boolean", "empty"):
-            return spelled(series.tolist(), wanted, point)  # arrow would read a datetime among dates as a date
-    try:
-        array = pa.array(series, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError, OverflowError):
-        return spelled(series.tolist(), wanted, point)
-    return plain(array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array]))
 
 
 def _from_text(text: pa.ChunkedArray, column: Column, zone: str) -> tuple[pa.ChunkedArray, Failures]:
@@ -172,8 +144,10 @@ def _direct(
     if target == pa.float64() and word == "number":
         return _finite(pc.cast(values, target))
     if word == "number" and target in (pa.int64(), decimal):
-        if values.type == pa.float32() and target == decimal and not made:
-            return None  # its own digits are in its text
+        if values.type == pa.float32() and target == decimal:
+            if not made:
+                return None  # its own digits are in its text
+            values = values.cast(pa.string())
         values = pc.cast(values, pa.float64())
         # 2**63 and 1e29 are where the types end; arrow's own check of floats stops at the whole column.
         limit = 2.0**63 if target == pa.int64() else 10.0**WHOLE_DIGITS

@@ -69,6 +69,8 @@ def take(
     values = plain(values)
     if word_of(values.type) != "string":
         spellings = None  # they are of texts
+    if word_of(values.type) == "number":
+        values = values.cast(pa.float64())  # a float32 has digits of its own, which a column of floats forgets
     if word == "decimal":
         if word_of(values.type) == "number":
             values = as_text(values)  # Arrow's own cast has digits that the float's shortest spelling has not
@@ -168,7 +170,7 @@ def _fitting_typed(values: pa.ChunkedArray) -> list[str]:
         return ["number", *(["decimal"] if _is_decimal(text) else []), "string", DOUBLE]
     kinds = [*dict.fromkeys((nearest, *TYPES[nearest].wider, "string"))]
     found = [kind for kind in kinds if not cast(values, Column.model_validate({"type": kind}), "UTC")[1]]
-    if nearest == "integer" and "integer" in found:
+    if nearest == "integer":
         ends = pc.min_max(values)
         if max(-ends["min"].as_py(), ends["max"].as_py()) > _WHOLE:
             return [kind for kind in found if kind != "number"]

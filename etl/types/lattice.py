@@ -38,14 +38,19 @@ def decide(
 
 def choose(kinds: Collection[str], there: str = EMPTY, *, exact: bool = True) -> str:
     """Return the type of one column by its candidates, `there` if it is one of them; see `decide`."""
-    if there in kinds:
+    if is_held(kinds, there, exact=exact):
         return there
     if there in WORDS:
         kinds = meet(kinds, fixed(there))
     if is_empty(kinds):
         return EMPTY
-    usable = (kind for kind in kinds if kind != DOUBLE and (kind != "decimal" or exact or DOUBLE in kinds))
+    usable = (kind for kind in kinds if kind != DOUBLE and is_held(kinds, kind, exact=exact))
     return next(usable, "string")
+
+
+def is_held(kinds: Collection[str], there: str, *, exact: bool) -> bool:
+    """Whether a column of a type keeps each value that has these candidates; see `decide`."""
+    return there in kinds and (there != "decimal" or exact or DOUBLE in kinds)
 
 
 def of_key(kinds: list[str], there: str = EMPTY) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -75,6 +76,36 @@ def plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return values
 
 
+def is_nested(value: Any) -> bool:
+    """Whether a value holds others."""
+    return isinstance(value, Mapping | list | tuple | set | frozenset | np.ndarray)
+
+
+def as_json(value: Any) -> str:
+    """Return what is nested as JSON, each value in it as it is written alone; a set in one order, whoever writes it."""
+    return json.dumps(_jsonable(value), ensure_ascii=False, default=str)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        keys = str | int | float | bool | None
+        return {key if isinstance(key, keys) else str(key): _jsonable(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray) and not value.ndim:
+        return _jsonable(value.item())
+    if is_nested(value):
+        items = [_jsonable(each) for each in value]
+        return sorted(items, key=repr) if isinstance(value, set | frozenset) else items
+    if isinstance(value, np.float32 | np.float16):
+        return float(str(value))
+    if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
+        return value.item()
+    if isinstance(value, bytes):
+        return spell(value)
+    import pandas as pd
+
+    return None if value is None or (not isinstance(value, str | int) and pd.isna(value)) else value
+
+
 def spelled(values: list[Any], wanted: str = "", point: str = ".") -> pa.ChunkedArray:
     """Return Python values of any types as text; see `spell`."""
     return pa.chunked_array([pa.array([spell(value, wanted, point) for value in values], pa.string())])
@@ -98,10 +129,8 @@ def _spell(value: Any, wanted: str) -> str | None:
 
     if isinstance(value, str):
         return value
-    if isinstance(value, dict | list | tuple | set | np.ndarray):
-        return json.dumps(
-            list(value) if isinstance(value, set | np.ndarray) else value, ensure_ascii=False, default=str
-        )
+    if is_nested(value):
+        return as_json(value)
     if value is None or pd.isna(value):
         return None
     if isinstance(value, bool | np.bool_):

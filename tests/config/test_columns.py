@@ -18,7 +18,8 @@ from etl.config.columns import match
 from etl.config.models import Column
 from etl.config.pipeline import Pipeline
 from etl.errors import BadSource, MissingColumn
-from etl.types.casts import cast, from_series
+from etl.types.casts import cast
+from etl.types.given import from_series
 from etl.types.spelling import as_text
 from tests.helpers.raw_rows import ARROW_TYPES
 

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -127,3 +128,41 @@ def test_the_cure_says_first_what_has_to_go(url: str) -> None:
         query(url, each)
     load()
     assert query(url, "SELECT v FROM t") == [("NA",)]
+
+
+BEFORE = {
+    "a": "10",
+    "b": "1.5",
+    "d": "2024-07-05",
+    "e": "9007199254740993",
+    "f": "2024-01-05T10:00:00Z",
+    "g": "2024-03-05",
+}
+AFTER = {"a": "10.5", "b": "NA", "d": "2024-01-05 10:00:00", "e": "0.5", "f": "x", "g": "NA"}
+THEIRS = "a bigint, b double precision, d date, e bigint, f timestamp, g date"
+
+
+@pytest.mark.parametrize("theirs", ["", "id bigint, " + THEIRS + ", _client text, _run text, _file text"])
+def test_the_cure_works_where_rows_of_others_were_loaded_before(url: str, theirs: str) -> None:
+    """The rows of each client are as if the table had been widened by itself."""
+    if theirs:
+        query(url, f"CREATE TABLE t ({theirs})")
+    made = pipeline(table="t").model_copy(update={"type_changes": "widen" if theirs else "fail"})
+    nights = [
+        Night(number, client, [pa.table({name: [value] for name, value in row.items()})])
+        for number, client, row in ((0, "berlin", BEFORE), (1, "lima", AFTER), (2, "berlin", BEFORE))
+    ]
+    runs, others = Nights(url, made), Nights(url, pipeline(table="u"))
+    for night in nights:
+        for step in others.steps(replace(night, number=night.number + 10)):
+            step()
+        try:
+            for step in runs.steps(night):
+                step()
+        except TableMismatch as told:
+            assert night.number == 1
+            for each in told.cure.partition("alter the table: ")[2].split("; "):
+                query(url, each)
+            for step in runs.steps(night):
+                step()
+    assert [*runs.table()[1].values()] == [*others.table()[1].values()]

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
@@ -17,6 +18,7 @@ from etl.load.targets import TargetFacts, kind_named
 from etl.load.targets.connect import reading, transaction
 from etl.types.cursor import Cursor
 from tests.helpers.deliveries import chunk, deliver, finished, partition, pipeline, query, values
+from tests.helpers.nights import Night, Nights
 from tests.kinds.conftest import EVERY, KINDS, every_type
 
 # --- tables ---
@@ -59,6 +61,15 @@ def test_a_column_of_another_type_becomes_wider_or_is_refused_with_its_name(url:
     found = deliver(url, pipeline(), chunk([{"id": 1, "n": "x"}]), run="r3", of=partition(3))
     assert values(url, "n") == [("1",), ("x",)]
     assert "table claims_acme, column n is string now and was integer" in found.warnings
+
+
+def test_floats_that_become_decimals_beside_long_integers_keep_their_digits(url: str) -> None:
+    floats, runs = [123456789012345.6, 1e15, 1e22, 0.1, -4111111111111111.0], Nights(url, pipeline(table="t"))
+    for number, given in enumerate((pa.array(floats), pa.array([2**53 + 1]))):
+        for step in runs.steps(Night(number, "acme", [pa.table({"v": given})], typed=True)):
+            step()
+    found = [row["v"] for row in runs.table()[1].values()]
+    assert found == [*(Decimal(repr(each)) for each in floats), Decimal(2**53 + 1)]
 
 
 @pytest.mark.parametrize("mode", ["append", "merge"])

@@ -1,6 +1,7 @@
 """Types that nobody declared only widen: a table is the same in whatever order clients, files and nights come."""
 
 import tempfile
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -33,6 +34,8 @@ TEXTS += ["2024-01-05T23:30:00+05:00", "2024-02-29 10:00:00.123456"]
 TYPED: list[tuple[pa.DataType, list[Any]]] = [
     (pa.int64(), [7, 0, -(2**60), None]),
     (pa.float64(), [0.1, 2.0, 1e300, 0.30000000000000004, 1e-7, None]),
+    (pa.float32(), [0.1, 2.0, None]),
+    (pa.decimal128(38, 9), [Decimal("1.5"), Decimal("12345678901234567.25"), Decimal(3), None]),
     (pa.bool_(), [True, False, None]),
     (pa.string(), ["1.50", "007", "true", "2024-01-05", None]),
 ]

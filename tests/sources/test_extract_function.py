@@ -162,10 +162,6 @@ def test_arguments_come_by_name_with_client_and_params_filled(written: Any) -> N
         ("def rows():\n    return pd.DataFrame([[1, 2]], columns=['a', 'a'])", "columns of the same name: a"),
         ("def rows():\n    return [{'_row': 1}]", "called _row"),
         ("def rows():\n    return [{'a': b'J\\xf8'.decode(errors='surrogateescape')}]", "text that is not Unicode"),
-        (
-            "def rows():\n    yield pd.DataFrame({'a': [2**60 + 1]})\n    yield pd.DataFrame({'a': [0.5]})",
-            "column a is int64 in one frame",
-        ),
     ],
 )
 def test_a_function_that_fails_is_named_with_the_place_and_no_value(written: Any, code: str, message: str) -> None:

@@ -286,7 +286,7 @@ def test_an_sqlite_column_of_many_types_comes_as_text(tmp_path: Path) -> None:
     found = rows(pipeline(tmp_path, "sqlite:///s.db"))
     assert found["a"].to_pylist() == ["1", "066", "\\x6869"]
     assert found["b"].to_pylist() == [1.0, 1.5, 2.0]
-    assert found["c"].to_pylist() == ["9007199254740993", "0.5", None]
+    assert found["c"].to_pylist() == [9007199254740993, Decimal("0.5"), None]
 
 
 def test_parameters_are_found_where_they_are_parameters() -> None:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.config.models import Column
-from etl.types.casts import cast, from_series
+from etl.types.casts import cast
+from etl.types.given import from_series
 from tests.helpers.examples import examples
 
 MOMENT = dt.datetime(2024, 1, 31, 14, 0, 0, 123456, dt.UTC)

@@ -13,8 +13,8 @@ from sqlalchemy.types import TypeEngine
 
 from etl.load import tables
 from etl.load.targets import Dependent, kind
-from etl.types.lattice import EMPTY, choose, fixed, is_empty, meet
-from etl.types.sql import word_of_column
+from etl.types.lattice import EMPTY, choose, fixed, is_empty, is_held, meet
+from etl.types.sql import literal, word_of_column
 from etl.types.words import WORDS
 
 NAME = "_etl_columns"
@@ -29,11 +29,13 @@ class Known:
         type: Its type in the database.
         word: Its type in the pipeline's words: `EMPTY` where it had no value yet, "any" and "" as `word_of_column`.
         ours: Whether we made it.
+        noted: Whether we have remembered its word, or loaded it as that.
     """
 
     type: TypeEngine[object]
     word: str
     ours: bool
+    noted: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,22 @@ def known(connection: sa.Connection, name: str, last: Mapping[str, str] | None =
     book = tables.own(connection, named(schema))
     query = sa.select(book.c.column_name, book.c.word, book.c.ours).where(book.c.table_name == short)
     remembered = {column: (word, bool(ours)) for column, word, ours in connection.execute(query)}
-    fits, made = kind(connection).FITS, kind(connection).TYPES
+    made = kind(connection).TYPES
     found = {}
     for column, type in there.items():
         shown = word_of_column(type)
         word, ours = remembered.get(column, ("", False))
         if word == EMPTY and shown == "string":
-            found[column] = Known(type, EMPTY, ours)
+            found[column] = Known(type, EMPTY, ours, True)
         elif word in WORDS and word_of_column(made[word]) == shown:
-            found[column] = Known(type, word, ours)
+            found[column] = Known(type, word, ours, True)
+        elif word:  # altered since: if as our own statement says, it is still ours
+            as_made = shown in WORDS and str(type) == str(made[shown]) and (word == EMPTY or shown in fixed(word))
+            found[column] = Known(type, shown, ours and as_made, True)
         else:
             word = (last or {}).get(column, "")
-            found[column] = Known(type, word if word in fits and shown in fits[word] else shown, False)
+            is_of = word in WORDS and word_of_column(made[word]) == shown
+            found[column] = Known(type, word if is_of else shown, False, bool(word))
     return found
 
 
@@ -133,19 +139,21 @@ def wider(connection: sa.Connection, name: str, column: str, word: str) -> list[
         beyond = sa.or_(value > _WHOLE, value < -_WHOLE)
         many = connection.execute(sa.select(sa.literal(1)).select_from(table).where(beyond).limit(1)).first()
         return [each for each in kinds if each not in ("number", "double")] if many else kinds
-    inexact: sa.ColumnClause[bool] = sa.literal_column(kind(connection).no_decimal(_quoted(connection, column)))
+    inexact: sa.ColumnClause[bool] = sa.literal_column(
+        kind(connection).no_decimal(connection, _quoted(connection, column))
+    )
     lost = connection.execute(sa.select(sa.literal(1)).select_from(table).where(inexact).limit(1)).first()
     return [each for each in kinds if each != "decimal"] if lost else kinds
 
 
 def joined(connection: sa.Connection, name: str, column: str, there: str, kinds: Collection[str]) -> str:
     """Return the type that holds what a column of a table has and what is to come, as the candidates of that say."""
+    exact = kind(connection).FACTS.exact_decimals
     if there == EMPTY:
-        return choose(kinds, exact=kind(connection).FACTS.exact_decimals)
-    if is_empty(kinds) or there in kinds:
+        return choose(kinds, exact=exact)
+    if is_empty(kinds) or is_held(kinds, there, exact=exact):
         return there
-    both = meet(kinds, wider(connection, name, column, there))
-    return choose(both, exact=kind(connection).FACTS.exact_decimals)
+    return choose(meet(kinds, wider(connection, name, column, there)), exact=exact)
 
 
 def is_unused(connection: sa.Connection, name: str, column: str, key: Collection[str]) -> bool:
@@ -174,10 +182,35 @@ def widen(
         kind(connection).widen(connection, schema, short, made, dict(zones), zone)
 
 
-def statement(connection: sa.Connection, name: str, changes: Mapping[str, Change], zone: str) -> str:
-    """Return what the owner of a table runs to give columns wider types."""
+def statement(
+    connection: sa.Connection,
+    name: str,
+    changes: Mapping[str, Change],
+    zones: Mapping[str, str],
+    zone: str,
+    noted: Collection[str] = (),
+) -> str:
+    """Return what the owner of a table runs to give columns wider types.
+
+    Args:
+        zones: See `widen`.
+        noted: Columns whose words we have noted: where the database's type doesn't tell the new one, it is noted too.
+    """
     schema, short = tables.split(connection, name)
-    return kind(connection).statement(connection, schema, short, changes, zone)
+    if zones:
+        clients = sa.select(tables.table(connection, name, ["_client"]).c["_client"]).distinct()
+        zones = {each: zones[each] for each in connection.execute(clients).scalars() if zones.get(each, zone) != zone}
+    statements = [kind(connection).statement(connection, schema, short, changes, zones, zone)]
+    made = {word: word_of_column(type) for word, type in kind(connection).TYPES.items()}
+    for column in changes:
+        word = changes[column].new
+        if column in noted and list(made.values()).count(made[word]) > 1:
+            values = ", ".join([*map(literal, (short, column, word)), "false"])
+            statements.append(
+                f'INSERT INTO "{NAME}" (table_name, column_name, word, ours) VALUES ({values})'
+                " ON CONFLICT (table_name, column_name) DO UPDATE SET word = excluded.word"
+            )
+    return "; ".join(statements)
 
 
 def dependents(

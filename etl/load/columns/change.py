@@ -19,7 +19,7 @@ from etl.load.columns.fit import Changes, Fit
 from etl.load.staged import Shadow
 from etl.load.targets import kind
 from etl.load.targets.connect import transaction
-from etl.types.lattice import EMPTY, choose, fixed, meet
+from etl.types.lattice import EMPTY, choose, fixed, is_held, meet
 from etl.types.words import WORDS
 
 WAIT, PAUSE = 60.0, 0.25  # seconds: for how long a lock is asked for, and how long others may go first each time
@@ -87,6 +87,7 @@ def join(shadow: Shadow, fit: Fit, kinds: Mapping[str, Collection[str]]) -> Fit:
         kinds: Candidates of the columns of the rows, where they are known.
     """
     connection = shadow.connection
+    exact = kind(connection).FACTS.exact_decimals
     differing = _differing(shadow, fit)
     if not shadow.temporary and (differing or set(fit.types) - set(shadow.words)):
         kind(connection).lock(connection, "table", shadow.names[0])  # another partition may be making it
@@ -97,13 +98,13 @@ def join(shadow: Shadow, fit: Fit, kinds: Mapping[str, Collection[str]]) -> Fit:
     for name in differing:
         there, word = shadow.words[name], fit.staged[name]
         mine = kinds.get(name) or fixed(word)
-        if word == EMPTY or there in mine:
+        if word == EMPTY or is_held(mine, there, exact=exact):
             final = there
         elif there == EMPTY:
             final = word
         else:
             both = meet(mine, columns.wider(connection, shadow.names[0], name, there))
-            final = choose(both, exact=kind(connection).FACTS.exact_decimals)
+            final = choose(both, exact=exact)
         if final != there:
             changes[name] = Change(there, final)
         if final != word:
@@ -129,6 +130,7 @@ def align(shadow: Shadow, known: Mapping[str, Known] | None, zones: Mapping[str,
         return
     fold, fits = tables.folding(connection), kind(connection).FITS
     there = {fold(name): (name, column) for name, column in known.items()}
+    exact = kind(connection).FACTS.exact_decimals
     turned: dict[str, Change] = {}
     wider: dict[str, Change] = {}
     for name, staged in shadow.words.items():
@@ -140,7 +142,7 @@ def align(shadow: Shadow, known: Mapping[str, Known] | None, zones: Mapping[str,
         if found.word == staged or is_kept:
             continue
         mine = fixed("string") if staged == EMPTY else columns.wider(connection, shadow.names[0], name, staged)
-        if (staged == EMPTY and found.word in WORDS) or found.word in mine:
+        if (staged == EMPTY and found.word in WORDS) or is_held(mine, found.word, exact=exact):
             turned[name] = Change(staged, found.word)
         else:
             final = columns.joined(connection, pipeline.table, column, found.word, mine)

@@ -19,6 +19,7 @@ from etl.types.lattice import EMPTY, choose, fixed
 from etl.types.sql import CastText
 from etl.types.words import WORDS, word_of
 
+_FAIL = "type_changes is fail"
 BESIDE = 4  # columns that rows are staged with, beside their own; the table itself has up to three
 Kinds = Mapping[str, Collection[str]]  # candidates of columns that are not declared
 
@@ -80,12 +81,14 @@ def fit(
     schema: pa.Schema,
     there: Mapping[str, Known] | None,
     kinds: Kinds | None = None,
+    zones: Mapping[str, str] | None = None,
 ) -> Fit:
     """Say how rows go into the pipeline's table, by its types and by `new_columns`.
 
     Args:
         there: The table's columns, or None where there is no table.
         kinds: Candidates of columns that are not declared, where they are known; else the rows' own types.
+        zones: Time zones of clients that share the table.
 
     Raises:
         TableMismatch: Columns have other types there, or are unknown where `new_columns = "fail"`.
@@ -106,7 +109,7 @@ def fit(
         error = MissingColumn(f"the rows have no column {missing[0]}, which load needs", f"they have {have}")
         error.add_note(f"They have: {', '.join(names)}")  # in the private file that rq-etl logs shows
         raise error
-    fitting = _Fitting(connection, pipeline, schema, kinds or {})
+    fitting = _Fitting(connection, pipeline, schema, kinds or {}, zones if zones and pipeline.shared else {})
     warnings = []
     for name in names:
         if fold(name) in known:
@@ -158,8 +161,17 @@ class _Refused:
 class _Fitting:
     """The columns of rows, one after another, against those of a table."""
 
-    def __init__(self, connection: sa.Connection, pipeline: Pipeline, schema: pa.Schema, kinds: Kinds) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        pipeline: Pipeline,
+        schema: pa.Schema,
+        kinds: Kinds,
+        zones: Mapping[str, str],
+    ) -> None:
         self.connection, self.pipeline, self.schema, self.kinds = connection, pipeline, schema, kinds
+        self.zones = zones
+        self.noted: set[str] = set()
         self.database = kind(connection)
         self.types: dict[str, TypeEngine[Any]] = {}
         self.words: dict[str, str] = {}
@@ -185,6 +197,7 @@ class _Fitting:
     def meet(self, name: str, there: str, known: Known) -> None:
         """Take a column that the table has, under the name `there`."""
         wanted = self._word(name)
+        self.noted |= {there} if known.noted else set()
         if wanted == "null":
             self.types[name], self.staged[name] = known.type, known.word
             return
@@ -220,7 +233,7 @@ class _Fitting:
             elif not known.ours:
                 why = "rq-etl has not made it"
             elif not allowed:
-                why = "type_changes is fail"
+                why = _FAIL
             if why and word != EMPTY:
                 perhaps = name if is_free and word == "boolean" else ""
                 shown = shown or final
@@ -268,17 +281,20 @@ class _Fitting:
             cures.append(f"leave out {', '.join(odd)}")
         cure = f"{' and '.join(cures)}, or alter the table"
         if wider:
-            statement = columns.statement(self.connection, self.pipeline.table, wider, self.pipeline.timezone)
+            statement = columns.statement(self.connection, table, wider, self.zones, self.pipeline.timezone, self.noted)
             todo = (
                 f"drop {', '.join(goes)}, alter the table, and make {'them' if goes[1:] else 'it'} again"
                 if goes
                 else ""
             )
             cure = f"{' and '.join([*cures, todo or 'alter the table'])}: {statement}"
+        if all(refused.why == _FAIL for refused in self.refused.values()):
+            cure = f'say type_changes = "widen" for a run, or {cure}'
         perhaps = [refused.perhaps for refused in self.refused.values() if refused.perhaps]
         if perhaps:
             said = " and ".join(f'columns.{name}.type = "boolean"' for name in perhaps)
-            cure = f"declare {said} where the texts mean yes and no, or {cure}"
+            rest = " and leave the column out, else" if len(self.refused) > len(perhaps) else ", or"
+            cure = f"declare {said} where the texts mean yes and no{rest} {cure}"
         raise TableMismatch(f"table {self.pipeline.table}, {'; '.join(parts)}", cure)
 
     def _key(self) -> list[str]:

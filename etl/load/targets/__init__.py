@@ -135,7 +135,7 @@ class Target(Protocol):
     def impatient(self, connection: sa.Connection) -> None:
         """Have the transaction give up soon where others hold a lock that it asks for; others would wait behind it."""
 
-    def no_decimal(self, column: str) -> str:
+    def no_decimal(self, connection: sa.Connection, column: str) -> str:
         """Return a condition that is true for floats which are not exactly decimals."""
 
     def widen(
@@ -155,7 +155,13 @@ class Target(Protocol):
         """
 
     def statement(
-        self, connection: sa.Connection, schema: str | None, table: str, changes: Mapping[str, Any], zone: str
+        self,
+        connection: sa.Connection,
+        schema: str | None,
+        table: str,
+        changes: Mapping[str, Any],
+        zones: Mapping[str, str],
+        zone: str,
     ) -> str:
         """Return statements that do the same, for the user to run."""
 

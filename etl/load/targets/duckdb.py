@@ -27,7 +27,7 @@ from etl.load.targets.duckdb_columns import no_decimal as no_decimal
 from etl.load.targets.duckdb_columns import statement as statement
 from etl.load.targets.duckdb_columns import widen as widen
 from etl.types import sql
-from etl.types.readable import keeps_texts, labels_of
+from etl.types.limits import keeps_texts, labels_of
 from etl.types.sql import CastText, OddType
 
 insert = postgresql.insert

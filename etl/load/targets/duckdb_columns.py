@@ -16,9 +16,10 @@ _TYPES = {
 }  # fmt: skip
 
 
-def no_decimal(column: str) -> str:
+def no_decimal(connection: sa.Connection, column: str) -> str:
     """Return a condition that is true for floats which are not exactly decimals of 29 digits and 9 places."""
-    return f"CAST(TRY_CAST(CAST({column} AS VARCHAR) AS DECIMAL(38,9)) AS DOUBLE) IS DISTINCT FROM {column}"
+    decimal = f"TRY_CAST(CAST({column} AS VARCHAR) AS DECIMAL(38,9))"
+    return f"CAST(CAST({decimal} AS VARCHAR) AS DOUBLE) IS DISTINCT FROM {column}"
 
 
 def widen(
@@ -35,9 +36,16 @@ def widen(
         driver.execute(each, ())
 
 
-def statement(connection: sa.Connection, schema: str | None, table: str, changes: Mapping[str, Any], zone: str) -> str:
+def statement(
+    connection: sa.Connection,
+    schema: str | None,
+    table: str,
+    changes: Mapping[str, Any],
+    zones: Mapping[str, str],
+    zone: str,
+) -> str:
     """Return the statements that give columns other types, with their values."""
-    return "; ".join(_statements(schema, table, changes, zone, {}))
+    return "; ".join(_statements(schema, table, changes, zone, zones))
 
 
 def dependents(
@@ -83,6 +91,8 @@ def _expression(column: str, change: Any, zones: Mapping[str, str], zone: str) -
         return f"CAST(NULL AS {_TYPES[new]})"
     if new == "timestamp":
         return f"timezone({zone_of(zones, zone)}, CAST({column} AS TIMESTAMP))"
+    if old == "number" and new == "decimal":
+        return f"CAST(CAST({column} AS VARCHAR) AS {_TYPES[new]})"  # its own cast finds other digits beyond the 15th
     if new != "string":
         return f"CAST({column} AS {_TYPES[new]})"
     if old == "number":

@@ -66,7 +66,7 @@ _DEPENDENTS = f"""
     ORDER BY 4 DESC, 1, 2"""
 
 
-def no_decimal(column: str) -> str:
+def no_decimal(connection: sa.Connection, column: str) -> str:
     """Return a condition that is true for floats which are not exactly decimals of 29 digits and 9 places."""
     exact = f"round({column}::text::numeric, 9) = {column}::text::numeric"
     finite = f"{column} > '-Infinity' AND {column} < 'Infinity' AND abs({column}) < 1e29"
@@ -83,7 +83,7 @@ def widen(
 ) -> None:
     """Alter the types of columns; see `Target`."""
     driver: Any = connection.connection.driver_connection
-    driver.execute(statement(connection, schema, table, changes, zone, zones).encode())
+    driver.execute(statement(connection, schema, table, changes, zones, zone).encode())
 
 
 def statement(
@@ -91,8 +91,8 @@ def statement(
     schema: str | None,
     table: str,
     changes: Mapping[str, Any],
+    zones: Mapping[str, str],
     zone: str,
-    zones: Mapping[str, str] | None = None,
 ) -> str:
     """Return the statement that gives columns other types, with their values."""
     altered = [

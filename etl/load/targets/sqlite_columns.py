@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -12,18 +15,33 @@ from etl.load.targets import Dependent
 from etl.types.infer import take
 from etl.types.lattice import EMPTY
 from etl.types.spelling import spell
-from etl.types.sql import quoted
+from etl.types.sql import literal, quoted
+from etl.types.words import PLACES, WHOLE_DIGITS
 
 _WORDS = {"integer": "INTEGER", "number": "REAL", "decimal": "NUMERIC", "boolean": "INTEGER"}  # all else is TEXT
 _COPY = "_etl_copy"
+_DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TOKEN = re.compile(
     r"""--[^\n]*|/\*.*?\*/|"(?:[^"]|"")*"|\[[^]]*]|`(?:[^`]|``)*`|'(?:[^']|'')*'|[(),]|[^\s"'`\[(),]+""", re.S
 )
 
 
-def no_decimal(column: str) -> str:
-    """Return a condition that is never true: decimals are kept as floats, so a float stays what it is."""
-    return "1 = 0"
+def no_decimal(connection: sa.Connection, column: str) -> str:
+    """Return a condition that is true for floats which are not exactly decimals of 29 digits and 9 places.
+
+    As decimals they would stay what they are here; but whoever loads decimals first has text then, as elsewhere.
+    """
+    driver: Any = connection.connection.driver_connection
+    driver.create_function("_etl_no_decimal", 1, _is_no_decimal, deterministic=True)
+    return f"_etl_no_decimal({column})"
+
+
+def _is_no_decimal(value: Any) -> bool:
+    if not isinstance(value, float):
+        return False
+    exact = Decimal(repr(value))
+    places = -int(exact.normalize().as_tuple().exponent)
+    return places > PLACES or exact.adjusted() >= WHOLE_DIGITS
 
 
 def widen(
@@ -72,15 +90,24 @@ def widen(
         driver.execute(statement)  # as it is: SQLAlchemy would take % and : in names for its own
 
 
-def statement(connection: sa.Connection, schema: str | None, table: str, changes: Mapping[str, Any], zone: str) -> str:
+def statement(
+    connection: sa.Connection,
+    schema: str | None,
+    table: str,
+    changes: Mapping[str, Any],
+    zones: Mapping[str, str],
+    zone: str,
+) -> str:
     """Return statements that give columns other types: SQLite can only put another column in a column's place."""
     where, found = quoted(table), []
     for name, change in changes.items():
         column, was = quoted(name), quoted(f"{name}_was")
+        is_day = change.old == "date" and change.new == "timestamp"
+        value = _first_moments(connection, table, name, zones, zone) if is_day else _expression(was, change)
         found += [
             f"ALTER TABLE {where} RENAME COLUMN {column} TO {was}",
             f"ALTER TABLE {where} ADD COLUMN {column} {_WORDS.get(change.new, 'TEXT')}",
-            f"UPDATE {where} SET {column} = {_expression(was, change)}",
+            f"UPDATE {where} SET {column} = {value}",
             f"ALTER TABLE {where} DROP COLUMN {was}",
         ]
     return "; ".join(found)
@@ -159,13 +186,35 @@ def _midnight(date: str, zone: str) -> str:
     return date if moment is None else moment.strftime("%Y-%m-%d %H:%M:%S").rjust(19, "0")
 
 
+def _first_moments(connection: sa.Connection, table: str, name: str, zones: Mapping[str, str], zone: str) -> str:
+    """Return an expression of the first moments of a column's dates in UTC: SQLite knows no zones, and no clocks."""
+    ends = f"SELECT min({quoted(name)}), max({quoted(name)}) FROM {quoted(table)}"
+    first, last = (
+        date.fromisoformat(str(end)) if _DAY.fullmatch(str(end)) else date.min
+        for end in connection.exec_driver_sql(ends).one()
+    )
+    column = quoted(f"{name}_was")
+
+    def shifted(zone: str) -> str:
+        begins: list[tuple[date, int]] = []
+        for ordinal in range(first.toordinal(), last.toordinal() + 1):
+            day = date.fromordinal(ordinal)
+            offset = datetime.combine(day, time.min, ZoneInfo(zone)).utcoffset() or timedelta()
+            if not begins or begins[-1][1] != offset.total_seconds():
+                begins.append((day, int(offset.total_seconds())))
+        found = [f"datetime({column}, '{-seconds:+d} seconds')" for _, seconds in begins]
+        whens = [f"WHEN {column} < '{end}' THEN {each}" for (end, _), each in zip(begins[1:], found, strict=False)]
+        return f"CASE {' '.join(whens)} ELSE {found[-1]} END" if whens else found[-1]
+
+    others = [f'WHEN "_client" = {literal(client)} THEN {shifted(its)}' for client, its in sorted(zones.items())]
+    return f"CASE {' '.join(others)} ELSE {shifted(zone)} END" if others else shifted(zone)
+
+
 def _expression(column: str, change: Any) -> str:
     if change.new in ("integer", "number", "decimal"):
         return column
     if change.old == "boolean":
         return f"CASE {column} WHEN 1 THEN 'true' WHEN 0 THEN 'false' ELSE CAST({column} AS TEXT) END"
-    if change.new == "timestamp":
-        return f"{column} || ' 00:00:00'"
     if change.old == "timestamp":
         return f"{column} || 'Z'"
     if change.old in ("number", "decimal"):

@@ -14,7 +14,8 @@ from etl.config.pipeline import Pipeline
 from etl.context import Context
 from etl.errors import BadSource
 from etl.partition import Chunk, Partition, Piece
-from etl.sources.spool import Given, check_names, spooled
+from etl.sources.resting import Given
+from etl.sources.spool import check_names, spooled
 from etl.sources.sql.fetched import FETCH, ODDLY_ORDERED, POSTGRES, fetched, prepare, text_of
 from etl.sources.sql.opened import Database, opened
 from etl.sources.sql.order import check_number, check_postgres, check_sqlite, refuse_text, typed_only

@@ -11,8 +11,10 @@ from psycopg.pq import Format
 from psycopg.types.string import TextLoader
 
 from etl.partition import CHUNK_BYTES
-from etl.sources.spool import INFINITE, Given, Unfit
+from etl.sources.resting import INFINITE, Given, Unfit
+from etl.types.given import decimals
 from etl.types.spelling import spell
+from etl.types.words import arrow_of
 
 FETCH = 20_000  # rows at once, fewer where they are long
 
@@ -128,7 +130,7 @@ def _array(values: Sequence[Any], kind: pa.DataType | None, mark: str) -> pa.Arr
     if kind is None or not kinds <= _HELD.get(kind, kinds):
         kind = _kind_of(kinds, values)
     try:
-        return pa.array(values, kind)
+        return decimals(values) if kind == arrow_of("decimal") and float in kinds else pa.array(values, kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([_text(value, mark) for value in values], pa.string())
 
@@ -139,8 +141,9 @@ def _kind_of(kinds: set[type], values: Sequence[Any]) -> pa.DataType:
         return pa.null()
     if kinds == {int}:
         return pa.int64()
-    if kinds <= {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int)):
-        return pa.float64()
+    if kinds <= {int, float}:
+        whole = all(abs(value) <= 2**53 for value in values if isinstance(value, int))
+        return pa.float64() if whole else arrow_of("decimal")
     return pa.string()
 
 
