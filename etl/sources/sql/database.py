@@ -19,7 +19,7 @@ from etl.config.kinds import DATABASES, SOURCES
 from etl.config.pipeline import Pipeline
 from etl.config.urls import database_url
 from etl.context import Context
-from etl.errors import BadSource, ConfigError, SourceUnreachable
+from etl.errors import BadSource, ConfigError, EtlError, SourceUnreachable
 from etl.partition import Chunk, Partition, Piece
 from etl.sources.spool import Given, check_names, spooled
 from etl.sources.sql.fetched import FETCH, ODDLY_ORDERED, POSTGRES, fetched, prepare, text_of
@@ -356,7 +356,10 @@ def _encoded(statement: str, bound: Mapping[str, Any]) -> tuple[bytes, dict[str,
     return text.encode(), used
 
 
-def _unreachable(error: Exception, where: str) -> SourceUnreachable:
+def _unreachable(error: Exception, where: str) -> EtlError:
+    if isinstance(error, psycopg.ProgrammingError):  # of the url, which it quotes with its password
+        cure = "percent-encode its user and password: a blank is %20, @ is %40, # is %23, [ is %5B"
+        return ConfigError(f"{where}: its url is none that PostgreSQL reads", cure)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, OSError):
         lines = [error.strerror or type(error).__name__]
