@@ -223,3 +223,13 @@ def test_a_file_of_duckdb_beside_which_no_log_can_be_written_is_read_only() -> N
     text = 'TransactionContext Error: Failed to commit: Cannot open file "w.duckdb.wal": Permission denied'
     made = kind_named("duckdb").translate(duckdb.TransactionException(text), "target x")
     assert str(made).splitlines()[0] == "target x is read-only"
+
+
+def test_a_check_of_duckdb_names_its_table() -> None:
+    with duckdb.connect() as database:
+        database.execute("CREATE TABLE people (v TEXT CHECK (length(v) < 3))")
+        with pytest.raises(duckdb.ConstraintException) as refused:
+            database.execute(f"INSERT INTO people VALUES ('{SECRET}')")
+    made = kind_named("duckdb").translate(refused.value, "target x")
+    assert is_sentence(made)
+    assert 'table "people", refuses a row by a check of its own' in str(made)

@@ -355,3 +355,13 @@ def test_what_a_database_says_of_a_row_is_not_repeated(
             rows(pipeline(tmp_path, url, query=query.format(part)))
         text = str(refused.value).casefold()
         assert ("jane" in text, bool(refused.value.cure), "nosuch" in text) == (False, True, not told)
+
+
+@pytest.mark.parametrize(
+    "password", ["Jane 4711", "Jane%zz", "Jane%00", "Jane@4711", "Jane#4711", "Jane/4711", "Jane[4711"]
+)
+def test_a_password_that_is_spelled_wrongly_is_not_quoted(tmp_path: Path, password: str) -> None:
+    with pytest.raises((ConfigError, SourceUnreachable)) as refused:
+        plan(pipeline(tmp_path, f"postgresql://reader:{password}@127.0.0.1:1/app", partition="id"))
+    assert "Jane" not in f"{refused.value}"
+    assert refused.value.cure

@@ -64,6 +64,9 @@ def translate(error: BaseException, where: str, *, connecting: bool = False) -> 
         # What follows is the table's and the column's name, and nothing else.
         place = text[found.end() :].splitlines()[0]
         return TargetRefused(f"{where}, {place}, {why.NO_VALUE[0]}", why.NO_VALUE[1])
+    found = re.match(r".*CHECK constraint failed on table (.+?) with expression", text)
+    if isinstance(error, duckdb.ConstraintException) and found:
+        return TargetRefused(f"{where}, table {found[1]}, {why.CHECKED[0]}", why.CHECKED[1])
     plain = isinstance(error, duckdb.IOException)
     for kind, word, (what, cure) in _REFUSED[:-1] if plain else _REFUSED:
         if isinstance(error, kind) and word in text:

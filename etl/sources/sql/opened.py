@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from etl.config.kinds import DATABASES, SOURCES
 from etl.config.pipeline import Pipeline
 from etl.config.urls import database_url
-from etl.errors import ConfigError, SourceUnreachable
+from etl.errors import ConfigError, EtlError, SourceUnreachable
 
 if TYPE_CHECKING:
     from etl.sources.sql.config import Config
@@ -73,7 +73,10 @@ def _sqlite(path: str) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=WAIT, check_same_thread=False)
 
 
-def _unreachable(error: Exception, where: str) -> SourceUnreachable:
+def _unreachable(error: Exception, where: str) -> EtlError:
+    if isinstance(error, psycopg.ProgrammingError):  # of the url, which it quotes with its password
+        cure = "percent-encode its user and password: a blank is %20, @ is %40, # is %23, [ is %5B"
+        return ConfigError(f"{where}: its url is none that PostgreSQL reads", cure)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, OSError):
         lines = [error.strerror or type(error).__name__]
