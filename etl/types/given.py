@@ -22,7 +22,7 @@ from etl.types.words import arrow_of, is_dictionary, word_of
 
 _WHOLE = 2**53  # up to here every whole number is a float
 UNFIT = "not finite, before the year 1 or after 9999"
-_FLOATS = float | np.floating | Decimal
+_FLOATS = (float, np.floating, Decimal)
 _WRONG = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, TypeError, OverflowError)
 _FAR = 30_000 * 31_556_952  # seconds, from 1970: Arrow writes years up to 32,767
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -159,6 +159,10 @@ def _of_objects(values: list[Any], zone: str, mark: str) -> Held:
     if kinds & {type(pd.NaT), type(pd.NA), np.datetime64, np.timedelta64}:
         values = [_plain(value) for value in values]
         kinds = set(map(type, values))
+    if kinds <= {float, type(None)} and float in kinds:  # most are such
+        floats = pa.array(values, pa.float64())
+        if pc.all(pc.is_finite(floats)).as_py() is not False:
+            return Held(floats)
     unfit: dict[int, str] = {}
     if any(issubclass(kind, _FLOATS) for kind in kinds):
         places = [at for at, value in enumerate(values) if isinstance(value, _FLOATS) and not _is_finite(value)]
@@ -280,6 +284,6 @@ def _written(value: Any) -> str:
 def _text(value: Any, mark: str = ".") -> str | None:
     if is_nested(value):
         return as_json(value)
-    if isinstance(value, bool | np.bool_ | _FLOATS | bytes | bytearray | memoryview | pd.Timedelta):
+    if isinstance(value, (bool, np.bool_, *_FLOATS, bytes, bytearray, memoryview, pd.Timedelta)):
         return spell(bytes(value) if isinstance(value, bytearray | memoryview) else value, point=mark)
     return None if value is None or pd.isna(value) else str(value)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from etl.types.words import PLACES, is_dictionary, is_spelled_by_python, word_of
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 _LAST_PLACE, _EXACT = Decimal(1).scaleb(-PLACES), Context(prec=400, rounding=ROUND_HALF_EVEN)
 MOST_DIGITS = 21  # of a whole number that a float is written as; a longer one has an exponent
 
@@ -83,10 +84,12 @@ def is_nested(value: Any) -> bool:
 
 def as_json(value: Any) -> str:
     """Return what is nested as JSON, each value in it as it is written alone; a set in one order, whoever writes it."""
-    return json.dumps(_jsonable(value), ensure_ascii=False, default=str)
+    return _ENCODER.encode(_jsonable(value))
 
 
 def _jsonable(value: Any) -> Any:
+    if value is None or type(value) in (str, int, bool):
+        return value
     if isinstance(value, Mapping):
         keys = str | int | float | bool | None
         return {key if isinstance(key, keys) else str(key): _jsonable(each) for key, each in value.items()}
