@@ -302,8 +302,8 @@ def test_a_job_whose_list_of_parents_is_empty_text_waits_for_none(connection: Re
 def test_what_ends_while_it_is_looked_at_is_not_malformed(fake_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_redis.set("etl:rescued", "1.5", px=60_000)
     fake_redis.hset("etl:run:abc", mapping={"state": "running", "client": "acme", "pipeline": "claims"})
-    for kind, read in {"string": "get", "hash": "hgetall"}.items():
-        monkeypatch.setitem(malformed._READ, kind, lambda pipe, key, read=read: getattr(pipe, read)("ended"))
+    monkeypatch.setitem(malformed._READ, "string", lambda pipe, key: pipe.get("ended"))
+    monkeypatch.setitem(malformed._READ, "hash", lambda pipe, key: pipe.hgetall("ended"))
     assert list(malformed.find(fake_redis)) == []
 
 
