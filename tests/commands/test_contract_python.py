@@ -105,7 +105,7 @@ def test_a_window_is_given_as_dates_moments_or_text_of_the_clients_zone(
     [
         ({"start": "2024-01-05", "end": "2024-01-05"}, "no window"),
         ({"start": "2024-01-06", "end": date(2024, 1, 5)}, "no window"),
-        ({"end": "2024-01-06"}, "no window"),
+        ({"end": "2024-01-06"}, "no beginning"),
         ({"start": "yesterday"}, "start yesterday is no date"),
         ({"params": {"region": object()}}, "param region is of type object"),
     ],
