@@ -20,7 +20,7 @@ PATIENCE = (
     "retries",
     "retry_delays",
 )  # keys of a pipeline that say how long a worker is held, and how often
-PACE = ("settle", "rate")  # and those of a source
+PACE = ("settle", "rate", "rows")  # and those of a source
 _VARIES = re.compile(r"\{([^{}:]*)(?::[^{}]*)?\}|\*+|\?|\[[^\]/]+\]")
 _PART = r"(?!\.\.?(?:/|$))[^/]+"  # a name of a folder or file, which is not . or ..
 _MOMENT = r"(?:(?!\.\.)[\w:+. /-])*"

@@ -177,6 +177,7 @@ FOREIGN: dict[str, str] = {
     "tries far apart": override(retry_delays=["9d"]),
     "a wait for files": override(extract={"settle": "9999d"}),
     "more calls": override(extract={"rate": "1000/s"}),
+    "more partitions": override(extract={"rows": 1}),
     "the environment": 'params = { unit = "${HOME}" }',
     "the environment in a list": override(extract={"header": ["${HOME}"]}),
     "parameters of one pipeline": "pipelines = 'parted'\nparams = { folder = 'globex' }",
