@@ -99,7 +99,7 @@ def _working() -> str | None:
 def _interpreter() -> Undo:
     """Keep hooks, the path of modules, the depth of recursion, warnings, logging and limits."""
     hooks = [(owner, name, getattr(owner, name)) for owner, name in HOOKS]
-    path, depth, limits = list(sys.path), sys.getrecursionlimit(), [(give, ask()) for ask, give in LIMITS]
+    path, depth, limits = list(sys.path), sys.getrecursionlimit(), [(ask, give, ask()) for ask, give in LIMITS]
     filters, handlers = list(warnings.filters), list(logging.root.handlers)
     level, disabled = logging.root.level, logging.root.manager.disable
 
@@ -107,8 +107,9 @@ def _interpreter() -> Undo:
         for owner, name, hook in hooks:
             setattr(owner, name, hook)
         sys.path[:] = path
-        for give, limit in limits:
-            give(limit)
+        for ask, give, limit in limits:
+            if ask() is not limit:  # a profiler that is set anew, to what it is, sees no more
+                give(limit)
         if warnings.filters != filters:
             warnings.resetwarnings()  # which forgets, too, what was warned of by the filters there were
             warnings.filters[:] = filters  # type: ignore[index]

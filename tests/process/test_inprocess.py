@@ -1,5 +1,6 @@
 """The worker within this process: the same steps, and it never sleeps longer than it must."""
 
+import cProfile
 import csv
 import decimal
 import gc
@@ -32,6 +33,7 @@ from etl.load.targets.driver_errors import translated
 from jobs import settings
 from jobs.job import EtlJob
 from jobs.process.inprocess import InProcessWorker
+from jobs.process.surroundings import restored
 from jobs.queue import FairQueue
 from jobs.store.runs import find
 from tests.helpers.careless import spoil
@@ -199,6 +201,16 @@ def test_what_a_function_changes_in_the_process_is_put_back_after_its_job(
     with pytest.raises(KeyboardInterrupt) if body is spoil_and_stop else nullcontext():
         worker.step()
     assert surroundings() == before
+
+
+def test_a_profiler_that_looks_on_sees_what_comes_after_a_job_too() -> None:
+    profiler = cProfile.Profile()
+    with profiler:
+        with restored():
+            pass
+        decimal.Decimal("1.5").normalize()
+    called = [entry.code for entry in profiler.getstats()]
+    assert any("normalize" in str(code) for code in called)
 
 
 def test_each_job_has_its_own_random_numbers(fake_redis: Redis) -> None:
