@@ -106,7 +106,7 @@ def _jsonable(value: Any) -> Any:
         return spell(value)
     import pandas as pd
 
-    return None if value is None or (not isinstance(value, str | int) and pd.isna(value)) else value
+    return value if isinstance(value, str | int) or not pd.isna(value) else None
 
 
 def spelled(values: list[Any], wanted: str = "", point: str = ".") -> pa.ChunkedArray:
@@ -128,10 +128,10 @@ def spell(value: Any, wanted: str = "", point: str = ".") -> str | None:
 
 
 def _spell(value: Any, wanted: str) -> str | None:
-    import pandas as pd
-
     if isinstance(value, str):
         return value
+    import pandas as pd
+
     if is_nested(value):
         return as_json(value)
     if value is None or pd.isna(value):

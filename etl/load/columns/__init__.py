@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from etl.load import tables
-from etl.load.targets import Dependent, kind
+from etl.load.targets import Dependent, Widening, kind
 from etl.types.lattice import EMPTY, choose, fixed, is_empty, is_held, meet
 from etl.types.sql import literal, word_of_column
 from etl.types.words import WORDS
@@ -179,7 +179,7 @@ def widen(
     schema, short = tables.split(connection, name)
     made = {column: change for column, change in changes.items() if _differs(connection, change)}
     if made:
-        kind(connection).widen(connection, schema, short, made, dict(zones), zone)
+        kind(connection).widen(connection, Widening(schema, short, made, zones, zone))
 
 
 def statement(
@@ -200,7 +200,7 @@ def statement(
     if zones:
         clients = sa.select(tables.table(connection, name, ["_client"]).c["_client"]).distinct()
         zones = {each: zones[each] for each in connection.execute(clients).scalars() if zones.get(each, zone) != zone}
-    statements = [kind(connection).statement(connection, schema, short, changes, zones, zone)]
+    statements = [kind(connection).statement(connection, Widening(schema, short, changes, zones, zone))]
     made = {word: word_of_column(type) for word, type in kind(connection).TYPES.items()}
     for column in changes:
         word = changes[column].new

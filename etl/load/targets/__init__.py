@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -84,6 +84,21 @@ class Dependent:
     goes: bool = False
 
 
+class Widening(NamedTuple):
+    """Columns of a table that get other types.
+
+    Args:
+        changes: By column, what it was (`old`) and becomes (`new`), as words of the pipeline.
+        zones: Time zones by `_client`; `zone` is that of the others.
+    """
+
+    schema: str | None
+    table: str
+    changes: Mapping[str, Any]
+    zones: Mapping[str, str]
+    zone: str
+
+
 class Guard(Protocol):
     """Has the end of a transaction fail while the user's own code has the connection."""
 
@@ -138,31 +153,10 @@ class Target(Protocol):
     def no_decimal(self, connection: sa.Connection, column: str) -> str:
         """Return a condition that is true for floats which are not exactly decimals."""
 
-    def widen(
-        self,
-        connection: sa.Connection,
-        schema: str | None,
-        table: str,
-        changes: Mapping[str, Any],
-        zones: Mapping[str, str],
-        zone: str,
-    ) -> None:
-        """Give columns other types, their values spelled as those have them.
+    def widen(self, connection: sa.Connection, widening: Widening) -> None:
+        """Give columns other types, their values spelled as those have them."""
 
-        Args:
-            changes: By column, what it was (`old`) and becomes (`new`), as words of the pipeline.
-            zones: Time zones by `_client`; `zone` is that of the others.
-        """
-
-    def statement(
-        self,
-        connection: sa.Connection,
-        schema: str | None,
-        table: str,
-        changes: Mapping[str, Any],
-        zones: Mapping[str, str],
-        zone: str,
-    ) -> str:
+    def statement(self, connection: sa.Connection, widening: Widening) -> str:
         """Return statements that do the same, for the user to run."""
 
     def dependents(

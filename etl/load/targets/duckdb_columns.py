@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl.load.targets import Dependent
+from etl.load.targets import Dependent, Widening
 from etl.types.lattice import EMPTY
 from etl.types.sql import quoted, zone_of
 
@@ -22,30 +22,16 @@ def no_decimal(connection: sa.Connection, column: str) -> str:
     return f"CAST(CAST({decimal} AS VARCHAR) AS DOUBLE) IS DISTINCT FROM {column}"
 
 
-def widen(
-    connection: sa.Connection,
-    schema: str | None,
-    table: str,
-    changes: Mapping[str, Any],
-    zones: Mapping[str, str],
-    zone: str,
-) -> None:
+def widen(connection: sa.Connection, widening: Widening) -> None:
     """Alter the types of columns; see `Target`."""
     driver: Any = connection.connection.driver_connection
-    for each in _statements(schema, table, changes, zone, zones):
+    for each in _statements(widening):
         driver.execute(each, ())
 
 
-def statement(
-    connection: sa.Connection,
-    schema: str | None,
-    table: str,
-    changes: Mapping[str, Any],
-    zones: Mapping[str, str],
-    zone: str,
-) -> str:
+def statement(connection: sa.Connection, widening: Widening) -> str:
     """Return the statements that give columns other types, with their values."""
-    return "; ".join(_statements(schema, table, changes, zone, zones))
+    return "; ".join(_statements(widening))
 
 
 def dependents(
@@ -74,9 +60,8 @@ def dependents(
     return found
 
 
-def _statements(
-    schema: str | None, table: str, changes: Mapping[str, Any], zone: str, zones: Mapping[str, str]
-) -> list[str]:
+def _statements(widening: Widening) -> list[str]:
+    schema, table, changes, zones, zone = widening
     where = ".".join(quoted(part) for part in (schema, table) if part)
     return [
         f"ALTER TABLE {where} ALTER COLUMN {quoted(name)} SET DATA TYPE {_TYPES[change.new]}"

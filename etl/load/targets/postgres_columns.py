@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl.load.targets import Dependent
+from etl.load.targets import Dependent, Widening
 from etl.types.lattice import EMPTY
 from etl.types.sql import quoted, zone_of
 
@@ -73,28 +73,15 @@ def no_decimal(connection: sa.Connection, column: str) -> str:
     return f"{column} IS NOT NULL AND NOT CASE WHEN {finite} THEN {exact} ELSE false END"
 
 
-def widen(
-    connection: sa.Connection,
-    schema: str | None,
-    table: str,
-    changes: Mapping[str, Any],
-    zones: Mapping[str, str],
-    zone: str,
-) -> None:
+def widen(connection: sa.Connection, widening: Widening) -> None:
     """Alter the types of columns; see `Target`."""
     driver: Any = connection.connection.driver_connection
-    driver.execute(statement(connection, schema, table, changes, zones, zone).encode())
+    driver.execute(statement(connection, widening).encode())
 
 
-def statement(
-    connection: sa.Connection,
-    schema: str | None,
-    table: str,
-    changes: Mapping[str, Any],
-    zones: Mapping[str, str],
-    zone: str,
-) -> str:
+def statement(connection: sa.Connection, widening: Widening) -> str:
     """Return the statement that gives columns other types, with their values."""
+    schema, table, changes, zones, zone = widening
     altered = [
         f"ALTER COLUMN {quoted(name)} TYPE {_TYPES[change.new]} USING {_expression(quoted(name), change, zones, zone)}"
         for name, change in changes.items()

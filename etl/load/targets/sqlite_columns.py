@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import sqlalchemy as sa
 
-from etl.load.targets import Dependent
+from etl.load.targets import Dependent, Widening
 from etl.types.infer import take
 from etl.types.lattice import EMPTY
 from etl.types.spelling import spell
@@ -44,15 +44,9 @@ def _is_no_decimal(value: Any) -> bool:
     return places > PLACES or exact.adjusted() >= WHOLE_DIGITS
 
 
-def widen(
-    connection: sa.Connection,
-    schema: str | None,
-    table: str,
-    changes: Mapping[str, Any],
-    zones: Mapping[str, str],
-    zone: str,
-) -> None:
+def widen(connection: sa.Connection, widening: Widening) -> None:
     """Make a table anew with other types of some columns, its rows copied in between; see `Target`."""
+    _, table, changes, zones, zone = widening
     is_temporary = connection.exec_driver_sql(
         "SELECT 1 FROM sqlite_temp_schema WHERE type = 'table' AND lower(name) = lower(?)", (table,)
     ).first()
@@ -90,15 +84,9 @@ def widen(
         driver.execute(statement)  # as it is: SQLAlchemy would take % and : in names for its own
 
 
-def statement(
-    connection: sa.Connection,
-    schema: str | None,
-    table: str,
-    changes: Mapping[str, Any],
-    zones: Mapping[str, str],
-    zone: str,
-) -> str:
+def statement(connection: sa.Connection, widening: Widening) -> str:
     """Return statements that give columns other types: SQLite can only put another column in a column's place."""
+    _, table, changes, zones, zone = widening
     where, found = quoted(table), []
     for name, change in changes.items():
         column, was = quoted(name), quoted(f"{name}_was")
