@@ -112,12 +112,15 @@ def finish(
 
     def once(connection: sa.Connection, warnings: Sequence[str]) -> FinishCounts:
         book = ledger.table(connection, pipeline)
-        spelling = names.spelling(connection, pipeline)
-        shadow = of_run(connection, spelling.spelled(), run)
         if earlier.is_known_again(pipeline):
             earlier.lock_files(connection, pipeline, (each for each in partitions if each.number in done))
         # Two executions of one finish meet here; the second finds everything final.
         lock(connection, pipeline)
+        spelling = names.spelling(connection, pipeline, to_make=True)
+        shadow = of_run(connection, pipeline, run)
+        if shadow.exists() and spelling.there is None:
+            spelling = replace(spelling, there=tuple(shadow.types))
+        shadow = replace(shadow, pipeline=spelling.spelled())
         entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}
         if lost := sorted(set(done) - set(entries)):
             raise ReceiptMismatch(
@@ -131,7 +134,7 @@ def finish(
         if pending and applied:
             if record is not None:
                 refuse_older(connection, pipeline, record(FinishCounts()))
-            shadow.spell(spelling.names)
+            shadow.spell(spelling.of(shadow.types))
             waiting = {number: entries[number] for number in pending}
             if (taken := _take_out_loaded(connection, book, shadow, partitions, waiting)) is not None:
                 said += taken
@@ -300,11 +303,7 @@ def _apply(
     else:
         counting = [partition for partition in partitions if partition.number in done]
         applied = [number for number, entry in done.items() if entry.final]
-        there = ledger.columns_there(connection, shadow.pipeline)
-        if there is None:  # another client's run may be making it at this moment, with types of its own
-            kind(connection).lock(connection, "table", shadow.pipeline.table)
-            there = ledger.columns_there(connection, shadow.pipeline)
-        change.align(shadow, there, zones)
+        change.align(shadow, ledger.columns_there(connection, shadow.pipeline), zones)
         named = {number: {name.casefold() for name in json.loads(entry.types)} for number, entry in done.items()}
         outcomes = apply(shadow, counting, applied, staged=staged, columns=named)
     sequence = ledger.next_number(connection, book, shadow.pipeline)

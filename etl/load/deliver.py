@@ -6,31 +6,25 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from etl.config.pipeline import Pipeline
 from etl.config.urls import url_of
-from etl.errors import BadSource, ReceiptMismatch, TableMismatch
+from etl.errors import TRIED_AGAIN, ReceiptMismatch, TargetBusy
 from etl.load import earlier, expect, function, known, ledger, tables
 from etl.load.apply import apply, lock
 from etl.load.columns import Change, change, names
 from etl.load.columns.fit import Changes, Fit, Kinds, fit, kind_of, lacks
+from etl.load.columns.stored import stored
 from etl.load.cursors import Move, advance
 from etl.load.history import Record, refuse_older, write
 from etl.load.ledger import Delivery
-from etl.load.staged import ID, LINE, ORDER, PARTITION_BITS, TEMPORARY, Shadow, of_run
+from etl.load.staged import ID, LINE, ORDER, TEMPORARY, Shadow, of_run
 from etl.load.tables import OWN, ROW
 from etl.load.targets import kind
-from etl.partition import ROW_BITS
 from etl.types.cursor import is_strict
-from etl.types.infer import take
-from etl.types.limits import Limit, misfits
-from etl.types.words import arrow_of
-
-_CAST = ("string", "integer", "number", "date")  # decimals and times keep their own places and zones
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ def load(
         expect.check_rejects(pipeline, rejected, read)
         expect.check_all_rejected(pipeline, delivery.all_rejected, read)
     rows = iter(chunks)
-    first: list[pa.Table] = []
+    first, taken = list[pa.Table](), list[bool]()
     every = bool(delivery.partition.fixed)  # of fixed rows, which are few, some may be there: which are first is open
     while (every or not (first and first[-1].num_rows)) and (chunk := list(islice(rows, 1))):
         first += chunk  # up to the first with rows: what the table lacks is found by that, before any is written
@@ -112,7 +106,9 @@ def load(
     def once(connection: sa.Connection, warnings: Sequence[str]) -> LoadCounts:
         if record is not None and is_all:
             refuse_older(connection, pipeline, record(LoadCounts()))
-        counts = _load(connection, delivery, _again(first, rows), types or {}, zones or {})
+        if taken:  # the rest can't be read twice
+            raise _is_changing(pipeline)
+        counts = _load(connection, delivery, _again(first, rows, taken), types or {}, zones or {})
         counts = replace(counts, warnings=(*warnings, *counts.warnings))
         if move is not None and is_all:
             advance(connection, pipeline, delivery.run, move)
@@ -123,10 +119,15 @@ def load(
     return change.changing(url or url_of(pipeline), pipeline, once, locate)
 
 
-def _again(first: list[pa.Table], rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _again(first: list[pa.Table], rows: Iterator[pa.Table], taken: list[bool]) -> Iterator[pa.Table]:
     yield from first
+    taken.append(True)
     first.clear()  # only now, as whoever asks for the next has written these
     yield from rows
+
+
+def _is_changing(pipeline: Pipeline) -> TargetBusy:
+    return TargetBusy(f"table {pipeline.table} is changed by another load at this moment", TRIED_AGAIN)
 
 
 def _load(
@@ -176,6 +177,7 @@ class _Loading:
         self.kinds, self.zones = kinds, zones
         self.warnings: list[str] = []
         self.types: dict[str, str] = {}
+        self.absent = False  # whether rows are staged as if there were no table yet
         self.written = 0
         self.unchanged = self.superseded = 0
         self.fixed: list[int] = []  # `_row` of fixed rows that are appended
@@ -189,14 +191,23 @@ class _Loading:
             return LoadCounts(function.call(self.connection, delivery, chunks))
         if (there := self._there(chunks)) is not None:
             return there
-        spelling = names.spelling(self.connection, self.pipeline)
-        self.pipeline, chunks = spelling.spelled(), map(spelling.rows, chunks)
-        respelled = spelling.of([*self.kinds, *spelling.names])
-        self.kinds = {respelled.get(name, name): kinds for name, kinds in self.kinds.items()}
         is_append = settings.mode == "append"
         unique = any(column.unique for column in self.pipeline.columns.values())
         # Rows of several partitions that have to be seen together before they are the table's.
-        if delivery.partitions > 1 and (not is_append or unique or is_atomic(self.pipeline)):
+        stages = delivery.partitions > 1 and (not is_append or unique or is_atomic(self.pipeline))
+        spelling = names.spelling(self.connection, self.pipeline)
+        if stages:
+            # Rows are staged as the run's others are; so is what is there before the table, or before it came.
+            staged = tuple(shadow.types) if shadow.exists() else ()
+            self.absent = spelling.there is None or bool(spelling.of(staged))
+            spelling = replace(spelling, there=staged) if self.absent else spelling
+        elif spelling.there is None:
+            lock(self.connection, self.pipeline)
+            spelling = names.spelling(self.connection, self.pipeline, to_make=True)
+        self.pipeline, chunks = spelling.spelled(), map(spelling.rows, chunks)
+        respelled = spelling.of([*self.kinds, *spelling.names])
+        self.kinds = {respelled.get(name, name): kinds for name, kinds in self.kinds.items()}
+        if stages:
             self._stage(shadow, chunks)
             return LoadCounts(staged=self.written, final=False)
         if is_append:
@@ -249,14 +260,14 @@ class _Loading:
         extra = OWN if self.pipeline.shared else OWN[1:]
         own = dict.fromkeys(extra, kind(self.connection).TYPES["string"])
         for schema, group in self._grouped(chunks):
-            fit = self._fit(schema, alone=True, wanted=own)
+            fit = self._fit(schema, wanted=own)
             if fit.there is None or lacks(self.connection, fit, own):
                 change.make(self.connection, self.pipeline, fit, own, self.zones)
             self._write(self.pipeline.table, fit, extra, group)
 
     def _stage(self, shadow: Shadow, chunks: Iterable[pa.Table]) -> None:
         for schema, group in self._grouped(chunks):
-            fit = self._fit(schema, alone=shadow.temporary, wanted=change.own_columns(self.pipeline))
+            fit = self._fit(schema, wanted=change.own_columns(self.pipeline))
             fit = change.join(shadow, fit, self.kinds)
             shadow.widen(fit.types, fit.staged)
             self._write(shadow.names[0], fit, (ID, ORDER, LINE, "_file"), group)
@@ -280,26 +291,24 @@ class _Loading:
         kept = (chunk for chunk in chunks if chunk.num_rows or self.pipeline.columns)
         yield from groupby(kept, key=lambda chunk: chunk.schema.remove_metadata())
 
-    def _fit(self, schema: pa.Schema, *, alone: bool, wanted: Collection[str]) -> Fit:
-        """Say how rows go into the table; `alone` where what it lacks is made in this transaction.
+    def _fit(self, schema: pa.Schema, *, wanted: Collection[str]) -> Fit:
+        """Say how rows go into the table.
 
         Args:
             wanted: Columns of ours that the table has to have beside them.
 
         Raises:
             Changes: A table that is there has to change before any row is written.
+            TargetBusy: It changes at this moment.
         """
         found = self._fitting(self.connection, schema)
-        if found.makes and alone and found.there is None:
-            # Another client's load may be making it at this moment, with types inferred from its own rows.
-            lock(self.connection, self.pipeline)
-            kind(self.connection).lock(self.connection, "table", self.pipeline.table)
-            found = self._fitting(self.connection, schema)
         if lacks(self.connection, found, [*found.types, *wanted]):
             if not self.written:
                 raise Changes(lambda connection: self._change(connection, schema, wanted))
             change.make(self.connection, self.pipeline, found, wanted, self.zones)
             found = self._fitting(self.connection, schema)
+            if lacks(self.connection, found, found.types):
+                raise _is_changing(self.pipeline)
         self.warnings += found.warnings
         kinds = {name: kind_of(name, schema.field(name).type) for name in schema.names if name != ROW}
         # A column without a value is one that the rows have, also where nothing is written into it.
@@ -307,7 +316,8 @@ class _Loading:
         return found
 
     def _fitting(self, connection: sa.Connection, schema: pa.Schema) -> Fit:
-        there = ledger.columns_there(connection, self.pipeline)
+        # A table that has come since is met when what is staged is applied, by its own names and types.
+        there = None if self.absent else ledger.columns_there(connection, self.pipeline)
         return fit(connection, self.pipeline, schema, there, self.kinds, self.zones)
 
     def _change(self, connection: sa.Connection, schema: pa.Schema, wanted: Collection[str]) -> Mapping[str, Change]:
@@ -326,62 +336,7 @@ class _Loading:
             )
 
     def _ready(self, chunks: Iterable[pa.Table], fit: Fit, extra: tuple[str, ...]) -> Iterator[pa.Table]:
-        """Yield chunks with the columns that are loaded, as they are stored, and those that say whose row it is.
-
-        Raises:
-            BadSource: A key column is null.
-            TableMismatch: A value does not survive its cast.
-        """
         for chunk in chunks:
-            columns = [self._column(chunk, name, fit) for name in fit.types]
-            columns += [self._added(name, chunk[ROW]) for name in extra]
+            made = stored(self.pipeline, self.delivery.partition, self.delivery.run, chunk, fit, extra, self.written)
             self.written += chunk.num_rows
-            yield pa.table(columns, names=[*fit.types, *extra])
-
-    def _column(self, chunk: pa.Table, name: str, fit: Fit) -> pa.ChunkedArray:
-        column = chunk[name]
-        if self.pipeline.load.mode == "merge" and name in self.pipeline.load.key and column.null_count:
-            row = chunk[ROW][pc.index(column.is_null(), True).as_py()].as_py()
-            file, line = self.delivery.partition.pieces[row >> ROW_BITS].file, row & ((1 << ROW_BITS) - 1)
-            raise BadSource(
-                f"{file}, line {line:,}: key column {name} is empty in {column.null_count:,} rows",
-                f"say required = true for column {name}, so that such rows are rejected",
-            )
-        if (into := fit.words.get(name)) is not None:
-            turned, failed = take(column, into, self.pipeline.timezone)
-            if failed:
-                raise self._unfit(name)
-            return turned
-        cast = fit.casts.get(name)
-        if cast is None and (word := kind_of(name, column.type)) in _CAST:
-            cast = arrow_of(word)
-        if cast is None or cast == column.type:
-            return column
-        try:
-            if kind_of(name, column.type) == "integer" and cast == pa.float64():  # Arrow's own check ends at 2**53
-                lost = misfits(column, Limit("", "number"))
-                if lost is not None and lost.any():
-                    raise self._unfit(name)
-                return column.cast(cast, safe=False)
-            return column.cast(cast)
-        except pa.ArrowInvalid as error:
-            raise self._unfit(name) from error
-
-    def _unfit(self, name: str) -> TableMismatch:
-        return TableMismatch(
-            f"table {self.pipeline.table}, column {name}: a value does not fit the column's type",
-            "give the column another type in [columns], or alter the table",
-        )
-
-    def _added(self, name: str, row: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-        """Return a column that is added behind the data's, for the rows of a chunk."""
-        partition, count = self.delivery.partition, len(row)
-        if name == LINE:
-            return row
-        if name == ID:
-            first = (partition.number << PARTITION_BITS) + self.written
-            return pa.array(np.arange(first, first + count, dtype=np.int64))
-        if name == "_file" and len(partition.pieces) > 1:
-            return pc.take(pa.array([piece.file for piece in partition.pieces]), pc.shift_right(row, ROW_BITS))
-        same = {"_client": self.pipeline.client, "_run": self.delivery.run, "_file": partition.pieces[0].file}
-        return pa.repeat(pa.scalar(partition.order, pa.int64()) if name == ORDER else same[name], count)
+            yield made

@@ -101,8 +101,6 @@ class Shadow:
 
     def spell(self, names: Mapping[str, str]) -> None:
         """Rename columns that were staged before the pipeline's table was there, which spells them otherwise."""
-        if not names or not self.exists():
-            return
         for name, there in names.items():
             if name in self.types and there not in self.types:
                 tables.rename(self.connection, self.names[0], name, there)

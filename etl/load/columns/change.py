@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from etl.config.pipeline import Pipeline
 from etl.errors import TRIED_AGAIN, TableMismatch, TargetBusy
 from etl.load import columns, tables
-from etl.load.columns import Change, Known
+from etl.load.columns import Change, Known, names
 from etl.load.columns.fit import Changes, Fit
 from etl.load.staged import Shadow
 from etl.load.targets import kind
@@ -60,6 +60,8 @@ def make(
 ) -> dict[str, Change]:
     """Make a table, or the columns that it lacks, and its columns as wide as rows need them; returns what became wider.
 
+    A column that another load has made meanwhile, spelled in another case, is not made twice: rows go into that one.
+
     Args:
         own: Columns of ours that it has beside them.
     """
@@ -69,8 +71,14 @@ def make(
         shared = zones if pipeline.shared else {}
         columns.widen(connection, name, fit.changes, shared, pipeline.timezone)
         columns.remember(connection, name, {column: change.new for column, change in fit.changes.items()})
-    new = tables.ensure(connection, name, {**fit.types, **dict.fromkeys(own, text)})
-    lacking = set(tables.lacking(connection, fit.there or {}, list(fit.types)))
+    types = {**fit.types, **dict.fromkeys(own, text)}
+    if fit.there is not None:
+        kind(connection).lock(connection, "table", name)
+        there = tables.existing(connection, name) or {}
+        twins = {column.casefold() for column in there if column not in types}
+        types = {column: type for column, type in types.items() if column in there or column.casefold() not in twins}
+    new = tables.ensure(connection, name, types)
+    lacking = set(tables.lacking(connection, fit.there or {}, [column for column in fit.types if column in types]))
     columns.remember(connection, name, {c: word for c, word in fit.made.items() if new or c in lacking}, new=new)
     return fit.changes
 
@@ -85,6 +93,9 @@ def join(shadow: Shadow, fit: Fit, kinds: Mapping[str, Collection[str]]) -> Fit:
 
     Args:
         kinds: Candidates of the columns of the rows, where they are known.
+
+    Raises:
+        Changes: Another partition has staged such columns meanwhile, spelled in another case.
     """
     connection = shadow.connection
     exact = kind(connection).FACTS.exact_decimals
@@ -92,6 +103,8 @@ def join(shadow: Shadow, fit: Fit, kinds: Mapping[str, Collection[str]]) -> Fit:
     if not shadow.temporary and (differing or set(fit.types) - set(shadow.words)):
         kind(connection).lock(connection, "table", shadow.names[0])  # another partition may be making it
         shadow.exists()
+        if names.Spelling(shadow.pipeline, kind(connection).FACTS, tuple(shadow.types)).of(fit.types):
+            raise Changes(lambda _: {})  # it has staged them in another case
         differing = _differing(shadow, fit)
     changes: dict[str, Change] = {}
     words, types = dict(fit.words), dict(fit.types)

@@ -48,7 +48,6 @@ class Fit:
         made: Words of the columns that are made as `types` says, or would be.
         changes: Columns of the table that must be wider before the rows can go into it.
         warnings: What is left out although it was declared.
-        makes: Whether the table, or a column of it, has yet to be made.
         there: The columns that the table has, or None where there is no table.
     """
 
@@ -59,7 +58,6 @@ class Fit:
     made: dict[str, str] = field(default_factory=dict)
     changes: dict[str, Change] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    makes: bool = False
     there: Types | None = None
 
 
@@ -135,7 +133,7 @@ def fit(
         )
     return Fit(
         fitting.types, fitting.words, fitting.staged, fitting.casts, fitting.made, fitting.changes, tuple(warnings),
-        bool(made), None if there is None else {name: column.type for name, column in there.items()},
+        None if there is None else {name: column.type for name, column in there.items()},
     )  # fmt: skip
 
 

@@ -25,13 +25,13 @@ class Spelling:
     """How the pipeline's table spells its columns.
 
     Args:
-        there: The table's columns; none where there is no table.
+        there: The table's columns, or None where there is no table.
         generated: Those that get their values from the database alone.
     """
 
     pipeline: Pipeline
     facts: TargetFacts
-    there: tuple[str, ...] = ()
+    there: tuple[str, ...] | None = None
     generated: frozenset[str] = frozenset()
 
     def of(self, columns: Iterable[str]) -> dict[str, str]:
@@ -42,13 +42,13 @@ class Spelling:
             BadSource: A column has a name that is taken.
         """
         names = [name for name in dict.fromkeys(columns) if name != ROW]
-        free: dict[str, list[str]] = {}
-        for there in set(self.there) - set(names):
+        have, free = self.there or (), dict[str, list[str]]()
+        for there in set(have) - set(names):
             free.setdefault(there.casefold(), []).append(there)
         found: dict[str, str] = {}
         for name in names:
             self._refuse_taken(name)
-            others = sorted(free.get(name.casefold(), ())) if name not in self.there else []
+            others = sorted(free.get(name.casefold(), ())) if name not in have else []
             if len(others) > 1:
                 raise self._unclear(f'column {name} may be "{others[0]}" or "{others[1]}"')
             if others and others[0] in found.values():
@@ -106,8 +106,11 @@ class Spelling:
         return next((ours for ours, theirs in self.names.items() if theirs == name), name)
 
 
-def spelling(connection: sa.Connection, pipeline: Pipeline) -> Spelling:
+def spelling(connection: sa.Connection, pipeline: Pipeline, *, to_make: bool = False) -> Spelling:
     """Return how the pipeline's table spells its columns.
+
+    Args:
+        to_make: Whether the table is made in this transaction where there is none: then no other load makes it.
 
     Raises:
         ConfigError: Its name is longer than the database takes.
@@ -122,6 +125,9 @@ def spelling(connection: sa.Connection, pipeline: Pipeline) -> Spelling:
         what = f"the name of table {table} is longer than {database.FACTS.name_bytes} bytes"
         raise ConfigError(what, "give load.table a shorter one")
     found = database.describe(connection, schema, table)
+    if found is None and to_make:
+        database.lock(connection, "table", pipeline.table)
+        found = database.describe(connection, schema, table)  # another load may have made it while this one waited
     if found is None:
         _refuse_twin(connection, database, pipeline, schema, table)
         return Spelling(pipeline, database.FACTS)
@@ -129,6 +135,10 @@ def spelling(connection: sa.Connection, pipeline: Pipeline) -> Spelling:
         cure = f"name a table in load.table{': the one that it shows' if found.kind.endswith('view') else ''}"
         a = "an" if found.kind == "index" else "a"
         raise TargetRefused(f"target {pipeline.target.name}: {pipeline.table} is {a} {found.kind}, no table", cure)
+    if not found.columns:
+        raise TargetRefused(
+            f"target {pipeline.target.name}: table {pipeline.table} has no column", "drop it, and it is made anew"
+        )
     for name in found.columns:
         ours = name.lower()
         if ours in OWN and ours not in found.columns:
@@ -149,13 +159,10 @@ def _refuse_twin(
             raise TableMismatch(f"target {pipeline.target.name}: {what}", "write load.table as the database does")
         what, cure = driver_errors.NO_SCHEMA
         raise TargetRefused(f"target {pipeline.target.name} {what}: {schema}", cure)
+    # The table itself may be among them: another client's load may just have made it.
     names = [*inspector.get_table_names(schema=schema), *inspector.get_view_names(schema=schema)]
-    if table in names:
-        raise TargetRefused(
-            f"target {pipeline.target.name}: table {table} has no column", "drop it, and it is made anew"
-        )
     for name in names:
-        if name.casefold() == table.casefold():
+        if name != table and name.casefold() == table.casefold():
             what = f'there is no table {table}, but "{name}", which differs in case only'
             raise TableMismatch(f"target {pipeline.target.name}: {what}", "write load.table as the database does")
 

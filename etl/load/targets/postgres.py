@@ -87,10 +87,11 @@ _DESCRIBE = sa.text("""
                     AND (f.atttypmod >= 0 OR t.typtype <> 'e' AND (t.typtype <> 'b' OR t.typname <> ALL (:kept)))
             ) ELSE p.typtype = 'e' OR p.typtype = 'b' AND p.typname = ANY (:kept) END, false) AS kept,
         ARRAY(SELECT l.enumlabel::text FROM pg_enum l WHERE l.enumtypid = b.oid) AS labels
-    FROM made m JOIN pg_class c ON c.oid = to_regclass(:name) JOIN pg_type b ON b.oid = m.base AND b.typtype <> 'd'
+    FROM pg_class c LEFT JOIN (made m JOIN pg_type b ON b.oid = m.base AND b.typtype <> 'd') ON true
     LEFT JOIN pg_range r ON b.oid IN (r.rngtypid, (to_jsonb(r) ->> 'rngmultitypid')::oid)
     LEFT JOIN pg_type e ON e.typarray = b.oid  -- what is in an array, in a range, or a composite itself
     LEFT JOIN pg_type p ON p.oid = coalesce(e.oid, r.rngsubtype, CASE b.typtype WHEN 'c' THEN b.oid END)
+    WHERE c.oid = to_regclass(:name)
     ORDER BY m.attnum
 """).bindparams(worded=_WORDED, kept=_KEPT, tested=_TESTED)
 
@@ -165,9 +166,10 @@ def describe(connection: sa.Connection, schema: str | None, table: str) -> Relat
         return None
     kinds = {**dict.fromkeys("rpf", "table"), "v": "view", "m": "materialized view"}
     kinds |= {**dict.fromkeys("iI", "index"), "S": "sequence", "c": "type"}
-    generated = frozenset(row.name for row in found if row.generated)
-    types = {row.name: type for row in found if (type := _type(row)) is not None}
-    return Relation(kinds.get(found[0].kind, "relation"), tuple(row.name for row in found), generated, types)
+    columns = [row for row in found if row.name is not None]  # a table may have none
+    generated = frozenset(row.name for row in columns if row.generated)
+    types = {row.name: type for row in columns if (type := _type(row)) is not None}
+    return Relation(kinds.get(found[0].kind, "relation"), tuple(row.name for row in columns), generated, types)
 
 
 def _type(row: Any) -> TypeEngine[Any] | None:
