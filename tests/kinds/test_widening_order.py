@@ -98,7 +98,7 @@ def compare(seed: int, first: str, second: str, tables: tuple[str, str] = ("t", 
     assert not theirs or set(words.values()) <= {"string"}
 
 
-@settings(max_examples=examples(100), deadline=None, phases=[Phase.generate])
+@settings(max_examples=examples(60), deadline=None, phases=[Phase.generate])
 @given(st.integers(0, 2**32))
 def test_the_order_of_clients_files_and_nights_does_not_change_the_table(seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

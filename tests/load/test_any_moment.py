@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -18,22 +17,35 @@ WAITS = "SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1"
 COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_name = 't' AND left(column_name, 1) <> '_'"
 
 
-@contextmanager
-def before_statement(number: int, do: Callable[[], None]) -> Iterator[list[int]]:
-    """Do something just before this thread's statement of that number; yields how many there were, in a list."""
-    mine, count = threading.get_ident(), [0]
+class Statements:
+    """Does something just before one of the statements of this thread."""
 
-    def listen(*_: Any) -> None:
-        if threading.get_ident() == mine:
-            count[0] += 1
-            if count[0] == number:
-                do()
+    def __init__(self) -> None:
+        self.thread, self.at, self.count = threading.get_ident(), -1, 0
+        self.act: Callable[[], Any] = list
+        sa.event.listen(sa.Engine, "before_cursor_execute", self._listen)
 
-    sa.event.listen(sa.Engine, "before_cursor_execute", listen)
-    try:
-        yield count
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", listen)
+    def _listen(self, *_: Any) -> None:
+        if self.at > 0 and threading.get_ident() == self.thread:
+            self.count += 1
+            if self.count == self.at:
+                self.act()
+
+    def run(self, body: Callable[[], None], at: int, act: Callable[[], None]) -> int:
+        """Run something and do `act` before its statement number `at`; returns how many statements there were."""
+        self.at, self.act, self.count = at, act, 0
+        try:
+            body()
+        finally:
+            self.at = -1
+        return self.count
+
+
+@pytest.fixture
+def statements() -> Iterator[Statements]:
+    made = Statements()
+    yield made
+    sa.event.remove(sa.Engine, "before_cursor_execute", made._listen)
 
 
 class Other:
@@ -75,20 +87,19 @@ def wanted(number: int, file: int) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("there", [False, True], ids=["no table", "a table without the column"])
 @pytest.mark.parametrize(("mode", "files"), [("append", 1), ("merge", 1), ("merge", 2), ("replace", 2)])
 def test_a_run_that_another_client_meets_at_any_moment_loads_into_the_same_columns(
-    pg_url: str, mode: str, files: int, there: bool
+    pg_url: str, statements: Statements, mode: str, files: int, there: bool
 ) -> None:
     of = pipeline(mode, table="t", **({"key": "id"} if mode == "merge" else {}))
     acme, berlin = (of.model_copy(update={"client": name}) for name in ("acme", "berlin"))
     theirs = ["id", "V"] if mode == "merge" or there else ["ID", "V"]
-    moment, step = 1, 1
-    while True:
+    moment, count = 1, 1
+    while moment <= count:
         query(pg_url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         before = acme if there else pipeline(table="other")  # rq-etl's own tables are there in any case
         deliver(pg_url, before, chunk([{"id": 1}]), run="r0", of=partition(file="0.csv"), content="c0")
         other = Other(pg_url, lambda: run(pg_url, berlin, 2, theirs, files))
-        with before_statement(moment, other.meet) as count:
-            run(pg_url, acme, 1, ["id", "v"], files)
-        if other.thread.ident is None:
+        count = statements.run(lambda: run(pg_url, acme, 1, ["id", "v"], files), moment, other.meet)
+        if moment > count:
             break
         other.thread.join(PATIENCE)
         assert other.error is None, f"at statement {moment}"
@@ -96,5 +107,4 @@ def test_a_run_that_another_client_meets_at_any_moment_loads_into_the_same_colum
         assert query(pg_url, f"SELECT count(*) FROM ({COLUMNS}) AS c") == [(2,)], f"at statement {moment}"
         rows = query(pg_url, f'SELECT "{columns["id"]}", "{columns["v"]}" FROM t WHERE _run <> \'r0\' ORDER BY 1')
         assert rows == [row for n in (1, 2) for file in range(files) for row in wanted(n, file + 1)], f"at {moment}"
-        step = max(1, count[0] // examples(30))
-        moment += step
+        moment += max(1, count // examples(30))

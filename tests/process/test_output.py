@@ -31,7 +31,7 @@ def late():
     raise ValueError("mark thread")
 
 def speak(where):
-    print("mark print", where)
+    print(f"mark print {where}")  # in one piece, since other threads print meanwhile
     print("mark stderr", file=sys.stderr)
     sys.__stdout__.write("mark dunder\\n")
     warnings.warn("mark warning " + where)

@@ -160,12 +160,13 @@ def assert_same(one: Seen, other: Seen) -> None:
         assert rows == other.tables[name], name
 
 
-def write_modes(folder: Path, url: str) -> None:
+def write_modes(folder: Path, url: str, declared: Sequence[bool] = (True, False)) -> None:
     """Write one pipeline for each way of loading, with and without declared columns, for two clients."""
     made = {
         f"{name}{suffix}": {"load": load, "transform": [], "retries": 0, "columns": columns}
         for name, load in MODES.items()
         for suffix, columns in (("", COLUMNS), ("_plain", {}))
+        if bool(columns) in declared
     }
     Folder(folder, etl_toml(made, ["acme", "globex"], url=url, defaults={"pipelines": [*made], "max_active": 2}))
 
@@ -196,10 +197,13 @@ def test_every_mode_over_two_nights(everywhere: Any) -> None:
 
 @pytest.mark.slow
 def test_every_mode_into_postgresql_by_workers_is_as_inline_into_postgresql(everywhere: Any) -> None:
-    """The three places share one database, one after another: what comes first is there for the others."""
+    """The three places share one database, one after another: what comes first is there for the others.
+
+    Columns are not declared, since PostgreSQL has types of its own for those.
+    """
 
     def write(folder: Path, url: str) -> None:
-        write_modes(folder, url)
+        write_modes(folder, url, declared=(False,))
         engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
         with engine.begin() as connection:
             for name in sa.inspect(connection).get_table_names():
