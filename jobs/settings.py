@@ -20,6 +20,7 @@ from etl.errors import ConfigError
 POLL = 0.19  # seconds between an idle worker's looks: under 20 commands a second, a new job waits less than 0.2 s
 JOBS_PER_HORSE = 5000  # libraries leak, and HORSE_MEMORY may not see it; a new horse costs about a second
 HORSE_MEMORY = 450 << 20  # bytes in memory after a job, above which a horse is replaced
+HORSE_START = 60.0  # seconds that a new horse has until it is ready, which takes some milliseconds
 MAX_LOSSES = 3  # so often may a job take its worker along before it is failed
 HISTORY = 90 * 86400.0
 LOST_JOBS_EVERY = 30.0  # seconds between looks for jobs that are in no list

@@ -195,19 +195,19 @@ class Worker(RQWorker):
             self.kill_horse()
         began = time.monotonic()
         limit = float(job.timeout or FairQueue.DEFAULT_TIMEOUT)
-        deadline = float("inf")
+        deadline, was_ready = began + settings.HORSE_START, False
         outcome = None
         while outcome is None:
-            if self._horse.ready and limit > 0 and deadline == float("inf"):
-                deadline = time.monotonic() + limit
+            if self._horse.ready and not was_ready:
+                deadline, was_ready = time.monotonic() + limit if limit > 0 else float("inf"), True
             wake = min(self._next_tick, self._next_rescue, deadline, time.monotonic() + 1)
             outcome = self._horse.outcome(wake - time.monotonic())
             if outcome is None:
                 with contextlib.suppress(*AWAY):  # whether the lease is still ours is asked when Redis is back
                     self._rescue()
-            if outcome is None and time.monotonic() >= deadline:
+            if outcome is None and time.monotonic() >= deadline and was_ready == self._horse.ready:
                 self._horse.stop()
-                return Outcome("failed", error=f"timed out after {limit:g} s")
+                return Outcome("failed", error=f"timed out after {limit:g} s") if was_ready else Outcome("lost")
             if outcome is None and time.monotonic() >= self._next_tick and not self._renew_lease(job, began):
                 self._horse.stop()
                 return None

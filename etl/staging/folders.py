@@ -45,14 +45,19 @@ def folders(url: str) -> Iterator[Folder]:
 
 def _local_folders(root: str) -> Iterator[Folder]:
     # Not through fsspec, which takes twenty times as long; and finished runs of a quarter are many.
-    clients = [entry for entry in os.scandir(root) if entry.is_dir()] if os.path.isdir(root) else []
-    for client in clients:
-        for run in [entry for entry in os.scandir(client.path) if entry.is_dir()]:
+    for client in _subfolders(root):
+        for run in _subfolders(client.path):
             with suppress(FileNotFoundError):
                 files = {file.name: file.stat().st_mtime for file in os.scandir(run.path)}
                 # The folder's own moment changes when something is removed; it counts only for an empty one.
                 modified = max(files.values(), default=run.stat().st_mtime)
                 yield Folder(client.name, run.name, frozenset(files), modified)
+
+
+def _subfolders(folder: str) -> list[os.DirEntry[str]]:
+    with suppress(FileNotFoundError):  # the last run of a client may just have gone
+        return [entry for entry in os.scandir(folder) if entry.is_dir()]
+    return []
 
 
 def _remote_folders(fs: Any, root: str) -> Iterator[Folder]:

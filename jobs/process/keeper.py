@@ -139,10 +139,11 @@ def _kill_group(leader: int) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    found = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            found += [int(child) for child in file.read_text().split()]
+    found, tasks = list[int](), f"/proc/{pid}/task"
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        for task in os.listdir(tasks):
+            with contextlib.suppress(OSError):  # or one of its threads has
+                found += map(int, Path(f"{tasks}/{task}/children").read_text().split())
     return found
 
 

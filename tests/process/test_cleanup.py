@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -103,6 +104,22 @@ def test_so_are_a_folder_with_nothing_in_it_and_one_whose_submit_died(house: Que
     Staging(str(house.root / "staging"), "acme", "died").write_json("run.json", {})
     assert {folder.run for folder in folders(settings.config().staging)} == {"empty", "died"}
     assert (house.sweep(6 * DAY).folders, house.sweep(8 * DAY).folders) == (0, 2)
+
+
+def test_a_client_whose_last_run_goes_while_folders_are_listed_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for client in ("acme", "north"):
+        Staging(str(tmp_path), client, "r1").write_json("run.json", {})
+    scandir = os.scandir
+
+    def one_goes(folder: str) -> Any:
+        if folder == str(tmp_path / "acme"):
+            shutil.rmtree(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr("etl.staging.folders.os.scandir", one_goes)
+    assert [folder.client for folder in folders(str(tmp_path))] == ["north"]
 
 
 def test_folders_are_found_in_a_store_of_objects_too() -> None:

@@ -12,9 +12,10 @@ from jobs import settings
 from jobs.job import JobFailed
 from jobs.process.horse import Horse
 from jobs.queue import FairQueue, dequeue
-from tests.helpers.processes import until
+from tests.helpers.processes import ROOT, until
 from tests.helpers.project import Project, etl_toml
 from tests.helpers.worker_tasks import PATIENCE, Start, notes, put, queue, start, tasks
+from tests.helpers.workers import StartWorkers
 
 pytestmark = pytest.mark.slow
 
@@ -269,3 +270,32 @@ def test_a_clients_function_leaves_nothing_in_the_process_of_the_next_clients(
     assert put(north, "look").wait(PATIENCE) == clean
     put(acme, "spoil").wait(PATIENCE)
     assert put(upkeep, "look").wait(PATIENCE) == clean
+
+
+HANGS = """
+import os, pathlib, signal
+from jobs import settings
+
+def hang_once():
+    forks = pathlib.Path({folder!r})
+    number = len(list(forks.iterdir())) + 1
+    (forks / str(number)).touch()
+    if number == {hangs}:
+        signal.pause()
+
+settings.HORSE_START = 0.5
+os.register_at_fork(after_in_child=hang_once)
+"""
+
+
+@pytest.mark.parametrize("hangs", [1, 2], ids=["its keeper", "the horse itself"])
+def test_a_horse_that_never_gets_ready_is_replaced_and_its_job_is_done(
+    real_redis: Redis, workers: StartWorkers, tasks: Path, tmp_path: Path, hangs: int
+) -> None:
+    """As where it was forked while a thread of the worker held a lock."""
+    forks = tmp_path / "forks"
+    forks.mkdir()
+    (tmp_path / "sitecustomize.py").write_text(HANGS.format(folder=str(forks), hangs=hangs))
+    workers(1, cwd=tasks, env={"ETL_MODULES": "tasks", "PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert put(FairQueue("etl-acme", connection=real_redis), "add", 1, 2).wait(PATIENCE) == 3
+    assert len(list(forks.iterdir())) > 2
