@@ -116,6 +116,8 @@ def finish(
             earlier.lock_files(connection, pipeline, (each for each in partitions if each.number in done))
         # Two executions of one finish meet here; the second finds everything final.
         lock(connection, pipeline)
+        if not pipeline.load.function:
+            tables.hold(connection, pipeline.table, adds=False)
         spelling = names.spelling(connection, pipeline, to_make=True)
         shadow = of_run(connection, pipeline, run)
         if shadow.exists() and spelling.there is None:

@@ -195,6 +195,8 @@ class _Loading:
         unique = any(column.unique for column in self.pipeline.columns.values())
         # Rows of several partitions that have to be seen together before they are the table's.
         stages = delivery.partitions > 1 and (not is_append or unique or is_atomic(self.pipeline))
+        if is_append and not stages:
+            tables.hold(self.connection, self.pipeline.table, adds=True)
         spelling = names.spelling(self.connection, self.pipeline)
         if stages:
             # Rows are staged as the run's others are; so is what is there before the table, or before it came.
@@ -279,6 +281,7 @@ class _Loading:
             return LoadCounts()
         number = self.delivery.partition.number
         lock(self.connection, self.pipeline)
+        tables.hold(self.connection, self.pipeline.table, adds=False)
         change.align(shadow, ledger.columns_there(self.connection, self.pipeline), self.zones)
         outcome = apply(shadow, [self.delivery.partition], (), staged={number: self.written})[number]
         return LoadCounts(outcome.loaded, outcome.unchanged, outcome.superseded)

@@ -68,6 +68,16 @@ def there(connection: sa.Connection, table: sa.Table) -> bool:
     return sa.inspect(connection).has_table(table.name, schema=table.schema)
 
 
+def hold(connection: sa.Connection, name: str, *, adds: bool) -> None:
+    """Have a table, if it is there, keep its columns until the transaction ends; other loads may be about to change it.
+
+    Args:
+        adds: Whether rows are only added to it.
+    """
+    schema, table = split(connection, name)
+    kind(connection).hold(connection, schema, table, adds=adds)
+
+
 def schema_of(connection: sa.Connection, schema: str | None) -> str | None:
     """Return a schema, or None where there are none."""
     return schema if kind(connection).FACTS.schemas else None

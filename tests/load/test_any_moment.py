@@ -1,10 +1,10 @@
-"""Another client's run comes between any two statements of a load: both load, and the table has each column once."""
+"""Another client's run comes between any two statements of a load: both load, and into the same columns."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
@@ -13,6 +13,7 @@ from tests.helpers.deliveries import chunk, deliver, finished, partition, pipeli
 from tests.helpers.examples import examples
 from tests.helpers.processes import PATIENCE, until
 
+NUMBERS, DATES, TEXTS = (0.0, 0.5), (date(2026, 1, 2), date(2026, 1, 3)), ("soon", "never")
 WAITS = "SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1"
 COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_name = 't' AND left(column_name, 1) <> '_'"
 
@@ -68,19 +69,17 @@ class Other:
         until(lambda: not self.thread.is_alive() or query(self.url, WAITS))
 
 
-def run(url: str, of: Pipeline, number: int, names: list[str], files: int) -> None:
-    """Load and finish a run of so many files, with two rows each."""
+def run(
+    url: str, of: Pipeline, number: int, files: int, values: Sequence[Any], names: Sequence[str] = ("id", "v")
+) -> None:
+    """Load and finish a run of so many files, with a row for each of the values."""
     parts = [partition(each, file=f"{number}-{each}.csv") for each in range(1, files + 1)]
     for part in parts:
-        rows = [dict(zip(names, row, strict=True)) for row in wanted(number, part.number)]
-        made = chunk(rows, types={names[1]: pa.float64()})
+        ids = [number * 100 + part.number * 10 + row for row in range(len(values))]
+        made = chunk([dict(zip(names, row, strict=True)) for row in zip(ids, values, strict=True)])
         deliver(url, of, made, run=f"r{number}", of=part, partitions=files, content=f"c{number}-{part.number}")
     if files > 1:
         finished(url, of, parts, run=f"r{number}", read=files * 2)
-
-
-def wanted(number: int, file: int) -> list[tuple[int, float]]:
-    return [(number * 100 + file * 10 + row, row / 2) for row in (0, 1)]
 
 
 @pytest.mark.slow
@@ -97,14 +96,37 @@ def test_a_run_that_another_client_meets_at_any_moment_loads_into_the_same_colum
         query(pg_url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         before = acme if there else pipeline(table="other")  # rq-etl's own tables are there in any case
         deliver(pg_url, before, chunk([{"id": 1}]), run="r0", of=partition(file="0.csv"), content="c0")
-        other = Other(pg_url, lambda: run(pg_url, berlin, 2, theirs, files))
-        count = statements.run(lambda: run(pg_url, acme, 1, ["id", "v"], files), moment, other.meet)
+        other = Other(pg_url, lambda: run(pg_url, berlin, 2, files, NUMBERS, theirs))
+        count = statements.run(lambda: run(pg_url, acme, 1, files, NUMBERS), moment, other.meet)
         if moment > count:
             break
         other.thread.join(PATIENCE)
         assert other.error is None, f"at statement {moment}"
         columns = {name.lower(): name for (name,) in query(pg_url, COLUMNS)}
         assert query(pg_url, f"SELECT count(*) FROM ({COLUMNS}) AS c") == [(2,)], f"at statement {moment}"
-        rows = query(pg_url, f'SELECT "{columns["id"]}", "{columns["v"]}" FROM t WHERE _run <> \'r0\' ORDER BY 1')
-        assert rows == [row for n in (1, 2) for file in range(files) for row in wanted(n, file + 1)], f"at {moment}"
+        found = query(pg_url, f'SELECT "{columns["v"]}" FROM t WHERE _run <> \'r0\' ORDER BY "{columns["id"]}"')
+        assert found == [(value,) for _ in range(2 * files) for value in NUMBERS], f"at statement {moment}"
+        moment += max(1, count // examples(30))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "files"), [("append", 1), ("merge", 1), ("merge", 2), ("replace", 2)])
+def test_a_column_that_another_client_makes_wider_at_any_moment_takes_both_clients_values(
+    pg_url: str, statements: Statements, mode: str, files: int
+) -> None:
+    of = pipeline(mode, table="t", **({"key": "id"} if mode == "merge" else {}))
+    acme, berlin = (of.model_copy(update={"client": name}) for name in ("acme", "berlin"))
+    moment, count = 1, 1
+    while moment <= count:
+        query(pg_url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        first = chunk([{"id": 1, "v": date(2026, 1, 1)}])
+        deliver(pg_url, acme, first, run="r0", of=partition(file="0.csv"), content="c0")
+        other = Other(pg_url, lambda: run(pg_url, berlin, 2, files, TEXTS))
+        count = statements.run(lambda: run(pg_url, acme, 1, files, DATES), moment, other.meet)
+        if moment > count:
+            break
+        other.thread.join(PATIENCE)
+        assert other.error is None, f"at statement {moment}"
+        found = query(pg_url, "SELECT v FROM t WHERE _run <> 'r0' ORDER BY id")
+        assert found == [(str(v),) for values in (DATES, TEXTS) for _ in range(files) for v in values], f"at {moment}"
         moment += max(1, count // examples(30))

@@ -133,6 +133,13 @@ class Target(Protocol):
     def lock(self, connection: sa.Connection, *names: str) -> None:
         """Wait for a lock that is held until the transaction ends; `names` say what is locked."""
 
+    def hold(self, connection: sa.Connection, schema: str | None, table: str, *, adds: bool) -> None:
+        """Have a table, if it is there, keep its columns until the transaction ends.
+
+        Args:
+            adds: Whether rows are only added to it, for which nobody needs the right to read it.
+        """
+
     def write(
         self, connection: sa.Connection, table: sa.TableClause, columns: Sequence[str], chunks: Iterable[pa.Table]
     ) -> int:

@@ -285,6 +285,10 @@ def lock(connection: sa.Connection, *names: str) -> None:
     """Do nothing: a transaction is alone in its file."""
 
 
+def hold(connection: sa.Connection, schema: str | None, table: str, *, adds: bool) -> None:
+    """Do nothing: a transaction is alone in its file."""
+
+
 def impatient(connection: sa.Connection) -> None:
     """Do nothing: a transaction that writes is alone."""
 

@@ -95,6 +95,8 @@ _DESCRIBE = sa.text("""
     ORDER BY m.attnum
 """).bindparams(worded=_WORDED, kept=_KEPT, tested=_TESTED)
 
+_IS_TABLE = sa.text("SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = to_regclass(:name)")
+
 _COLLATIONS = sa.text("""
     SELECT a.attname::text AS name, c.collname::text AS collation
     FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation AND NOT c.collisdeterministic
@@ -128,6 +130,17 @@ def lock(connection: sa.Connection, *names: str) -> None:
     """Wait for a lock that is held until the transaction ends; `names` say what is locked."""
     number = int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:8], "big", signed=True)
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
+
+def hold(connection: sa.Connection, schema: str | None, table: str, *, adds: bool) -> None:
+    """Lock a table against changes of its columns; readers, writers and the making of an index go on.
+
+    A foreign table can't be locked; its columns are changed on its own server.
+    """
+    name = ".".join(quoted(part) for part in (schema, table) if part)
+    if connection.execute(_IS_TABLE, {"name": name}).scalar():
+        where = connection.dialect.identifier_preparer.format_table(sa.table(table, schema=schema))
+        connection.exec_driver_sql(f"LOCK TABLE ONLY {where} IN {'ROW EXCLUSIVE' if adds else 'ACCESS SHARE'} MODE")
 
 
 def impatient(connection: sa.Connection) -> None:

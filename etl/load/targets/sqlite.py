@@ -120,6 +120,10 @@ def lock(connection: sa.Connection, *names: str) -> None:
     """Do nothing: a transaction that writes is alone."""
 
 
+def hold(connection: sa.Connection, schema: str | None, table: str, *, adds: bool) -> None:
+    """Do nothing: a transaction that writes is alone."""
+
+
 def impatient(connection: sa.Connection) -> None:
     """Do nothing: a transaction that writes is alone."""
 
