@@ -160,13 +160,12 @@ def assert_same(one: Seen, other: Seen) -> None:
         assert rows == other.tables[name], name
 
 
-def write_modes(folder: Path, url: str, declared: Sequence[bool] = (True, False)) -> None:
+def write_modes(folder: Path, url: str) -> None:
     """Write one pipeline for each way of loading, with and without declared columns, for two clients."""
     made = {
         f"{name}{suffix}": {"load": load, "transform": [], "retries": 0, "columns": columns}
         for name, load in MODES.items()
         for suffix, columns in (("", COLUMNS), ("_plain", {}))
-        if bool(columns) in declared
     }
     Folder(folder, etl_toml(made, ["acme", "globex"], url=url, defaults={"pipelines": [*made], "max_active": 2}))
 
@@ -197,13 +196,10 @@ def test_every_mode_over_two_nights(everywhere: Any) -> None:
 
 @pytest.mark.slow
 def test_every_mode_into_postgresql_by_workers_is_as_inline_into_postgresql(everywhere: Any) -> None:
-    """The three places share one database, one after another: what comes first is there for the others.
-
-    Columns are not declared, since PostgreSQL has types of its own for those.
-    """
+    """The three places share one database, one after another: what comes first is there for the others."""
 
     def write(folder: Path, url: str) -> None:
-        write_modes(folder, url, declared=(False,))
+        write_modes(folder, url)
         engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
         with engine.begin() as connection:
             for name in sa.inspect(connection).get_table_names():
