@@ -116,11 +116,12 @@ def finish(
             earlier.lock_files(connection, pipeline, (each for each in partitions if each.number in done))
         # Two executions of one finish meet here; the second finds everything final.
         lock(connection, pipeline)
-        if not pipeline.load.function:
+        stages = len(partitions) > 1 and not pipeline.load.function
+        if stages:
             tables.hold(connection, pipeline.table, adds=False)
-        spelling = names.spelling(connection, pipeline, to_make=True)
+        spelling = names.spelling(connection, pipeline, to_make=stages)
         shadow = of_run(connection, pipeline, run)
-        if shadow.exists() and spelling.there is None:
+        if stages and shadow.exists() and spelling.there is None:
             spelling = replace(spelling, there=tuple(shadow.types))
         shadow = replace(shadow, pipeline=spelling.spelled())
         entries = {entry.partition: entry for entry in ledger.entries(connection, book, run)}

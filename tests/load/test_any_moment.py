@@ -110,23 +110,31 @@ def test_a_run_that_another_client_meets_at_any_moment_loads_into_the_same_colum
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "files"), [("append", 1), ("merge", 1), ("merge", 2), ("replace", 2)])
+@pytest.mark.parametrize(
+    ("mode", "files", "first", "mine"),
+    [
+        ("append", 1, DATES[0], DATES),
+        ("merge", 1, DATES[0], DATES),
+        ("merge", 2, DATES[0], DATES),
+        ("replace", 2, DATES[0], DATES),
+        pytest.param("append", 1, 1, (0.5, 1.5), id="append-1-both make it wider"),
+    ],
+)
 def test_a_column_that_another_client_makes_wider_at_any_moment_takes_both_clients_values(
-    pg_url: str, statements: Statements, mode: str, files: int
+    pg_url: str, statements: Statements, mode: str, files: int, first: Any, mine: Sequence[Any]
 ) -> None:
     of = pipeline(mode, table="t", **({"key": "id"} if mode == "merge" else {}))
     acme, berlin = (of.model_copy(update={"client": name}) for name in ("acme", "berlin"))
     moment, count = 1, 1
     while moment <= count:
         query(pg_url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-        first = chunk([{"id": 1, "v": date(2026, 1, 1)}])
-        deliver(pg_url, acme, first, run="r0", of=partition(file="0.csv"), content="c0")
+        deliver(pg_url, acme, chunk([{"id": 1, "v": first}]), run="r0", of=partition(file="0.csv"), content="c0")
         other = Other(pg_url, lambda: run(pg_url, berlin, 2, files, TEXTS))
-        count = statements.run(lambda: run(pg_url, acme, 1, files, DATES), moment, other.meet)
+        count = statements.run(lambda: run(pg_url, acme, 1, files, mine), moment, other.meet)
         if moment > count:
             break
         other.thread.join(PATIENCE)
         assert other.error is None, f"at statement {moment}"
         found = query(pg_url, "SELECT v FROM t WHERE _run <> 'r0' ORDER BY id")
-        assert found == [(str(v),) for values in (DATES, TEXTS) for _ in range(files) for v in values], f"at {moment}"
+        assert found == [(str(v),) for values in (mine, TEXTS) for _ in range(files) for v in values], f"at {moment}"
         moment += max(1, count // examples(30))

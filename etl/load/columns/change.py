@@ -66,21 +66,23 @@ def make(
         own: Columns of ours that it has beside them.
     """
     name, text = pipeline.table, kind(connection).TYPES["string"]
-    if fit.changes:
-        kind(connection).lock(connection, "table", name)
+    kind(connection).lock(connection, "table", name)
+    there = columns.known(connection, name) or {}
+    # What another load has changed since is left to the next look.
+    changes = {
+        column: each for column, each in fit.changes.items() if column in there and there[column].word == each.old
+    }
+    if changes:
         shared = zones if pipeline.shared else {}
-        columns.widen(connection, name, fit.changes, shared, pipeline.timezone)
-        columns.remember(connection, name, {column: change.new for column, change in fit.changes.items()})
+        columns.widen(connection, name, changes, shared, pipeline.timezone)
+        columns.remember(connection, name, {column: change.new for column, change in changes.items()})
     types = {**fit.types, **dict.fromkeys(own, text)}
-    if fit.there is not None:
-        kind(connection).lock(connection, "table", name)
-        there = tables.existing(connection, name) or {}
-        twins = {column.casefold() for column in there if column not in types}
-        types = {column: type for column, type in types.items() if column in there or column.casefold() not in twins}
+    twins = names.spelled_otherwise(connection, pipeline, there, types)
+    types = {column: type for column, type in types.items() if column not in twins}
+    lacking = tables.lacking(connection, there, types)
     new = tables.ensure(connection, name, types)
-    lacking = set(tables.lacking(connection, fit.there or {}, [column for column in fit.types if column in types]))
-    columns.remember(connection, name, {c: word for c, word in fit.made.items() if new or c in lacking}, new=new)
-    return fit.changes
+    columns.remember(connection, name, {column: fit.made[column] for column in lacking if column in fit.made}, new=new)
+    return changes
 
 
 def own_columns(pipeline: Pipeline) -> tuple[str, ...]:
@@ -103,8 +105,8 @@ def join(shadow: Shadow, fit: Fit, kinds: Mapping[str, Collection[str]]) -> Fit:
     if not shadow.temporary and (differing or set(fit.types) - set(shadow.words)):
         kind(connection).lock(connection, "table", shadow.names[0])  # another partition may be making it
         shadow.exists()
-        if names.Spelling(shadow.pipeline, kind(connection).FACTS, tuple(shadow.types)).of(fit.types):
-            raise Changes(lambda _: {})  # it has staged them in another case
+        if names.spelled_otherwise(connection, shadow.pipeline, shadow.types, fit.types):
+            raise Changes(lambda _: {})
         differing = _differing(shadow, fit)
     changes: dict[str, Change] = {}
     words, types = dict(fit.words), dict(fit.types)
@@ -187,6 +189,7 @@ def _patiently(url: str, pipeline: Pipeline, needed: Changes) -> Mapping[str, An
         try:
             with transaction(url, pipeline.target.name) as connection:
                 kind(connection).impatient(connection)
+                kind(connection).lock(connection, "table", pipeline.table)  # what it looks at is changed under this
                 return needed.change(connection)
         except TargetBusy:
             if time.monotonic() > give_up:

@@ -106,6 +106,13 @@ class Spelling:
         return next((ours for ours, theirs in self.names.items() if theirs == name), name)
 
 
+def spelled_otherwise(
+    connection: sa.Connection, pipeline: Pipeline, there: Iterable[str], columns: Iterable[str]
+) -> dict[str, str]:
+    """Return those of the columns that are there under a name that differs in case, with that name."""
+    return Spelling(pipeline, kind(connection).FACTS, tuple(there)).of(columns)
+
+
 def spelling(connection: sa.Connection, pipeline: Pipeline, *, to_make: bool = False) -> Spelling:
     """Return how the pipeline's table spells its columns.
 
