@@ -388,7 +388,7 @@ def test_rq_stays_at_the_minor_version_whose_inside_we_know() -> None:
 def test_every_library_that_is_imported_is_declared() -> None:
     """Another's dependency may go with its next version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = [line for extra in ("duckdb",) for line in project["optional-dependencies"][extra]]
+    extras = [line for extra in ("duckdb", "alerts") for line in project["optional-dependencies"][extra]]
     declared = {Requirement(line).name.lower().replace("-", "_") for line in project["dependencies"] + extras}
     along = {"pydantic_core": "pydantic", "werkzeug": "flask", "markupsafe": "flask"}
     files = python_files("etl", "jobs", "cli.py", "rq_etl.py")
