@@ -24,7 +24,7 @@ HIDDEN = {".env", ".git"}  # .git is a file in a worktree
 LAYERS = {
     "etl": (
         {"errors"}, {"safe_message", "output"}, {"context"}, {"partition"}, {"rejects"}, {"prefetch"}, {"functions"},
-        {"config"}, {"types"}, {"sources", "transform", "staging", "load"},
+        {"calendar"}, {"config"}, {"types"}, {"sources", "transform", "staging", "load"},
     ),
     "jobs": (
         {"settings"}, {"store"}, {"job"}, {"queue"}, {"run"}, {"process"}, {"stages"}, {"worker"}, {"broker"},

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import BeforeValidator, Field, StrictBool
 
-from etl.config.base import Model, Problem, Strings
+from etl.config.base import Model, Problem, Strings, listed
 from etl.config.kinds import database_problems
 from etl.config.spellings import Spellings, misplaced
 from etl.config.values import (
@@ -15,6 +15,7 @@ from etl.config.values import (
     Scalar,
     Scalars,
     Seconds,
+    Share,
     Whole,
     placeholders,
     reads_whole_date,
@@ -106,13 +107,17 @@ class Expect(Model):
 
     rows: Annotated[tuple[Whole, Whole], Field(strict=False)] | None = None
     fresh: Seconds | None = None
+    change: Share = None
+    period: str | None = None
     otherwise: Literal["warn", "fail"] = "warn"
 
     def problems(self) -> Iterable[Problem]:
         if self.rows is not None and self.rows[0] > self.rows[1]:
             yield ("rows",), "says more for the least than for the most; write rows = [1000, 100000]"
-        if self.rows is None and self.fresh is None:
-            yield (), 'expects nothing; give rows = [1000, 100000] or fresh = "26h"'
+        if self.change is not None and not isinstance(self.change, str):
+            yield ("change",), 'must be a share of the usual rows such as "50%"'
+        if self.rows is None and self.fresh is None and self.change is None and self.period is None:
+            yield (), 'expects nothing; give rows = [1000, 100000], fresh = "26h", change = "50%" or period = "column"'
 
 
 class Load(Model):
@@ -154,3 +159,16 @@ class Target(Model):
 
     def problems(self) -> Iterable[Problem]:
         yield from database_problems(self.url)
+
+
+KINDS_OF_ALERTS = (
+    "failed", "late", "missing", "odd", "rejects", "stuck", "no worker", "no scheduler", "recovered",
+)  # fmt: skip
+
+
+class Alerts(Model):
+    """Who is to be informed of what; addresses may hold `${NAME}`, which only the process that sends them reads."""
+
+    to: Strings = ()
+    on: Annotated[tuple[Literal[KINDS_OF_ALERTS], ...], BeforeValidator(listed)] = KINDS_OF_ALERTS  # type: ignore[valid-type]
+    heartbeat: str | None = None

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictBool
 
 from etl.config.base import Model, Problem, Strings
+from etl.config.delivery import Delivery
 from etl.config.kinds import Extract, SourceConfig
-from etl.config.models import Column, Expect, Load, Step, Target
+from etl.config.models import Alerts, Column, Expect, Load, Step, Target
 from etl.config.values import (
     Plain,
     Positive,
@@ -46,6 +47,8 @@ class Definition(Model):
     load: Load
     needs: Strings = ()
     expect: Expect | None = None
+    delivery: Delivery | None = None
+    alerts: Alerts | None = None
     lookups: dict[str, Extract] = Field(default_factory=dict)
     retries: Annotated[Whole, Field(le=100)] = 3
     retry_delays: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (5.0, 30.0, 120.0)
@@ -130,6 +133,7 @@ class Client(Model):
     weight: Positive = 1
     params: Plain = Field(default_factory=dict)
     schedule: dict[str, Annotated[Schedule, _short("cron")]] = Field(default_factory=dict)
+    alerts: Alerts | None = None
     override: dict[str, dict[str, Any]] = Field(default_factory=dict)
     rename: dict[str, dict[str, str]] = Field(default_factory=dict)
 
@@ -173,6 +177,7 @@ class Config(Model):
     root: Path
     path: Path
     settings: Settings = Settings()
+    alerts: Alerts = Alerts()
     targets: dict[str, Target] = Field(default_factory=dict)
     defaults: dict[str, Any] = Field(default_factory=dict)
     pipelines: dict[str, Definition] = Field(default_factory=dict)

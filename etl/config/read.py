@@ -12,13 +12,13 @@ import etl
 from etl.config import trust
 from etl.config.base import Problem
 from etl.config.mistakes import Mistake, define, parse, rename_problems
-from etl.config.models import Target
+from etl.config.models import Alerts, Target
 from etl.config.pipeline import Client, Config, Definition, Settings, mistaken
 from etl.config.values import NAME, deep_merge, suggest
 from etl.errors import ConfigError
 from etl.functions import OURS
 
-SECTIONS = ("settings", "targets", "defaults", "pipelines", "clients")
+SECTIONS = ("settings", "alerts", "targets", "defaults", "pipelines", "clients")
 
 
 def load_config(path: Path | None = None) -> Config:
@@ -67,6 +67,7 @@ class _Reader:
         self.root = path.parent.resolve()
         self.mistakes: list[Mistake] = []
         self.settings = Settings()
+        self.alerts = Alerts()
         self.targets: dict[str, Target] = {}
         self.target_names: set[str] = set()
         self.raw: dict[str, Mapping[str, Any]] = {}
@@ -85,6 +86,7 @@ class _Reader:
         for key in raw.keys() - set(SECTIONS):
             self.wrong(self.path, (key,), f"unknown key{suggest(key, SECTIONS)}")
         self.read_settings(raw)
+        self.read_alerts(raw)
         self.read_targets(raw)
         pipelines = self.read_pipelines(raw)
         for name, what in self.needs_problems({}):
@@ -102,6 +104,7 @@ class _Reader:
             root=self.root,
             path=self.root / self.path.name,
             settings=self.settings,
+            alerts=self.alerts,
             targets=self.targets,
             defaults=defaults,
             pipelines=pipelines,
@@ -179,6 +182,12 @@ class _Reader:
                 if file.is_file() and file.resolve().parent != ours.resolve():
                     what = f"{file.relative_to(self.root)} hides a part of rq-etl; rename it or move it elsewhere"
                     self.wrong(self.path, (), what)
+
+    def read_alerts(self, raw: Mapping[str, Any]) -> None:
+        alerts, problems = parse(Alerts, self.table(raw, "alerts"))
+        for where, what in problems:
+            self.wrong(self.path, ("alerts", *where), what)
+        self.alerts = alerts or Alerts()
 
     def read_targets(self, raw: Mapping[str, Any]) -> None:
         tables = self.tables(raw, "targets")

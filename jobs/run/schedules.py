@@ -14,7 +14,7 @@ from redis import Redis
 from rq.job import JobStatus
 from rq.utils import now as utc_now
 
-from etl.config import cron
+from etl.calendar import cron
 from etl.config.pipeline import Client, Config, Schedule, pipelines_of, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from etl.config import cron
+from etl.calendar import cron
 from etl.config.pipeline import Config, pairs_of
 from jobs.run import schedules
 from jobs.store import runs

@@ -12,7 +12,7 @@ from freezegun import freeze_time
 from redis import Redis
 from rq_scheduler import Scheduler
 
-from etl.config import cron
+from etl.calendar import cron
 from etl.config.pipeline import Config, resolve
 from jobs import stages
 from jobs.job import EtlJob

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from etl.config import cron
+from etl.calendar import cron
 from jobs.run import schedules
 from jobs.session import Session
 from jobs.store import keys, runs

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.config.cron import due, following
+from etl.calendar.cron import due, following
 
 SPRING = datetime(2026, 3, 29, tzinfo=UTC)  # in Berlin 02:00 becomes 03:00 at 01:00 UTC
 AUTUMN = datetime(2026, 10, 25, tzinfo=UTC)  # in Berlin 03:00 becomes 02:00 at 01:00 UTC
