@@ -1,1 +1,1 @@
-"""When something is expected: cron lines, days of deliveries, and the dates in files' names. Nothing of Redis or files."""
+"""When something is expected: cron lines, days of deliveries, and when each of them is due."""

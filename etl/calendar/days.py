@@ -106,7 +106,7 @@ def check_calendar(name: str) -> str:
 
 @lru_cache
 def holidays_of(name: str) -> "dict[date, str]":
-    """Return the public holidays of a country or of a part of it; they are worked out for each year as it is asked for."""
+    """Return the public holidays of a country or of a part of it; each year is worked out when it is asked for."""
     import holidays
 
     country, _, part = name.partition("-")
