@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.commands.alerts import alerts
 from jobs.commands.cursors import cursor
 from jobs.commands.look import logs, plan, runs, show, status
 from jobs.commands.operate import clients, dashboard, doctor, metrics, schedule, up, worker, workers
@@ -19,7 +20,7 @@ COMMANDS = (
     *(init, validate, demo),
     *(run, backfill, retry, cancel, wait, rejects),
     *(plan, status, runs, show, logs),
-    *(doctor, worker, workers, clients, schedule, cursor, dashboard, metrics, up),
+    *(doctor, worker, workers, clients, schedule, alerts, cursor, dashboard, metrics, up),
 )
 
 

@@ -109,7 +109,7 @@ def _is_stage(value: bytes) -> bool:
     if not is_json(dict)(value) or not value:
         return False
     found = json.loads(value)
-    kinds = {"state": str, "counts": dict, "seconds": int | float, "error": str, "exit": int}
+    kinds = {"state": str, "counts": dict, "seconds": int | float, "error": str, "exit": int, "kind": str}
     known = all(key in kinds and isinstance(found[key], kinds[key]) for key in found)
     return known and {"state", "counts"} <= found.keys() and all(map(_is_count, found["counts"].values()))
 
@@ -170,6 +170,10 @@ FORMS = {
     "stages": Form(matches(r"[0-9]{1,9}:[a-z]+"), value=_is_stage),
     "limits": Form(fields=dict.fromkeys(("max_active", "limit", "weight"), matches(r"0*[1-9][0-9]{0,8}"))),
     "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
+    "moments": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
+    "windows": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+/[^ ]+"), value=is_id),
+    "entries of alerts": Form(is_json(list, _is_text), value=is_json(dict)),
+    "objects": Form(value=is_json(dict)),
     "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
     "served": Form(fields={"left": is_whole, "name": is_id}),
     "use": Form(matches(r"[^ ]+ [a-z]+"), value=is_number),

@@ -41,13 +41,14 @@ def seconds_of(moment: str | None) -> float:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What a stage said last: its state (`done`, `failed`, `blocked`, `waiting`), counts, seconds and error."""
+    """What a stage said last: state (`done`, `failed`, `blocked`, `waiting`), counts, seconds, error and its class."""
 
     state: str
     counts: Mapping[str, int]
     seconds: float = 0.0
     error: str | None = None
     exit: int = 0
+    kind: str | None = None
 
 
 def run_json(run: str, **known: Any) -> dict[str, Any]:

@@ -158,12 +158,14 @@ def close(
     warnings: Sequence[str] | None = None,
     error: str | None = None,
     exit: int = 0,
+    kind: str | None = None,
     attempt: int | None = None,
     client: str | None = None,
 ) -> bool:
     """End a run; the first ending stands.
 
     Args:
+        kind: The name of the error's class, where it is the run's own and no stage's.
         client: Whose run it is, to say in its staging that it has ended; None where nobody knows.
         attempt: Only this attempt of it; None whichever there is.
 
@@ -172,7 +174,7 @@ def close(
     """
     history = int(settings.history())
     fields: dict[str, str] = {"state": state, "ended": repr(time.time()), "error": error or "", "exit": str(exit)}
-    fields["failures"] = json.dumps(list(failures))
+    fields |= {"failures": json.dumps(list(failures)), "kind": kind or ""}
     for name, value in (("rows", rows), ("done", partitions), ("warnings", warnings)):
         if value is not None:
             fields[name] = json.dumps(value)
@@ -197,12 +199,15 @@ def record_stage(
     seconds: float = 0.0,
     error: str | None = None,
     exit: int = 0,
+    kind: str | None = None,
 ) -> None:
     """Keep what a stage counted, or why it failed, for `status`, progress and `finish`."""
     value: dict[str, Any] = {"state": state, "counts": dict(counts or {}), "seconds": round(seconds, 3)}
     if error:
         value["error"] = error
         value["exit"] = exit
+    if error and kind:
+        value["kind"] = kind
     field = f"{partition}:{stage}"
     scripts.record(connection, run_key(run), stages_key(run), field, json.dumps(value), STAGES_KEPT)
 

@@ -1,7 +1,7 @@
 """Runs that Redis has forgotten, as the targets remember them; where both know a run, Redis is right."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
@@ -122,14 +122,21 @@ def staging_of(session: "Session", run: Mapping[str, Any]) -> Staging:
     return Staging(session.config.staging, run["client"], run["run"])
 
 
-def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: Any) -> Iterator[dict[str, Any]]:
-    """Yield the runs that targets remember; a target that can't be asked is named on stderr and passed over.
+def remembered(
+    config: Config,
+    pairs: Iterable[Pair] | None = None,
+    on_error: Callable[[EtlError], None] | None = None,
+    **wanted: Any,
+) -> Iterator[dict[str, Any]]:
+    """Yield the runs that targets remember; one that can't be asked is passed over and, by default, named on stderr.
 
     Args:
         pairs: Clients and their pipelines whose targets are asked; None means all.
+        on_error: Called once for each target that can't be asked.
         wanted: See `etl.load.history.read`.
     """
-    asked = target_places(config, _warn, pairs)
+    on_error = on_error or _warn
+    asked = target_places(config, on_error, pairs)
     if not asked:
         return
     from etl.load import history
@@ -144,7 +151,7 @@ def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: An
     with ThreadPoolExecutor(8) as pool:  # one that doesn't answer takes its time
         for answer in pool.map(ask, asked):
             if isinstance(answer, EtlError):
-                _warn(answer)
+                on_error(answer)
                 continue
             for record in answer:
                 if chosen is None or (record.client, record.pipeline) in chosen:
