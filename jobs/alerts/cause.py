@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from etl import errors
@@ -66,12 +66,12 @@ class Cause:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as Redis keeps it."""
-        return {name: value for name, value in asdict(self).items() if value}
+        return {name: value for name, value in vars(self).items() if value}
 
 
 def cause_of(found: Mapping[str, Any]) -> Cause:
     """Return a cause as Redis has kept it; what another release has added is left out."""
-    return Cause(**{each.name: found[each.name] for each in fields(Cause) if each.name in found})
+    return Cause(**{name: found[name] for name in Cause.__dataclass_fields__ if name in found})
 
 
 @dataclass

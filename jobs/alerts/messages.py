@@ -3,13 +3,12 @@
 import json
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from jobs.alerts.cause import Cause, cause_of
 from jobs.store import forms
 
-FEW = 20  # messages in the outbox above which those of a group are joined
 MOST = 200  # messages in the outbox above which those of a route are joined, whatever they are about
 LINES = 1000  # of a message; of more only the number is kept
 
@@ -73,7 +72,7 @@ def outbox_of(raw: Any) -> dict[str, Message]:
     found = {}
     for id, value in forms.fit("objects", cast(dict[Any, Any], raw)).items():
         known = json.loads(value)
-        kept = {each.name: known[each.name] for each in fields(Message) if each.name in known}
+        kept = {name: known[name] for name in Message.__dataclass_fields__ if name in known}
         lines = tuple(Line(cause_of(cause), opened, ended) for cause, opened, ended in kept["lines"])
         found[id] = Message(**kept | {"lines": lines, "got": tuple(kept["got"])})
     return found
@@ -100,7 +99,7 @@ def _tidy(outbox: dict[str, Message], now: float) -> None:
     """Join what the same addresses have not got yet."""
     is_crowded = len(outbox) > MOST
     kept: dict[Any, str] = {}
-    for id, message in list(outbox.items()) if len(outbox) > FEW else ():
+    for id, message in list(outbox.items()):
         if not message.tries or message.lease > now:
             continue
         same = message.route, message.is_over, message.got, message.group if not is_crowded else ""

@@ -1,7 +1,9 @@
 """Who sends which message now, and what became of it; a message is gone when every address of its route has it."""
 
-from collections.abc import Collection, Iterable
+import threading
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from typing import Any, cast
 
 from redis import Redis
 from redis.client import Pipeline as RedisPipeline
@@ -33,7 +35,7 @@ def take(connection: Redis, now: float, most: int = 20) -> dict[str, Message]:
             pipe.hset(OUTBOX, id, message.as_json())
 
     if connection.hlen(OUTBOX):
-        connection.transaction(write, OUTBOX)
+        _write(connection, write, OUTBOX)
     return taken
 
 
@@ -48,7 +50,7 @@ def renew(connection: Redis, ids: Iterable[str], now: float) -> None:
             pipe.hset(OUTBOX, id, message.as_json())
 
     if ids:
-        connection.transaction(write, OUTBOX)
+        _write(connection, write, OUTBOX)
 
 
 def deliver(connection: Redis, id: str, mark: str, wanted: Collection[str], now: float) -> None:
@@ -60,8 +62,10 @@ def deliver(connection: Redis, id: str, mark: str, wanted: Collection[str], now:
     """
 
     def write(pipe: RedisPipeline) -> None:
-        message = outbox_of(pipe.hgetall(OUTBOX)).get(id)
-        known = entries_of(pipe.hgetall(CAUSES))
+        message = _one(pipe, id)
+        keys = [line.cause.key for line in message.lines] if message and not message.is_over else []
+        values = cast(list[Any], pipe.hmget(CAUSES, keys)) if keys else []
+        known = entries_of({key.encode(): value for key, value in zip(keys, values, strict=True) if value})
         pipe.multi()
         if message is None:
             return
@@ -70,27 +74,40 @@ def deliver(connection: Redis, id: str, mark: str, wanted: Collection[str], now:
             pipe.hdel(OUTBOX, id)
         else:
             pipe.hset(OUTBOX, id, replace(message, got=got).as_json())
-        for line in message.lines if not message.is_over else ():
+        for line in message.lines:
             entry = known.get(line.cause.key)
             if entry and entry.opened == line.opened and not entry.sent:
                 pipe.hset(CAUSES, line.cause.key, replace(entry, sent=now).as_json())
 
-    connection.transaction(write, OUTBOX, CAUSES)
+    _write(connection, write, OUTBOX, CAUSES)
 
 
 def give_back(connection: Redis, id: str, wanted: Collection[str], now: float) -> None:
     """Have a message tried again later, if an address of those wanted has not got it."""
 
     def write(pipe: RedisPipeline) -> None:
-        message = outbox_of(pipe.hgetall(OUTBOX)).get(id)
+        message = _one(pipe, id)
         pipe.multi()
         if message is None:
             return
         if {*wanted} <= {*message.got}:
-            pipe.hdel(OUTBOX, id)
+            pipe.hdel(OUTBOX, id)  # as where no address is left
             return
         delay = min(LAST, FIRST * 2 ** max(0, message.tries + 1 - OFTEN))
         again = replace(message, lease=0.0, tries=message.tries + 1, after=now + delay)
         pipe.hset(OUTBOX, id, again.as_json())
 
-    connection.transaction(write, OUTBOX)
+    _write(connection, write, OUTBOX)
+
+
+def _one(pipe: RedisPipeline, id: str) -> Message | None:
+    raw = cast(bytes | None, pipe.hget(OUTBOX, id))
+    return outbox_of({id.encode(): raw} if raw else {}).get(id)
+
+
+_lock = threading.Lock()  # threads that write one after another have none begin again
+
+
+def _write(connection: Redis, write: Callable[[RedisPipeline], None], *keys: str) -> None:
+    with _lock:
+        connection.transaction(write, *keys)
