@@ -95,7 +95,8 @@ def _url_of(pid: int, words: list[str]) -> str | None:
     is_ours = own.get("RQ_WORKER_CLASS", "") in settings.WORKER_CLASSES.values() or any(
         name in word for word in words for name in settings.WORKER_CLASSES.values()
     )
-    if config != settings.path() and not (is_ours and not config.is_file()):
+    is_lost = is_ours and not config.is_file() and "ETL_MODULES" not in own  # started where no project is
+    if config != settings.path() and not is_lost:
         return None
     options = {word.partition("=")[0]: word.partition("=")[2] for word in words if word.startswith("--url=")}
     options |= {word: after for word, after in pairwise(words) if word in ("--url", "-u")}
