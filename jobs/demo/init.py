@@ -75,16 +75,25 @@ A-1004,2026-01-08,310.25,,2026-01-10 17:40:00
 """
 
 ENVIRONMENT = """\
-# Copy to .env: `rq-etl up` reads it. Nothing here is needed to begin with.
+# Copy to .env (chmod 600 .env): beside etl.toml it is read by every command, worker and script of this project.
+# What the environment sets wins. Nothing here is needed to begin with.
 
-# The Redis that everyone shares; without it a private redis-server is started.
+# The Redis that everyone shares; without it each command starts a private redis-server, and says so.
 #REDIS_URL=redis://localhost:6379/0
 
-# Secrets that etl.toml names as ${NAME}; only workers read them.
-#WAREHOUSE_PASSWORD=
+# Secrets that etl.toml names as ${NAME}, and what your own functions read from the environment.
+#WAREHOUSE_PASSWORD='a # and other characters in quotes'
 
 # What the dashboard asks for; without it, it makes a password at each start.
 #ETL_DASHBOARD_PASSWORD=
+"""
+
+IGNORED = """\
+.env
+.rq-etl/
+staging/
+warehouse.db*
+__pycache__/
 """
 
 FILES = {
@@ -92,6 +101,7 @@ FILES = {
     "steps.py": STEPS,
     "inbox/acme/claims-1.csv": SAMPLE,
     ".env.example": ENVIRONMENT,
+    ".gitignore": IGNORED,
 }
 
 
@@ -99,17 +109,18 @@ def write(folder: Path) -> list[Path]:
     """Write a first project into a folder, which is made where it is missing.
 
     Returns:
-        The files written.
+        The files written; a `.gitignore` that is there is left as it is.
 
     Raises:
         ConfigError: One of the files exists already, or the folder can't be written; nothing was written over.
     """
-    there = [name for name in FILES if (folder / name).exists()]
+    files = {name: text for name, text in FILES.items() if name != ".gitignore" or not (folder / name).exists()}
+    there = [name for name in files if (folder / name).exists()]
     if there:
         raise ConfigError(f"already in {folder}: {', '.join(there)}", "name another folder: rq-etl init FOLDER")
     written = []
     try:
-        for name, text in FILES.items():
+        for name, text in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8", newline="\n") as file:

@@ -20,7 +20,7 @@ from jobs.store.keys import INDEX
 
 MOST = 2  # signs that are shown
 USUAL = "redis://localhost:6379/0"
-SOON = 0.02  # seconds that the usual Redis has to answer, and that looking through the processes may take
+SOON = 0.02  # seconds that the usual Redis has to answer, and of the processor for looking through processes
 _ADDRESS = re.compile(r"(redis|rediss|valkey|valkeys)(\+\w+)?://|unix://.*(redis|valkey)", re.IGNORECASE)
 _HOST = re.compile(r"(.*_)?(REDIS|VALKEY)_(HOST|ADDR|ADDRESS|SERVER)")
 _PRIVATE = re.compile(r"unix://.*(/\.rq-etl/redis/|/rq-etl-\d+-[0-9a-f]+/)redis\.sock")
@@ -66,9 +66,9 @@ def _other_files() -> Iterator[tuple[str, str]]:
 
 def _workers() -> Iterator[tuple[str, str]]:
     """A worker of this project, on this machine, that works for a Redis."""
-    give_up = time.monotonic() + SOON
+    give_up = time.thread_time() + SOON
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        if time.monotonic() > give_up:
+        if time.thread_time() > give_up:
             return
         with contextlib.suppress(OSError):  # it has ended, or is another user's
             words = Path("/proc", pid, "cmdline").read_bytes().decode(errors="replace").split("\0")

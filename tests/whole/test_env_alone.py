@@ -150,7 +150,7 @@ def test_workers_work_for_it_and_functions_find_its_values(
         process = start(shop, command, **more)
         processes.append(process)
         assert process.wait(60) == 0, (shop.root.parent / "out.log").read_text()
-        [run] = shop("runs --json", "--config", str(shop.path)).json
+        run = shop("runs --json", "--config", str(shop.path)).json[0]
         assert (run["state"], run["error"]) == ("succeeded", None)
     assert shop.rows("select distinct secret from claims") == [("s # t",)]
     assert nothing_is_elsewhere(shop)
@@ -167,6 +167,7 @@ for ended in wait([run], 60):
 """
 
 
+@pytest.mark.slow
 def test_scripts_and_their_jobs_go_there(
     shop: Project, real_redis: Redis, processes: list[subprocess.Popen[bytes]]
 ) -> None:
@@ -179,6 +180,7 @@ def test_scripts_and_their_jobs_go_there(
     assert nothing_is_elsewhere(shop)
 
 
+@pytest.mark.slow
 def test_up_and_its_dashboard_are_there_too(
     shop: Project, real_redis: Redis, processes: list[subprocess.Popen[bytes]]
 ) -> None:
@@ -302,6 +304,7 @@ def test_the_usual_redis_is_pointed_out_where_rq_uses_it(
     monkeypatch.delenv("REDIS_URL", raising=False)
     url = f"unix://{real_redis.connection_pool.connection_kwargs['path']}"
     monkeypatch.setattr(elsewhere, "USUAL", url)
+    monkeypatch.setattr(elsewhere, "SOON", 5.0)
     alone.config(TOML)
     assert elsewhere.signs() == []
     real_redis.sadd("rq:workers", "someone")
