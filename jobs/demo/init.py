@@ -101,7 +101,6 @@ FILES = {
     "steps.py": STEPS,
     "inbox/acme/claims-1.csv": SAMPLE,
     ".env.example": ENVIRONMENT,
-    ".gitignore": IGNORED,
 }
 
 
@@ -109,18 +108,17 @@ def write(folder: Path) -> list[Path]:
     """Write a first project into a folder, which is made where it is missing.
 
     Returns:
-        The files written; a `.gitignore` that is there is left as it is.
+        The files written.
 
     Raises:
         ConfigError: One of the files exists already, or the folder can't be written; nothing was written over.
     """
-    files = {name: text for name, text in FILES.items() if name != ".gitignore" or not (folder / name).exists()}
-    there = [name for name in files if (folder / name).exists()]
+    there = [name for name in FILES if (folder / name).exists()]
     if there:
         raise ConfigError(f"already in {folder}: {', '.join(there)}", "name another folder: rq-etl init FOLDER")
     written = []
     try:
-        for name, text in files.items():
+        for name, text in FILES.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8", newline="\n") as file:
@@ -129,3 +127,13 @@ def write(folder: Path) -> list[Path]:
     except OSError as exc:
         raise ConfigError(f"{exc.filename or folder} can't be written: {exc.strerror}", "name another folder") from exc
     return written
+
+
+def ignore(folder: Path) -> list[Path]:
+    """Keep secrets and rows out of git by a `.gitignore`, where there is none; return it where it was written."""
+    try:
+        with (folder / ".gitignore").open("x", encoding="utf-8", newline="\n") as file:
+            file.write(IGNORED)
+    except FileExistsError:
+        return []
+    return [folder / ".gitignore"]

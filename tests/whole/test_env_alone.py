@@ -103,7 +103,7 @@ def test_a_command_works_with_the_redis_that_env_names(
 ) -> None:
     config = ("--config", str(shop.path))
     assert shop("run claims --client acme", *config).code == 0
-    id = real_redis.zrange("etl:runs", 0, 0)[0].decode()
+    id = shop("runs --json", *config).json[0]["run"]
     assert shop(f"cancel {id}", *config).code == 0
     for more in (config, ()):  # from another folder, then in its own
         if not more:
