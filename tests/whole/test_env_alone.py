@@ -156,6 +156,17 @@ def test_workers_work_for_it_and_functions_find_its_values(
     assert nothing_is_elsewhere(shop)
 
 
+def test_a_stock_worker_says_in_one_line_what_is_wrong_with_it(shop: Project, redis_server: RedisServer) -> None:
+    shop.write(".env", "SECRET hunter2\n")
+    more = {**WORKER_CLASSES, "RQ_REDIS_URL": redis_server.url, "ETL_CONFIG": str(shop.path)}
+    command = [sys.executable, "-P", "-m", "rq.cli", "worker"]
+    done = subprocess.run(command, env=environment(**more), capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"rq-etl: {shop.root}/.env, line 1: ")
+    assert done.stderr.count("\n") == 2
+    assert "hunter2" not in done.stderr
+
+
 SCRIPT = """
 import sys
 from rq_etl import enqueue, submit, wait
