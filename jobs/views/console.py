@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -124,14 +124,26 @@ def status(lines: Sequence[Mapping[str, Any]]) -> None:
             _note("yellow", "warning", warning)
 
 
-def _clock(text: str | None) -> str | None:
-    """Return a moment as the clock of its own zone shows it: a schedule is in its client's."""
-    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M %z}" if text else None
-
-
 def moment(text: str | None) -> str | None:
-    """Return a moment in ISO 8601 as people read it, to the minute, in this machine's zone."""
+    """Return a moment in ISO 8601 as people read it, to the minute, in this machine's zone; `zone` names that."""
     return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M}" if text else None
+
+
+def zone() -> str:
+    """Return the name of this machine's time zone as it is now, such as `CET`: all times on a screen are in it."""
+    return datetime.now().astimezone().tzname() or "local time"
+
+
+def clock(seconds: float) -> str:
+    """Return a moment in seconds since the epoch with its zone: to the second, or on other days to the minute."""
+    at, now = datetime.fromtimestamp(seconds).astimezone(), datetime.now().astimezone()
+    return f"{at:%H:%M:%S %Z}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M %Z}"
+
+
+def ago(text: str | None) -> str | None:
+    """Return how long ago a moment in ISO 8601 was, in words: `3 h ago`."""
+    past = span(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds())) if text else None
+    return f"{past} ago" if past else None
 
 
 def show(run: Mapping[str, Any]) -> None:
