@@ -68,7 +68,7 @@ def runs(client: str | None, state: str | None, since: str | None) -> None:
     session = shared.session(workers=0)
     check_state(state)
     found = history.recent(session, client=client, state=state, since=moment_before(since))
-    shared.print(found, lambda: console.results(found))
+    shared.print(found, lambda: console.results(found, ages=True))
 
 
 @click.command()

@@ -20,8 +20,8 @@ from jobs import broker, settings
 from jobs.run import schedules
 from jobs.store import dial, malformed, redis_errors, runs
 from jobs.store.keys import SCHEDULERS
-from jobs.views import console, exposure, waiting
-from jobs.views.waiting import SILENCE
+from jobs.views import console, exposure
+from jobs.views.waiting import SILENCE, workers
 
 Finding = dict[str, Any]  # check, ok, what, cure, exit: its exit code; not ok and 0 is a warning
 
@@ -316,7 +316,7 @@ def _malformed(connection: Redis) -> Iterator[Finding]:
 def _workers(connection: Redis) -> Finding:
     if connection.exists(WORKERS_SUSPENDED):
         return _failure("workers", "suspended: they begin no job", "rq resume --url URL, with that of REDIS_URL")
-    known = waiting.workers(connection)
+    known = workers(connection)
     alive, silent = sum(worker.is_alive for worker in known), [worker for worker in known if not worker.is_alive]
     if alive:
         silent = [worker for worker in silent if worker.silent < SILENCE]

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from redis import Redis
 from rq import worker_registration
@@ -51,7 +51,7 @@ class Worker(NamedTuple):
     @property
     def is_alive(self) -> bool:
         """Whether it has given the last sign of life that was due: one is every quarter of a lease."""
-        return self.silent <= max(2.0, 0.45 * settings.lease())
+        return self.silent <= max(2.0, 0.4 * settings.lease())
 
 
 def workers(connection: Redis) -> list[Worker]:
@@ -348,7 +348,8 @@ def _again(scene: _Scene, job: str, at: float) -> str:
     left, record = scene.jobs[job]
     _, partition, stage, _ = job.split("-")
     if stage == "start":
-        return f"retry due at {_moment(at)} (attempt {len(held.DELAYS) + 1 - left} of {len(held.DELAYS) + 1}; its start failed)"
+        tries = len(held.DELAYS) + 1
+        return f"retry due at {_moment(at)} (attempt {tries - left} of {tries}; its start failed)"
     if record is None or record.error is None:
         return f"rate-limited until {_moment(at)}"
     where = f"{stage} of partition {partition}" if partition != "0" else stage
