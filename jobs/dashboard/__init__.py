@@ -57,7 +57,7 @@ def create_app(connection: Redis, *, password: str) -> Flask:
         found = found[:SHOWN]
         states = [(name, sum(run["state"] == name for run in found)) for name in runs.STATES]
         waiting.explain(connection, found)
-        alive = sum(worker.is_alive for worker in waiting.workers(connection))
+        alive = sum(worker.is_alive for worker in live.workers(connection))
         return render_template(
             "runs.html",
             runs=found,

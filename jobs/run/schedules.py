@@ -19,16 +19,14 @@ from etl.config.pipeline import Client, Config, Schedule, pipelines_of, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
-from jobs.store import forms, keys, malformed, runs, scripts
+from jobs.store import forms, keys, runs, scripts
 from jobs.store.keys import ENTRIES, PREFIX
 
 FUNCTION = "jobs.stages.start_due"
 AGAIN = 60  # seconds after which rq-scheduler enqueues an entry again whose job was lost
 MOST = 100  # moments that one look starts runs for; the entry comes again for the rest
 DAY = 86400
-SCANNED = 5000  # keys that one look for a process goes through
 LATE = 600  # seconds; with catchup = "none" a moment that is handled later than that is left out
-HEARD = 9.5  # seconds that the key of a scheduler's process lasts at least, as long as each sign of life comes in time
 FOR_EVER = -1  # an entry's job outlives its results: rq-scheduler drops an entry whose job is gone
 
 
@@ -158,23 +156,6 @@ def _pending(schedule: Schedule, zone: str, last: float, now: datetime, history:
         return cron.due(schedule.cron, zone, datetime.fromtimestamp(since, UTC), now, MOST)
     newest = cron.latest(schedule.cron, zone, now, datetime.fromtimestamp(last, UTC))
     return [newest] if newest else []
-
-
-def cron_alive(connection: Redis) -> bool:
-    """Whether a process is there that looks at schedules and deliveries: `rq-etl cron`, or an rqscheduler alone.
-
-    One that was killed is noticed when its next sign of life is due: each has its key last ten seconds longer.
-    """
-    if next(connection.scan_iter(keys.cron_key("*"), count=SCANNED), None) is not None:
-        return True
-    found = list(connection.scan_iter(f"{keys.SCHEDULERS}*", count=SCANNED))
-    pipe = connection.pipeline(transaction=False)
-    for key in found:
-        pipe.hexists(key, "death")
-        pipe.pttl(key)
-    answers = malformed.answers(pipe)
-    pairs = zip(answers[::2], answers[1::2], strict=True)
-    return any(not is_dead and (left == -1 or left >= HEARD * 1000) for is_dead, left in pairs)
 
 
 def seen(connection: Redis, client: str, pipeline: str) -> float | None:

@@ -1,24 +1,103 @@
-"""A stage's record while it runs, so that it is seen live; and which workers were lost with a stage in hand."""
+"""What is alive: workers, the cron process, a stage while it runs; and which workers were lost with a stage in hand."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
+from rq import worker_registration
+from rq.utils import utcparse
 
-from jobs.store import forms, runs, scripts
+from jobs import settings
+from jobs.store import forms, keys, malformed, runs, scripts
 from jobs.store.keys import lost_key, run_key, stages_key
 from jobs.store.run_json import iso, record_of
 from jobs.store.transitions import sources
 
+SILENCE = 60.0  # seconds that Redis knows a worker at least, after its last sign of life
+HEARD = 10  # seconds that a scheduler's key lasts at least, as long as each sign of life comes in time
+SCANNED = 5000  # keys that one step of a look for a process goes through
 EVERY = 1.0  # seconds between two counts of rows
 PATIENCE = 0.5  # seconds that a count waits for Redis
 PAUSE = 30.0  # seconds without counts where Redis has not taken one
+
+
+# --- processes ---
+
+
+class Worker(NamedTuple):
+    """A worker that Redis knows.
+
+    Args:
+        silent: Seconds since its last sign of life, of which one is due every quarter of a lease.
+    """
+
+    name: str
+    host: str
+    state: str
+    silent: float
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has given the last sign of life that was due."""
+        return self.silent <= max(2.0, 0.4 * settings.lease())
+
+
+def workers(connection: Redis) -> list[Worker]:
+    """Return the workers that Redis knows; who was killed is among them until it has been silent for a minute."""
+    names = malformed.ids(connection.smembers(worker_registration.REDIS_WORKER_KEYS))
+    pipe = connection.pipeline(transaction=False)
+    pipe.time()
+    for key in names:
+        pipe.hgetall(key)
+        pipe.ttl(key)
+    now, *answers = malformed.answers(pipe)
+    found = []
+    for at, key in enumerate(names):
+        if raw := answers[2 * at]:
+            about = forms.fit("worker", raw)
+            silent = _silent(about.get("last_heartbeat", ""), answers[2 * at + 1], now[0] + now[1] / 1e6)
+            name = key.removeprefix(keys.WORKER)
+            found.append(Worker(name, about.get("hostname", ""), about.get("state", ""), silent))
+    return found
+
+
+def _silent(heartbeat: str, left: int, now: float) -> float:
+    """Return for how many seconds a worker has been silent: by Redis's clock, where the end of its key says so.
+
+    Args:
+        left: Seconds until its key ends.
+    """
+    whole = max(SILENCE, round(5 * settings.lease()))  # as each sign of life sets it
+    if 0 <= left <= whole:
+        return whole - left
+    return now - utcparse(heartbeat).timestamp() if heartbeat else math.inf
+
+
+def cron_alive(connection: Redis) -> bool:
+    """Whether a process is there that looks at schedules and deliveries: `rq-etl cron`, or an rqscheduler alone.
+
+    One that was killed is noticed when its next sign of life is due: its key would last ten seconds longer.
+    """
+    if next(connection.scan_iter(keys.cron_key("*"), count=SCANNED), None) is not None:
+        return True
+    found = list(connection.scan_iter(f"{keys.SCHEDULERS}*", count=SCANNED))
+    pipe = connection.pipeline(transaction=False)
+    for key in found:
+        pipe.hexists(key, "death")
+        pipe.ttl(key)
+    answers = malformed.answers(pipe)
+    pairs = zip(answers[::2], answers[1::2], strict=True)
+    return any(not is_dead and (left == -1 or left >= HEARD) for is_dead, left in pairs)
+
+
+# --- stages ---
 
 
 @dataclass

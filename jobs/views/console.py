@@ -180,14 +180,18 @@ def ago(text: str | None) -> str | None:
     return f"{past} ago" if past else None
 
 
-def show(run: Mapping[str, Any]) -> None:
-    """Print one run with its partitions' stages, those that run now first, and the workers that it has lost."""
+def show(run: Mapping[str, Any], note: str = "") -> None:
+    """Print one run with its partitions' stages, those that run now first, and the workers that it has lost.
+
+    Args:
+        note: A line more.
+    """
     results([run], waits=False)
     print(f"rows: {counts(run['rows'])}")
     print(f"partitions: {counts(run['partitions'])}")
     if run.get("submitted"):
         say(f"submitted: {ago(run['submitted'])}, {clock(datetime.fromisoformat(run['submitted']).timestamp())}")
-    for text in filter(None, (f"waits: {run['waiting']}" if run.get("waiting") else "", run.get("cron"))):
+    for text in filter(None, (f"waits: {run['waiting']}" if run.get("waiting") else "", note)):
         say(text)
     for loss in run.get("lost", ()):
         say(lost(loss, has_ended=bool(run.get("finished"))))

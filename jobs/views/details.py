@@ -11,24 +11,19 @@ from etl import output
 from etl.staging import STAGES
 from jobs.store import leftover, live, runs
 from jobs.store.run_json import StageRecord, seconds_of
-from jobs.views import console, history, waiting
+from jobs.views import console, history
 
 if TYPE_CHECKING:
     from jobs.session import Session
 
 
 def run_with_stages(session: "Session", text: str) -> dict[str, Any]:
-    """Return one run with the records of its stages, the workers it has lost, and whether its schedule is served.
-
-    Which one is meant: see `history.find`.
-    """
+    """Return one run with the records of its stages and the workers it has lost; which one: see `history.find`."""
     found = history.find(session, text)
     found["stages"] = stages(session.connection, found["run"]) or _listed(
         leftover.stages(session.config.staging, found["client"], found["run"])
     )
     found["lost"] = live.losses(session.connection, found["run"])
-    pair = found["client"], found["pipeline"]
-    found["cron"] = waiting.NO_CRON if waiting.without_cron(session.connection, session.config, [pair]) else None
     return found
 
 

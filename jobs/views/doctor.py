@@ -17,11 +17,10 @@ from etl.config.pipeline import Config, pairs_of
 from etl.config.urls import parse_url
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
-from jobs.run import schedules
 from jobs.store import dial, malformed, redis_errors, runs
 from jobs.store.keys import SCHEDULERS
+from jobs.store.live import SILENCE, cron_alive, workers
 from jobs.views import console, exposure
-from jobs.views.waiting import SILENCE, workers
 
 Finding = dict[str, Any]  # check, ok, what, cure, exit: its exit code; not ok and 0 is a warning
 
@@ -328,7 +327,7 @@ def _workers(connection: Redis) -> Finding:
 
 
 def _schedules(connection: Redis, scheduled: int) -> Finding:
-    if schedules.cron_alive(connection):
+    if cron_alive(connection):
         return _fine("cron", f"alive, for {scheduled} schedules")
     what = f"none is alive, and {scheduled} schedules are configured"
     return _failure("cron", what, "start it: rqscheduler, as the Procfile does")

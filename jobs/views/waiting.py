@@ -1,4 +1,4 @@
-"""Why a run waits, in one sentence; which workers are alive.
+"""Why a run waits, in one sentence.
 
 What somebody has to cure comes first: a pause, a suspension, no worker. Then what passes by itself: a lost worker, a
 cap, another run, a rate, a retry, others' jobs. Each is right within seconds of its cause.
@@ -9,15 +9,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
-from rq import worker_registration
 from rq.suspension import WORKERS_SUSPENDED
-from rq.utils import utcparse
 
-from jobs import settings
-from jobs.run import held, schedules
+from jobs.run import held
 from jobs.store import forms, keys, live, malformed, runs
 from jobs.store.keys import PREFIX
 from jobs.store.run_json import records_of
@@ -26,66 +23,10 @@ from jobs.store.scripts import SHIFT
 if TYPE_CHECKING:
     from etl.config.pipeline import Config
 
-SILENCE = 60.0  # seconds that Redis knows a worker at least, after its last sign of life
 LOOKED_AT = 1000  # of the jobs in a client's queue
 NO_CRON = "no cron process is alive (start one: rq-etl cron)"
 
 Run = dict[str, Any]
-
-
-# --- workers ---
-
-
-class Worker(NamedTuple):
-    """A worker that Redis knows.
-
-    Args:
-        silent: Seconds since its last sign of life.
-    """
-
-    name: str
-    host: str
-    state: str
-    silent: float
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it has given the last sign of life that was due: one is every quarter of a lease."""
-        return self.silent <= max(2.0, 0.4 * settings.lease())
-
-
-def workers(connection: Redis) -> list[Worker]:
-    """Return the workers that Redis knows; who was killed is among them until he has been silent for a minute."""
-    names = malformed.ids(connection.smembers(worker_registration.REDIS_WORKER_KEYS))
-    pipe = connection.pipeline(transaction=False)
-    pipe.time()
-    for key in names:
-        pipe.hgetall(key)
-        pipe.pttl(key)
-    now, *answers = malformed.answers(pipe)
-    found = []
-    for at, key in enumerate(names):
-        if raw := answers[2 * at]:
-            about = forms.fit("worker", raw)
-            name = key.removeprefix(keys.WORKER)
-            silent = _silent(about.get("last_heartbeat", ""), answers[2 * at + 1], now[0] + now[1] / 1e6)
-            found.append(Worker(name, about.get("hostname", ""), about.get("state", ""), silent))
-    return found
-
-
-def _silent(heartbeat: str, left: int, now: float) -> float:
-    """Return for how many seconds a worker has been silent: by Redis's clock, where the end of its key says so.
-
-    Args:
-        left: Milliseconds until its key ends.
-    """
-    whole = max(SILENCE, round(5 * settings.lease()))  # as each sign of life sets it
-    if 0 <= left <= whole * 1000:
-        return whole - left / 1000
-    return now - utcparse(heartbeat).timestamp() if heartbeat else math.inf
-
-
-# --- runs ---
 
 
 @dataclass
@@ -125,7 +66,7 @@ class _Scene:
 
     now: float
     is_suspended: bool
-    workers: dict[str, Worker]
+    workers: dict[str, live.Worker]
     works: bool
     queues: dict[str, _Queue] = field(default_factory=dict)
     rescued: list[str] = field(default_factory=list)
@@ -138,7 +79,7 @@ class _Scene:
     lost: dict[str, str] = field(default_factory=dict)
 
     @property
-    def alive(self) -> list[Worker]:
+    def alive(self) -> list[live.Worker]:
         return [worker for worker in self.workers.values() if worker.is_alive]
 
 
@@ -159,7 +100,7 @@ def explain(connection: Redis, found: Sequence[Run], *, works: bool = False) -> 
 
 
 def _look(connection: Redis, pending: Sequence[Run], works: bool) -> _Scene:
-    known = {worker.name: worker for worker in workers(connection)}
+    known = {worker.name: worker for worker in live.workers(connection)}
     pipe = connection.pipeline(transaction=False)
     clients = sorted({run["client"] for run in pending})
     pipe.time()
@@ -308,7 +249,9 @@ def _loss(scene: _Scene, run: Run, lost: Mapping[str, float], *, has_workers: bo
     if lost:
         entry = min(lost, key=lambda entry: lost[entry])
         name, worker = scene.doing[entry], scene.workers.get(scene.doing[entry])
-        silent = f"{worker.host}, silent for {worker.silent:.0f} s" if worker else f"silent for {SILENCE:.0f} s or more"
+        silent = (
+            f"{worker.host}, silent for {worker.silent:.0f} s" if worker else f"silent for {live.SILENCE:.0f} s or more"
+        )
         left = max(1, math.ceil(lost[entry] - scene.now + 0.5))
         begins = f"about {left} s" if has_workers else "time, once there is a worker"
         return f"lost its worker {name} ({silent}; its job begins again in {begins})"
@@ -376,7 +319,7 @@ def _moment(seconds: float) -> str:
 def without_cron(connection: Redis, config: "Config", pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Return those clients' pipelines that have a schedule or a delivery, which no cron process serves now."""
     wanted = {pair for pair in pairs if _is_served_by_cron(config, *pair)}
-    return set() if not wanted or schedules.cron_alive(connection) else wanted
+    return set() if not wanted or live.cron_alive(connection) else wanted
 
 
 def _is_served_by_cron(config: "Config", client: str, pipeline: str) -> bool:
