@@ -62,6 +62,7 @@ class Session:
             if not url:
                 settings.config()  # there must be one, or a private Redis would be started in any folder
             self.broker = broker.connect(url, settings.path().parent)
+            broker.announce(self.broker, WORKERS if workers is None else workers)
         self.connection = self.broker.connection
         malformed.set_aside(self.connection, malformed.FIXED, only_types=True)
         if not self.in_process:
