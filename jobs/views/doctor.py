@@ -253,6 +253,7 @@ def _logins(redis: str | None, config: Config | None) -> Iterator[Finding]:
             if url := source.model_dump().get("url"):
                 urls[f"pipelines.{name}.{where}.url"] = url
     yield from (_warning("password", what, cure) for what, cure in exposure.logins(urls))
+    yield from (_warning("password", what, cure) for what, cure in (exposure.addresses(config) if config else ()))
 
 
 def _cursors(config: Config) -> Iterator[Finding]:
