@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.commands.arguments import check_functions, client_pipelines, moment_before, name_broken, parameters
+from jobs.commands.completion import CLIENT, PIPELINE, RUN
 from jobs.commands.options import common, echo, shared, working
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("pipelines", nargs=-1)
-@click.option("--client", "clients", multiple=True, help="Run for this client (may be repeated).")
+@click.argument("pipelines", nargs=-1, shell_complete=PIPELINE)
+@click.option("--client", "clients", multiple=True, shell_complete=CLIENT, help="Run for this client; repeatable.")
 @click.option("--all-clients", is_flag=True, help="Run for every client that has the pipeline.")
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the run.")
 @working
@@ -36,7 +37,7 @@ def run(
     max_rejects: str | None,
     queue: bool,
 ) -> None:
-    """Run pipelines for clients; without PIPELINE all that the client has."""
+    """Run pipelines for clients; without PIPELINE all they have."""
     from etl.config.pipeline import resolve
     from etl.errors import AlreadyRunning
     from jobs.run.submit import submit_run
@@ -78,8 +79,8 @@ def _submitted(found: Sequence[Mapping[str, Any]]) -> None:
 
 
 @click.command()
-@click.argument("pipeline")
-@click.option("--client", required=True, help="Whose windows.")
+@click.argument("pipeline", shell_complete=PIPELINE)
+@click.option("--client", shell_complete=CLIENT, required=True, help="Whose windows.")
 @click.option("--start", required=True, metavar="D", help="Date or moment of the first window, in the client's zone.")
 @click.option("--end", required=True, metavar="D", help="Where the last window ends; not part of it.")
 @click.option("--every", default="1d", metavar="1d", help="Length of a window.")
@@ -100,7 +101,7 @@ def backfill(
     reprocess: bool,
     dry_run: bool,
 ) -> None:
-    """Run a pipeline for windows of the past, one run each, skipping those that are loaded."""
+    """Run a pipeline for windows of the past that are not loaded."""
     from jobs.run import backfill
     from jobs.store.runs import snapshot
     from jobs.views import console, history
@@ -143,7 +144,7 @@ def backfill(
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=RUN)
 @common
 def wait(run: str) -> None:
     """Wait until a run has ended."""
@@ -193,7 +194,7 @@ def _exit_code(found: Sequence[Mapping[str, Any]]) -> int:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=RUN)
 @click.option("--rows", is_flag=True, help="Each rejected row instead of counts.")
 @click.option("--export", type=FILE, help="Write the rejected rows as CSV.")
 @click.option("--load", type=FILE, help="Load rows that --export wrote and you fixed.")
@@ -221,13 +222,13 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
 
 
 @click.command()
-@click.argument("runs", nargs=-1)
+@click.argument("runs", nargs=-1, shell_complete=RUN)
 @click.option("--failed", is_flag=True, help="Every run that failed.")
 @click.option("--since", metavar="24h", help="With --failed: submitted within this span.")
 @working
 @common
 def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
-    """Run again what is missing of failed runs, with today's config and code."""
+    """Run what is missing of failed runs, by today's config and code."""
     from etl.errors import EtlError
     from jobs.run.retry import retry_run
     from jobs.store.runs import snapshot
@@ -257,8 +258,8 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
 
 
 @click.command()
-@click.argument("runs", nargs=-1)
-@click.option("--client", help="Every active run of this client.")
+@click.argument("runs", nargs=-1, shell_complete=RUN)
+@click.option("--client", shell_complete=CLIENT, help="Every active run of this client.")
 @common
 def cancel(runs: tuple[str, ...], client: str | None) -> None:
     """Stop runs; what they have loaded stays loaded."""
