@@ -142,32 +142,31 @@ def _names(value: Any) -> list[str]:
 def _known_runs() -> list[dict[str, str]]:
     """Return the newest runs that Redis knows, or none where it doesn't answer at once."""
     found: list[dict[str, str]] = []
-
-    def ask() -> None:
-        with suppress(Exception):
-            found.extend(_newest())
-
-    asking = threading.Thread(target=ask, daemon=True)  # a name that nobody resolves takes its time
-    asking.start()
-    asking.join(PATIENCE)
+    connection = None
+    with suppress(Exception):
+        connection = _redis()
+    if connection is not None:
+        # A name that nobody resolves takes its time, which nothing but a thread can be kept from waiting for.
+        asking = threading.Thread(target=lambda: found.extend(_newest(connection)), daemon=True)
+        asking.start()
+        asking.join(PATIENCE)
     return list(found)
 
 
-def _newest() -> list[dict[str, str]]:
+def _newest(connection: "Redis") -> list[dict[str, str]]:
     from etl.config.values import NAME
     from jobs.store.keys import INDEX, run_key
 
-    connection = _redis()
-    if connection is None:
-        return []
-    fields = ("client", "pipeline", "state")
-    with connection, connection.pipeline(transaction=False) as pipe:
+    fields, found = ("client", "pipeline", "state"), []
+    with suppress(Exception), connection, connection.pipeline(transaction=False) as pipe:
         ids: Any = connection.zrevrange(INDEX, 0, NEWEST - 1)
         for id in ids:
             pipe.hmget(run_key(id), *fields)
-        answers = zip(ids, pipe.execute(raise_on_error=False), strict=True)
-        found = [dict(zip(("run", *fields), (id, *values), strict=True)) for id, values in answers if all(values)]
-    return [run for run in found if all(NAME.fullmatch(value) for value in run.values())]
+        for id, values in zip(ids, pipe.execute(raise_on_error=False), strict=True):
+            run = (id, *values) if isinstance(values, list) else ()
+            if run and all(isinstance(text, str) and NAME.fullmatch(text) for text in run):
+                found.append(dict(zip(("run", *fields), run, strict=True)))
+    return found
 
 
 def _redis() -> "Redis | None":
@@ -177,13 +176,16 @@ def _redis() -> "Redis | None":
     from redis.retry import Retry
 
     from jobs import settings
-    from jobs.process.private_redis import PrivateRedis
 
-    private, url = settings.path().parent, shared.redis or settings.redis_url()
-    if not url and not (private / ".rq-etl" / "redis").is_dir():
-        return None
+    folder, url = settings.path().parent, shared.redis or settings.redis_url()
+    if not url:
+        if not (folder / ".rq-etl" / "redis").is_dir():
+            return None
+        from jobs.process.private_redis import PrivateRedis
+
+        url = PrivateRedis("", folder).url
     return Redis.from_url(
-        url or PrivateRedis("", private).url,
+        url,
         socket_connect_timeout=PATIENCE,
         socket_timeout=PATIENCE,
         retry=Retry(NoBackoff(), 0),

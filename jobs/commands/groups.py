@@ -18,15 +18,15 @@ class Group(click.Group):
         self.headings = headings
 
     @override
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command; of what it says of itself the first sentence is listed, of which click cuts nothing."""
+        cmd.short_help = cmd.short_help or (cmd.help or "").partition("\n\n")[0].replace("\n", " ")
+        super().add_command(cmd, name)
+
+    @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands by heading; click's own cuts what they say of themselves."""
+        """Write the commands by heading, all of them in the same two columns."""
+        width = max(map(len, self.commands))
         for heading, names in (self.headings or {"Commands": self.list_commands(ctx)}).items():
-            width = max(map(len, self.commands))
-            lines = [(name.ljust(width), _said(self.commands[name])) for name in names]
             with formatter.section(heading):
-                formatter.write_dl(lines)
-
-
-def _said(command: click.Command) -> str:
-    """Return the first sentence of a command's help."""
-    return (command.help or "").partition("\n\n")[0].replace("\n", " ")
+                formatter.write_dl([(name.ljust(width), self.commands[name].short_help or "") for name in names])
