@@ -10,6 +10,7 @@ import click
 
 from jobs.commands.arguments import check_functions, client_pipelines, moment_before, name_broken, parameters
 from jobs.commands.completion import CLIENT, PIPELINE, RUN
+from jobs.commands.interrupt import interruptible
 from jobs.commands.options import common, echo, shared, working
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ def run(
         raise click.UsageError("give --client NAME or --all-clients")
     given = parameters(params)
     pairs = client_pipelines(shared.configuration(), pipelines, clients, given)
-    with closing(shared.session()) as session:
-        config, ids = session.config, []
+    ids: list[str] = []
+    with closing(shared.session()) as session, interruptible(session, ids):
+        config = session.config
         code = name_broken(config) if all_clients else 0
         if session.is_ours:  # elsewhere the functions' modules need be where workers are, and nowhere else
             left_out = check_functions(config, pairs)
@@ -108,7 +110,8 @@ def backfill(
 
     resolved = backfill.of(shared.configuration(), pipeline, client, parameters(params))
     windows = backfill.windows(start, end, every, resolved.timezone)
-    with closing(shared.session(workers=0 if dry_run else None)) as session:
+    ids: list[str] = []
+    with closing(shared.session(workers=0 if dry_run else None)) as session, interruptible(session, ids):
         windows = backfill.examine(
             windows, resolved, history.recent(session, client=client, pipeline=resolved.name, limit=None)
         )
@@ -132,7 +135,7 @@ def backfill(
         if dry_run:
             shared.print(lines, lambda: console.table(("start", "end", "action", "state", "run"), lines))
             sys.exit(0)
-        ids = backfill.submit(
+        ids += backfill.submit(
             session.config, session.connection, resolved, windows, parallel=parallel, reprocess=reprocess
         )
         if shared.waits(session):
@@ -152,15 +155,16 @@ def wait(run: str) -> None:
     from jobs.store.runs import find
     from jobs.views import history
 
+    ids: list[str] = []
     # Where the Redis is ours, nobody else works on what a killed command has left there.
-    with closing(shared.session()) as session:
+    with closing(shared.session()) as session, interruptible(session, ids):
         try:
-            id = find(session.connection, run)
+            ids.append(find(session.connection, run))
         except UnknownName:  # it has ended with --inline, or long ago
             found = [history.find(session, run)]
             shared.print(found, lambda: _ended(found))
             sys.exit(_exit_code(found))
-        sys.exit(await_runs(session, [id]))
+        sys.exit(await_runs(session, ids))
 
 
 def await_runs(session: "Session", ids: Sequence[str]) -> int:
@@ -203,10 +207,12 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
     """Count a run's rejected rows by file, column and reason."""
     from jobs.views import console, history, rejects
 
-    with closing(shared.session(workers=None if load else 0)) as session:
+    ids: list[str] = []
+    with closing(shared.session(workers=None if load else 0)) as session, interruptible(session, ids):
         id = history.find(session, run)["run"]
         if load:
-            sys.exit(await_runs(session, [rejects.load(session, id, load)]))
+            ids.append(rejects.load(session, id, load))
+            sys.exit(await_runs(session, ids))
         elif export:
             count = rejects.export(session, id, export)
             text = f"wrote {console.plural(count, 'row')} to {export}"
@@ -236,10 +242,11 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
 
     if bool(runs) == failed:
         raise click.UsageError("give RUN… or --failed")
-    with closing(shared.session()) as session:
+    started: list[str] = []
+    with closing(shared.session()) as session, interruptible(session, started):
         texts = history.failed(session, moment_before(since)) if failed else runs
         ids = [history.recall(session, text) for text in texts]
-        started, code, config = [], 0, session.config
+        code, config = 0, session.config
         for id in ids:
             try:
                 _, changes = retry_run(config, session.connection, id)
