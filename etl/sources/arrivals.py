@@ -33,6 +33,12 @@ class Arrival(NamedTuple):
     is_marker: bool = False
 
 
+class FolderAway(SourceMissing):
+    """The folder of a source isn't there, or can't be looked at."""
+
+    is_there = False  # it is, and can't be read
+
+
 def present(pipeline: Pipeline, now: float, complete: str | None = None) -> list[Arrival]:
     """Return the files that a pipeline's path names for any date, and markers; their contents are not looked at.
 
@@ -41,7 +47,7 @@ def present(pipeline: Pipeline, now: float, complete: str | None = None) -> list
         complete: A glob of markers, in the folder of the files.
 
     Raises:
-        SourceMissing: Their folder isn't there, or can't be read.
+        FolderAway: Their folder isn't there, or can't be read.
         ConfigError: A parameter has a value that leads elsewhere.
     """
     config = pipeline.extract
@@ -86,9 +92,12 @@ def _found(
 
 
 def _refuse_absent(folder: str) -> None:
-    """Raise SourceMissing where a folder can't be looked at: a glob says only that nothing is in it."""
+    """Raise FolderAway where a folder can't be looked at: a glob says only that nothing is in it."""
     try:
         os.stat(folder) if os.path.isfile(folder) else os.scandir(folder).close()
     except OSError as exc:
-        what = f"{folder} can't be looked at: {exc.strerror or type(exc).__name__}"
-        raise SourceMissing(what, "make it, or correct extract.path") from None
+        error = FolderAway(
+            f"{folder} can't be looked at: {exc.strerror or type(exc).__name__}", "make it so, or correct extract.path"
+        )
+        error.is_there = not isinstance(exc, FileNotFoundError)
+        raise error from None

@@ -33,8 +33,9 @@ def follow(connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, no
         found = runs.search(connection, client=client, pipeline=name, since=record.looked - 2 * DAY)
         _credit(record, rule, islice(found, FEW))
     if not rule.has_files and _is_about_to_be_missing(record, now):
-        if not runs.knows_all(connection, record.looked - 2 * DAY):
-            _credit(record, rule, _remembered(pipeline, since=datetime.fromtimestamp(record.looked - 2 * DAY, UTC)))
+        lately = record.looked - 2 * DAY
+        if not runs.knows_all(connection, lately):
+            _credit(record, rule, _remembered(pipeline, since=datetime.fromtimestamp(lately, UTC)))
     record.last = last or record.last
     _bring_up_to_date(connection, pipeline, record)
 
@@ -89,14 +90,17 @@ def _remembered(pipeline: Pipeline, **wanted: Any) -> list[dict[str, Any]]:
     from etl.load import history
 
     schema = pipeline.table.partition(".")[0] if "." in pipeline.table else None
-    whose = {"client": pipeline.client, "pipeline": pipeline.name, "limit": FEW}
+    wanted |= {"client": pipeline.client, "pipeline": pipeline.name, "limit": FEW}
     try:
-        found = history.read(url_of(pipeline), pipeline.target.name, [schema], **whose, **wanted)
+        found = history.read(url_of(pipeline), pipeline.target.name, [schema], **wanted)
     except EtlError:
         return []
     return [
         {
-            **{"run": each.run, "state": each.state, "start": each.window_start, "rows": each.rows},
+            "run": each.run,
+            "state": each.state,
+            "start": each.window_start,
+            "rows": each.rows,
             "started": each.started.isoformat() if each.started else None,
             "finished": each.finished.isoformat(),
         }

@@ -144,7 +144,12 @@ def _of_json(found: dict[str, Any]) -> Record:
     items = [Item(**item) for item in found.pop("items")]
     deliveries = {day: Delivery(**each) for day, each in found.pop("deliveries").items()}
     record = Record(**found, items=items, deliveries=deliveries)
-    numbers = [record.began, record.looked, *(item.seen for item in items), *(each.until for each in deliveries.values())]
+    numbers = [
+        record.began,
+        record.looked,
+        *(item.seen for item in items),
+        *(each.until for each in deliveries.values()),
+    ]
     if not all(isinstance(number, int | float) for number in numbers):
         raise ValueError("a moment is no number")
     return record

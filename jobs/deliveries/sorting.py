@@ -1,11 +1,11 @@
-"""Which delivery a file belongs to, when a delivery is complete, and when it is missing; nothing here but what is given.
+"""Which delivery a file belongs to, when a delivery is complete and when it is missing, of what is given alone.
 
 A file belongs to the delivery of the date in its name; without one, to the delivery in whose span it was first seen.
 When it was modified says nothing: a file may be made long before it is sent, or get its time from elsewhere.
 """
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -14,7 +14,9 @@ from etl.calendar.dues import Due, Timetable
 from etl.sources.arrivals import Arrival
 from jobs.deliveries.record import Delivery, Item, Record
 
+SAME = 0.01  # seconds; not every database keeps all digits of a time
 GAP = 300.0  # seconds without a look, or three times `poll`, after which nobody knows when a file came
+Loaded = Mapping[str, Collection[float | None]]  # files that have been loaded, and when they were modified, if known
 _now: dict[Timetable, Due] = {}
 
 
@@ -55,14 +57,12 @@ def of_day(timetable: Timetable, day: date) -> Due | None:
     return timetable.of_day(day)
 
 
-def begin(rule: Rule, now: float, found: Sequence[Arrival], loaded: Collection[str]) -> Record:
+def begin(rule: Rule, now: float, found: Sequence[Arrival], loaded: Loaded) -> Record:
     """Return the record of a pipeline whose deliveries are looked at for the first time.
 
     What lies there may be years old. What has been loaded, and what is dated before the last delivery that was due, is
     known and starts nothing; the rest has come just now.
 
-    Args:
-        loaded: Names of files that have been loaded.
     """
     record = Record(began=now, looked=now)
     due = current(rule.timetable, now)
@@ -72,7 +72,7 @@ def begin(rule: Rule, now: float, found: Sequence[Arrival], loaded: Collection[s
     if before is not None and is_sure:
         _expect(record, before)
     for arrival in found:
-        is_loaded = arrival.name in loaded
+        is_loaded = _is_loaded(arrival, loaded)
         day = _day_of(record, rule, arrival, now) if arrival.day or not is_loaded else None
         is_old = arrival.day is not None and before is not None and (day is None or day.day < before.day)
         item = _item(arrival, now, None if is_old else day)
@@ -144,6 +144,11 @@ def is_complete(record: Record, rule: Rule, day: str, *, here: bool = False) -> 
         markers = [item for item in latest if item.is_marker and (item.is_here or not here)]
         return bool(markers)
     return len(files) >= (rule.files or 1)
+
+
+def _is_loaded(arrival: Arrival, loaded: Loaded) -> bool:
+    times = loaded.get(arrival.name, ())
+    return any(modified is None or abs(modified - arrival.modified) < SAME for modified in times)
 
 
 def _day_of(record: Record, rule: Rule, arrival: Arrival, now: float) -> Due | None:

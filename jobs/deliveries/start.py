@@ -23,21 +23,20 @@ def start(connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, now
     Raises:
         EtlError: It can't be submitted.
     """
-    asked = pipeline.delivery.run if pipeline.delivery else "no"
-    if asked == "no" or runs.pending(connection, pipeline.client, pipeline.name):
-        return None
     wanted = _of_files(record, rule, pipeline, now) if rule.has_files else _when_due(record, pipeline, now)
-    for delivery, due, items in wanted:
-        run = run_id(pipeline.client, pipeline.name, due, items)
-        try:
-            submit_run(connection, pipeline, run=run, due=cron.local(due, pipeline.timezone))
-        except AlreadyRunning:
-            return None
-        for item in items:
-            item.run = run
-        note(delivery, run)
-        return run
-    return None
+    found = next(wanted, None)
+    if found is None or runs.pending(connection, pipeline.client, pipeline.name):
+        return None
+    delivery, due, items = found
+    run = run_id(pipeline.client, pipeline.name, due, items)
+    try:
+        submit_run(connection, pipeline, run=run, due=cron.local(due, pipeline.timezone))
+    except AlreadyRunning:
+        return None
+    for item in items:
+        item.run = run
+    note(delivery, run)
+    return run
 
 
 def run_id(client: str, pipeline: str, due: datetime, items: Sequence[Item]) -> str:
@@ -52,8 +51,8 @@ Wanted = tuple[Delivery, datetime, list[Item]]  # a delivery, the moment that {d
 
 def _of_files(record: Record, rule: Rule, pipeline: Pipeline, now: float) -> Iterator[Wanted]:
     """Yield the deliveries that have files which no run has read, once for each date in the names of their files."""
-    asked = pipeline.delivery.run if pipeline.delivery else "no"
-    for delivery in record.in_order():
+    asked = _asked(pipeline)
+    for delivery in record.in_order() if asked != "no" else ():
         if asked == "when due" and now < delivery.due:
             continue
         if not is_complete(record, rule, delivery.day, here=rule.is_whole):
@@ -67,12 +66,15 @@ def _of_files(record: Record, rule: Rule, pipeline: Pipeline, now: float) -> Ite
 
 def _when_due(record: Record, pipeline: Pipeline, now: float) -> Iterator[Wanted]:
     """Yield the delivery that was due last, where no run has been started for it: its source has no files."""
-    asked = pipeline.delivery.run if pipeline.delivery else "no"
     past = [each for each in record.in_order() if each.watched and each.due <= now]
-    for delivery in past[-1:] if asked == "when due" else ():
+    for delivery in past[-1:] if _asked(pipeline) == "when due" else ():
         due = _moment(pipeline, delivery, "")
         if run_id(pipeline.client, pipeline.name, due, []) not in delivery.runs:
             yield delivery, due, []
+
+
+def _asked(pipeline: Pipeline) -> str:
+    return pipeline.delivery.run if pipeline.delivery else "no"
 
 
 def _moment(pipeline: Pipeline, delivery: Delivery, named: str) -> datetime:
