@@ -97,15 +97,6 @@ def once_key(name: str) -> str:
     return f"etl:once:{name}"
 
 
-def cron_key(process: str) -> str:
-    """Return the key that a cron process keeps alive.
-
-    Args:
-        process: `<host>-<pid>`.
-    """
-    return f"etl:cron:{process}"
-
-
 def aside_key(key: bytes) -> bytes:
     """Return the key that something malformed of another key is moved to."""
     return b"etl:aside:" + key
