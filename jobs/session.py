@@ -84,6 +84,16 @@ class Session:
         """Whether the broker ends with this process, so that runs must be waited for."""
         return self.in_process or (self.broker.kind == "private" and self.broker.owned)
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether worker processes were started here, which end with this process."""
+        return self._supervisor is not None
+
+    @property
+    def works(self) -> bool:
+        """Whether this process works on runs itself, or has started workers that do."""
+        return self.in_process or self.has_workers
+
     def start_workers(self, count: int) -> None:
         """Start worker processes that end with this one; what they print is in .rq-etl/workers.log."""
         if self._supervisor is None and count:

@@ -27,8 +27,9 @@ LAYERS = {
         {"functions"}, {"calendar"}, {"config"}, {"types"}, {"sources", "transform", "staging", "load"},
     ),
     "jobs": (
-        {"settings"}, {"store"}, {"job"}, {"queue"}, {"run"}, {"process"}, {"stages"}, {"worker"}, {"broker"},
-        {"session"}, {"enqueue"}, {"views"}, {"api"}, {"dashboard"}, {"demo"}, {"pytest_plugin"}, {"commands"},
+        {"settings"}, {"store"}, {"job"}, {"queue"}, {"run"}, {"deliveries"}, {"process"}, {"stages"}, {"worker"},
+        {"broker"}, {"session"}, {"enqueue"}, {"views"}, {"api"}, {"dashboard"}, {"demo"}, {"pytest_plugin"},
+        {"commands"},
     ),
 }  # fmt: skip
 # Inside packages, where they have a direction: none reaches one that comes later, directly or through others.
