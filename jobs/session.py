@@ -84,9 +84,9 @@ class Session:
         return self.in_process or (self.broker.kind == "private" and self.broker.owned)
 
     @property
-    def works(self) -> bool:
-        """Whether this process works on runs itself, or has started workers that do."""
-        return self.in_process or self._supervisor is not None
+    def has_workers(self) -> bool:
+        """Whether it has started workers, which may not be there yet."""
+        return self._supervisor is not None
 
     def start_workers(self, count: int) -> None:
         """Start worker processes that end with this one; what they print is in .rq-etl/workers.log."""

@@ -103,7 +103,7 @@ def _show_table(session: Session, ids: Sequence[str]) -> None:
 
 
 def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
-    return session.patiently(lambda: history.snapshot(session, ids))
+    return session.patiently(lambda: history.snapshot(session, ids, works=session.in_process))
 
 
 def _line(run: Run, *, why: bool) -> None:
