@@ -62,6 +62,7 @@ class Session:
             if not url:
                 settings.config()  # there must be one, or a private Redis would be started in any folder
             self.broker = broker.connect(url, settings.path().parent)
+            broker.announce(self.broker, WORKERS if workers is None else workers)
         self.connection = self.broker.connection
         malformed.set_aside(self.connection, malformed.FIXED, only_types=True)
         if not self.in_process:
@@ -85,7 +86,7 @@ class Session:
 
     @property
     def has_workers(self) -> bool:
-        """Whether it has started workers, which may not be there yet."""
+        """Whether worker processes were started here, which end with this process."""
         return self._supervisor is not None
 
     def start_workers(self, count: int) -> None:

@@ -124,6 +124,14 @@ def _is_loss(value: bytes) -> bool:
     return found.keys() == kinds.keys() and all(isinstance(found[key], kinds[key]) for key in kinds)
 
 
+def _is_look(value: bytes) -> bool:
+    if not is_json(dict)(value) or not value:
+        return False
+    found = json.loads(value)
+    is_at = isinstance(found.get("at"), int | float) and 0 <= found["at"] < LAST
+    return is_at and isinstance(found.get("error"), str | None)
+
+
 class Form(NamedTuple):
     """What a key must be like.
 
@@ -187,6 +195,7 @@ FORMS = {
     ),
     "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
     "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
+    "looked": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=_is_look),
     "served": Form(fields={"left": is_whole, "name": is_id}),
     "use": Form(matches(r"[^ ]+ [a-z]+"), value=is_number),
     "queues": Form(matches(r"rq:queue:.+")),

@@ -7,7 +7,8 @@ import re
 from typing import NamedTuple
 
 PREFIX = "etl-"  # of every client's queue
-CLAIMED = 15.0  # seconds that a claim on a run lasts
+CLAIMED = 15.0  # seconds that a claim on a run lasts, or on a look at a pipeline's deliveries
+CRON_SIGN = 5.0  # seconds without a sign of life after which a cron process counts as dead
 SPAN = 600  # seconds that one record of the use of workers covers
 
 ACTIVE = "etl:active"
@@ -17,6 +18,7 @@ HELD = "etl:held"
 HELD_READY = "etl:held:ready"
 LAST = "etl:last"
 DUE = "etl:due"
+LOOKED = "etl:looked"
 READY = "etl:ready"
 ASIDE = "etl:aside"
 RESCUED = "etl:rescued:jobs"
@@ -75,6 +77,16 @@ def rate_key(client: str, pipeline: str) -> str:
     return f"etl:rate:{client}:{pipeline}"
 
 
+def look_key(client: str, pipeline: str) -> str:
+    """Return the key of the claim of who looks at the deliveries of a client's pipeline."""
+    return f"etl:look:{client}:{pipeline}"
+
+
+def cron_key(host: str, pid: int) -> str:
+    """Return the key of a cron process's sign of life."""
+    return f"etl:cron:{host}-{pid}"
+
+
 def use_key(moment: float) -> str:
     """Return the key of the use of workers around a moment, in seconds since the epoch."""
     return f"etl:use:{int(moment // SPAN)}"
@@ -83,15 +95,6 @@ def use_key(moment: float) -> str:
 def once_key(name: str) -> str:
     """Return the key that exists for as long as something need not be done again."""
     return f"etl:once:{name}"
-
-
-def cron_key(process: str) -> str:
-    """Return the key that a cron process keeps alive.
-
-    Args:
-        process: `<host>-<pid>`.
-    """
-    return f"etl:cron:{process}"
 
 
 def aside_key(key: bytes) -> bytes:
@@ -260,6 +263,33 @@ KEYS = (
         stays=True,
     ),
     Key("etl:due", "hash", "jobs.run.schedules", "one field for each schedule", "its last moment", "due", stays=True),
+    Key(
+        "etl:looked",
+        "hash",
+        "jobs.deliveries.claims",
+        "a field for each client's pipeline",
+        "when its deliveries were looked at last, and what prevented it",
+        "looked",
+        stays=True,
+    ),
+    Key(
+        "etl:look:<client>:<pipeline>",
+        "string",
+        "jobs.deliveries.claims",
+        "15 s without a sign of life",
+        "who looks at its deliveries now",
+        "id",
+        most=CLAIMED,
+    ),
+    Key(
+        "etl:cron:<process>",
+        "string",
+        "jobs.store.crons",
+        "5 s without a sign of life",
+        "a cron process",
+        "number",
+        most=CRON_SIGN,
+    ),
     Key("etl:served", "hash", "dequeue.lua", "one", "the queue served last, and how often more", "served", stays=True),
     Key(
         "etl:aside",

@@ -15,7 +15,7 @@ from rq import worker_registration
 from rq.utils import utcparse
 
 from jobs import settings
-from jobs.store import forms, keys, malformed, runs, scripts
+from jobs.store import crons, forms, keys, malformed, runs, scripts
 from jobs.store.keys import lost_key, run_key, stages_key
 from jobs.store.run_json import iso, record_of
 from jobs.store.transitions import sources
@@ -85,7 +85,7 @@ def cron_alive(connection: Redis) -> bool:
 
     One that was killed is noticed when its next sign of life is due: its key would last ten seconds longer.
     """
-    if next(connection.scan_iter(keys.cron_key("*"), count=SCANNED), None) is not None:
+    if crons.alive(connection):
         return True
     found = list(connection.scan_iter(f"{keys.SCHEDULERS}*", count=SCANNED))
     pipe = connection.pipeline(transaction=False)

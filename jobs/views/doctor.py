@@ -20,7 +20,7 @@ from jobs import broker, settings
 from jobs.store import dial, malformed, redis_errors, runs
 from jobs.store.keys import SCHEDULERS
 from jobs.store.live import SILENCE, cron_alive, workers
-from jobs.views import console, exposure
+from jobs.views import console, environment, exposure
 
 Finding = dict[str, Any]  # check, ok, what, cure, exit: its exit code; not ok and 0 is a warning
 
@@ -130,12 +130,19 @@ def _error(check: str, exc: EtlError) -> Finding:
 
 
 def _findings(redis: str | None) -> Iterator[Finding]:
+    try:
+        settings.environment()
+    except ConfigError as exc:  # nothing else can be known
+        yield _error("environment", exc)
+        return
     yield from _names()
     yield from _config()
     try:
         config = settings.config()
     except ConfigError:
         config = None
+    yield from (_fine("environment", what) for what in environment.origins(config))
+    yield from (_warning("environment", what, cure) for what, cure in environment.warnings(config))
     yield from _drives(config)
     yield from _logins(redis, config)
     if config:
@@ -246,6 +253,7 @@ def _logins(redis: str | None, config: Config | None) -> Iterator[Finding]:
             if url := source.model_dump().get("url"):
                 urls[f"pipelines.{name}.{where}.url"] = url
     yield from (_warning("password", what, cure) for what, cure in exposure.logins(urls))
+    yield from (_warning("password", what, cure) for what, cure in (exposure.addresses(config) if config else ()))
 
 
 def _cursors(config: Config) -> Iterator[Finding]:
@@ -273,6 +281,7 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
         for what, cure in exposure.redis(found.url, found.connection):
             yield _warning("redis", f"{dial.shown(found.url)} {what}", cure)
         yield _workers(found.connection)
+        yield from (_warning("workers", what, cure) for what, cure in environment.outdated_workers(found.connection))
         if scheduled := sum(len(client.schedule) for client in config.clients.values()) if config else 0:
             yield _schedules(found.connection, scheduled)
     except RedisError as exc:
@@ -284,7 +293,7 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
 def _private() -> Finding:
     program = next(filter(None, map(shutil.which, broker.SERVERS)), None)
     if program:
-        return _fine("redis", f"a private {Path(program).name} is started for each command")
+        return _fine("redis", f"no REDIS_URL: a private {Path(program).name} is started for each command")
     what = "no REDIS_URL and no redis-server: jobs run in the command's own process, one at a time"
     return _warning("redis", what, "install redis-server (apt install redis-server), or set REDIS_URL")
 

@@ -11,7 +11,7 @@ from redis import Redis
 
 from jobs.process.complete import Outcome
 from jobs.process.inprocess import InProcessWorker
-from jobs.store import keys, limits, live, runs
+from jobs.store import crons, keys, limits, live, runs
 from jobs.store.scripts import SHIFT, clock
 from jobs.views import progress, waiting
 from tests.helpers.situations import Site, site
@@ -138,8 +138,11 @@ def test_a_scheduler_that_was_killed_is_dead_as_soon_as_its_next_sign_of_life_is
 
 def test_a_cron_process_of_our_own_is_alive_as_long_as_its_key(connection: Redis) -> None:
     assert not live.cron_alive(connection)
-    connection.set(keys.cron_key("box-12"), 1)
+    crons.sign(connection, "box", 12)
     assert live.cron_alive(connection)
+    assert int(connection.pttl(keys.cron_key("box", 12))) <= 5000  # so soon is one that was killed known to be dead
+    crons.leave(connection, "box", 12)
+    assert not live.cron_alive(connection)
 
 
 def test_what_somebody_has_to_cure_comes_first_and_all_of_it_is_named(site: Site) -> None:
