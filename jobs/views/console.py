@@ -201,7 +201,7 @@ def show(run: Mapping[str, Any], note: str = "") -> None:
             **line,
             "worker": (line.get("worker") or "-")[:NAME],
             "time": took(line["seconds"]),
-            "counts": counts(line["counts"]),
+            "counts": (line["state"] == "waiting" and line["error"]) or counts(line["counts"]),
         }
         for line in ordered[:150]
     ]
