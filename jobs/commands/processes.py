@@ -96,8 +96,8 @@ def _ending(server: broker.Broker, count: int, address: str) -> list[str]:
     config, command = settings.config(), settings.command(Path())
     where = f"private to this folder ({settings.path().parent}/.rq-etl/redis)" if server.kind == "private" else ""
     lines = ["", f"rq-etl: {count} worker{'s' if count > 1 else ''} and the dashboard are ready; Ctrl-C ends them", ""]
-    lines += [f"  dashboard  {address}", f"  Redis      {where or shown(server.url)}"]
-    lines += [f"  rows       {place}" for place in _places(config)[:SHOWN]]
+    lines += [f"  dashboard: {address}", f"  Redis:     {where or shown(server.url)}"]
+    lines += [f"  rows:      {place}" for place in _places(config)[:SHOWN]]
     lines += ["", f"In another terminal, in {settings.path().parent}:"]
     for words, what in NEXT:
         lines.append(f"  {command} {words:<28} # {what}")

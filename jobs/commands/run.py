@@ -257,7 +257,7 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
             started.append(id)
             for change in changes:
                 echo(f"{id}: {change}", err=True)
-        if shared.waits(session):
+        if started and shared.waits(session):
             code = max(code, await_runs(session, started))
         else:
             _print_states(snapshot(session.connection, started), "nothing is retried")
