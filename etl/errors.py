@@ -132,11 +132,14 @@ class DamagedArtifact(StagingFailed):
     retryable = False
 
 
-class BrokerUnreachable(EtlError):
+class RedisAway(EtlError):
     """Redis can't be reached, or can't be used as it is."""
 
     exit_code = 3
     retryable = True
+
+
+BrokerUnreachable = RedisAway  # its name until callers outside were given it
 
 
 class AlreadyRunning(EtlError):

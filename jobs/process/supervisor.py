@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from etl.errors import EtlError
 from jobs import settings
@@ -38,9 +39,13 @@ class Supervisor:
         """Start so many workers more."""
         self._workers += [self._start() for _ in range(count)]
 
-    def start_other(self, command: list[str]) -> Process:
-        """Start a process that ends with the workers, and is not started again."""
-        process = spawn(command, signal.SIGTERM, env=self._environment)
+    def start_other(self, command: list[str], **options: Any) -> Process:
+        """Start a process that ends with the workers, and is not started again.
+
+        Args:
+            options: Of `subprocess.Popen`.
+        """
+        process = spawn(command, signal.SIGTERM, env=self._environment, **options)
         self._others.append(process)
         return process
 

@@ -358,26 +358,3 @@ def find(connection: Redis, text: str) -> str:
     if not matches:
         raise UnknownName(f"no run {'of ' if '/' in text else ''}{text} is known", "see rq-etl runs")
     return str(matches[0])
-
-
-def find_pending(connection: Redis, text: str) -> str:
-    """Return the id of the run meant, as `find` does, but by `client/pipeline` the one that has not ended.
-
-    That is the active one without a window, else the only one that is active, else the oldest that is held.
-
-    Raises:
-        UnknownName: No run, or several, are meant.
-    """
-    client, slash, pipeline = text.partition("/")
-    if not slash:
-        return find(connection, text)
-    if run := holder(connection, client, pipeline):
-        return run
-    for ids in (active(connection), held(connection)):
-        records = read_many(connection, ids)
-        mine = [run for run, record in records.items() if (record["client"], record["pipeline"]) == (client, pipeline)]
-        if len(mine) > 1 and records[mine[0]]["state"] != "held":
-            raise UnknownName(f"run {text} is not unique: {', '.join(mine[:5])}", "give its id")
-        if mine:
-            return mine[0]
-    return find(connection, text)
