@@ -7,7 +7,7 @@ import click
 
 from jobs.commands.cursors import cursor
 from jobs.commands.look import logs, plan, runs, show, status
-from jobs.commands.operate import clients, dashboard, doctor, metrics, schedule, up, worker, workers
+from jobs.commands.operate import clients, cron, dashboard, doctor, metrics, schedule, up, worker, workers
 from jobs.commands.options import common, echo, shared
 from jobs.commands.project import demo, init, validate
 from jobs.commands.run import backfill, cancel, rejects, retry, run, wait
@@ -19,7 +19,7 @@ COMMANDS = (
     *(init, validate, demo),
     *(run, backfill, retry, cancel, wait, rejects),
     *(plan, status, runs, show, logs),
-    *(doctor, worker, workers, clients, schedule, cursor, dashboard, metrics, up),
+    *(doctor, worker, workers, cron, clients, schedule, cursor, dashboard, metrics, up),
 )
 
 

@@ -28,7 +28,8 @@ LAYERS = {
     ),
     "jobs": (
         {"settings"}, {"store"}, {"job"}, {"queue"}, {"run"}, {"deliveries"}, {"process"}, {"stages"}, {"worker"},
-        {"broker"}, {"session"}, {"enqueue"}, {"views"}, {"api"}, {"dashboard"}, {"demo"}, {"pytest_plugin"}, {"commands"},
+        {"broker"}, {"session"}, {"enqueue"}, {"views"}, {"api"}, {"cron"}, {"dashboard"}, {"demo"}, {"pytest_plugin"},
+        {"commands"},
     ),
 }  # fmt: skip
 # Inside packages, where they have a direction: none reaches one that comes later, directly or through others.

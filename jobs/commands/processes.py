@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from redis import Redis
 from rq.worker_registration import REDIS_WORKER_KEYS
 
 from etl.errors import ConfigError
 from jobs import broker, settings
 from jobs.process.supervisor import Supervisor, pool_command, worker_command
 
+SILENCE = 20.0  # seconds for which the cron process waits for an answer of Redis
 LOOK = 0.2  # seconds between looks for processes that have died
 
 
@@ -31,13 +33,41 @@ def worker(config: str | None, redis: str | None, count: int, *, burst: bool) ->
     return _supervise(server, supervisor, until=supervisor.exit_code if burst else lambda: None)
 
 
-def up(config: str | None, redis: str | None, count: int, port: int) -> int:
-    """Run workers and the dashboard until interrupted, or until the dashboard ends; return the exit code."""
+def cron(config: str | None, redis: str | None) -> int:
+    """Run rq-scheduler, and look at deliveries, until interrupted; return the exit code."""
+    from jobs.cron import process
+
     server = _server(config, redis)
     supervisor = Supervisor(server.url)
+    process.log()
+    # Its own: what it asks of a Redis that has gone silent comes back some time.
+    connection = Redis.from_url(server.url, socket_connect_timeout=SILENCE, socket_timeout=SILENCE)
+    looks = process.Cron(connection)
+    try:
+        supervisor.keep_other(process.scheduler_command())
+        return _supervise(server, supervisor, until=looks.step)
+    finally:
+        looks.end()
+
+
+def up(config: str | None, redis: str | None, count: int, port: int) -> int:
+    """Run workers, the dashboard and, where there is something for it to do, cron until interrupted.
+
+    It ends with the dashboard as well; returns the exit code.
+    """
+    server = _server(config, redis)
+    supervisor = Supervisor(server.url)
+    if _needs_cron():
+        supervisor.keep_other([sys.executable, "-P", "-m", "cli", "cron"])
     dashboard = supervisor.start_other([sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)])
     supervisor.start(count)
     return _supervise(server, supervisor, until=dashboard.poll)
+
+
+def _needs_cron() -> bool:
+    from jobs.cron import is_needed
+
+    return settings.path().is_file() and is_needed(settings.config())
 
 
 def _supervise(server: broker.Broker, supervisor: Supervisor, until: Callable[[], int | None]) -> int:

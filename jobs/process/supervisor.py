@@ -12,6 +12,7 @@ from jobs import settings
 from jobs.process.spawn import Process, end, spawn
 
 GRACE = 3.0  # seconds; a worker that ends sooner than that can't work here
+AGAIN = 1.0  # seconds between two starts of another process that is to be there always
 
 
 class WorkersFailed(EtlError):
@@ -31,6 +32,7 @@ class Supervisor:
         self.url, self.log, self.burst = url, log, burst
         self._workers: list[Process] = []
         self._others: list[Process] = []
+        self._kept: dict[tuple[str, ...], Process] = {}
         self._started: dict[int, float] = {}
 
     def start(self, count: int) -> None:
@@ -42,6 +44,18 @@ class Supervisor:
         process = spawn(command, signal.SIGTERM, env=settings.worker_environment(self.url))
         self._others.append(process)
         return process
+
+    def keep_other(self, command: list[str]) -> None:
+        """Start a process that ends with the workers, and is started again when it has died."""
+        self._kept[tuple(command)] = process = self.start_other(command)
+        self._started[process.pid] = time.monotonic()
+
+    def _replace_others(self) -> None:
+        for command, process in list(self._kept.items()):
+            if process.poll() is not None and time.monotonic() > self._started[process.pid] + AGAIN:
+                self._started.pop(process.pid)
+                self._others.remove(process)
+                self.keep_other([*command])
 
     def _start(self) -> Process:
         environment = settings.worker_environment(self.url)
@@ -59,9 +73,12 @@ class Supervisor:
     def replace_dead(self) -> None:
         """Start a worker for each that has died, so that a job that kills its worker doesn't end the command's work.
 
+        Other processes that are kept too.
+
         Raises:
             WorkersFailed: They end as soon as they are started.
         """
+        self._replace_others()
         if self.burst:
             return
         for index, process in enumerate(self._workers):
@@ -83,7 +100,7 @@ class Supervisor:
     def end(self) -> None:
         """Let each worker finish its job; after ten seconds, or a second Ctrl-C, it puts the job back."""
         processes = [*self._workers, *self._others]
-        self._workers, self._others = [], []
+        self._workers, self._others, self._kept = [], [], {}
         end(processes, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 
 
