@@ -20,7 +20,7 @@ LOOK = 0.2  # seconds between looks for processes that have died
 
 def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> int:
     """Become `rq worker`, or `rq worker-pool` for several; where their Redis ends with this process, supervise them."""
-    server = _server(config, redis)
+    server = _server(config, redis, count)
     with server.connection.pipeline() as pipe:  # a pool would start one after another that may not do what they do
         pipe.srem(REDIS_WORKER_KEYS, "")
         pipe.execute()
@@ -37,7 +37,7 @@ def cron(config: str | None, redis: str | None) -> int:
     """Run rq-scheduler, and look at deliveries, until interrupted; return the exit code."""
     from jobs.cron import process
 
-    server = _server(config, redis)
+    server = _server(config, redis, 0)
     supervisor = Supervisor(server.url)
     process.log()
     # Its own: what it asks of a Redis that has gone silent comes back some time.
@@ -55,7 +55,7 @@ def up(config: str | None, redis: str | None, count: int, port: int) -> int:
 
     It ends with the dashboard as well; returns the exit code.
     """
-    server = _server(config, redis)
+    server = _server(config, redis, count)
     supervisor = Supervisor(server.url)
     if _needs_cron():
         supervisor.keep_other([sys.executable, "-P", "-m", "cli", "cron"])
@@ -90,10 +90,11 @@ def _supervise(server: broker.Broker, supervisor: Supervisor, until: Callable[[]
         server.close()
 
 
-def _server(config: str | None, redis: str | None) -> broker.Broker:
+def _server(config: str | None, redis: str | None, workers: int) -> broker.Broker:
     settings.use(config)
     settings.modules()  # a mistake in etl.toml is an error now, not one of each job
     found = broker.connect(redis or settings.redis_url(), settings.path().parent)
     if found.kind == "in-process":
         raise ConfigError("workers need a Redis server", "set REDIS_URL or install redis-server")
+    broker.announce(found, workers)
     return found

@@ -12,7 +12,7 @@ from jobs.commands.options import common, echo, shared
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
 @common
 def init(folder: Path) -> None:
-    """Write a first etl.toml, functions and a sample file into FOLDER."""
+    """Write a first etl.toml, functions and a file into FOLDER."""
     from jobs.demo.init import write
 
     written = write(folder)

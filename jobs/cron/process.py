@@ -22,7 +22,7 @@ from jobs import settings
 from jobs.cron import TASKS, Look, Task
 from jobs.deliveries import poll
 from jobs.run import schedules
-from jobs.store import crons, redis_errors
+from jobs.store import live, redis_errors
 
 LOG = logging.getLogger("rq-etl.cron")
 SIGN_EVERY = 1.0  # seconds
@@ -42,7 +42,7 @@ class Cron:
         self._connection = connection
         self._config: Config | None = None
         self._read = -READ_EVERY
-        self._host, self._pid = socket.gethostname().replace(":", "-"), os.getpid()
+        self._name = f"{socket.gethostname().replace(':', '-')}-{os.getpid()}"
         self._next: dict[Look, float] = {}
         self._running: set[Look] = set()
         self._polled = Polled()
@@ -63,7 +63,7 @@ class Cron:
     def end(self) -> None:
         """Say that this process is going."""
         with suppress(RedisError):
-            crons.leave(self._connection, self._host, self._pid)
+            live.leave(self._connection, self._name)
 
     def _do(self, task: Task, config: Config) -> None:
         look: Look = self._polled.look if task.look is poll.look_at_all else task.look
@@ -94,7 +94,7 @@ class Cron:
         if time.monotonic() < self._signed + SIGN_EVERY:
             return True
         try:
-            crons.sign(self._connection, self._host, self._pid)
+            live.sign(self._connection, self._name)
         except RedisError as exc:
             self._say("redis", f"Redis is away: {redis_errors.translate(exc).what}")
             return False

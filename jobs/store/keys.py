@@ -21,7 +21,10 @@ DUE = "etl:due"
 LOOKED = "etl:looked"
 READY = "etl:ready"
 ASIDE = "etl:aside"
+RESCUED = "etl:rescued:jobs"
 ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
+SCHEDULERS = "rq:scheduler_instance:"  # of its processes; each lives ten seconds longer than its last sign of life
+WORKER = "rq:worker:"
 
 
 def run_key(run: str) -> str:
@@ -32,6 +35,11 @@ def run_key(run: str) -> str:
 def stages_key(run: str) -> str:
     """Return the key of a run's stage records."""
     return f"etl:run:{run}:stages"
+
+
+def lost_key(run: str) -> str:
+    """Return the key of a run's lost workers."""
+    return f"etl:run:{run}:lost"
 
 
 def jobs_key(run: str) -> str:
@@ -74,11 +82,6 @@ def look_key(client: str, pipeline: str) -> str:
     return f"etl:look:{client}:{pipeline}"
 
 
-def cron_key(host: str, pid: int) -> str:
-    """Return the key of a cron process's sign of life."""
-    return f"etl:cron:{host}-{pid}"
-
-
 def use_key(moment: float) -> str:
     """Return the key of the use of workers around a moment, in seconds since the epoch."""
     return f"etl:use:{int(moment // SPAN)}"
@@ -87,6 +90,15 @@ def use_key(moment: float) -> str:
 def once_key(name: str) -> str:
     """Return the key that exists for as long as something need not be done again."""
     return f"etl:once:{name}"
+
+
+def cron_key(process: str) -> str:
+    """Return the key that a cron process keeps alive.
+
+    Args:
+        process: `<host>-<pid>`.
+    """
+    return f"etl:cron:{process}"
 
 
 def aside_key(key: bytes) -> bytes:
@@ -139,8 +151,16 @@ KEYS = (
         "hash",
         "jobs.store.runs",
         "7 days after its end",
-        "each stage's counts, or its error",
+        "each stage's state, worker and counts, or its error",
         "stages",
+    ),
+    Key(
+        "etl:run:<id>:lost",
+        "hash",
+        "shared.lua",
+        "as its stages",
+        "workers that were lost with a stage in hand",
+        "lost",
     ),
     Key("etl:run:<id>:jobs", "set", "jobs.run.graph", RUN, "ids of the run's jobs", "ids"),
     Key(
@@ -268,7 +288,7 @@ KEYS = (
     Key(
         "etl:cron:<process>",
         "string",
-        "jobs.store.crons",
+        "jobs.store.live",
         "5 s without a sign of life",
         "a cron process",
         "number",
