@@ -12,6 +12,7 @@ from redis import Redis
 
 from etl.config.pipeline import Config
 from jobs.deliveries import poll
+from jobs.deliveries.expected import delivering
 from jobs.run import schedules
 
 Look = Callable[[Config, Redis, datetime], None]
@@ -51,6 +52,4 @@ def is_needed(config: Config) -> bool:
     alerts = [config.alerts, *(client.alerts for client in config.clients.values())]
     alerts += [definition.alerts for definition in (*config.pipelines.values(), *config.variants.values())]
     has_schedules = any(client.schedule for client in config.clients.values())
-    return (
-        has_schedules or bool(poll.delivering(config)) or any(each and (each.to or each.heartbeat) for each in alerts)
-    )
+    return has_schedules or bool(delivering(config)) or any(each and (each.to or each.heartbeat) for each in alerts)

@@ -11,13 +11,14 @@ from redis.exceptions import RedisError
 
 from etl.calendar import cron
 from etl.config.delivery import Delivery
-from etl.config.pipeline import Config, Pair, Pipeline, pairs_of, resolve
+from etl.config.pipeline import Config, Pair, Pipeline, resolve
 from etl.errors import AlreadyRunning
 from etl.safe_message import safe_message
 from etl.sources.arrivals import Arrival, FolderAway, present
 from jobs.deliveries import claims, record, sorting
 from jobs.deliveries.claims import Looked
 from jobs.deliveries.covered import follow, note
+from jobs.deliveries.expected import delivering
 from jobs.deliveries.record import Record
 from jobs.deliveries.sorting import Loaded, Rule, current
 from jobs.deliveries.start import run_id, wanted
@@ -27,16 +28,6 @@ from jobs.store import runs
 LOG = logging.getLogger("rq-etl.cron")
 REWRITE = 100.0  # seconds after which the moment of the last look is written, where nothing else has changed
 PART = ("append", "merge")  # modes of loading that a part of a delivery harms in nothing
-
-
-def delivering(config: Config, client: str | None = None) -> dict[Pair, Delivery]:
-    """Return the clients' pipelines that have deliveries, and what is expected of them."""
-    found: dict[Pair, Delivery] = {}
-    for pair in pairs_of(config, client):
-        definition = config.variants.get(pair, config.pipelines[pair[1]])
-        if definition.delivery is not None:
-            found[pair] = definition.delivery
-    return found
 
 
 def due(config: Config, connection: Redis, now: datetime) -> list[Pair]:
