@@ -24,7 +24,7 @@ _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECA
 
 
 def origins(config: Config | None) -> Iterator[str]:
-    """Yield who sets what, of our variables and those that the configuration names as `${NAME}`; nothing if nobody does."""
+    """Yield who sets what of our variables, and of those that the configuration names as `${NAME}`."""
     names = list(dict.fromkeys([*OURS, *(secrets(config) if config else ())]))
     overruled = settings.overruled()
     by = {name: settings.origin(name) for name in names}

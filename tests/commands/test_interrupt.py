@@ -143,7 +143,8 @@ def test_runs_that_have_ended_are_not_counted(shop: WorkerProject) -> None:
 
 
 def test_a_redis_that_is_away_keeps_nothing_from_being_said(shop: WorkerProject) -> None:
-    run = submit_run(shop.connection, shop.pipeline("visits")) if shop.file("a") is None else ""
+    shop.file("a")
+    run = submit_run(shop.connection, shop.pipeline("visits"))
     command = shop.cli("wait", run)
     until(lambda: is_waiting(shop, 1))
     shop.connection.config_set("maxclients", 1)
