@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -44,7 +45,8 @@ def cron(config: str | None, redis: str | None) -> int:
     connection = Redis.from_url(server.url, socket_connect_timeout=SILENCE, socket_timeout=SILENCE)
     looks = process.Cron(connection)
     try:
-        supervisor.keep_other(process.scheduler_command())
+        # A traceback of its own says no more than that Redis is away, and it is started again.
+        supervisor.keep_other(process.scheduler_command(), stderr=subprocess.DEVNULL)
         return _supervise(server, supervisor, until=looks.step)
     finally:
         looks.end()

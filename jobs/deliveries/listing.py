@@ -102,7 +102,7 @@ def _with_states(lines: list[dict[str, Any]], connection: Redis) -> list[dict[st
     found = {run["run"]: run for run in runs.snapshot(connection, [line["run"] for line in lines if line["run"]])}
     for line in lines:
         if run := found.get(line["run"]):
-            line |= {"state": run["state"], "rows": run["rows"]["read"], "odd": run.get("odd") or line["odd"]}
+            line |= {"state": run["state"], "odd": run.get("odd") or line["odd"]}
     return lines
 
 
