@@ -5,12 +5,13 @@ import sys
 import click
 
 from jobs.commands.arguments import check_state, client_pipelines, moment_before, name_broken, parameters
+from jobs.commands.completion import CLIENT, PIPELINE, RUN, STATE
 from jobs.commands.options import common, echo, shared
 
 
 @click.command()
-@click.argument("pipeline")
-@click.option("--client", help="Whose files to look at.")
+@click.argument("pipeline", shell_complete=PIPELINE)
+@click.option("--client", shell_complete=CLIENT, help="Whose files to look at.")
 @click.option("--all-clients", is_flag=True, help="Look at every client that has the pipeline, a line each.")
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the run.")
 @click.option("--rows", type=click.IntRange(1), help="Show so many rows as they would be loaded.")
@@ -44,12 +45,15 @@ def plan(
 
 
 @click.command()
-@click.option("--client", help="Only this client.")
+@click.option("--client", shell_complete=CLIENT, help="Only this client.")
 @common
 def status(client: str | None) -> None:
-    """Show each client's pipelines: the last run, the last success, its age."""
+    """Show each client's pipelines: last run, last success, its age."""
+    from etl.config.pipeline import known_client
     from jobs.views import console, status
 
+    if client:
+        known_client(shared.configuration(), client)  # before a Redis is looked for, or started
     session = shared.session(workers=0)
     found = status.status(session, client)
     shared.print(found, lambda: console.status(found))
@@ -57,8 +61,8 @@ def status(client: str | None) -> None:
 
 
 @click.command()
-@click.option("--client", help="Only this client.")
-@click.option("--state", help="Only runs in this state.")
+@click.option("--client", shell_complete=CLIENT, help="Only this client.")
+@click.option("--state", shell_complete=STATE, help="Only runs in this state.")
 @click.option("--since", metavar="24h", help="Only runs submitted within this span.")
 @common
 def runs(client: str | None, state: str | None, since: str | None) -> None:
@@ -68,25 +72,28 @@ def runs(client: str | None, state: str | None, since: str | None) -> None:
     session = shared.session(workers=0)
     check_state(state)
     found = history.recent(session, client=client, state=state, since=moment_before(since))
-    shared.print(found, lambda: console.results(found))
+    shared.print(found, lambda: console.results(found, ages=True))
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=RUN)
 @common
 def show(run: str) -> None:
     """Show one run: its counts, partitions, failures and warnings."""
-    from jobs.views import console, details
+    from jobs.views import console, details, waiting
 
-    found = details.run_with_stages(shared.session(workers=0), run)
-    shared.print(found, lambda: console.show(found))
+    session = shared.session(workers=0)
+    found = details.run_with_stages(session, run)
+    pair = found["client"], found["pipeline"]
+    without = waiting.without_cron(session.connection, session.config, [pair]) and not shared.json
+    shared.print(found, lambda: console.show(found, waiting.NO_CRON if without else ""))
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=RUN)
 @common
 def logs(run: str) -> None:
-    """Print what a run's stages said and, from staging, what they raised."""
+    """Print what a run's stages said, printed and raised."""
     from jobs.views import details
 
     lines = details.logs(shared.session(workers=0), run)

@@ -18,7 +18,7 @@ LOOK = 0.2  # seconds between looks for processes that have died
 
 def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> int:
     """Become `rq worker`, or `rq worker-pool` for several; where their Redis ends with this process, supervise them."""
-    server = _server(config, redis)
+    server = _server(config, redis, count)
     with server.connection.pipeline() as pipe:  # a pool would start one after another that may not do what they do
         pipe.srem(REDIS_WORKER_KEYS, "")
         pipe.execute()
@@ -33,7 +33,7 @@ def worker(config: str | None, redis: str | None, count: int, *, burst: bool) ->
 
 def up(config: str | None, redis: str | None, count: int, port: int) -> int:
     """Run workers and the dashboard until interrupted, or until the dashboard ends; return the exit code."""
-    server = _server(config, redis)
+    server = _server(config, redis, count)
     supervisor = Supervisor(server.url)
     dashboard = supervisor.start_other([sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)])
     supervisor.start(count)
@@ -60,10 +60,11 @@ def _supervise(server: broker.Broker, supervisor: Supervisor, until: Callable[[]
         server.close()
 
 
-def _server(config: str | None, redis: str | None) -> broker.Broker:
+def _server(config: str | None, redis: str | None, workers: int) -> broker.Broker:
     settings.use(config)
     settings.modules()  # a mistake in etl.toml is an error now, not one of each job
     found = broker.connect(redis or settings.redis_url(), settings.path().parent)
     if found.kind == "in-process":
         raise ConfigError("workers need a Redis server", "set REDIS_URL or install redis-server")
+    broker.announce(found, workers)
     return found
