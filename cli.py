@@ -6,33 +6,42 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.commands.alerts import alerts
+from jobs.commands.cancel import cancel
+from jobs.commands.completion import VARIABLE, completion
 from jobs.commands.cursors import cursor
-from jobs.commands.look import logs, plan, runs, show, status
-from jobs.commands.operate import clients, dashboard, doctor, metrics, schedule, up, worker, workers
+from jobs.commands.groups import Group
+from jobs.commands.look import deliveries, logs, plan, runs, show, status
+from jobs.commands.operate import clients, cron, dashboard, doctor, metrics, schedule, up, worker, workers
 from jobs.commands.options import common, echo, shared
 from jobs.commands.project import demo, init, validate
-from jobs.commands.run import backfill, cancel, rejects, retry, run, wait
+from jobs.commands.run import backfill, rejects, retry, run, wait
 
 if TYPE_CHECKING:
     from etl.errors import EtlError
 
-COMMANDS = (
-    *(init, validate, demo),
-    *(run, backfill, retry, cancel, wait, rejects),
-    *(plan, status, runs, show, logs),
-    *(doctor, worker, workers, clients, schedule, alerts, cursor, dashboard, metrics, up),
+# By the heading under which `--help` lists them; a new command is a name here, and its import.
+COMMANDS = {
+    "Begin": (demo, init, validate, doctor, up, completion),
+    "Run": (plan, run, backfill, wait, retry, cancel),
+    "Look": (status, deliveries, alerts, runs, show, logs, rejects),
+    "Operate": (clients, schedule, cursor, worker, workers, cron, dashboard, metrics),
+}
+
+
+@click.group(
+    cls=Group,
+    headings={heading: [each.name for each in commands] for heading, commands in COMMANDS.items()},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rq-etl")
 @common
 def cli() -> None:
     """Extract, clean and load many clients' files and tables as RQ jobs."""
 
 
-for each in COMMANDS:
-    cli.add_command(each)
+for commands in COMMANDS.values():
+    for each in commands:
+        cli.add_command(each)
 
 
 def main() -> None:
@@ -54,7 +63,7 @@ def main() -> None:
 def command() -> None:
     """Run the command; once more where malformed data in Redis prevented it, and could be set aside."""
     try:
-        cli(standalone_mode=False)
+        cli(standalone_mode=False, complete_var=VARIABLE)
     except Exception as exc:
         if shared.opened is None:
             raise
@@ -63,7 +72,7 @@ def command() -> None:
         if not malformed.may_be_why(exc) or not malformed.set_aside(shared.opened.connection):
             raise
         shared.forget()
-        cli(standalone_mode=False)
+        cli(standalone_mode=False, complete_var=VARIABLE)
 
 
 def misused(exc: click.ClickException) -> int:

@@ -60,11 +60,22 @@ def with_secrets(
     values = os.environ if environ is None else environ
     missing = sorted({name for name in _NAME.findall(url) if name not in values})
     if missing:
-        raise ConfigError(f"{key}: {', '.join(missing)} is not in the environment", f"set it where {where} started")
+        cure = f"set it where {where} started, or in .env beside etl.toml"
+        raise ConfigError(f"{key}: {', '.join(missing)} is not in the environment", cure)
     authority = re.match(r"[^/]*://[^/?]*@", url)
     login = authority.end() if authority else 0
     filled = _NAME.sub(lambda found: quote(values[found[1]], safe=""), url[:login])
     return filled + _NAME.sub(lambda found: values[found[1]], url[login:])
+
+
+def secrets(config: Config) -> list[str]:
+    """Return the names that a configuration's URLs have as `${NAME}`: of targets, sources, lookups and alerts."""
+    definitions = [*config.pipelines.values(), *config.variants.values()]
+    alerts = [config.alerts, *(each.alerts for each in config.clients.values()), *(each.alerts for each in definitions)]
+    urls = [target.url for target in config.targets.values()]
+    urls += [getattr(source, "url", "") for each in definitions for source in each.sources().values()]
+    urls += [address or "" for each in alerts if each for address in (*each.to, each.heartbeat)]
+    return sorted({name for url in urls for name in _NAME.findall(url or "")})
 
 
 def url_of(pipeline: Pipeline) -> str:

@@ -1,9 +1,11 @@
 """Files that need not be read again: what an earlier run loaded of them, as the ledger says, is in the target."""
 
 import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
@@ -79,9 +81,37 @@ def rows_there(
         while len(_asked) > KEPT:
             _asked.popitem(last=False)
     found = _asked[key].get(_key(piece))
-    if found is None or found.version != (piece.version or _hash(piece.path)):
+    if found is None or found.version != (piece.version or hash_of(piece.path)):
         return None
     return (found.rows, found.content) if _is_shaped(pipeline, found.shaped, shaped) else None
+
+
+def files_loaded(pipeline: Pipeline, url: str | None = None) -> dict[str, set[float | None]]:
+    """Return the files that a client's pipeline has loaded, each with when its versions were modified.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
+    """
+    found: dict[str, set[float | None]] = {}
+    with reading(url or url_of(pipeline), pipeline.target.name) as connection:
+        if connection is None:
+            return found
+        book = ledger.named(tables.split(connection, pipeline.table)[0])
+        if not tables.there(connection, book):
+            return found
+        mine = ledger.of_table(book, pipeline)
+        if tables.lacks(connection, book):  # of an earlier release
+            return {
+                name: {None}
+                for (file,) in connection.execute(sa.select(book.c.file).where(mine))
+                for name in ledger.names_in(file)
+            }
+        query = sa.select(book.c.file, book.c.lines, book.c.modified, book.c.modified_each).where(mine).distinct()
+        for row in connection.execute(query):
+            times = json.loads(row.modified_each) if row.modified_each else [row.modified]
+            for name, modified in zip_longest(ledger.files_of(row), times[: len(ledger.files_of(row))]):
+                found.setdefault(name, set()).add(modified)
+    return found
 
 
 def has_rows(connection: sa.Connection, book: sa.Table, delivery: Delivery) -> bool:
@@ -191,7 +221,8 @@ def _present(connection: sa.Connection, pipeline: Pipeline, files: Sequence[str]
     return found
 
 
-def _hash(path: str) -> str:
+def hash_of(path: str) -> str:
+    """Return the sha256 of a file; "" where it can't be read."""
     try:
         with open(path, "rb", opener=plain) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -228,7 +259,7 @@ def changed_since(
             return True
         together = row.file.startswith("[")  # of several files the latest time is known
         same = piece.modified <= row.modified if together and row.modified else piece.modified == row.modified
-        return not same and (not row.version or row.version != _hash(piece.path))
+        return not same and (not row.version or row.version != hash_of(piece.path))
 
     found = {
         run: [each.file for each in some if is_other(each, then[run].get(each.file))] for run, some in pieces.items()

@@ -11,6 +11,7 @@ from jobs.store import forms
 Subject = tuple[str, str, str, str]  # kind, client, pipeline and of what, see `Cause`
 AWAY = 300.0  # seconds that one that has come back must stay away; doubled each time it comes back
 LONGEST = 6 * 3600.0  # that at the most
+DETAIL = 300  # letters
 AT_ONCE = ("missing", "odd")  # each delivery is said as soon as it is known
 
 
@@ -148,3 +149,8 @@ def is_a(name: str, *kinds: type[Exception]) -> bool:
     """Whether a class of our errors, by its name, is one of some kinds."""
     found = getattr(errors, name, None)
     return isinstance(found, type) and issubclass(found, kinds)
+
+
+def one_line(text: str) -> str:
+    """Return the first line of a text, as long as a cause's detail may be."""
+    return text.partition("\n")[0][:DETAIL]

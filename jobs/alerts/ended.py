@@ -1,8 +1,8 @@
-"""Causes among what has ended, or should have: failed runs and windows, rejects, what is odd, missing or late."""
+"""Causes among what has ended, or should have: failed runs and windows, rejects, what was odd, what is late."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,12 +13,11 @@ from etl.calendar import cron
 from etl.config.pipeline import Config, Pair, pairs_of
 from etl.config.urls import parse_url, with_secrets
 from etl.errors import EtlError, SourceUnreachable, TargetBusy, TargetRefused, TargetUnreachable
-from jobs.alerts.cause import Cause, Conditions, is_a
+from jobs.alerts.cause import Cause, Conditions, is_a, one_line
 from jobs.store import forms, keys, malformed
 from jobs.store.keys import run_key
 
 WHILE_ACTIVE = 3600.0  # seconds after which a due run is late although it has begun or waits
-DETAIL = 300  # letters
 FIELDS = ("state", "start", "started", "ended", "error", "kind", "failures", "rows", "odd", "client", "pipeline")
 RECALL = "recall"  # what says whether the targets were asked, see `jobs.alerts.recall`
 ALL, SOME = "all", "some"  # of the targets that have answered
@@ -46,10 +45,13 @@ class Known:
     records: Mapping[str, Mapping[str, str]]
 
 
-def judge(config: Config, connection: Redis, now: datetime, found: Conditions) -> None:
-    """Add the causes among the last runs of clients' pipelines, windows, deliveries and schedules."""
+def judge(config: Config, connection: Redis, now: datetime, days: Mapping[str, str], found: Conditions) -> None:
+    """Add the causes among the last runs of clients' pipelines, windows and schedules.
+
+    Args:
+        days: Of deliveries, by the run that they were loaded by.
+    """
     known = _known(connection)
-    days = _deliveries(config, connection, now, found)
     is_recalled = connection.get(keys.once_key(RECALL)) == ALL.encode()
     for pair in pairs_of(config):
         name = "/".join(pair)
@@ -103,11 +105,7 @@ def _records(connection: Redis, ids: Iterable[str]) -> dict[str, dict[str, str]]
 
 
 def _last_run(config: Config, pair: Pair, known: Known, days: Mapping[str, str], found: Conditions) -> None:
-    """Add what is wrong with the run that ended last.
-
-    Args:
-        days: Of deliveries, by the run that they were loaded by.
-    """
+    """Add what is wrong with the run that ended last."""
     run, state = known.last.get("/".join(pair), ("", ""))
     record = known.records.get(run, {})
     if state == "failed":
@@ -121,10 +119,14 @@ def _last_run(config: Config, pair: Pair, known: Known, days: Mapping[str, str],
     if rejected := json.loads(record.get("rows") or "{}").get("rejected", 0):
         found.add(Cause("rejects", *pair, since=_ended(record), run=run, count=rejected))
     if odd := json.loads(record.get("odd") or "[]"):
-        day = days.get(run, run)
-        found.add(
-            Cause("odd", *pair, of=day, since=_ended(record), run=run, count=len(odd), detail=_line("; ".join(odd)))
-        )
+        about: dict[str, Any] = {
+            "since": _ended(record),
+            "run": run,
+            "count": len(odd),
+            "detail": one_line("; ".join(odd)),
+        }
+        cause = Cause("odd", *pair, of=days.get(run, run), **about)
+        found.causes.setdefault(cause.key, cause)  # its delivery may have said so
 
 
 def _failed(config: Config, pair: Pair, run: str, record: Mapping[str, str], window: str = "") -> Cause:
@@ -137,7 +139,7 @@ def _failed(config: Config, pair: Pair, run: str, record: Mapping[str, str], win
         error, said = record.get("kind") or "", record.get("error") or ""
         stage = ("finish" if record.get("started") else "plan") if error else ""
     place = _place(config, pair, error)
-    detail = _line(str(said or ""))
+    detail = one_line(str(said or ""))
     return Cause("failed", *pair, error, stage, place, window, _ended(record), run, len(failures), detail)
 
 
@@ -164,10 +166,6 @@ def _windows(config: Config, known: Known, found: Conditions) -> None:
 
 def _ended(record: Mapping[str, str]) -> float:
     return float(record.get("ended") or 0)
-
-
-def _line(text: str) -> str:
-    return text.partition("\n")[0][:DETAIL]
 
 
 # --- schedules ---
@@ -203,33 +201,3 @@ def _late(config: Config, pair: Pair, known: Known, now: datetime, found: Condit
         found.fine.add(("late", *pair, ""))
     else:
         found.doubt(("late",), *pair)
-
-
-# --- deliveries ---
-
-
-def _deliveries(config: Config, connection: Redis, now: datetime, found: Conditions) -> dict[str, str]:
-    """Add deliveries that are missing or odd; returns the days of the others by the run that loaded them."""
-    days = {}
-    for line in listing(config, connection, now):
-        pair = line["client"], line["pipeline"]
-        about = {"of": line["day"], "since": datetime.fromisoformat(line["due"]).timestamp(), "run": line["run"] or ""}
-        if line["run"]:
-            days[line["run"]] = line["day"]
-        if line["missing"]:
-            found.add(Cause("missing", *pair, **about, detail=_came(line)))
-        elif line["odd"]:
-            found.add(Cause("odd", *pair, **about, count=len(line["odd"]), detail=_line("; ".join(line["odd"]))))
-        found.fine |= {(kind, *pair, line["day"]) for kind in ("missing", "odd")}
-    return days
-
-
-def _came(line: Mapping[str, Any]) -> str:
-    until = datetime.fromisoformat(line["until"])
-    came = f"{len(line['files'])} of {line['expected']} files came" if line["expected"] else "it has not come"
-    return f"due {line['due'][11:16]}, with its grace {until:%H:%M}; {came}"
-
-
-def listing(config: Config, connection: Redis, now: datetime) -> Sequence[Mapping[str, Any]]:
-    """Return the deliveries of the last days."""
-    return ()

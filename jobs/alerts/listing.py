@@ -8,7 +8,7 @@ from typing import Any
 from redis import Redis
 
 from etl.config.pipeline import Config, known_client, pipelines_of, resolve
-from jobs.alerts import causes, seen, state, texts
+from jobs.alerts import causes, memory, state, texts
 from jobs.alerts.cause import Cause, Entry
 from jobs.store.run_json import iso
 from jobs.views import console
@@ -23,7 +23,7 @@ def listing(config: Config, connection: Redis, now: datetime) -> list[dict[str, 
     Where no cron process looks, these are the causes of now, and a warning on stderr says that nobody is informed.
     """
     known = state.entries(connection)
-    if now.timestamp() - seen.read(connection).looked <= SILENT:
+    if now.timestamp() - memory.recalled(connection).looked <= SILENT:
         found = [entry for entry in known.values() if not entry.over]
     else:
         print("rq-etl: warning: no cron process is alive: nobody is informed; start rq-etl cron", file=sys.stderr)

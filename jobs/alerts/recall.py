@@ -10,7 +10,7 @@ from etl.errors import EtlError
 from jobs.alerts.ended import ALL, RECALL, SOME
 from jobs.store import forms, keys, leftover
 from jobs.store.run_json import seconds_of
-from jobs.views import history
+from jobs.views.remembered import remembered
 
 AGAIN, SILENT = 600, 60  # seconds until pipelines without any run are asked for again; where a target is silent
 
@@ -21,7 +21,7 @@ def recall(config: Config, connection: Redis) -> None:
     if not pairs or connection.exists(keys.once_key(RECALL)):
         return
     silent: list[EtlError] = []
-    found = [run for run in history.remembered(config, pairs, silent.append, latest=True) if not run["start"]]
+    found = [run for run in remembered(config, pairs, silent.append, latest=True) if not run["start"]]
     latest: dict[str, dict[str, Any]] = {}
     for run in sorted(found, key=lambda run: seconds_of(run["finished"]), reverse=True):
         name = f"{run['client']}/{run['pipeline']}"

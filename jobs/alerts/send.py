@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from etl.config.pipeline import Config
 from etl.config.urls import with_secrets
 from etl.errors import EtlError
-from jobs.alerts import outbox, seen, texts
+from jobs.alerts import memory, outbox, texts
 from jobs.alerts.addresses import CONNECT, READ, Unsent, addresses, all_addresses, plugin, send
 from jobs.alerts.messages import Message
 
@@ -39,15 +39,12 @@ class Answer:
     error: str | None = None
 
 
-def deliver(config: Config, connection: Redis, now: datetime, patience: float = PATIENCE) -> int:
+def deliver(config: Config, connection: Redis, now: datetime, patience: float = PATIENCE) -> None:
     """Send what is due, and wait a moment for it; what an address has not taken by then goes on by itself.
 
     Args:
         now: In UTC.
         patience: Seconds to wait.
-
-    Returns:
-        How many messages were begun.
     """
     at, started = now.timestamp(), time.monotonic()
     outbox.renew(connection, [id for id, since in list(_sending.items()) if started - since < LONGEST], at)
@@ -57,7 +54,6 @@ def deliver(config: Config, connection: Redis, now: datetime, patience: float = 
         threads.append(_thread(_send, config, connection, id, message, at))
     for thread in threads:
         thread.join(max(0.0, started + patience - time.monotonic()))
-    return len(threads)
 
 
 def test(config: Config) -> list[Answer]:
@@ -88,18 +84,13 @@ def mistakes(config: Config) -> list[EtlError]:
     return found
 
 
-def heartbeat(config: Config, connection: Redis, now: datetime) -> bool:
-    """Ask for the URL of `alerts.heartbeat` once a minute, if causes are really being looked for.
-
-    Returns:
-        Whether it was asked for.
-    """
-    memory, at = seen.read(connection), now.timestamp()
-    if not config.alerts.heartbeat or at - memory.looked > FRESH or 0 <= at - memory.pinged < BEAT:
-        return False
-    seen.keep(connection, pinged=now)
+def heartbeat(config: Config, connection: Redis, now: datetime) -> None:
+    """Ask for the URL of `alerts.heartbeat` once a minute, while causes are really being looked for."""
+    kept, at = memory.recalled(connection), now.timestamp()
+    if not config.alerts.heartbeat or at - kept.looked > FRESH or 0 <= at - kept.pinged < BEAT:
+        return
+    memory.keep(connection, pinged=now)
     _thread(_ping, config.alerts.heartbeat).join(PATIENCE)
-    return True
 
 
 def _ping(address: str) -> None:

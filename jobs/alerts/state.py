@@ -15,19 +15,20 @@ from redis import Redis
 from redis.client import Pipeline as RedisPipeline
 
 from etl.config.pipeline import Config
-from jobs.alerts import causes, recall, seen
+from jobs.alerts import causes, memory, recall, seen
 from jobs.alerts.addresses import ALL, addresses, kinds_of, routes
 from jobs.alerts.cause import AT_ONCE, Cause, Conditions, Entry, entries_of
 from jobs.alerts.messages import Line, Message, join, outbox_of
-from jobs.store import forms
+from jobs.store import forms, runs
 from jobs.store.keys import CAUSES, DIGESTS, OUTBOX
+from jobs.views import waiting
 
 COLLECTED = 300.0  # seconds from the first of a group in which what follows is collected
 REMEMBERED = 3600.0  # seconds for which a cause is remembered after its end
 
 
-def look(config: Config, connection: Redis, now: datetime) -> list[Cause]:
-    """Work out what is wrong now, and put into the outbox what has to be said of it. Returns the new causes.
+def look(config: Config, connection: Redis, now: datetime) -> None:
+    """Work out what is wrong now, and put into the outbox what has to be said of it.
 
     Args:
         now: In UTC.
@@ -35,9 +36,17 @@ def look(config: Config, connection: Redis, now: datetime) -> list[Cause]:
     recall.recall(config, connection)
     seen.note(config, connection, now)
     found = causes.current(config, connection, now)
-    new = _compare(config, connection, found, now.timestamp())
-    seen.keep(connection, looked=now)
-    return new
+    _explain(connection, found)
+    _compare(config, connection, found, now.timestamp())
+    memory.keep(connection, looked=now)
+
+
+def _explain(connection: Redis, found: Conditions) -> None:
+    """Say why the runs wait to which nothing happens."""
+    stuck = {cause.run: cause for cause in found.causes.values() if cause.kind == "stuck"}
+    known = runs.snapshot(connection, list(stuck))
+    waiting.explain(connection, known)
+    found.add(*(replace(stuck[run["run"]], detail=run["waiting"] or "") for run in known))
 
 
 def entries(connection: Redis) -> dict[str, Entry]:
@@ -77,9 +86,8 @@ class _Changes:
     over: list[Entry] = field(default_factory=list)
 
 
-def _compare(config: Config, connection: Redis, found: Conditions, now: float) -> list[Cause]:
+def _compare(config: Config, connection: Redis, found: Conditions, now: float) -> None:
     ways = routes(config)
-    new: list[Cause] = []
 
     def write(pipe: RedisPipeline) -> None:
         known = entries_of(pipe.hgetall(CAUSES))
@@ -89,7 +97,6 @@ def _compare(config: Config, connection: Redis, found: Conditions, now: float) -
         }
         waiting = outbox_of(pipe.hgetall(OUTBOX))
         changes = _changes(config, known, found, now)
-        new[:] = [entry.cause for entry in changes.new]
         posted = dict(waiting)
         windows = dict(digests)
         _say(config, ways, changes, posted, windows, now)
@@ -107,7 +114,6 @@ def _compare(config: Config, connection: Redis, found: Conditions, now: float) -
                     pipe.hset(name, key, spell(value))
 
     connection.transaction(write, CAUSES, DIGESTS, OUTBOX)
-    return new
 
 
 def _changes(config: Config, known: Mapping[str, Entry], found: Conditions, now: float) -> _Changes:

@@ -4,18 +4,20 @@ from typing import Any
 
 import click
 
+from jobs.commands.completion import CLIENT, PIPELINE
+from jobs.commands.groups import Group
 from jobs.commands.options import common, echo, shared
 
 
-@click.group()
+@click.group(cls=Group)
 @common
 def cursor() -> None:
     """Show, set or clear how far a client's source has been loaded."""
 
 
 @cursor.command()
-@click.argument("pipeline")
-@click.option("--client", required=True, help="Whose source.")
+@click.argument("pipeline", shell_complete=PIPELINE)
+@click.option("--client", shell_complete=CLIENT, required=True, help="Whose source.")
 @common
 def get(pipeline: str, client: str) -> None:
     """Show the cursor."""
@@ -23,12 +25,12 @@ def get(pipeline: str, client: str) -> None:
 
 
 @cursor.command("set")
-@click.argument("pipeline")
+@click.argument("pipeline", shell_complete=PIPELINE)
 @click.argument("value")
-@click.option("--client", required=True, help="Whose source.")
+@click.option("--client", shell_complete=CLIENT, required=True, help="Whose source.")
 @common
 def set_(pipeline: str, client: str, value: str) -> None:
-    """Have the next run read from VALUE on, such as 12, 2024-01-31 or 2024-01-31T08:00:00."""
+    """Have the next run read from VALUE on, such as 12 or 2024-01-31."""
     from etl.load import cursors
     from etl.types.cursor import guess
 
@@ -42,8 +44,8 @@ def set_(pipeline: str, client: str, value: str) -> None:
 
 
 @cursor.command()
-@click.argument("pipeline")
-@click.option("--client", required=True, help="Whose source.")
+@click.argument("pipeline", shell_complete=PIPELINE)
+@click.option("--client", shell_complete=CLIENT, required=True, help="Whose source.")
 @common
 def clear(pipeline: str, client: str) -> None:
     """Forget the cursor: the next run reads everything."""

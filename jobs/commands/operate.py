@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from jobs.commands.completion import CLIENT
+from jobs.commands.groups import Group
 from jobs.commands.options import common, echo, shared
 
 
@@ -47,6 +49,15 @@ def worker(count: int, burst: bool) -> None:
 
 @click.command()
 @common
+def cron() -> None:
+    """Start what schedules and deliveries ask for: rq-scheduler, and looks at what has come."""
+    from jobs.commands import processes
+
+    sys.exit(processes.cron(shared.config, shared.redis))
+
+
+@click.command()
+@common
 def workers() -> None:
     """List the workers that are alive, and what they do."""
     from jobs.views import clients, console
@@ -58,11 +69,11 @@ def workers() -> None:
     shared.print(found, lambda: console.table(columns, lines))
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.pass_context
 @common
 def clients(ctx: click.Context) -> None:
-    """Show who waits and who works, and how fairly; pause, resume and limit clients."""
+    """Show who waits and who works; pause, resume and limit clients."""
     if ctx.invoked_subcommand is None:
         from jobs.views import clients, console
 
@@ -73,7 +84,7 @@ def clients(ctx: click.Context) -> None:
 
 
 @clients.command()
-@click.argument("names", nargs=-1, required=True, metavar="CLIENT…")
+@click.argument("names", nargs=-1, required=True, metavar="CLIENT…", shell_complete=CLIENT)
 @common
 def pause(names: tuple[str, ...]) -> None:
     """Hold clients' waiting jobs; what runs ends."""
@@ -81,7 +92,7 @@ def pause(names: tuple[str, ...]) -> None:
 
 
 @clients.command()
-@click.argument("names", nargs=-1, required=True, metavar="CLIENT…")
+@click.argument("names", nargs=-1, required=True, metavar="CLIENT…", shell_complete=CLIENT)
 @common
 def resume(names: tuple[str, ...]) -> None:
     """Let clients' jobs go on."""
@@ -89,11 +100,11 @@ def resume(names: tuple[str, ...]) -> None:
 
 
 @clients.command()
-@click.argument("name", metavar="CLIENT")
+@click.argument("name", metavar="CLIENT", shell_complete=CLIENT)
 @click.argument("most", type=click.IntRange(1), required=False)
 @common
 def limit(name: str, most: int | None) -> None:
-    """Cap a client's jobs in progress at MOST; without MOST, as etl.toml says."""
+    """Cap a client's jobs in progress at MOST, else as etl.toml says."""
     text = f"{name}: at most {most} jobs at once" if most else f"{name}: as etl.toml says"
     _change_limits("limit", (name,), text, most)
 
@@ -113,7 +124,7 @@ def _change_limits(verb: str, names: Sequence[str], text: str, most: int | None 
     shared.print(overview(session.connection, names), lambda: echo(text))
 
 
-@click.group()
+@click.group(cls=Group)
 def schedule() -> None:
     """Schedules: hand them to rq-scheduler, list them."""
 
@@ -121,7 +132,7 @@ def schedule() -> None:
 @schedule.command()
 @common
 def sync() -> None:
-    """Make rq-scheduler's entries those of etl.toml; rqscheduler, as in the Procfile, does the waking."""
+    """Make rq-scheduler's entries those of etl.toml."""
     from jobs.run import schedules
     from jobs.views import console
 
@@ -158,7 +169,7 @@ def dashboard(port: int) -> None:
 @click.command()
 @common
 def metrics() -> None:
-    """Print queues, workers, runs and lateness as Prometheus reads them."""
+    """Print queues, workers, runs and lateness for Prometheus."""
     from jobs.views import metrics
 
     found = metrics.collect(shared.session(workers=0))

@@ -35,7 +35,7 @@ class Shared:
         """Keep an option's value, if it was given; what comes after the command's name wins."""
         if not value:
             return
-        if param.name == "json" and not self.json:
+        if param.name == "json" and not (self.json or ctx.resilient_parsing):  # which only completes a word
             # What the user's functions print is no part of the document.
             self.document, sys.stdout = sys.stdout, sys.stderr
         setattr(self, str(param.name), value)

@@ -1,4 +1,4 @@
-"""Commands that start runs, stop them, wait for them and redo them: run, backfill, retry, cancel, wait, rejects."""
+"""Commands that start runs, wait for them and redo them: run, backfill, retry, wait, rejects."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.commands.arguments import check_functions, client_pipelines, moment_before, name_broken, parameters
+from jobs.commands.completion import CLIENT, PIPELINE, RUN
+from jobs.commands.interrupt import interruptible
 from jobs.commands.options import common, echo, shared, working
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("pipelines", nargs=-1)
-@click.option("--client", "clients", multiple=True, help="Run for this client (may be repeated).")
+@click.argument("pipelines", nargs=-1, shell_complete=PIPELINE)
+@click.option("--client", "clients", multiple=True, shell_complete=CLIENT, help="Run for this client; repeatable.")
 @click.option("--all-clients", is_flag=True, help="Run for every client that has the pipeline.")
 @click.option("--param", "params", multiple=True, metavar="K=V", help="A parameter of the run.")
 @working
@@ -36,18 +38,19 @@ def run(
     max_rejects: str | None,
     queue: bool,
 ) -> None:
-    """Run pipelines for clients; without PIPELINE all that the client has."""
+    """Run pipelines for clients; without PIPELINE all they have."""
     from etl.config.pipeline import resolve
     from etl.errors import AlreadyRunning
     from jobs.run.submit import submit_run
-    from jobs.store.runs import snapshot
+    from jobs.views import history
 
     if bool(clients) == all_clients:
         raise click.UsageError("give --client NAME or --all-clients")
     given = parameters(params)
     pairs = client_pipelines(shared.configuration(), pipelines, clients, given)
-    with closing(shared.session()) as session:
-        config, ids = session.config, []
+    ids: list[str] = []
+    with closing(shared.session()) as session, interruptible(session, ids):
+        config = session.config
         code = name_broken(config) if all_clients else 0
         if session.is_ours:  # elsewhere the functions' modules need be where workers are, and nowhere else
             left_out = check_functions(config, pairs)
@@ -62,7 +65,7 @@ def run(
         if shared.waits(session):
             code = max(code, await_runs(session, ids))
         else:
-            found = snapshot(session.connection, ids)
+            found = history.snapshot(session, ids)
             shared.print(found, lambda: _submitted(found))
             code = max(code, _exit_code(found))
     sys.exit(code)
@@ -73,13 +76,13 @@ def _submitted(found: Sequence[Mapping[str, Any]]) -> None:
 
     for line in found:
         echo(f"{line['client']}/{line['pipeline']} {line['state']} as run {line['run']}")
-        if line["error"]:
-            console.notes(line)
+    # What a run that goes on has noticed so far is said when it has ended.
+    console.causes([line if line["error"] else {**line, "warnings": []} for line in found])
 
 
 @click.command()
-@click.argument("pipeline")
-@click.option("--client", required=True, help="Whose windows.")
+@click.argument("pipeline", shell_complete=PIPELINE)
+@click.option("--client", shell_complete=CLIENT, required=True, help="Whose windows.")
 @click.option("--start", required=True, metavar="D", help="Date or moment of the first window, in the client's zone.")
 @click.option("--end", required=True, metavar="D", help="Where the last window ends; not part of it.")
 @click.option("--every", default="1d", metavar="1d", help="Length of a window.")
@@ -100,14 +103,14 @@ def backfill(
     reprocess: bool,
     dry_run: bool,
 ) -> None:
-    """Run a pipeline for windows of the past, one run each, skipping those that are loaded."""
+    """Run a pipeline for windows of the past that are not loaded."""
     from jobs.run import backfill
-    from jobs.store.runs import snapshot
     from jobs.views import console, history
 
     resolved = backfill.of(shared.configuration(), pipeline, client, parameters(params))
     windows = backfill.windows(start, end, every, resolved.timezone)
-    with closing(shared.session(workers=0 if dry_run else None)) as session:
+    ids: list[str] = []
+    with closing(shared.session(workers=0 if dry_run else None)) as session, interruptible(session, ids):
         windows = backfill.examine(
             windows, resolved, history.recent(session, client=client, pipeline=resolved.name, limit=None)
         )
@@ -131,19 +134,19 @@ def backfill(
         if dry_run:
             shared.print(lines, lambda: console.table(("start", "end", "action", "state", "run"), lines))
             sys.exit(0)
-        ids = backfill.submit(
+        ids += backfill.submit(
             session.config, session.connection, resolved, windows, parallel=parallel, reprocess=reprocess
         )
         if shared.waits(session):
             sys.exit(await_runs(session, ids))
         text = f"{console.plural(len(ids), 'run')} submitted, "
         text += f"{console.plural(len(lines) - len(ids), 'window')} loaded already"
-        shared.print(snapshot(session.connection, ids), lambda: echo(text))
+        shared.print(history.snapshot(session, ids), lambda: echo(text))
     sys.exit(0)
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=RUN)
 @common
 def wait(run: str) -> None:
     """Wait until a run has ended."""
@@ -151,15 +154,16 @@ def wait(run: str) -> None:
     from jobs.store.runs import find
     from jobs.views import history
 
+    ids: list[str] = []
     # Where the Redis is ours, nobody else works on what a killed command has left there.
-    with closing(shared.session()) as session:
+    with closing(shared.session()) as session, interruptible(session, ids):
         try:
-            id = find(session.connection, run)
+            ids.append(find(session.connection, run))
         except UnknownName:  # it has ended with --inline, or long ago
             found = [history.find(session, run)]
             shared.print(found, lambda: _ended(found))
             sys.exit(_exit_code(found))
-        sys.exit(await_runs(session, [id]))
+        sys.exit(await_runs(session, ids))
 
 
 def await_runs(session: "Session", ids: Sequence[str]) -> int:
@@ -193,7 +197,7 @@ def _exit_code(found: Sequence[Mapping[str, Any]]) -> int:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=RUN)
 @click.option("--rows", is_flag=True, help="Each rejected row instead of counts.")
 @click.option("--export", type=FILE, help="Write the rejected rows as CSV.")
 @click.option("--load", type=FILE, help="Load rows that --export wrote and you fixed.")
@@ -202,10 +206,12 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
     """Count a run's rejected rows by file, column and reason."""
     from jobs.views import console, history, rejects
 
-    with closing(shared.session(workers=None if load else 0)) as session:
+    ids: list[str] = []
+    with closing(shared.session(workers=None if load else 0)) as session, interruptible(session, ids):
         id = history.find(session, run)["run"]
         if load:
-            sys.exit(await_runs(session, [rejects.load(session, id, load)]))
+            ids.append(rejects.load(session, id, load))
+            sys.exit(await_runs(session, ids))
         elif export:
             count = rejects.export(session, id, export)
             text = f"wrote {console.plural(count, 'row')} to {export}"
@@ -221,24 +227,24 @@ def rejects(run: str, rows: bool, export: Path | None, load: Path | None) -> Non
 
 
 @click.command()
-@click.argument("runs", nargs=-1)
+@click.argument("runs", nargs=-1, shell_complete=RUN)
 @click.option("--failed", is_flag=True, help="Every run that failed.")
 @click.option("--since", metavar="24h", help="With --failed: submitted within this span.")
 @working
 @common
 def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
-    """Run again what is missing of failed runs, with today's config and code."""
+    """Run what is missing of failed runs, by today's config and code."""
     from etl.errors import EtlError
     from jobs.run.retry import retry_run
-    from jobs.store.runs import snapshot
     from jobs.views import history
 
     if bool(runs) == failed:
         raise click.UsageError("give RUN… or --failed")
-    with closing(shared.session()) as session:
+    started: list[str] = []
+    with closing(shared.session()) as session, interruptible(session, started):
         texts = history.failed(session, moment_before(since)) if failed else runs
         ids = [history.recall(session, text) for text in texts]
-        started, code, config = [], 0, session.config
+        code, config = 0, session.config
         for id in ids:
             try:
                 _, changes = retry_run(config, session.connection, id)
@@ -249,44 +255,20 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
             started.append(id)
             for change in changes:
                 echo(f"{id}: {change}", err=True)
-        if shared.waits(session):
+        if started and shared.waits(session):
             code = max(code, await_runs(session, started))
         else:
-            _print_states(snapshot(session.connection, started), "nothing is retried")
+            _print_states(history.snapshot(session, started), "nothing is retried")
     sys.exit(code)
 
 
-@click.command()
-@click.argument("runs", nargs=-1)
-@click.option("--client", help="Every active run of this client.")
-@common
-def cancel(runs: tuple[str, ...], client: str | None) -> None:
-    """Stop runs; what they have loaded stays loaded."""
-    from etl.config.pipeline import known_client
-    from etl.errors import UnknownName
-    from jobs.run.cancel import cancel_run
-    from jobs.store.runs import active, find_pending, held, snapshot
-    from jobs.views import history
-
-    if bool(runs) == bool(client):
-        raise click.UsageError("give RUN… or --client C")
-    session = shared.session(workers=0)
-    ids, ended = list[str](), list[dict[str, Any]]()
-    for text in runs:
-        try:
-            ids.append(find_pending(session.connection, text))
-        except UnknownName:
-            ended.append(history.find(session, text))
-    if client:
-        known_client(session.config, client)
-        # What is held first, or it would start when the run before it ends.
-        pending = snapshot(session.connection, [*reversed(held(session.connection)), *active(session.connection)])
-        ids = list(dict.fromkeys(run["run"] for run in pending if run["client"] == client))
-    for id in ids:
-        cancel_run(session.connection, id)
-    _print_states([*snapshot(session.connection, ids), *ended], f"no run of {client} is active")
-
-
 def _print_states(found: Sequence[Mapping[str, Any]], none: str) -> None:
+    from jobs.views import console
+
     lines = [f"{run['run']} {run['state']}" for run in found] or [none]
-    shared.print(found, lambda: echo("\n".join(lines)))
+
+    def show() -> None:
+        echo("\n".join(lines))
+        console.causes([{**run, "failures": [], "error": None, "warnings": []} for run in found])
+
+    shared.print(found, show)

@@ -30,4 +30,5 @@ elseif redis.call('HLEN', 'etl:windows:failed') < 1000 then
 end
 redis.call('EXPIRE', run, history)
 redis.call('EXPIRE', run .. ':stages', kept)
+redis.call('EXPIRE', run .. ':lost', kept)
 return 'closed'

@@ -109,9 +109,27 @@ def _is_stage(value: bytes) -> bool:
     if not is_json(dict)(value) or not value:
         return False
     found = json.loads(value)
-    kinds = {"state": str, "counts": dict, "seconds": int | float, "error": str, "exit": int, "kind": str}
+    texts = dict.fromkeys(("state", "error", "kind", "by", "worker", "began", "ended"), str)
+    kinds = {**texts, "counts": dict, "seconds": int | float, "exit": int, "attempt": int}
     known = all(key in kinds and isinstance(found[key], kinds[key]) for key in found)
     return known and {"state", "counts"} <= found.keys() and all(map(_is_count, found["counts"].values()))
+
+
+def _is_loss(value: bytes) -> bool:
+    if not value or not is_json(dict)(value):
+        return False
+    found = json.loads(value)
+    texts = dict.fromkeys(("worker", "host", "pid", "what", "stage"), str)
+    kinds = {**texts, "partition": int, "at": int | float, "resumed": int | float | None}
+    return found.keys() == kinds.keys() and all(isinstance(found[key], kinds[key]) for key in kinds)
+
+
+def _is_look(value: bytes) -> bool:
+    if not is_json(dict)(value) or not value:
+        return False
+    found = json.loads(value)
+    is_at = isinstance(found.get("at"), int | float) and 0 <= found["at"] < LAST
+    return is_at and isinstance(found.get("error"), str | None)
 
 
 class Form(NamedTuple):
@@ -138,7 +156,7 @@ _RUN = {
     **dict.fromkeys(("created", "started", "ended"), is_epoch),
     **dict.fromkeys(("attempt", "partitions"), is_whole),
     "exit": lambda value: not value or is_whole(value),
-    **dict.fromkeys(("warnings", "after", "needs"), is_json(list, _is_text)),
+    **dict.fromkeys(("warnings", "odd", "after", "needs"), is_json(list, _is_text)),
     "failures": is_json(list, _is_failure),
     **dict.fromkeys(("rows", "done"), is_json(dict, _is_count)),
     **dict.fromkeys(("params", "options"), is_json(dict)),
@@ -168,13 +186,20 @@ FORMS = {
     "number": Form(value=is_number),
     "record": Form(fields=_RUN, needed=frozenset({"state", "client", "pipeline"})),
     "stages": Form(matches(r"[0-9]{1,9}:[a-z]+"), value=_is_stage),
-    "limits": Form(fields=dict.fromkeys(("max_active", "limit", "weight"), matches(r"0*[1-9][0-9]{0,8}"))),
+    "lost": Form(is_id, value=_is_loss),
+    "limits": Form(
+        fields={
+            **dict.fromkeys(("max_active", "limit", "weight"), matches(r"0*[1-9][0-9]{0,8}")),
+            "paused_at": is_epoch,
+        }
+    ),
     "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
     "moments": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
     "windows": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+/[^ ]+"), value=is_id),
     "entries of alerts": Form(is_json(list, _is_text), value=is_json(dict)),
     "objects": Form(value=is_json(dict)),
     "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
+    "looked": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=_is_look),
     "served": Form(fields={"left": is_whole, "name": is_id}),
     "use": Form(matches(r"[^ ]+ [a-z]+"), value=is_number),
     "queues": Form(matches(r"rq:queue:.+")),

@@ -7,7 +7,8 @@ import re
 from typing import NamedTuple
 
 PREFIX = "etl-"  # of every client's queue
-CLAIMED = 15.0  # seconds that a claim on a run lasts
+CLAIMED = 15.0  # seconds that a claim on a run lasts, or on a look at a pipeline's deliveries
+CRON_SIGN = 5.0  # seconds without a sign of life after which a cron process counts as dead
 SPAN = 600  # seconds that one record of the use of workers covers
 
 ACTIVE = "etl:active"
@@ -19,13 +20,17 @@ LAST = "etl:last"
 SUCCEEDED = "etl:succeeded"
 WINDOWS = "etl:windows:failed"
 DUE = "etl:due"
+LOOKED = "etl:looked"
 READY = "etl:ready"
 ASIDE = "etl:aside"
 CAUSES = "etl:alerts:causes"
 DIGESTS = "etl:alerts:digests"
 OUTBOX = "etl:alerts:outbox"
 SEEN = "etl:alerts:seen"
+RESCUED = "etl:rescued:jobs"
 ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
+SCHEDULERS = "rq:scheduler_instance:"  # of its processes; each lives ten seconds longer than its last sign of life
+WORKER = "rq:worker:"
 
 
 def run_key(run: str) -> str:
@@ -36,6 +41,11 @@ def run_key(run: str) -> str:
 def stages_key(run: str) -> str:
     """Return the key of a run's stage records."""
     return f"etl:run:{run}:stages"
+
+
+def lost_key(run: str) -> str:
+    """Return the key of a run's lost workers."""
+    return f"etl:run:{run}:lost"
 
 
 def jobs_key(run: str) -> str:
@@ -73,6 +83,11 @@ def rate_key(client: str, pipeline: str) -> str:
     return f"etl:rate:{client}:{pipeline}"
 
 
+def look_key(client: str, pipeline: str) -> str:
+    """Return the key of the claim of who looks at the deliveries of a client's pipeline."""
+    return f"etl:look:{client}:{pipeline}"
+
+
 def use_key(moment: float) -> str:
     """Return the key of the use of workers around a moment, in seconds since the epoch."""
     return f"etl:use:{int(moment // SPAN)}"
@@ -86,6 +101,15 @@ def once_key(name: str) -> str:
 def entry_id(client: str, pipeline: str) -> str:
     """Return the id of rq-scheduler's entry for a client's pipeline; no name has a `-`."""
     return f"schedule-{client}-{pipeline}"
+
+
+def cron_key(process: str) -> str:
+    """Return the key that a cron process keeps alive.
+
+    Args:
+        process: `<host>-<pid>`.
+    """
+    return f"etl:cron:{process}"
 
 
 def aside_key(key: bytes) -> bytes:
@@ -138,8 +162,16 @@ KEYS = (
         "hash",
         "jobs.store.runs",
         "7 days after its end",
-        "each stage's counts, or its error",
+        "each stage's state, worker and counts, or its error",
         "stages",
+    ),
+    Key(
+        "etl:run:<id>:lost",
+        "hash",
+        "shared.lua",
+        "as its stages",
+        "workers that were lost with a stage in hand",
+        "lost",
     ),
     Key("etl:run:<id>:jobs", "set", "jobs.run.graph", RUN, "ids of the run's jobs", "ids"),
     Key(
@@ -300,6 +332,33 @@ KEYS = (
         stays=True,
     ),
     Key("etl:due", "hash", "jobs.run.schedules", "one field for each schedule", "its last moment", "due", stays=True),
+    Key(
+        "etl:looked",
+        "hash",
+        "jobs.deliveries.claims",
+        "a field for each client's pipeline",
+        "when its deliveries were looked at last, and what prevented it",
+        "looked",
+        stays=True,
+    ),
+    Key(
+        "etl:look:<client>:<pipeline>",
+        "string",
+        "jobs.deliveries.claims",
+        "15 s without a sign of life",
+        "who looks at its deliveries now",
+        "id",
+        most=CLAIMED,
+    ),
+    Key(
+        "etl:cron:<process>",
+        "string",
+        "jobs.store.live",
+        "5 s without a sign of life",
+        "a cron process",
+        "number",
+        most=CRON_SIGN,
+    ),
     Key("etl:served", "hash", "dequeue.lua", "one", "the queue served last, and how often more", "served", stays=True),
     Key(
         "etl:aside",

@@ -25,10 +25,11 @@ from jobs.store.keys import (
     client_key,
     held_key,
     holder_key,
+    lost_key,
     run_key,
     stages_key,
 )
-from jobs.store.run_json import StageRecord, of_record, text_of
+from jobs.store.run_json import StageRecord, of_record, record_of, records_of, text_of
 from jobs.store.transitions import sources
 
 STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
@@ -129,11 +130,12 @@ def reopen(
     Args:
         redone: Stage record fields (`<partition>:<stage>`) that will be made again.
     """
-    fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended"), "")
+    fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended", "odd"), "")
     pipe.hset(run_key(run), mapping={"state": "queued", "attempt": attempt, "partitions": partitions, **fresh})
     pipe.hdel(run_key(run), "started")  # an attempt has its own time
     pipe.persist(run_key(run))
     pipe.persist(stages_key(run))
+    pipe.persist(lost_key(run))
     pipe.sadd(ACTIVE, run)
     pipe.set(holder_key(record["client"], record["pipeline"], record.get("start")), run)
     fields = list(redone)
@@ -156,6 +158,7 @@ def close(
     partitions: Mapping[str, int] | None = None,
     failures: Sequence[Mapping[str, Any]] = (),
     warnings: Sequence[str] | None = None,
+    odd: Sequence[str] | None = None,
     error: str | None = None,
     exit: int = 0,
     kind: str | None = None,
@@ -165,6 +168,7 @@ def close(
     """End a run; the first ending stands.
 
     Args:
+        odd: Sentences about what its delivery is not as expected in.
         kind: The name of the error's class, where it is the run's own and no stage's.
         client: Whose run it is, to say in its staging that it has ended; None where nobody knows.
         attempt: Only this attempt of it; None whichever there is.
@@ -175,7 +179,7 @@ def close(
     history = int(settings.history())
     fields: dict[str, str] = {"state": state, "ended": repr(time.time()), "error": error or "", "exit": str(exit)}
     fields |= {"failures": json.dumps(list(failures)), "kind": kind or ""}
-    for name, value in (("rows", rows), ("done", partitions), ("warnings", warnings)):
+    for name, value in (("rows", rows), ("done", partitions), ("warnings", warnings), ("odd", odd)):
         if value is not None:
             fields[name] = json.dumps(value)
     flat = [part for pair in fields.items() for part in pair]
@@ -200,16 +204,28 @@ def record_stage(
     error: str | None = None,
     exit: int = 0,
     kind: str | None = None,
+    about: Mapping[str, Any] | None = None,
+    lease: tuple[str, str] | None = None,
 ) -> None:
-    """Keep what a stage counted, or why it failed, for `status`, progress and `finish`."""
-    value: dict[str, Any] = {"state": state, "counts": dict(counts or {}), "seconds": round(seconds, 3)}
+    """Keep what a stage counted, or why it failed, for `status`, progress and `finish`.
+
+    Args:
+        about: More fields of its `StageRecord`.
+        lease: Queue and entry of the lease under which it is said; without one that stands, nothing is written.
+    """
+    value: dict[str, Any] = {
+        "state": state,
+        **(about or {}),
+        "counts": dict(counts or {}),
+        "seconds": round(seconds, 3),
+    }
     if error:
         value["error"] = error
         value["exit"] = exit
     if error and kind:
         value["kind"] = kind
     field = f"{partition}:{stage}"
-    scripts.record(connection, run_key(run), stages_key(run), field, json.dumps(value), STAGES_KEPT)
+    scripts.record(connection, run_key(run), stages_key(run), field, json.dumps(value), STAGES_KEPT, *(lease or ()))
 
 
 def stage_records(connection: Redis, run: str) -> dict[tuple[int, str], StageRecord]:
@@ -349,40 +365,3 @@ def find(connection: Redis, text: str) -> str:
     if not matches:
         raise UnknownName(f"no run {'of ' if '/' in text else ''}{text} is known", "see rq-etl runs")
     return str(matches[0])
-
-
-def find_pending(connection: Redis, text: str) -> str:
-    """Return the id of the run meant, as `find` does, but by `client/pipeline` the one that has not ended.
-
-    That is the active one without a window, else the only one that is active, else the oldest that is held.
-
-    Raises:
-        UnknownName: No run, or several, are meant.
-    """
-    client, slash, pipeline = text.partition("/")
-    if not slash:
-        return find(connection, text)
-    if run := holder(connection, client, pipeline):
-        return run
-    for ids in (active(connection), held(connection)):
-        records = read_many(connection, ids)
-        mine = [run for run, record in records.items() if (record["client"], record["pipeline"]) == (client, pipeline)]
-        if len(mine) > 1 and records[mine[0]]["state"] != "held":
-            raise UnknownName(f"run {text} is not unique: {', '.join(mine[:5])}", "give its id")
-        if mine:
-            return mine[0]
-    return find(connection, text)
-
-
-def record_of(raw: Mapping[Any, Any] | None) -> dict[str, str] | None:
-    """Return a run's hash as text; None for one that is not there or is malformed."""
-    return forms.fit("record", raw) if raw and forms.is_fit("record", raw) else None
-
-
-def records_of(raw: Mapping[Any, Any] | None) -> dict[tuple[int, str], StageRecord]:
-    """Return stages' records by partition and stage, from the fields of their hash; what is malformed is left out."""
-    found: dict[tuple[int, str], StageRecord] = {}
-    for key, value in forms.fit("stages", raw or {}).items():
-        partition, stage = key.split(":")
-        found[int(partition), stage] = StageRecord(**json.loads(value))
-    return found
