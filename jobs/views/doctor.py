@@ -257,9 +257,9 @@ def _logins(redis: str | None, config: Config | None) -> Iterator[Finding]:
 
 
 def _cursors(config: Config) -> Iterator[Finding]:
-    from jobs.views import cursors
+    from jobs.views import status
 
-    found = cursors.warnings(config, pairs_of(config), lambda _: None)  # its target is looked at by itself
+    found = status.cursor_warnings(config, pairs_of(config))
     for warning in (each for warnings in found.values() for each in warnings):
         cure = "correct them in the source; rq-etl cursor get shows where the cursor is, cursor set moves it"
         yield _warning("cursor", warning, cure)

@@ -1,14 +1,19 @@
 """The state of things: client by pipeline, the last success, what is due next, and what is late."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from etl.calendar import cron
-from etl.config.pipeline import Config, pairs_of
+from etl.config.pipeline import Config, Pair, pairs_of, resolve
+from etl.config.urls import resolve_url, target_places
+from etl.errors import EtlError
+from etl.types.newer import STANDS, is_future
 from jobs.run import schedules
 from jobs.store import runs
-from jobs.views import cursors, history, waiting
+from jobs.views import history, waiting
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -41,7 +46,7 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
         found[run["client"], run["pipeline"]].append(run)
     waiting.explain(session.connection, [mine[0] for mine in found.values() if mine], works=session.has_workers)
     unserved = waiting.without_cron(session.connection, config, pairs)
-    warned = cursors.warnings(config, pairs, lambda _: None)  # `history` says which targets are silent
+    warned = cursor_warnings(config, pairs)  # `history` says which targets are silent
     lines = []
     for name, pipeline in pairs:
         mine = found[name, pipeline]
@@ -101,3 +106,39 @@ def _due(
     if finished and definition.expect and definition.expect.fresh:
         late = max(late, (now - finished).total_seconds() - definition.expect.fresh)
     return {"due": due, "late": round(late, 1) if late > GRACE else None}
+
+
+def cursor_warnings(config: Config, pairs: Iterable[Pair]) -> dict[Pair, list[str]]:
+    """Return by client's pipeline that its cursor, or rows of its source, are in the future.
+
+    Targets that can't be asked are passed over: others say which.
+    """
+    found: dict[Pair, list[str]] = {}
+    asked = [pair for pair in pairs if config.variants.get(pair, config.pipelines[pair[1]]).extract.cursor]
+    places = target_places(config, lambda _: None, asked)
+    if not places:
+        return found
+    from etl.load import cursors
+
+    standings: dict[str, dict[tuple[str, str, str, str], cursors.Standing]] = {}
+    for (url, name), schemas in places.items():
+        with suppress(EtlError):
+            standings[url] = cursors.standings(url, name, schemas)
+    now = time.time()
+    for client, name in asked:
+        try:
+            pipeline = resolve(config, name, client)
+            url = resolve_url(pipeline.target, client, config.root)
+        except EtlError:
+            continue  # a path that asks for a parameter of the run, or a URL that `target_places` has reported
+        column = str(pipeline.extract.cursor)
+        standing = standings.get(url, {}).get((client, name, pipeline.table, column))
+        if standing is None:
+            continue
+        if is_future(standing.cursor, now, pipeline.timezone):
+            found.setdefault((client, name), []).append(STANDS.format(f"{client}/{name}", column))
+        if standing.future:
+            rows = "1 row" if standing.future == 1 else f"{standing.future:,} rows"
+            what = f"{client}/{name}: {rows} in the future by cursor column {column}, when the source was last read"
+            found.setdefault((client, name), []).append(what)
+    return found
