@@ -1,19 +1,15 @@
 """The state of things: client by pipeline, the last success, what is due next, and what is late."""
 
-import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from etl.calendar import cron
-from etl.config.pipeline import Config, Pair, pairs_of, resolve
-from etl.config.urls import resolve_url, target_places
-from etl.errors import EtlError
-from etl.types.newer import STANDS, is_future
+from etl.config.pipeline import Config, Pair, pairs_of
+from jobs.deliveries.listing import listing
 from jobs.run import schedules
 from jobs.store import runs
-from jobs.views import history, waiting
+from jobs.views import cursors, history, waiting
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -25,8 +21,8 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
     """Return a line for each client's pipelines, those that are late first.
 
     A pipeline is late where its schedule has named a moment since its last success, or where its last success
-    is older than `expect.fresh`: that is how a file that never came is seen. A success for a window of the past is none
-    for the schedule, and a new schedule's first moment is the one after it was synced.
+    is older than `expect.fresh`, or where its delivery is missing. A success for a window of the past is none for the
+    schedule, and a new schedule's first moment is the one after it was synced.
 
     Args:
         now: In UTC; None means now.
@@ -46,7 +42,8 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
         found[run["client"], run["pipeline"]].append(run)
     waiting.explain(session.connection, [mine[0] for mine in found.values() if mine], works=session.has_workers)
     unserved = waiting.without_cron(session.connection, config, pairs)
-    warned = cursor_warnings(config, pairs)  # `history` says which targets are silent
+    warned = cursors.warnings(config, pairs, lambda _: None)  # `history` says which targets are silent
+    awaited = _current(listing(config, session.connection, client=client, now=now), now)
     lines = []
     for name, pipeline in pairs:
         mine = found[name, pipeline]
@@ -62,7 +59,8 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
                 "state": mine[0]["state"] if mine else None,
                 "last_success": finished.isoformat(timespec="milliseconds") if finished else None,
                 "age": round((now - finished).total_seconds(), 1) if finished else None,
-                **_due(config, name, pipeline, in_time, begun, now),
+                **_due(config, name, pipeline, in_time, begun, now, awaited.get((name, pipeline))),
+                "delivery": awaited.get((name, pipeline)),
                 "rows": good["rows"]["loaded"] if good else None,
                 "unchanged": good["rows"]["unchanged"] if good else None,
                 "run": mine[0]["run"] if mine else None,
@@ -86,12 +84,19 @@ def _finished(run: Mapping[str, Any] | None) -> datetime | None:
 
 
 def _due(
-    config: Config, client: str, pipeline: str, finished: datetime | None, begun: float | None, now: datetime
+    config: Config,
+    client: str,
+    pipeline: str,
+    finished: datetime | None,
+    begun: float | None,
+    now: datetime,
+    delivery: Mapping[str, Any] | None,
 ) -> Mapping[str, Any]:
     """Return the next due moment in the client's zone, and for how many seconds the last one has been late.
 
     Args:
         begun: When the schedule was synced, where no run has ended yet.
+        delivery: What is awaited, as `jobs.deliveries.listing` has it.
     """
     owner = config.clients[client]
     schedule = owner.schedule.get(pipeline)
@@ -105,40 +110,17 @@ def _due(
     definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
     if finished and definition.expect and definition.expect.fresh:
         late = max(late, (now - finished).total_seconds() - definition.expect.fresh)
-    return {"due": due, "late": round(late, 1) if late > GRACE else None}
+    late = late if late > GRACE else 0.0
+    if delivery and delivery["missing"]:  # it has a grace of its own
+        late = max(late, (now - datetime.fromisoformat(delivery["due"])).total_seconds())
+    return {"due": due, "late": round(late, 1) if late else None}
 
 
-def cursor_warnings(config: Config, pairs: Iterable[Pair]) -> dict[Pair, list[str]]:
-    """Return by client's pipeline that its cursor, or rows of its source, are in the future.
-
-    Targets that can't be asked are passed over: others say which.
-    """
-    found: dict[Pair, list[str]] = {}
-    asked = [pair for pair in pairs if config.variants.get(pair, config.pipelines[pair[1]]).extract.cursor]
-    places = target_places(config, lambda _: None, asked)
-    if not places:
-        return found
-    from etl.load import cursors
-
-    standings: dict[str, dict[tuple[str, str, str, str], cursors.Standing]] = {}
-    for (url, name), schemas in places.items():
-        with suppress(EtlError):
-            standings[url] = cursors.standings(url, name, schemas)
-    now = time.time()
-    for client, name in asked:
-        try:
-            pipeline = resolve(config, name, client)
-            url = resolve_url(pipeline.target, client, config.root)
-        except EtlError:
-            continue  # a path that asks for a parameter of the run, or a URL that `target_places` has reported
-        column = str(pipeline.extract.cursor)
-        standing = standings.get(url, {}).get((client, name, pipeline.table, column))
-        if standing is None:
-            continue
-        if is_future(standing.cursor, now, pipeline.timezone):
-            found.setdefault((client, name), []).append(STANDS.format(f"{client}/{name}", column))
-        if standing.future:
-            rows = "1 row" if standing.future == 1 else f"{standing.future:,} rows"
-            what = f"{client}/{name}: {rows} in the future by cursor column {column}, when the source was last read"
-            found.setdefault((client, name), []).append(what)
+def _current(lines: Iterable[dict[str, Any]], now: datetime) -> dict[Pair, dict[str, Any]]:
+    """Return of each pipeline the delivery that was due last, or else the first that will be."""
+    found: dict[Pair, dict[str, Any]] = {}
+    for line in lines:
+        pair = line["client"], line["pipeline"]
+        if pair not in found or datetime.fromisoformat(line["due"]) <= now:
+            found[pair] = line
     return found
