@@ -14,7 +14,8 @@ from rich.text import Text
 from etl.safe_message import printable
 
 COLORS = {"succeeded": "green", "failed": "red", "missing": "red", "canceled": "yellow", "running": "cyan"}
-MARKS = ("warnings", "odd")  # lists of a run of which tables say how long they are
+MARKS = "!?"  # the column of a table that says how many warnings and unmet expectations there are: `!2?1`
+LEGEND = "!2?1 is 2 warnings and 1 expectation that was not met"
 NAME = 8  # letters of a worker's name in a table
 SHOWN = 10  # causes of one run that are printed
 NARROW = 16  # letters; a column whose cells are no longer than that is never wrapped
@@ -35,7 +36,7 @@ def table(
     """
     console, lines, left = out(), list(found), list(columns)
     shown = _table(left, lines)
-    for name in spare:
+    for name in [name for name in spare if name in left]:
         if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
             left.remove(name)
             shown = _table(left, lines)
@@ -97,11 +98,13 @@ def results(found: Sequence[Mapping[str, Any]], *, ages: bool = False, waits: bo
         waits: Whether to say why runs wait.
     """
     kinds = ["read", "rejected", *kinds_of(found, "dropped", "added", "superseded"), "loaded", "unchanged"]
-    marks = [mark for mark in MARKS if any(run.get(mark) for run in found)]
+    marked = [MARKS] if any(run.get("warnings") or run.get("odd") for run in found) else []
     age = ["age"] if ages else []
-    columns = ("client", "pipeline", "state", *kinds, *marks, *age, "time", "rows/s", "run")
+    columns = ("client", "pipeline", "state", *kinds, *marked, *age, "time", "rows/s", "run")
     has_one = len({run["pipeline"] for run in found}) == 1
     table(columns, with_rows(found), spare=("rows/s", "time", *(["pipeline"] if has_one else []), "age"))
+    if marked:
+        say(LEGEND)
     causes(found, waits=waits)
 
 
@@ -111,7 +114,7 @@ def with_rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             **run,
             **run["rows"],
-            **marks(run),
+            MARKS: marks(len(run["warnings"]), len(run.get("odd") or ())),
             "age": ago(run.get("submitted")),
             "time": took(run["seconds"]),
             "rows/s": int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None,
@@ -120,9 +123,9 @@ def with_rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def marks(run: Mapping[str, Any]) -> dict[str, int | None]:
-    """Return how many warnings a run has, and how many expectations it has not met; None for none."""
-    return {mark: len(run.get(mark) or ()) or None for mark in MARKS}
+def marks(warnings: int, odd: int) -> str | None:
+    """Return how many warnings and unmet expectations there are as a table shows it, or None for neither."""
+    return f"!{warnings}" * bool(warnings) + f"?{odd}" * bool(odd) or None
 
 
 def kinds_of(found: Iterable[Mapping[str, Any]], *kinds: str) -> list[str]:
@@ -143,17 +146,18 @@ def status(lines: Sequence[Mapping[str, Any]]) -> None:
             "late": span(line["late"]),
             "delivery": _came(line.get("delivery")),
             "unchanged": line.get("unchanged") or None,
-            "warnings": line.get("noticed") or None,
-            "odd": len(line.get("odd") or ()) or None,
+            MARKS: marks(line.get("noticed") or 0, len(line.get("odd") or ())),
         }
         for line in lines
     ]
-    extra = [name for name in ("unchanged", *MARKS) if any(line[name] for line in shown)]
+    extra = [name for name in ("unchanged", MARKS) if any(line[name] for line in shown)]
     expected = ["delivery"] if any(line.get("delivery") for line in lines) else []
     columns = ("client", "pipeline", "state", "last success", "age", *scheduled, *expected, "rows", *extra, "run")
     table(columns, shown, spare=("run", "unchanged", "rows", "last success"))
     if any(line["due"] or line["last success"] for line in shown):
         say(f"times are in {zone()}")
+    if MARKS in extra:
+        say(LEGEND)
     _waits({f"{line['client']}/{line['pipeline']}": line.get("waiting") for line in lines}, "pipelines")
     for line in lines:
         for warning in line.get("warnings", ()):
