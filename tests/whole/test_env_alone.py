@@ -52,7 +52,7 @@ LOOKING = (
     "run claims --client globex", "backfill days --client acme --start 2026-01-01 --end 2026-01-03",
 )  # fmt: skip
 AS_PROCESSES = {"worker", "up", "dashboard"}
-WITHOUT_REDIS = {"init", "validate", "demo", "plan", "cursor"}  # demo is a project of its own
+WITHOUT_REDIS = {"init", "validate", "demo", "plan", "cursor", "completion"}  # demo is a project of its own
 
 
 @pytest.fixture
