@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from jobs.run.cancel import cancel_run
-from jobs.run.submit import submit_run
 from jobs.store import runs
 from tests.helpers.processes import children, until
 from tests.helpers.worker_project import WorkerProject, shop
@@ -79,10 +78,8 @@ def test_with_json_it_is_the_document(shop: WorkerProject) -> None:
     until(lambda: is_waiting(shop, 1))
     _, out, _ = interrupted(command)
     said: dict[str, Any] = json.loads(out)
-    assert (said["exit"], said["error"].split()[2:]) == (
-        130,
-        ["goes", "on", *["when", "a", "worker", "is", "there:", "rq-etl", "worker", "starts", "one"]],
-    )
+    assert said["exit"] == 130
+    assert said["error"].endswith("goes on when a worker is there: rq-etl worker starts one")
 
 
 def test_workers_of_the_commands_own_end_and_that_is_said(shop: WorkerProject) -> None:
@@ -144,7 +141,7 @@ def test_runs_that_have_ended_are_not_counted(shop: WorkerProject) -> None:
 
 def test_a_redis_that_is_away_keeps_nothing_from_being_said(shop: WorkerProject) -> None:
     shop.file("a")
-    run = submit_run(shop.connection, shop.pipeline("visits"))
+    run = shop.submit()
     command = shop.cli("wait", run)
     until(lambda: is_waiting(shop, 1))
     shop.connection.config_set("maxclients", 1)

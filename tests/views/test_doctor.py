@@ -313,7 +313,7 @@ def test_a_mistake_in_env_is_a_finding(folder: Path) -> None:
 def test_secrets_that_others_can_read_are_warned_of(
     folder: Path, text: str, mode: int, warned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.views.exposure._is_reachable", lambda path: True)  # pytest's own folder is private
+    monkeypatch.setattr("jobs.views.doctor.exposure._is_reachable", lambda path: True)  # pytest's own folder is private
     (folder / ".env").write_text(text)
     (folder / ".env").chmod(mode)
     found = [each for each in doctor.examine(None, None) if each["check"] == "environment" and each["cure"]]

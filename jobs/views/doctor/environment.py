@@ -17,7 +17,7 @@ from etl.env_file import read
 from jobs import settings
 from jobs.process.elsewhere import signs
 from jobs.store.dial import shown
-from jobs.views import exposure
+from jobs.views.doctor import exposure
 
 OURS = ("REDIS_URL", "ETL_CONFIG", "ETL_MODULES", "ETL_LEASE", "ETL_DASHBOARD_PASSWORD")
 _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
