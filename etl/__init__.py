@@ -3,6 +3,7 @@
 | where | what |
 |---|---|
 | `errors`, `safe_message` | what can go wrong, and what may be said of an exception where rows must not be seen |
+| `env_file` | reading a `.env` |
 | `output` | what functions print, kept where its owner alone can read it |
 | `context`, `partition`, `rejects` | what a run knows of itself; plans, partitions, chunks; the shape of rejects |
 | `functions`, `prefetch` | the user's own functions: found, called, blamed; making the next thing ready meanwhile |

@@ -17,7 +17,6 @@ from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
 from jobs.session import Session, session
-from jobs.store import runs
 from jobs.store.redis_errors import translated
 from jobs.views import history
 
@@ -74,7 +73,7 @@ class Run:
             RedisAway: Redis can't be reached.
         """
         with translated():
-            found = runs.snapshot(self.session.connection, [self.id])
+            found = history.snapshot(self.session, [self.id])
             return found[0] if found else history.find(self.session, self.id)
 
     @property

@@ -2,6 +2,7 @@
 
 import atexit
 import shutil
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Literal
 
 from redis import Redis
 
+from etl.safe_message import printable
+from jobs.process.elsewhere import signs
 from jobs.process.private_redis import PrivateRedis, not_running
 from jobs.store.dial import dial, version_of
 
@@ -73,6 +76,29 @@ def connect(url: str | None, folder: Path, *, start: bool = True) -> Broker:
     if not start:
         raise not_running(folder)
     return in_process()
+
+
+def announce(broker: Broker, workers: int) -> None:
+    """Say on stderr that a Redis is this process's own, as there is no REDIS_URL, and what suggests that one is meant.
+
+    Args:
+        workers: How many are started with it.
+    """
+    if not broker.owned:
+        return
+    if broker.kind == "private":
+        beside = f", with {workers} worker{'s' if workers > 1 else ''}" if workers else ""
+        said = f"no REDIS_URL: this command's own private Redis in {_nearest(broker)}{beside}; it ends with the command"
+    else:
+        said = "no REDIS_URL and no redis-server: jobs run in this process, with a Redis that ends with it"
+    lines = [f"rq-etl: {said}", *(f"rq-etl: warning: {what}\n  {cure}" for what, cure in signs())]
+    print(printable("\n".join(lines), keep="\n"), file=sys.stderr, flush=True)
+
+
+def _nearest(broker: Broker) -> Path:
+    """Return where a private Redis keeps its data, from the working folder where it is in that."""
+    home = broker._server.home if broker._server is not None else Path()
+    return home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
 
 
 def given(connection: Redis) -> Broker:

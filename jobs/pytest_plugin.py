@@ -81,9 +81,9 @@ class Harness:
             definition = read.variants.get((client, pipeline), read.pipelines[pipeline])
             mine = definition.model_copy(update={"extract": changed["extract"]})
             read = read.model_copy(update={"variants": {**read.variants, (client, pipeline): mine}})
+        settings.override(read)  # first: a test is not given the project's .env, which may name what is live
         if self._session is None:
             self._session = Session(self.config, inline=True)
-        settings.override(read)
         id = submit_run(self._session.connection, resolved.model_copy(update=changed))
         return Run(self._session, id).wait()
 

@@ -62,6 +62,7 @@ class Session:
             if not url:
                 settings.config()  # there must be one, or a private Redis would be started in any folder
             self.broker = broker.connect(url, settings.path().parent)
+            broker.announce(self.broker, WORKERS if workers is None else workers)
         self.connection = self.broker.connection
         malformed.set_aside(self.connection, malformed.FIXED, only_types=True)
         if not self.in_process:
@@ -87,6 +88,11 @@ class Session:
     def has_workers(self) -> bool:
         """Whether worker processes were started here, which end with this process."""
         return self._supervisor is not None
+
+    @property
+    def works(self) -> bool:
+        """Whether this process works on runs itself, or has started workers that do."""
+        return self.in_process or self.has_workers
 
     def start_workers(self, count: int) -> None:
         """Start worker processes that end with this one; what they print is in .rq-etl/workers.log."""

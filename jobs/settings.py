@@ -1,4 +1,4 @@
-"""What a process works by: the environment, which only this module reads; workers' intervals; which etl.toml.
+"""What a process works by: the environment with `.env`, which only this module reads; intervals; which etl.toml.
 
 | variable | what |
 |---|---|
@@ -8,11 +8,19 @@
 | `ETL_LEASE` | seconds after which a silent worker's job is given to another (10) |
 | `ETL_RUN` | set by `./run`: its own path, so that the demo can say what to type next |
 | `ETL_DASHBOARD_PASSWORD` | what the dashboard asks for, under any user name; else one is made at each start |
+
+What `.env` beside the etl.toml in use sets, and the environment does not, is put into this process's environment: there
+functions and libraries find it, and child processes inherit it. It is taken back when another project is in use.
 """
 
 import os
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
+from etl import env_file
 from etl.config.pipeline import Config
 from etl.config.read import load_config
 from etl.errors import ConfigError
@@ -33,30 +41,122 @@ WORKER_CLASSES = {
 
 # --- the environment ---
 
+_env_file: Path | None = None  # the .env that the environment has been given
+_added: dict[str, str] = {}  # what it has of it
+
+
+def environment() -> Mapping[str, str]:
+    """Return this process's environment, with what the `.env` beside the etl.toml in use adds to it.
+
+    Raises:
+        ConfigError: `.env` can't be read, or has a mistake.
+    """
+    global _env_file, _added
+    file = env_path() if _override is None else None
+    if file != _env_file:
+        _take_back()
+        given = _env_values()
+        # ETL_CONFIG has been followed: it is relative to that file's folder.
+        _added = {name: value for name, value in given.items() if name not in os.environ and name != "ETL_CONFIG"}
+        _env_file = file
+        os.environ.update(_added)
+        if "TZ" in _added:
+            time.tzset()
+    return os.environ
+
+
+def env_path() -> Path:
+    """Return the path of the `.env` beside the etl.toml in use, there or not."""
+    return path().parent / ".env"
+
+
+def _take_back() -> None:
+    """Remove from the environment what a `.env` has added, but for what has been changed since."""
+    global _env_file, _added
+    for name, value in _added.items():
+        if os.environ.get(name) == value:
+            del os.environ[name]
+    if "TZ" in _added:
+        time.tzset()
+    _env_file, _added = None, {}
+
+
+@cache
+def _read_env(file: Path) -> Mapping[str, str]:
+    """Return what a `.env` sets, which is read once until `use`: a worker works by what it was started with."""
+    return env_file.read(file, os.environ)
+
+
+def origin(name: str) -> Literal["the environment", ".env"] | None:
+    """Return who has set a variable, or None where nobody has."""
+    value = environment().get(name)
+    if name == "ETL_CONFIG" and value is None:  # it is followed where it is, in the working directory's
+        return ".env" if _chosen is None and _env_values().get(name) else None
+    if value is None:
+        return None
+    return ".env" if _added.get(name) == value else "the environment"
+
+
+def overruled() -> set[str]:
+    """Return the variables that the environment sets otherwise than `.env` does."""
+    own = environment()
+    return {name for name, value in _env_values().items() if own.get(name, value) != value}
+
+
+def _env_values() -> Mapping[str, str]:
+    return _read_env(env_path()) if _override is None else {}
+
 
 def redis_url() -> str | None:
     """Return the Redis URL of the environment, or None."""
-    return os.environ.get("REDIS_URL") or None
+    return environment().get("REDIS_URL") or None
 
 
 def config_path() -> Path:
-    """Return the absolute path of the etl.toml of the environment or the working directory, there or not."""
-    return Path(os.environ.get("ETL_CONFIG") or "etl.toml").resolve()
+    """Return the absolute path of the etl.toml of the environment or the working directory, there or not.
+
+    Raises:
+        ConfigError: The working directory's `.env` names another folder's, or has a mistake.
+    """
+    if named := os.environ.get("ETL_CONFIG"):
+        return Path(named).resolve()
+    usual = Path("etl.toml").resolve()
+    file = usual.parent / ".env"
+    found = Path(usual.parent, _read_env(file).get("ETL_CONFIG") or usual).resolve()
+    if found.parent != usual.parent:
+        raise ConfigError(
+            f"{file}: ETL_CONFIG names another folder's file, whose own .env is read",
+            f"set ETL_CONFIG in the environment or use --config, and move .env to {found.parent}",
+        )
+    return found
 
 
 def lease() -> float:
-    """Return how many seconds a job stays a worker's without a sign of life."""
-    return float(os.environ.get("ETL_LEASE") or 10)
+    """Return how many seconds a job stays a worker's without a sign of life.
+
+    Raises:
+        ConfigError: What the environment says is no number of seconds.
+    """
+    said = environment().get("ETL_LEASE") or "10"
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(
+            f"ETL_LEASE is {said!r}, no number of seconds", "write one such as ETL_LEASE=10, or remove it"
+        )
+    return seconds
 
 
 def dashboard_password() -> str | None:
     """Return the dashboard's password of the environment, or None."""
-    return os.environ.get("ETL_DASHBOARD_PASSWORD") or None
+    return environment().get("ETL_DASHBOARD_PASSWORD") or None
 
 
 def command(folder: Path) -> str:
     """Return what to type for `rq-etl` in a folder: `rq-etl`, or the way to the `./run` that this process came from."""
-    script = os.environ.get("ETL_RUN")
+    script = os.environ.get("ETL_RUN")  # of this very process
     return os.path.relpath(script, folder.resolve()) if script else "rq-etl"
 
 
@@ -71,14 +171,14 @@ def worker_variables(url: str, config: Path) -> dict[str, str]:
 
 
 def worker_environment(url: str) -> dict[str, str]:
-    """Return this process's environment with what makes a stock `rq worker` ours, and our packages importable.
+    """Return this process's environment for child processes, with what makes a stock `rq worker` ours and our packages.
 
     Args:
         url: The Redis to work for.
     """
-    ours = str(Path(__file__).parents[1])
-    paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, **worker_variables(url, path()), "PYTHONPATH": os.pathsep.join(paths)}
+    ours, own = str(Path(__file__).parents[1]), environment()
+    paths = [ours, *filter(None, own.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**own, **worker_variables(url, path()), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 # --- which etl.toml ---
@@ -89,19 +189,33 @@ _read: tuple[tuple[Path, int, int], Config] | None = None
 
 
 def use(path: str | os.PathLike[str] | None) -> None:
-    """Choose the etl.toml of this process; None means ETL_CONFIG or the working directory."""
+    """Choose the etl.toml of this process, and with it its .env; None means ETL_CONFIG or the working directory."""
     global _chosen
+    _take_back()
+    _read_env.cache_clear()
     _chosen = Path(path).resolve() if path else None
 
 
-def chosen() -> Path | None:
-    """Return the etl.toml that `use` has chosen, or None."""
-    return _chosen
+def pinned() -> Callable[[], None]:
+    """Keep to the etl.toml in use, whatever the working directory; return what goes back to how it was chosen.
+
+    What `.env` has added is then taken to be in the environment as it is now: whoever calls that puts it back first.
+    """
+    global _chosen
+    before = _chosen, _env_file, _added
+    _chosen = path()
+
+    def put_back() -> None:
+        global _chosen, _env_file, _added
+        _chosen, _env_file, _added = before
+
+    return put_back
 
 
 def override(config: Config | None) -> None:
-    """Work for this configuration, whatever the files say; None goes back to the files."""
+    """Work for this configuration, whatever the files, `.env` among them, say; None goes back to the files."""
     global _override
+    _take_back()
     _override = config
 
 
@@ -117,6 +231,7 @@ def config() -> Config:
         ConfigError: There is none, or it has mistakes.
     """
     global _read
+    environment()  # the secrets that it names are read there
     if _override is not None:
         return _override
     stamp = path(), changed(path()), _clients_changed(path().parent / "clients")
@@ -131,6 +246,7 @@ def base() -> Config:
     Raises:
         ConfigError: See `config`.
     """
+    environment()
     if _override is None and _read is not None and _read[0][:2] == (path(), changed(path())):
         return _read[1]
     return config()
@@ -162,7 +278,7 @@ def modules() -> frozenset[str]:
     Raises:
         ConfigError: etl.toml has mistakes, or there is neither.
     """
-    named = os.environ.get("ETL_MODULES") or ""
+    named = environment().get("ETL_MODULES") or ""
     if path().is_file() or not named:
         return frozenset(base().settings.modules)
     return frozenset(name.strip() for name in named.split(",") if name.strip())

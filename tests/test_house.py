@@ -23,12 +23,13 @@ HIDDEN = {".env", ".git"}  # .git is a file in a worktree
 # From the lowest up: a layer imports those before it. Those that share a line never import each other.
 LAYERS = {
     "etl": (
-        {"errors"}, {"safe_message", "output"}, {"context"}, {"partition"}, {"rejects"}, {"prefetch"}, {"functions"},
-        {"calendar"}, {"config"}, {"types"}, {"sources", "transform", "staging", "load"},
+        {"errors"}, {"safe_message", "output", "env_file"}, {"context"}, {"partition"}, {"rejects"}, {"prefetch"},
+        {"functions"}, {"calendar"}, {"config"}, {"types"}, {"sources", "transform", "staging", "load"},
     ),
     "jobs": (
-        {"settings"}, {"store"}, {"job"}, {"queue"}, {"run"}, {"process"}, {"stages"}, {"worker"}, {"broker"},
-        {"session"}, {"enqueue"}, {"views"}, {"api"}, {"dashboard"}, {"demo"}, {"pytest_plugin"}, {"commands"},
+        {"settings"}, {"store"}, {"job"}, {"queue"}, {"run"}, {"deliveries"}, {"process"}, {"stages"}, {"worker"},
+        {"broker"}, {"session"}, {"enqueue"}, {"views"}, {"api"}, {"dashboard"}, {"demo"}, {"pytest_plugin"},
+        {"commands"},
     ),
 }  # fmt: skip
 # Inside packages, where they have a direction: none reaches one that comes later, directly or through others.
@@ -390,7 +391,7 @@ def test_every_library_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [line for extra in ("duckdb", "alerts") for line in project["optional-dependencies"][extra]]
     declared = {Requirement(line).name.lower().replace("-", "_") for line in project["dependencies"] + extras}
-    along = {"pydantic_core": "pydantic", "werkzeug": "flask", "markupsafe": "flask"}
+    along = {"pydantic_core": "pydantic", "werkzeug": "flask", "markupsafe": "flask", "dotenv": "python_dotenv"}
     files = python_files("etl", "jobs", "cli.py", "rq_etl.py")
     modules = {module.partition(".")[0] for path in files for module in imported(path)}
     foreign = modules - sys.stdlib_module_names - {"etl", "jobs", "cli", "rq_etl"}

@@ -7,6 +7,7 @@ are a wildcard comes in both.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
@@ -71,3 +72,16 @@ def latest(cron: str, zone: str, now: datetime, after: datetime | None = None) -
 def local(moment: datetime, zone: str) -> datetime:
     """Return a moment as the clocks of a zone show it."""
     return moment.astimezone(ZoneInfo(zone))
+
+
+@lru_cache
+def check_cron(line: str) -> None:
+    """Raise ValueError unless `line` is a cron line of five fields that some moment fits."""
+    from croniter import croniter
+
+    try:
+        if len(line.split()) != 5:
+            raise ValueError
+        croniter(line, datetime(2024, 1, 1, tzinfo=UTC)).get_next()
+    except (ValueError, KeyError, AttributeError):
+        raise ValueError('is no cron line; write minute, hour, day, month, weekday, such as "0 2 * * *"') from None

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from etl.calendar.days import Days
 
-LONGEST = 400  # days between two deliveries, at most, for which the one before or after is looked for
+FIRST = timedelta(days=366)  # how long before its due the span of a first delivery begins
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class Due:
 
     Args:
         day: Its day in the client's zone.
-        before: The day of the delivery before it.
+        before: The day of the delivery before it; its own where it is the first.
         at: When it is due, in UTC.
         until: When its grace ends, in UTC: what has not come by then is missing.
         since: When the grace of the delivery before it ended: what is first seen later, until `until`, is its own.
@@ -33,9 +32,13 @@ class Due:
 class Timetable:
     """When deliveries are due.
 
+    The spans of deliveries follow one another without a gap: a moment is in the span of exactly one. That is so for a
+    grace that is longer than the time between two, as well.
+
     Args:
         days: On which days.
-        clock: At which time of them.
+        clock: At which time of them. On the day that skips it, it is as much later as the clock jumps; on the day that
+            has it twice, it is the first (as in `etl.calendar.cron`).
         zone: Name of the time zone of both.
         grace: How much later they may come, in seconds.
     """
@@ -47,29 +50,33 @@ class Timetable:
 
     def between(self, after: datetime, until: datetime) -> list[Due]:
         """Return the deliveries whose spans end after one moment, and not later than the span that holds another."""
-        margin = timedelta(seconds=self.grace) + timedelta(days=2)
-        first, last = (
-            (after - margin).date() - timedelta(days=LONGEST),
-            (until + margin).date() + timedelta(days=LONGEST),
-        )
-        found = [
-            Due(day, before, self._at(day), self._until(day), self._until(before))
-            for before, day in pairwise(self.days.between(first, last))
-        ]
-        return [due for due in found if due.until > after and due.since < until]
+        found = list[Due]()
+        # A day early: no zone's clock is set by more.
+        day = self.days.after(self._day(after - timedelta(seconds=self.grace)) - timedelta(days=2))
+        while day is not None and (due := self._due(day)).since < until:
+            if due.until > after:
+                found.append(due)
+            day = self.days.after(day)
+        return found
 
     def at(self, moment: datetime) -> Due | None:
         """Return the delivery in whose span a moment is, or None where none follows within a year."""
-        return next(
-            (due for due in self.between(moment - timedelta(seconds=1), moment) if due.since < moment <= due.until),
-            None,
-        )
+        return next(iter(self.between(moment - timedelta.resolution, moment)), None)
 
     def of_day(self, day: date) -> Due | None:
-        """Return the delivery of a date in a file's name: that of the day, else the next one after it."""
-        begin = datetime.combine(day, time(), ZoneInfo(self.zone)).astimezone(UTC) - timedelta(days=1)
-        found = self.between(begin, begin + timedelta(days=LONGEST))
-        return next((due for due in found if due.day >= day), None)
+        """Return the delivery of a date in a file's name: that of the day, also where it moved; else the next one."""
+        moved = self.days.moved(day) if self.days.names(day) else None
+        found = moved or self.days.after(day - timedelta(days=1))
+        return self._due(found) if found else None
+
+    def _due(self, day: date) -> Due:
+        """Return the delivery of a day that has one."""
+        before, until = self.days.before(day), self._until(day)
+        since = self._until(before) if before else until - FIRST
+        return Due(day, before or day, self._at(day), until, since)
+
+    def _day(self, moment: datetime) -> date:
+        return moment.astimezone(ZoneInfo(self.zone)).date()
 
     def _at(self, day: date) -> datetime:
         return datetime.combine(day, self.clock, ZoneInfo(self.zone)).astimezone(UTC)

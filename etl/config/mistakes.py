@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from etl.config.base import Model, Problem, key_path
+from etl.config.delivery import Delivery
 from etl.config.kinds import KINDS, SourceConfig, config_of
-from etl.config.models import Column, Load, Step
+from etl.config.models import Alerts, Column, Expect, Load, Step
 from etl.config.pipeline import Definition, Schedule
 from etl.config.spellings import Spellings, clashes
 from etl.config.values import header_key, suggest
@@ -28,6 +29,7 @@ _SAID = {
     "too_short": "must have at least one value",
 }
 PIVOTS = {"type", "mode"}  # without them nothing can be said of the keys beside them
+TABLES: dict[str, type[Model]] = {"load": Load, "delivery": Delivery, "expect": Expect, "alerts": Alerts}
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
@@ -115,8 +117,8 @@ def _model_at(model: type[Model], loc: Sequence[str | int], table: Any) -> type[
             return config_of(table["extract"]["type"])
         case ("lookups", name):
             return config_of(table["lookups"][name]["type"])
-        case ("load",):
-            return Load
+        case (("load" | "delivery" | "expect" | "alerts") as part,):
+            return TABLES[part]
         case ("columns", _):
             return Column
         case ("transform", _):
@@ -135,11 +137,13 @@ def define(
     if definition and not problems:
         extract: Any = definition.extract
         steps, load, columns = dict(enumerate(definition.transform)), definition.load, definition.columns
+        delivery, expect = definition.delivery, definition.expect
     else:
         definition = None
         parts, found = _salvage(table)
         problems += [problem for problem in found if problem not in problems]
         extract, load = parts.get(("extract",)), parts.get(("load",))
+        delivery, expect = parts.get(("delivery",)), parts.get(("expect",))
         steps = {where[1]: part for where, part in parts.items() if where[0] == "transform"}
         columns = {where[1]: part for where, part in parts.items() if where[0] == "columns"}
     problems += _references(extract, steps, load, targets, set(modules))
@@ -148,6 +152,10 @@ def define(
     problems += [problem for problem in clashes(extract, columns) if problem[0][:2] not in wrong] if extract else ()
     problems += _keys(load, columns) if load else ()
     problems += _cursor(extract, load, columns) if load and extract and extract.cursor else ()
+    problems += _delivery(extract, load, delivery, expect, columns)
+    if expect and expect.period is not None and "delivery" not in table:
+        cure = 'add delivery = { due = "06:30" }'
+        problems.append((("expect", "period"), f"is compared with the days of the pipeline's delivery; {cure}"))
     for name, lookup in definition.lookups.items() if definition else ():
         problems += _lookup(name, lookup, set(modules))
     return definition, problems
@@ -155,8 +163,8 @@ def define(
 
 def _salvage(table: Mapping[str, Any]) -> tuple[dict[tuple[Any, ...], Any], list[Problem]]:
     """Return the parts of a wrong pipeline that are right by themselves, by place, and what is wrong in each."""
-    extract, load, columns, steps = (table.get(key) for key in ("extract", "load", "columns", "transform"))
-    models: list[tuple[tuple[Any, ...], Any, Any]] = [(("load",), Load, load)]
+    extract, columns, steps = (table.get(key) for key in ("extract", "columns", "transform"))
+    models: list[tuple[tuple[Any, ...], Any, Any]] = [((key,), model, table.get(key)) for key, model in TABLES.items()]
     if isinstance(extract, Mapping) and str(extract.get("type")) in KINDS:
         models.append((("extract",), config_of(extract["type"]), extract))
     for name, value in columns.items() if isinstance(columns, Mapping) else ():
@@ -258,6 +266,62 @@ def _lookup(name: str, lookup: SourceConfig, modules: set[str]) -> Iterator[Prob
         if (module := function.partition(":")[0]) not in modules:
             cure = suggest(module, modules) or "; add it there"
             yield ("lookups", name, key), f"module {module} is not in settings.modules{cure}"
+
+
+def _delivery(
+    extract: SourceConfig | None,
+    load: Load | None,
+    delivery: Delivery | None,
+    expect: Expect | None,
+    columns: Mapping[str, Column],
+) -> Iterator[Problem]:
+    """Yield what is wrong between a pipeline's delivery, what is expected of it, its source and its load.
+
+    Args:
+        extract, load, delivery, expect: None where there is none, or it is wrong by itself.
+    """
+    if delivery and extract:
+        yield from _of_source(delivery, extract)
+    if delivery and load and extract and extract.FACTS.files and delivery.run != "no":
+        is_whole = load.mode == "replace" and load.by != ("_file",)
+        if is_whole and delivery.files is None and delivery.complete is None:
+            what = f'run = "{delivery.run}" may start on a part of the delivery, and mode "replace" would drop the rest'
+            yield ("delivery", "run"), f'{what}; say when it is complete: files = 3, or complete = "*.done"'
+    if expect and expect.period is not None:
+        column = columns.get(expect.period)
+        if column is None:
+            cure = suggest(expect.period, columns) or "; declare it in columns"
+            yield ("expect", "period"), f"there is no column {expect.period}{cure}"
+        elif column.type not in ("date", "timestamp"):
+            cure = f'declare columns.{expect.period} = {{ type = "date" }}'
+            yield ("expect", "period"), f"column {expect.period} is a {column.type}, which has no day; {cure}"
+
+
+def _of_source(delivery: Delivery, extract: SourceConfig) -> Iterator[Problem]:
+    if extract.FACTS.files:
+        return
+    kind = f'a source of type "{extract.type}" has none'
+    if delivery.run == "on arrival":
+        yield ("delivery", "run"), f'looks for files, and {kind}; write run = "when due"'
+    for key in ("files", "complete"):
+        if getattr(delivery, key) is not None:
+            yield ("delivery", key), f"is for files, and {kind}; drop it"
+
+
+def started_twice(own: Mapping[str, Any], runs: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield what both a schedule and a delivery would start, where one of the two is written in a client's table.
+
+    Args:
+        own: The table; what stands beneath it has been looked at by itself.
+        runs: What `delivery.run` says, by each pipeline of the client that has a schedule and a delivery.
+    """
+    for name, run in runs.items():
+        if run != "no" and name in (own.get("schedule") or {}):
+            cure = 'drop the schedule, or say delivery.run = "no"'
+            yield ("schedule", name), f'its delivery starts it already (run = "{run}"); {cure}'
+        elif run != "no" and "delivery" in (own.get("override") or {}).get(name, {}):
+            cure = 'drop the schedule, or say run = "no"'
+            yield ("override", name, "delivery", "run"), f"its schedule starts it already; {cure}"
 
 
 def rename_problems(pipeline: str, rename: Mapping[str, str], table: Mapping[str, Any]) -> list[Problem]:

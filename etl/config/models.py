@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
 from etl.config.base import Model, Problem, Strings, listed
 from etl.config.kinds import database_problems
@@ -15,7 +15,6 @@ from etl.config.values import (
     Scalar,
     Scalars,
     Seconds,
-    Share,
     Whole,
     placeholders,
     reads_whole_date,
@@ -102,20 +101,25 @@ class Step(Model):
     args: Plain = Field({})
 
 
+def _change(value: object) -> object:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value) if isinstance(value, str) else None
+    if value is None or (found and 0 < float(found[1]) <= 100):
+        return value
+    raise ValueError('must be a share of the usual rows such as "50%"')
+
+
 class Expect(Model):
     """What a delivery should be like, and what becomes of one that isn't."""
 
     rows: Annotated[tuple[Whole, Whole], Field(strict=False)] | None = None
     fresh: Seconds | None = None
-    change: Share = None
+    change: Annotated[str | None, BeforeValidator(_change)] = None
     period: str | None = None
     otherwise: Literal["warn", "fail"] = "warn"
 
     def problems(self) -> Iterable[Problem]:
         if self.rows is not None and self.rows[0] > self.rows[1]:
             yield ("rows",), "says more for the least than for the most; write rows = [1000, 100000]"
-        if self.change is not None and not isinstance(self.change, str):
-            yield ("change",), 'must be a share of the usual rows such as "50%"'
         if self.rows is None and self.fresh is None and self.change is None and self.period is None:
             yield (), 'expects nothing; give rows = [1000, 100000], fresh = "26h", change = "50%" or period = "column"'
 
@@ -166,9 +170,22 @@ KINDS_OF_ALERTS = (
 )  # fmt: skip
 
 
+def _address(value: str) -> str:
+    """Return an address, or raise ValueError; it may hold a password and is never quoted."""
+    if re.search(r"\$\{(?!\w+\})", value) or re.fullmatch(r"\$\w+", value):
+        raise ValueError("names a value of the environment as ${NAME}, with letters, digits and _; write it so")
+    if not re.match(r"[a-zA-Z][\w+.-]*://[^/\s]|\$\{\w+\}", value):
+        raise ValueError('must be an address such as "${ALERT_URL}", "mailtos://…" or "slack://…"')
+    return value
+
+
 class Alerts(Model):
     """Who is to be informed of what; addresses may hold `${NAME}`, which only the process that sends them reads."""
 
-    to: Strings = ()
+    to: Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(listed)] = ()
     on: Annotated[tuple[Literal[KINDS_OF_ALERTS], ...], BeforeValidator(listed)] = KINDS_OF_ALERTS  # type: ignore[valid-type]
-    heartbeat: str | None = None
+    heartbeat: Annotated[str, AfterValidator(_address)] | None = None
+
+    def problems(self) -> Iterable[Problem]:
+        if self.heartbeat and not re.match(r"https?://|\$\{", self.heartbeat):
+            yield ("heartbeat",), 'is asked by HTTP each minute; write "https://…" or "${HEARTBEAT_URL}"'

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool
 
+from etl.calendar.cron import check_cron
 from etl.config.base import Model, Problem, Strings
 from etl.config.delivery import Delivery
 from etl.config.kinds import Extract, SourceConfig
@@ -21,7 +22,6 @@ from etl.config.values import (
     Share,
     Whole,
     Zone,
-    check_cron,
     fill,
     placeholders,
     plain,

@@ -11,7 +11,7 @@ from typing import Any
 import etl
 from etl.config import trust
 from etl.config.base import Problem
-from etl.config.mistakes import Mistake, define, parse, rename_problems
+from etl.config.mistakes import Mistake, define, parse, rename_problems, started_twice
 from etl.config.models import Alerts, Target
 from etl.config.pipeline import Client, Config, Definition, Settings, mistaken
 from etl.config.values import NAME, deep_merge, suggest
@@ -256,9 +256,11 @@ class _Reader:
         defaults = _without(table, problems)
         if "pipelines" not in defaults:
             defaults["pipelines"] = list(self.raw)  # a client that lists none has them all
-        for pipeline, override in defaults.get("override", {}).items():
+        overrides = defaults.get("override", {})
+        for pipeline, override in overrides.items():
             problems += self.override_problems(pipeline, override, override, {})
         problems += self.added_needs(defaults, {})
+        problems += started_twice(defaults, self.started(defaults.get("schedule", {}), overrides))
         for pipeline, rename in defaults.get("rename", {}).items():
             problems += rename_problems(pipeline, rename, self.raw.get(pipeline, {}))
         for where, what in problems:
@@ -280,6 +282,11 @@ class _Reader:
             if (name, what) not in wrong
         ]
 
+    def started(self, schedule: Iterable[str], overrides: Mapping[str, Any]) -> dict[str, str]:
+        """Return what `delivery.run` says of each pipeline that has a schedule and a delivery."""
+        found = {name: self.definition(name, overrides.get(name, {}))[0] for name in schedule if name in self.raw}
+        return {name: each.delivery.run for name, each in found.items() if each and each.delivery}
+
     def read_client(
         self, name: str, written: _Written, defaults: Mapping[str, Any], pipelines: Mapping[str, Definition]
     ) -> Client | None:
@@ -294,6 +301,7 @@ class _Reader:
                 places = trust.inside(own, self.raw)
                 self.inside |= {(name, pipeline): found for pipeline, found in places.items()}
             problems += self.added_needs({"override": client.override}, defaults)
+            problems += started_twice(own, self.started(client.schedule, client.override))
             for pipeline in client.pipelines:
                 definition = (
                     self.definition(pipeline, client.override.get(pipeline, {}))[0] if pipeline in self.raw else None

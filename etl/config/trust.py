@@ -179,6 +179,8 @@ def foreign(
         definitions: What the pipelines are without the client.
     """
     found = [(where, f"{what}, {_NOT}") for where, what in (*_words(table), *_shares(table, defaults))]
+    if "alerts" in table:
+        found.append((("alerts",), f"says who is informed of what, {_NOT}"))
     found += [
         (("params", name), f"is in {where}, {_NOT}") for name, where in _given(table, client, defaults, definitions)
     ]
@@ -240,6 +242,12 @@ def _overridden(override: Mapping[str, Any], pipeline: Mapping[str, Any], client
     for key in PATIENCE:
         if key in override:
             yield (key,), "says how long workers are held"
+    if "alerts" in override:
+        yield ("alerts",), "says who is informed of what"
+    delivery = override.get("delivery")
+    for key, what in (("run", "says when workers begin"), ("poll", "says how often files are looked for")):
+        if isinstance(delivery, Mapping) and key in delivery:
+            yield ("delivery", key), what
     load = override.get("load")
     for key, what in (("function", "names a function"), ("target", "names a target"), ("table", "names a table")):
         if isinstance(load, Mapping) and key in load:

@@ -43,7 +43,7 @@ def database_url(url: str, key: str, client: str, root: str | Path, environ: Map
     if missing:
         raise ConfigError(
             f"{key}: {', '.join(missing)} is not in the environment",
-            "set it where the workers are started",
+            "set it where the workers are started, or in .env beside etl.toml",
         )
     template = fill(url, {"client": client})
     authority = re.match(r"[^/]*://[^/?]*@", template)
@@ -54,6 +54,16 @@ def database_url(url: str, key: str, client: str, root: str | Path, environ: Map
     if DATABASES[parsed.get_backend_name()].file:
         parsed = parsed.set(database=str(Path(root, Path(parsed.database or "").expanduser())))
     return parsed.render_as_string(hide_password=False)
+
+
+def secrets(config: Config) -> list[str]:
+    """Return the names that a configuration's URLs have as `${NAME}`: of targets, sources, lookups and alerts."""
+    definitions = [*config.pipelines.values(), *config.variants.values()]
+    alerts = [config.alerts, *(each.alerts for each in config.clients.values()), *(each.alerts for each in definitions)]
+    urls = [target.url for target in config.targets.values()]
+    urls += [getattr(source, "url", "") for each in definitions for source in each.sources().values()]
+    urls += [address or "" for each in alerts if each for address in (*each.to, each.heartbeat)]
+    return sorted({name for url in urls for name in _NAME.findall(url or "")})
 
 
 def url_of(pipeline: Pipeline) -> str:

@@ -150,6 +150,47 @@ _CALLED = {
     "max_rejects": "max_errors",
     "timezone": "tz",
     "trust_clients": "trust",
+    "delivery": "deliveries arrival arrivals sla",
+    "due": "deadline cutoff cut_off at time expected_at expected_by arrives",
+    "days": "weekdays dates on_days schedule",
+    "calendar": "holidays holiday country",
+    "closed": "closures closed_days exceptions blackout",
+    "if_closed": "on_closed if_holiday on_holiday holiday_policy",
+    "grace": "tolerance slack late_after grace_period allowed_delay",
+    "files": "file_count number_of_files count",
+    "complete": "done done_file marker marker_file trigger_file ready_file",
+    "run": "start trigger starts",
+    "poll": "interval every check_every polling poll_interval",
+    "expect": "expectations expected checks",
+    "rows": "row_count volume",
+    "fresh": "freshness max_age",
+    "change": "deviation variation anomaly delta difference",
+    "period": "date_column day_column dates",
+    "otherwise": "else on_fail if_not action severity",
+    "alerts": "alert alerting notifications notify",
+    "to": "recipients emails addresses urls channels notify",
+    "on": "events kinds when triggers",
+    "heartbeat": "ping healthcheck deadman dead_man_switch",
+    "daily": "everyday each_day day",
+    "business": "workdays working_days businessdays banking_days bank_days",
+    "mon-fri": "weekday weekdays monday-friday mo-fr",
+    "1st": "first monthly bom month_start",
+    "last": "eom month_end end_of_month last_day ultimo",
+    "1st business": "first_business first_business_day 1st_business_day",
+    "last business": "last_business_day last_working_day",
+    "on arrival": "arrival arrive arrives yes true",
+    "when due": "due scheduled",
+    "no": "never off false manual",
+    "next": "following after forward",
+    "previous": "before preceding prior backward",
+    "failed": "failure failures error errors",
+    "late": "delay delayed",
+    "missing": "absent never_came not_delivered",
+    "odd": "unexpected anomaly anomalies",
+    "stuck": "hanging hung",
+    "no worker": "workers worker",
+    "no scheduler": "scheduler cron",
+    "recovered": "resolved ok recovery",
 }
 
 
@@ -323,19 +364,6 @@ def zone(value: str) -> str:
         near = suggest(value, available_timezones())
         raise ValueError(f"is no time zone{near or '; use a name such as America/Chicago'}") from None
     return value
-
-
-@lru_cache
-def check_cron(line: str) -> None:
-    """Raise ValueError unless `line` is a cron line of five fields that some moment fits."""
-    from croniter import croniter
-
-    try:
-        if len(line.split()) != 5:
-            raise ValueError
-        croniter(line, datetime(2024, 1, 1, tzinfo=UTC)).get_next()
-    except (ValueError, KeyError, AttributeError):
-        raise ValueError('is no cron line; write minute, hour, day, month, weekday, such as "0 2 * * *"') from None
 
 
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

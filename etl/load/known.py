@@ -1,9 +1,11 @@
 """Files that need not be read again: what an earlier run loaded of them, as the ledger says, is in the target."""
 
 import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
@@ -82,6 +84,34 @@ def rows_there(
     if found is None or found.version != (piece.version or _hash(piece.path)):
         return None
     return (found.rows, found.content) if _is_shaped(pipeline, found.shaped, shaped) else None
+
+
+def files_loaded(pipeline: Pipeline, url: str | None = None) -> dict[str, set[float | None]]:
+    """Return the files that a client's pipeline has loaded, each with when its versions were modified.
+
+    Raises:
+        TargetUnreachable, TargetBusy, TargetRefused: The target can't be asked.
+    """
+    found: dict[str, set[float | None]] = {}
+    with reading(url or url_of(pipeline), pipeline.target.name) as connection:
+        if connection is None:
+            return found
+        book = ledger.named(tables.split(connection, pipeline.table)[0])
+        if not tables.there(connection, book):
+            return found
+        mine = ledger.of_table(book, pipeline)
+        if tables.lacks(connection, book):  # of an earlier release
+            return {
+                name: {None}
+                for (file,) in connection.execute(sa.select(book.c.file).where(mine))
+                for name in ledger.names_in(file)
+            }
+        query = sa.select(book.c.file, book.c.lines, book.c.modified, book.c.modified_each).where(mine).distinct()
+        for row in connection.execute(query):
+            times = json.loads(row.modified_each) if row.modified_each else [row.modified]
+            for name, modified in zip_longest(ledger.files_of(row), times[: len(ledger.files_of(row))]):
+                found.setdefault(name, set()).add(modified)
+    return found
 
 
 def has_rows(connection: sa.Connection, book: sa.Table, delivery: Delivery) -> bool:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import Any, ClassVar, Literal, Protocol
@@ -88,9 +88,7 @@ def plan(
 ) -> Plan:
     """Return the partitions of a run: the files that its path names, large ones cut."""
     pattern = _path_pattern(pipeline, config, *moments)
-    own = pipeline.inside.get("extract")  # the part that may be a link is the operator's
-    fixed = _fixed(config, pattern) if own is None else fixed_folder(own, pipeline.client)
-    found, warnings = listed(pipeline.root, pattern, fixed)
+    found, warnings = listed(pipeline.root, pattern, fixed_part(pipeline, config, pattern))
     files, growing = _settled(found, config.settle)
     if not files and not growing:
         shown = _unescaped(pattern)
@@ -169,7 +167,7 @@ def _path_pattern(
     today: datetime | None = None,
 ) -> str:
     zone = ZoneInfo(pipeline.timezone)
-    values = {name: str(value) for name, value in {**pipeline.params, "client": pipeline.client}.items()}
+    values = named_values(pipeline)
     given = {"date": start or today or datetime.now(zone), "start": start, "end": end}
     moments = {name: moment.astimezone(zone) if moment.tzinfo else moment for name, moment in given.items() if moment}
     for name, form in dated_placeholders(config.path):
@@ -181,16 +179,32 @@ def _path_pattern(
         elif moment is not None:
             has_time = name != "date" and moment.time() != datetime.min.time()
             values[name] = f"{moment:%Y-%m-%dT%H%M%S}" if has_time else f"{moment:%Y-%m-%d}"
-        value = values.get(name, "")
+    return filled(config.path, values)
+
+
+def named_values(pipeline: Pipeline) -> dict[str, str]:
+    """Return what the names in a path stand for that are no moments."""
+    return {name: str(value) for name, value in {**pipeline.params, "client": pipeline.client}.items()}
+
+
+def filled(path: str, values: Mapping[str, str]) -> str:
+    """Return a path with a value for each name, which is text and never a pattern: a parameter "*" stands for itself.
+
+    Raises:
+        ConfigError: A value leads to another folder.
+    """
+    for name, _ in dated_placeholders(path):
+        value = "" if name in MOMENTS else values.get(name, "")
         if "/" in value or "\0" in value or value in ("..", "."):
             cure = "give it a value without /, such as the name of a folder or file"
-            raise ConfigError(f"{config.path}: the value of {{{name}}} leads to another folder", cure)
-    # Filled as text, never as a pattern: a parameter "*" stands for itself.
-    return fill(os.path.expanduser(config.path), {name: glob.escape(value) for name, value in values.items()})
+            raise ConfigError(f"{path}: the value of {{{name}}} leads to another folder", cure)
+    return fill(os.path.expanduser(path), {name: glob.escape(value) for name, value in values.items()})
 
 
-def _fixed(config: FileConfig, pattern: str) -> str:
+def fixed_part(pipeline: Pipeline, config: FileConfig, pattern: str) -> str:
     """Return the part of a filled pattern that the operator chose: all, or the folders before the first wildcard."""
+    if (own := pipeline.inside.get("extract")) is not None:  # the part that may be a link is the operator's
+        return fixed_folder(own, pipeline.client)
     if not dated_placeholders(config.path) and not glob.has_magic(_ESCAPED.sub("", pattern)):
         return _unescaped(pattern)
     parts = pattern.split(os.sep)[:-1]

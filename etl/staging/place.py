@@ -15,6 +15,7 @@ from etl.errors import EtlError, StagingFailed
 
 PROBE = ".check"  # in place of a client, and no client's name
 LOCK = ".lock"
+DELIVERIES = ".deliveries"  # in place of a run: of a client, what is known of its pipelines' deliveries
 OTHER_FOLDER = "set settings.staging to a folder on a disk of this machine, or to s3://…"
 _NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,7 +33,7 @@ def path_of(root: str, client: str, run: str, name: str | None = None) -> str:
     """
     if not NAME.fullmatch(client) and client != PROBE:
         raise EtlError(f"{client[:40]!r} is not the name of a client", _LETTERS)
-    if not NAME.fullmatch(run):
+    if not NAME.fullmatch(run) and run != DELIVERIES:
         raise EtlError(f"{run[:40]!r} is not the id of a run", _LETTERS)
     if name is None:
         return f"{root}/{client}/{run}"

@@ -69,7 +69,7 @@ def runs(client: str | None, state: str | None, since: str | None) -> None:
     session = shared.session(workers=0)
     check_state(state)
     found = history.recent(session, client=client, state=state, since=moment_before(since))
-    shared.print(found, lambda: console.results(found))
+    shared.print(found, lambda: console.results(found, ages=True))
 
 
 @click.command()
@@ -77,10 +77,13 @@ def runs(client: str | None, state: str | None, since: str | None) -> None:
 @common
 def show(run: str) -> None:
     """Show one run: its counts, partitions, failures and warnings."""
-    from jobs.views import console, details
+    from jobs.views import console, details, waiting
 
-    found = details.run_with_stages(shared.session(workers=0), run)
-    shared.print(found, lambda: console.show(found))
+    session = shared.session(workers=0)
+    found = details.run_with_stages(session, run)
+    pair = found["client"], found["pipeline"]
+    without = waiting.without_cron(session.connection, session.config, [pair]) and not shared.json
+    shared.print(found, lambda: console.show(found, waiting.NO_CRON if without else ""))
 
 
 @click.command()

@@ -21,7 +21,7 @@ from jobs import broker, settings
 from jobs.commands.options import echo
 from jobs.process.spawn import Process
 from jobs.process.supervisor import Supervisor, pool_command, worker_command
-from jobs.store import malformed
+from jobs.store import live
 from jobs.store.dial import shown
 
 LOOK = 0.2  # seconds between looks for processes that have died
@@ -37,7 +37,7 @@ NEXT = (
 
 def worker(config: str | None, redis: str | None, count: int, *, burst: bool) -> int:
     """Become `rq worker`, or `rq worker-pool` for several; where their Redis ends with this process, supervise them."""
-    server = _server(config, redis)
+    server = _server(config, redis, count)
     with server.connection.pipeline() as pipe:  # a pool would start one after another that may not do what they do
         pipe.srem(REDIS_WORKER_KEYS, "")
         pipe.execute()
@@ -55,7 +55,7 @@ def up(config: str | None, redis: str | None, count: int, port: int) -> int:
 
     What to look at, and what to type next, is said once all of them are ready.
     """
-    server = _server(config, redis)
+    server = _server(config, redis, count)
     before = _workers(server)
     supervisor = Supervisor(server.url)
     command = [sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)]
@@ -86,8 +86,7 @@ def _pass_on(dashboard: Process, address: list[str]) -> None:
 def _workers(server: broker.Broker) -> set[str]:
     """Return the names of the workers that have begun to look for jobs."""
     with suppress(RedisError):
-        keys = malformed.ids(server.connection.smembers(REDIS_WORKER_KEYS))
-        return {key for key in keys if server.connection.hexists(key, "state")}
+        return {each.name for each in live.workers(server.connection) if each.state}
     return set()
 
 
@@ -148,10 +147,11 @@ def _supervise(
         server.close()
 
 
-def _server(config: str | None, redis: str | None) -> broker.Broker:
+def _server(config: str | None, redis: str | None, workers: int) -> broker.Broker:
     settings.use(config)
     settings.modules()  # a mistake in etl.toml is an error now, not one of each job
     found = broker.connect(redis or settings.redis_url(), settings.path().parent)
     if found.kind == "in-process":
         raise ConfigError("workers need a Redis server", "set REDIS_URL or install redis-server")
+    broker.announce(found, workers)
     return found

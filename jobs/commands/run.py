@@ -42,7 +42,7 @@ def run(
     from etl.config.pipeline import resolve
     from etl.errors import AlreadyRunning
     from jobs.run.submit import submit_run
-    from jobs.store.runs import snapshot
+    from jobs.views import history
 
     if bool(clients) == all_clients:
         raise click.UsageError("give --client NAME or --all-clients")
@@ -65,7 +65,7 @@ def run(
         if shared.waits(session):
             code = max(code, await_runs(session, ids))
         else:
-            found = snapshot(session.connection, ids)
+            found = history.snapshot(session, ids)
             shared.print(found, lambda: _submitted(found))
             code = max(code, _exit_code(found))
     sys.exit(code)
@@ -76,8 +76,8 @@ def _submitted(found: Sequence[Mapping[str, Any]]) -> None:
 
     for line in found:
         echo(f"{line['client']}/{line['pipeline']} {line['state']} as run {line['run']}")
-        if line["error"]:
-            console.notes(line)
+    # What a run that goes on has noticed so far is said when it has ended.
+    console.causes([line if line["error"] else {**line, "warnings": []} for line in found])
 
 
 @click.command()
@@ -105,7 +105,6 @@ def backfill(
 ) -> None:
     """Run a pipeline for windows of the past that are not loaded."""
     from jobs.run import backfill
-    from jobs.store.runs import snapshot
     from jobs.views import console, history
 
     resolved = backfill.of(shared.configuration(), pipeline, client, parameters(params))
@@ -142,7 +141,7 @@ def backfill(
             sys.exit(await_runs(session, ids))
         text = f"{console.plural(len(ids), 'run')} submitted, "
         text += f"{console.plural(len(lines) - len(ids), 'window')} loaded already"
-        shared.print(snapshot(session.connection, ids), lambda: echo(text))
+        shared.print(history.snapshot(session, ids), lambda: echo(text))
     sys.exit(0)
 
 
@@ -237,7 +236,6 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
     """Run what is missing of failed runs, by today's config and code."""
     from etl.errors import EtlError
     from jobs.run.retry import retry_run
-    from jobs.store.runs import snapshot
     from jobs.views import history
 
     if bool(runs) == failed:
@@ -260,10 +258,17 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
         if started and shared.waits(session):
             code = max(code, await_runs(session, started))
         else:
-            _print_states(snapshot(session.connection, started), "nothing is retried")
+            _print_states(history.snapshot(session, started), "nothing is retried")
     sys.exit(code)
 
 
 def _print_states(found: Sequence[Mapping[str, Any]], none: str) -> None:
+    from jobs.views import console
+
     lines = [f"{run['run']} {run['state']}" for run in found] or [none]
-    shared.print(found, lambda: echo("\n".join(lines)))
+
+    def show() -> None:
+        echo("\n".join(lines))
+        console.causes([{**run, "failures": [], "error": None, "warnings": []} for run in found])
+
+    shared.print(found, show)

@@ -4,24 +4,25 @@ import secrets
 import signal
 import socket
 import sys
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, abort, redirect, render_template, request
 from redis import Redis
 from redis.exceptions import NoPermissionError, RedisError
-from rq import Worker
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from typing_extensions import override
 from werkzeug.exceptions import Conflict, Forbidden, HTTPException, InternalServerError, NotFound, SecurityError
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from etl.config.pipeline import pairs_of
 from etl.errors import ConfigError, EtlError
 from jobs import settings
 from jobs.dashboard import guard, rqpages
-from jobs.store import malformed, redis_errors, runs
+from jobs.store import live, malformed, redis_errors, runs
 from jobs.store.keys import INDEX
-from jobs.views import details
+from jobs.views import console, details, waiting
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -41,7 +42,8 @@ def create_app(connection: Redis, *, password: str) -> Flask:
     app = Flask(__name__)
     app.url_map.redirect_defaults = False  # a permanent redirect is remembered by browsers for ever
     app.jinja_env.autoescape = True  # rq-dashboard writes names from the address into its .js templates
-    app.jinja_env.filters |= {"count": _count, "seconds": _seconds, "moment": _moment}
+    app.jinja_env.filters |= {"count": _count, "seconds": _seconds, "moment": _moment, "ago": console.ago}
+    app.jinja_env.globals["zone"] = console.zone
     guard.protect(app, password)
 
     @app.get("/")
@@ -54,13 +56,14 @@ def create_app(connection: Redis, *, password: str) -> Flask:
             more = f"Only the newest {SEARCHED:,} runs of all were looked at; rq-etl runs looks at all {known:,}."
         found = found[:SHOWN]
         states = [(name, sum(run["state"] == name for run in found)) for name in runs.STATES]
-        keys = Worker.all_keys(connection)
-        workers = connection.exists(*keys) if keys else 0
+        waiting.explain(connection, found)
+        alive = sum(worker.is_alive for worker in live.workers(connection))
         return render_template(
             "runs.html",
             runs=found,
             states=states,
-            workers=workers,
+            workers=alive,
+            cron=_without_cron(connection),
             client=client,
             state=state,
             more=more,
@@ -73,8 +76,15 @@ def create_app(connection: Redis, *, password: str) -> Flask:
         if not found:
             abort(404, f"No run {run} is known to Redis.")
         active = found[0]["state"] not in runs.ENDED
-        stages = details.stages(connection, run)
-        return render_template("run.html", run=found[0], stages=stages, refresh=REFRESH if active else None)
+        waiting.explain(connection, found)
+        return render_template(
+            "run.html",
+            run=found[0],
+            stages=details.stages(connection, run),
+            lost=[console.lost(loss, has_ended=not active) for loss in live.losses(connection, run)],
+            cron=_without_cron(connection, (found[0]["client"], found[0]["pipeline"])),
+            refresh=REFRESH if active else None,
+        )
 
     rqpages.mount(app, connection)
     app.register_error_handler(HTTPException, _error_page)
@@ -170,4 +180,13 @@ def _seconds(value: float | None) -> str:
 
 
 def _moment(value: str | None) -> str:
-    return f"{value[:10]} {value[11:19]}" if value else "–"
+    return f"{datetime.fromisoformat(value).astimezone():%Y-%m-%d %H:%M:%S}" if value else "–"
+
+
+def _without_cron(connection: Redis, *pairs: tuple[str, str]) -> str:
+    """Return that nothing serves schedules or deliveries, of all clients' pipelines or of some, or ''."""
+    try:
+        config = settings.config()
+    except EtlError:  # which one is in use, other commands say
+        return ""
+    return waiting.NO_CRON if waiting.without_cron(connection, config, pairs or pairs_of(config)) else ""

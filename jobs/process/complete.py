@@ -150,7 +150,9 @@ def complete(connection: Redis, job: EtlJob, queue: FairQueue, outcome: Outcome)
     job.execution.delete(job=job, pipeline=pipe)
     ended = became in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED)
     commands = [word for words, _ in pipe.command_stack for word in (len(words), *words)]
-    return became if scripts.complete(connection, queue.name, entry, job.id, int(ended), at, *commands) else None
+    stage = "" if outcome.kind in ("done", "snoozed") else "failed" if ended else "waiting"
+    said = job.id, int(ended), at, stage, json.dumps(outcome.error)
+    return became if scripts.complete(connection, queue.name, entry, *said, *commands) else None
 
 
 def _finish(job: EtlJob, outcome: Outcome, pipe: Any) -> JobStatus:

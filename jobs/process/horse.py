@@ -20,6 +20,7 @@ from itertools import takewhile
 from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
+from rq.executions import Execution
 
 from etl import output
 from etl.errors import EtlError
@@ -185,6 +186,7 @@ def serve(worker: Lines, connection: Redis) -> None:
             random.seed()
             job = EtlJob(id, connection=connection)
             job.read({key.encode(): value.encode("latin-1") for key, value in fields.items()})
+            job.execution = Execution(execution, id, connection, worker_name=job.worker_name or "")
             if not job.is_ours:
                 output.give_back()
             try:

@@ -129,7 +129,9 @@ class PrivateRedis:
 
 def not_running(folder: Path) -> BrokerUnreachable:
     """Return the error of a folder whose private Redis does not run."""
-    return BrokerUnreachable(f"no Redis runs for {folder}", "set REDIS_URL, or start rq-etl up in that folder")
+    return BrokerUnreachable(
+        f"no Redis runs for {folder}", "set REDIS_URL (.env beside etl.toml may), or start rq-etl up there"
+    )
 
 
 def _socket(home: Path) -> Path:

@@ -30,6 +30,7 @@ class Supervisor:
 
     def __init__(self, url: str, log: Path | None = None, *, burst: bool = False) -> None:
         self.url, self.log, self.burst = url, log, burst
+        self._environment = settings.worker_environment(url)  # of its project, whichever is in use when one is replaced
         self._workers: list[Process] = []
         self._others: list[Process] = []
         self._started: dict[int, float] = {}
@@ -44,12 +45,11 @@ class Supervisor:
         Args:
             options: Of `subprocess.Popen`.
         """
-        process = spawn(command, signal.SIGTERM, env=settings.worker_environment(self.url), **options)
+        process = spawn(command, signal.SIGTERM, env=self._environment, **options)
         self._others.append(process)
         return process
 
     def _start(self) -> Process:
-        environment = settings.worker_environment(self.url)
         with contextlib.ExitStack() as stack:
             log = None
             if self.log is not None:
@@ -57,7 +57,7 @@ class Supervisor:
                 stack.callback(os.close, log)
             # SIGHUP: it puts its job back first.
             command = worker_command("--burst") if self.burst else worker_command()
-            process = spawn(command, signal.SIGHUP, env=environment, stdout=log, stderr=log)
+            process = spawn(command, signal.SIGHUP, env=self._environment, stdout=log, stderr=log)
         self._started[process.pid] = time.monotonic()
         return process
 

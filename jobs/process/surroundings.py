@@ -52,9 +52,7 @@ def restored() -> Iterator[None]:
 
 def _project() -> Undo:
     """Keep to the etl.toml in use while a function of the user's is in another folder."""
-    chosen = settings.chosen()
-    settings.use(settings.path())
-    return lambda: settings.use(chosen)
+    return settings.pinned()
 
 
 def _process() -> Undo:

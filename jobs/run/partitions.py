@@ -101,6 +101,7 @@ def _read(work: StageContext, connection: Redis) -> Marker:
             names = named(newer.column_names, pipeline)
             declared = [header for header, name in names.items() if name in pipeline.columns]
             types.append(candidates(newer.drop_columns(declared), pipeline.extract, guess=guess))
+            work.count({"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected})
     # Rows that are held back count as not read: another run reads them.
     counts = {"read": rows_out + rejected + narrow.unchanged, "out": rows_out, "rejected": rejected}
     if narrow.unchanged:
@@ -154,6 +155,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
             counts["dropped"] += result.dropped
             counts["added"] += result.added
             warnings += [warning for warning in result.warnings if warning not in warnings]
+            work.count(counts)
     return Marker(
         counts=counts,
         data=tuple(rows.names),
@@ -260,7 +262,7 @@ def load(work: StageContext, connection: Redis) -> Marker:
     mine = Tally({work.number: {"extract": source, "transform": rows}})
     answer = target.load(
         delivery,
-        work.staging.chunks(rows.data),
+        _counted(work, work.staging.chunks(rows.data)),
         read=source.counts["read"],
         rejected=rejected,
         record=ended,
@@ -270,6 +272,15 @@ def load(work: StageContext, connection: Redis) -> Marker:
         locate=work.locate,
     )
     return replace(loaded(answer), rejects=_rejected_then(work, answer, rows.data) if answer.rejected else ())
+
+
+def _counted(work: StageContext, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Show how many rows have been handed to the target; they are loaded when its transaction ends."""
+    given = 0
+    for chunk in chunks:
+        yield chunk
+        given += chunk.num_rows
+        work.count({"in": given})
 
 
 def _rejected_then(work: StageContext, answer: target.LoadCounts, data: Iterable[str]) -> tuple[str, ...]:

@@ -29,11 +29,12 @@ from etl.transform.lookups import lookups_of
 from etl.types.cursor import Cursor, Span, back, is_readable, is_strict, read
 from etl.types.newer import incomparable
 from jobs import settings
-from jobs.job import Snooze
+from jobs.job import EtlJob, Snooze
 from jobs.run.graph import Spec, read_spec
-from jobs.store import over, runs
+from jobs.store import live, over, runs
 
 CHANGED = "configuration changed since submit; retry"
+Count = Callable[[Mapping[str, int]], None]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class StageContext:
     Args:
         number: Of the partition; 0 is the whole run's.
         submitted, started: Moments of the run, in seconds since the epoch.
+        count: Shows the rows so far to whoever looks.
     """
 
     run: str
@@ -57,6 +59,7 @@ class StageContext:
     full_refresh: bool = False
     submitted: float | None = None
     started: float | None = None
+    count: Count = lambda counts: None
 
     @property
     def partition(self) -> Partition:
@@ -114,7 +117,7 @@ class Stage:
     Args:
         number: Of the partition; 0 is the whole run's.
         record: The run's hash in Redis.
-        began: By the monotonic clock, in seconds.
+        live: Its own record.
         state: done, failed, blocked, or waiting for another try.
         error: Why it failed, without a row's value.
         exit: The exit code that the error asks for.
@@ -125,7 +128,7 @@ class Stage:
     name: str
     number: int
     record: Mapping[str, str]
-    began: float
+    live: live.Running
     context: StageContext | None = None
     state: str = "done"
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -160,7 +163,7 @@ def _run(stage: Stage, body: Body, give_up: GiveUp | None) -> dict[str, int]:
     name, run, number = stage.name, stage.run, stage.number
     try:
         over.refuse(Staging(settings.staging(), stage.record["client"], run))
-        stage.context = stage_context(name, run, number, stage.record)
+        stage.context = replace(stage_context(name, run, number, stage.record), count=stage.live.count)
         marker = stage.context.staging.marker(name, number) if number else None
         if marker is None:
             marker = body(stage.context, stage.job.connection)
@@ -176,8 +179,7 @@ def _run(stage: Stage, body: Body, give_up: GiveUp | None) -> dict[str, int]:
         _fail(stage, exc, give_up)
         raise
     finally:
-        which, seconds = (stage.job.connection, run, number, name), time.monotonic() - stage.began
-        runs.record_stage(*which, stage.state, stage.counts, seconds=seconds, error=stage.error, exit=stage.exit)
+        stage.live.end(stage.state, stage.counts, stage.error, stage.exit)
     return {"blocked": 1} if stage.state == "blocked" else dict(stage.counts)
 
 
@@ -185,10 +187,12 @@ def _begin(name: str, run: str, number: int) -> Stage | None:
     """Begin a stage; None where its run is canceled or forgotten, or it belongs to an attempt before a retry."""
     job = get_current_job()
     assert job is not None
-    record = runs.begin(job.connection, run)
-    if record.get("state") != "running" or record.get("attempt") != job.id.rpartition("-")[2]:
+    attempt, execution = job.id.rpartition("-")[2], job.execution if isinstance(job, EtlJob) else None
+    lease = (job.origin, execution.composite_key) if execution else None
+    record, running = live.begin(job.connection, run, attempt, number, name, worker=job.worker_name, lease=lease)
+    if record.get("state") != "running" or record.get("attempt") != attempt:
         return None
-    return Stage(job, run, name, number, record, began=time.monotonic())
+    return Stage(job, run, name, number, record, running)
 
 
 def _fail(stage: Stage, exc: BaseException, give_up: GiveUp | None) -> None:

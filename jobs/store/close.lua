@@ -22,4 +22,5 @@ if not has_window then
 end
 redis.call('EXPIRE', run, history)
 redis.call('EXPIRE', run .. ':stages', kept)
+redis.call('EXPIRE', run .. ':lost', kept)
 return 'closed'

@@ -61,6 +61,8 @@ local function lease(name, id, is_rescued)
   end
   redis.call('HSET', key, 'status', 'started', 'started_at', ARGV[4], 'last_heartbeat', ARGV[4], 'worker_name', ARGV[3])
   redis.call('PERSIST', key)
+  local lost = redis.call('HGET', key, 'etl_lost')
+  if lost then end_loss(id, lost, now) end
   redis.call('HSET', 'rq:execution:' .. id .. ':' .. execution, 'id', execution, 'created_at', ARGV[5],
              'last_heartbeat', ARGV[5], 'worker_name', ARGV[3])
   redis.call('ZADD', 'rq:executions:' .. id, seconds(now + SHIFT), execution)

@@ -109,9 +109,27 @@ def _is_stage(value: bytes) -> bool:
     if not is_json(dict)(value) or not value:
         return False
     found = json.loads(value)
-    kinds = {"state": str, "counts": dict, "seconds": int | float, "error": str, "exit": int}
+    texts = dict.fromkeys(("state", "error", "by", "worker", "began", "ended"), str)
+    kinds = {**texts, "counts": dict, "seconds": int | float, "exit": int, "attempt": int}
     known = all(key in kinds and isinstance(found[key], kinds[key]) for key in found)
     return known and {"state", "counts"} <= found.keys() and all(map(_is_count, found["counts"].values()))
+
+
+def _is_loss(value: bytes) -> bool:
+    if not value or not is_json(dict)(value):
+        return False
+    found = json.loads(value)
+    texts = dict.fromkeys(("worker", "host", "pid", "what", "stage"), str)
+    kinds = {**texts, "partition": int, "at": int | float, "resumed": int | float | None}
+    return found.keys() == kinds.keys() and all(isinstance(found[key], kinds[key]) for key in kinds)
+
+
+def _is_look(value: bytes) -> bool:
+    if not is_json(dict)(value) or not value:
+        return False
+    found = json.loads(value)
+    is_at = isinstance(found.get("at"), int | float) and 0 <= found["at"] < LAST
+    return is_at and isinstance(found.get("error"), str | None)
 
 
 class Form(NamedTuple):
@@ -168,9 +186,16 @@ FORMS = {
     "number": Form(value=is_number),
     "record": Form(fields=_RUN, needed=frozenset({"state", "client", "pipeline"})),
     "stages": Form(matches(r"[0-9]{1,9}:[a-z]+"), value=_is_stage),
-    "limits": Form(fields=dict.fromkeys(("max_active", "limit", "weight"), matches(r"0*[1-9][0-9]{0,8}"))),
+    "lost": Form(is_id, value=_is_loss),
+    "limits": Form(
+        fields={
+            **dict.fromkeys(("max_active", "limit", "weight"), matches(r"0*[1-9][0-9]{0,8}")),
+            "paused_at": is_epoch,
+        }
+    ),
     "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
     "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
+    "looked": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=_is_look),
     "served": Form(fields={"left": is_whole, "name": is_id}),
     "use": Form(matches(r"[^ ]+ [a-z]+"), value=is_number),
     "queues": Form(matches(r"rq:queue:.+")),

@@ -7,7 +7,8 @@ import re
 from typing import NamedTuple
 
 PREFIX = "etl-"  # of every client's queue
-CLAIMED = 15.0  # seconds that a claim on a run lasts
+CLAIMED = 15.0  # seconds that a claim on a run lasts, or on a look at a pipeline's deliveries
+CRON_SIGN = 5.0  # seconds without a sign of life after which a cron process counts as dead
 SPAN = 600  # seconds that one record of the use of workers covers
 
 ACTIVE = "etl:active"
@@ -17,9 +18,13 @@ HELD = "etl:held"
 HELD_READY = "etl:held:ready"
 LAST = "etl:last"
 DUE = "etl:due"
+LOOKED = "etl:looked"
 READY = "etl:ready"
 ASIDE = "etl:aside"
+RESCUED = "etl:rescued:jobs"
 ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
+SCHEDULERS = "rq:scheduler_instance:"  # of its processes; each lives ten seconds longer than its last sign of life
+WORKER = "rq:worker:"
 
 
 def run_key(run: str) -> str:
@@ -30,6 +35,11 @@ def run_key(run: str) -> str:
 def stages_key(run: str) -> str:
     """Return the key of a run's stage records."""
     return f"etl:run:{run}:stages"
+
+
+def lost_key(run: str) -> str:
+    """Return the key of a run's lost workers."""
+    return f"etl:run:{run}:lost"
 
 
 def jobs_key(run: str) -> str:
@@ -65,6 +75,16 @@ def client_key(client: str) -> str:
 def rate_key(client: str, pipeline: str) -> str:
     """Return the key of the moment at which a client's source may be asked again."""
     return f"etl:rate:{client}:{pipeline}"
+
+
+def look_key(client: str, pipeline: str) -> str:
+    """Return the key of the claim of who looks at the deliveries of a client's pipeline."""
+    return f"etl:look:{client}:{pipeline}"
+
+
+def cron_key(host: str, pid: int) -> str:
+    """Return the key of a cron process's sign of life."""
+    return f"etl:cron:{host}-{pid}"
 
 
 def use_key(moment: float) -> str:
@@ -127,8 +147,16 @@ KEYS = (
         "hash",
         "jobs.store.runs",
         "7 days after its end",
-        "each stage's counts, or its error",
+        "each stage's state, worker and counts, or its error",
         "stages",
+    ),
+    Key(
+        "etl:run:<id>:lost",
+        "hash",
+        "shared.lua",
+        "as its stages",
+        "workers that were lost with a stage in hand",
+        "lost",
     ),
     Key("etl:run:<id>:jobs", "set", "jobs.run.graph", RUN, "ids of the run's jobs", "ids"),
     Key(
@@ -235,6 +263,33 @@ KEYS = (
         stays=True,
     ),
     Key("etl:due", "hash", "jobs.run.schedules", "one field for each schedule", "its last moment", "due", stays=True),
+    Key(
+        "etl:looked",
+        "hash",
+        "jobs.deliveries.claims",
+        "a field for each client's pipeline",
+        "when its deliveries were looked at last, and what prevented it",
+        "looked",
+        stays=True,
+    ),
+    Key(
+        "etl:look:<client>:<pipeline>",
+        "string",
+        "jobs.deliveries.claims",
+        "15 s without a sign of life",
+        "who looks at its deliveries now",
+        "id",
+        most=CLAIMED,
+    ),
+    Key(
+        "etl:cron:<process>",
+        "string",
+        "jobs.store.crons",
+        "5 s without a sign of life",
+        "a cron process",
+        "number",
+        most=CRON_SIGN,
+    ),
     Key("etl:served", "hash", "dequeue.lua", "one", "the queue served last, and how often more", "served", stays=True),
     Key(
         "etl:aside",

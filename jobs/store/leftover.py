@@ -36,7 +36,7 @@ def keep(connection: Redis, url: str) -> None:
         staging = Staging(url, run["client"], run["run"])
         if run["state"] in sources("reopen") and staging.names():
             stages = runs.stage_records(connection, run["run"])
-            records = {f"{number}:{stage}": record.__dict__ for (number, stage), record in stages.items()}
+            records = {f"{number}:{stage}": _fields(record) for (number, stage), record in stages.items()}
             staging.write_json(ENDED, {"run": run, "stages": records})
 
 
@@ -91,7 +91,7 @@ def restore(connection: Redis, url: str, run: Mapping[str, Any]) -> None:
         pipe.hset(run_key(id), mapping=fields)
         pipe.expire(run_key(id), int(settings.history()))
         for (number, stage), record in records.items():
-            pipe.hset(stages_key(id), f"{number}:{stage}", json.dumps(record.__dict__))
+            pipe.hset(stages_key(id), f"{number}:{stage}", json.dumps(_fields(record)))
         pipe.expire(stages_key(id), runs.STAGES_KEPT)
         pipe.zadd(INDEX, {id: seconds_of(run["submitted"])}, nx=True)
 
@@ -101,6 +101,12 @@ def restore(connection: Redis, url: str, run: Mapping[str, Any]) -> None:
 def forget(staging: Staging) -> None:
     """Remove what `keep` has written of a run that goes on."""
     staging.remove_files([ENDED])
+
+
+def _fields(record: StageRecord) -> dict[str, Any]:
+    """Return what is known of a stage; with its process it has stopped running."""
+    known = {name: value for name, value in vars(record).items() if value is not None and name != "by"}
+    return {**known, "state": "waiting" if record.state == "running" else record.state}
 
 
 def _folders(url: str, pattern: str, file: str = "") -> list[Staging]:

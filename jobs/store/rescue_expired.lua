@@ -31,7 +31,10 @@ for name in string.gmatch(ARGV[4], '[^\n]+') do
   end
   local expired = redis.call('ZRANGEBYSCORE', 'rq:wip:' .. name, seconds(now + SHIFT / 2), seconds(now + SHIFT))
   for i = is_grace and 0 or #expired, 1, -1 do
-    if rescue(name, expired[i], ARGV[1], tonumber(ARGV[2]), ARGV[3]) ~= 'gone' then lost[#lost + 1] = expired[i] end
+    -- Its worker was heard last when it renewed the lease.
+    local heard = tonumber(redis.call('ZSCORE', wip, expired[i])) - SHIFT - lease
+    local became = rescue(name, expired[i], ARGV[1], tonumber(ARGV[2]), ARGV[3], 'worker', heard)
+    if became ~= 'gone' then lost[#lost + 1] = expired[i] end
   end
   local scheduled = 'rq:scheduled:' .. name
   if back > 0 then

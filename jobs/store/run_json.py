@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from jobs.store import forms
+
 ROWS = ("read", "added", "rejected", "dropped", "superseded", "loaded", "unchanged")
 EMPTY: Mapping[str, Any] = {  # the fields of a run, in order
     "pipeline": None,
@@ -21,6 +23,7 @@ EMPTY: Mapping[str, Any] = {  # the fields of a run, in order
     "failures": [],
     "warnings": [],
     "error": None,
+    "waiting": None,
     "start": None,
     "end": None,
     "params": {},
@@ -41,13 +44,41 @@ def seconds_of(moment: str | None) -> float:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What a stage said last: its state (`done`, `failed`, `blocked`, `waiting`), counts, seconds and error."""
+    """What a stage said last.
+
+    Args:
+        state: `running`, `done`, `failed`, `blocked`, or `waiting` for another try.
+        counts: Its rows; while it runs those so far.
+        worker: Name of the worker that did it, where it was a process of its own.
+        attempt: How often it has been begun in this attempt of its run, tries and lost workers counted.
+        began, ended: Moments in ISO 8601, in UTC.
+        by: The execution that runs it.
+    """
 
     state: str
     counts: Mapping[str, int]
     seconds: float = 0.0
     error: str | None = None
     exit: int = 0
+    worker: str | None = None
+    attempt: int = 1
+    began: str | None = None
+    ended: str | None = None
+    by: str | None = None
+
+
+def record_of(raw: Mapping[Any, Any] | None) -> dict[str, str] | None:
+    """Return a run's hash as text; None for one that is not there or is malformed."""
+    return forms.fit("record", raw) if raw and forms.is_fit("record", raw) else None
+
+
+def records_of(raw: Mapping[Any, Any] | None) -> dict[tuple[int, str], StageRecord]:
+    """Return stages' records by partition and stage, from the fields of their hash; what is malformed is left out."""
+    found: dict[tuple[int, str], StageRecord] = {}
+    for key, value in forms.fit("stages", raw or {}).items():
+        partition, stage = key.split(":")
+        found[int(partition), stage] = StageRecord(**json.loads(value))
+    return found
 
 
 def run_json(run: str, **known: Any) -> dict[str, Any]:
@@ -97,10 +128,10 @@ def partition_states(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str,
 
 
 def live_rows(stages: Mapping[tuple[int, str], StageRecord]) -> dict[str, int]:
-    """Sum the rows by kind that the stages have counted so far."""
+    """Sum the rows by kind that the stages have counted so far; what a lost worker had counted is counted anew."""
     rows = dict.fromkeys(ROWS, 0)
     for (_, stage), record in stages.items():
-        for kind, count in record.counts.items():
+        for kind, count in record.counts.items() if record.state in ("done", "running") else ():
             if kind in rows and (kind != "read" or stage == "extract"):
                 rows[kind] += count
     return rows

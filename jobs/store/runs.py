@@ -25,10 +25,11 @@ from jobs.store.keys import (
     client_key,
     held_key,
     holder_key,
+    lost_key,
     run_key,
     stages_key,
 )
-from jobs.store.run_json import StageRecord, of_record, text_of
+from jobs.store.run_json import StageRecord, of_record, record_of, records_of, text_of
 from jobs.store.transitions import sources
 
 STAGES_KEPT = 7 * 86400  # seconds; what each stage counted is asked for while a run may be retried
@@ -134,6 +135,7 @@ def reopen(
     pipe.hdel(run_key(run), "started")  # an attempt has its own time
     pipe.persist(run_key(run))
     pipe.persist(stages_key(run))
+    pipe.persist(lost_key(run))
     pipe.sadd(ACTIVE, run)
     pipe.set(holder_key(record["client"], record["pipeline"], record.get("start")), run)
     fields = list(redone)
@@ -197,14 +199,26 @@ def record_stage(
     seconds: float = 0.0,
     error: str | None = None,
     exit: int = 0,
+    about: Mapping[str, Any] | None = None,
+    lease: tuple[str, str] | None = None,
 ) -> None:
-    """Keep what a stage counted, or why it failed, for `status`, progress and `finish`."""
-    value: dict[str, Any] = {"state": state, "counts": dict(counts or {}), "seconds": round(seconds, 3)}
+    """Keep what a stage counted, or why it failed, for `status`, progress and `finish`.
+
+    Args:
+        about: More fields of its `StageRecord`.
+        lease: Queue and entry of the lease under which it is said; without one that stands, nothing is written.
+    """
+    value: dict[str, Any] = {
+        "state": state,
+        **(about or {}),
+        "counts": dict(counts or {}),
+        "seconds": round(seconds, 3),
+    }
     if error:
         value["error"] = error
         value["exit"] = exit
     field = f"{partition}:{stage}"
-    scripts.record(connection, run_key(run), stages_key(run), field, json.dumps(value), STAGES_KEPT)
+    scripts.record(connection, run_key(run), stages_key(run), field, json.dumps(value), STAGES_KEPT, *(lease or ()))
 
 
 def stage_records(connection: Redis, run: str) -> dict[tuple[int, str], StageRecord]:
@@ -344,17 +358,3 @@ def find(connection: Redis, text: str) -> str:
     if not matches:
         raise UnknownName(f"no run {'of ' if '/' in text else ''}{text} is known", "see rq-etl runs")
     return str(matches[0])
-
-
-def record_of(raw: Mapping[Any, Any] | None) -> dict[str, str] | None:
-    """Return a run's hash as text; None for one that is not there or is malformed."""
-    return forms.fit("record", raw) if raw and forms.is_fit("record", raw) else None
-
-
-def records_of(raw: Mapping[Any, Any] | None) -> dict[tuple[int, str], StageRecord]:
-    """Return stages' records by partition and stage, from the fields of their hash; what is malformed is left out."""
-    found: dict[tuple[int, str], StageRecord] = {}
-    for key, value in forms.fit("stages", raw or {}).items():
-        partition, stage = key.split(":")
-        found[int(partition), stage] = StageRecord(**json.loads(value))
-    return found

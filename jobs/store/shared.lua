@@ -69,23 +69,67 @@ local function clamp(key, ms)
   if left == -1 or left > ms then redis.call('PEXPIRE', key, string.format('%d', ms)) end
 end
 
+-- A job of a run is `<run>-<partition>-<stage>-<attempt>`.
+local function stage_of(id) return string.match(id, '^(%w+)%-(%d+)%-(%l+)%-%d+$') end
+
+-- A stage whose process can't say any more how it ended is not running. error: as JSON, or nil.
+local function end_stage(id, execution, state, error)
+  local run, partition, stage = stage_of(id)
+  if not run then return end
+  local key, field = 'etl:run:' .. run .. ':stages', partition .. ':' .. stage
+  local said, running = redis.call('HGET', key, field), '{"state": "running", "by": "' .. execution .. '", '
+  if not said or string.sub(said, 1, #running) ~= running then return end
+  local why = error and '"error": ' .. error .. ', "exit": 1, ' or ''
+  redis.call('HSET', key, field, '{"state": "' .. state .. '", ' .. why .. string.sub(said, #running + 1))
+end
+
+-- Keep with the run that a worker, or its process alone, was lost with a job in hand. at: in seconds.
+local function keep_loss(id, execution, what, at)
+  local run, partition, stage = stage_of(id)
+  local left = run and redis.call('TTL', 'etl:run:' .. run)
+  if not run or left == -2 then return end
+  local key, name = 'etl:run:' .. run .. ':lost', redis.call('HGET', 'rq:execution:' .. id .. ':' .. execution, 'worker_name')
+  local worker = name and name ~= '' and redis.call('HMGET', 'rq:worker:' .. name, 'hostname', 'pid') or {}
+  local said = {'"worker": ' .. cjson.encode(name or ''), '"host": ' .. cjson.encode(worker[1] or ''),
+                '"pid": ' .. cjson.encode(worker[2] or ''), '"what": "' .. what .. '"', '"partition": ' .. partition,
+                '"stage": "' .. stage .. '"', '"at": ' .. seconds(at), '"resumed": null'}
+  redis.call('HSET', key, id .. ':' .. execution, '{' .. table.concat(said, ', ') .. '}')
+  redis.call('HSET', 'rq:job:' .. id, 'etl_lost', execution)
+  if left >= 0 then redis.call('EXPIRE', key, math.min(left, 604800)) end
+end
+
+-- A job that a worker was lost with begins again.
+local function end_loss(id, execution, now)
+  local run = stage_of(id)
+  redis.call('HDEL', 'rq:job:' .. id, 'etl_lost')
+  local key, field = 'etl:run:' .. (run or '') .. ':lost', id .. ':' .. execution
+  local said = run and redis.call('HGET', key, field)
+  if said then
+    redis.call('HSET', key, field, (string.gsub(said, '"resumed": null', '"resumed": ' .. seconds(now), 1)))
+  end
+end
+
 -- Put a job whose worker is gone back to the front of its queue; one that has lost `most` workers fails.
--- most: 0 counts nothing. packed: the error of a job that fails, as RQ packs it into a result.
-local function rescue(name, entry, at, most, packed)
+-- most: 0 counts nothing. packed: the error of a job that fails, as RQ packs it into a result. what: was lost, `worker`
+-- or its `process`. lost: when, in seconds.
+local function rescue(name, entry, at, most, packed, what, lost)
   if redis.call('ZREM', 'rq:wip:' .. name, entry) == 0 then return 'gone' end
   local id, execution = string.match(entry, '^(.*):(.*)$')
   if not id then return 'gone' end
   local key = 'rq:job:' .. id
-  end_execution(id, execution)
   local job = redis.call('HMGET', key, 'status', 'failure_ttl')
+  if most > 0 and job[1] == 'started' then keep_loss(id, execution, what, lost) end
+  end_execution(id, execution)
   if job[1] ~= 'started' then return 'gone' end
   if most == 0 or redis.call('HINCRBY', key, 'etl_losses', 1) < most then
+    end_stage(id, execution, 'waiting', most > 0 and '"lost its worker"' or nil)
     requeue(name, id, at, true)
     redis.call('ZADD', 'etl:rescued:jobs', 'NX', string.format('%.6f', clock()), name .. ' ' .. id)
     return 'queued'
   end
   local ttl = tonumber(job[2] or '') or 31536000
-  redis.call('HDEL', key, 'etl_losses', 'exc_info')
+  end_stage(id, execution, 'failed')
+  redis.call('HDEL', key, 'etl_losses', 'etl_lost', 'exc_info')
   redis.call('HSET', key, 'status', 'failed', 'ended_at', at)
   redis.call('XADD', 'rq:results:' .. id, 'MAXLEN', '10', '*', 'type', '2', 'worker_name', '', 'exc_string', packed)
   redis.call('ZADD', 'rq:failed:' .. name, ttl < 0 and '-1' or seconds(clock() + ttl), id)

@@ -1,9 +1,10 @@
 """What people see in a terminal: tables, and reports of runs."""
 
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -13,6 +14,9 @@ from rich.text import Text
 from etl.safe_message import printable
 
 COLORS = {"succeeded": "green", "failed": "red", "canceled": "yellow", "running": "cyan"}
+MARKS = ("warnings", "odd")  # lists of a run of which tables say how long they are
+NAME = 8  # letters of a worker's name in a table
+SHOWN = 10  # causes of one run that are printed
 NARROW = 16  # letters; a column whose cells are no longer than that is never wrapped
 
 
@@ -66,6 +70,11 @@ def span(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds:.0f} s"
 
 
+def took(seconds: float | None) -> str | None:
+    """Return how long something took, in words: a short span to a tenth of a second."""
+    return f"{seconds:.1f} s" if seconds is not None and seconds < 10 else span(seconds)
+
+
 def cell(value: object, keep: str = "\n") -> Text:
     """Return a value as a table shows it; states have colors, and nothing in a text is markup."""
     if value is None:
@@ -80,22 +89,40 @@ def say(text: str) -> None:
     print(printable(text, keep="\n\t"), flush=True)
 
 
-def results(found: Sequence[Mapping[str, Any]]) -> None:
-    """Print one line a run: rows by kind, seconds, rows a second; then what failed and what was noticed."""
+def results(found: Sequence[Mapping[str, Any]], *, ages: bool = False, waits: bool = True) -> None:
+    """Print one line a run: rows by kind, seconds, rows a second; then what failed, waits and was noticed, by cause.
+
+    Args:
+        ages: Whether to say how long ago each was submitted.
+        waits: Whether to say why runs wait.
+    """
     kinds = ["read", "rejected", *kinds_of(found, "dropped", "added", "superseded"), "loaded", "unchanged"]
-    columns = ("client", "pipeline", "state", *kinds, "seconds", "rows/s", "run")
+    marks = [mark for mark in MARKS if any(run.get(mark) for run in found)]
+    age = ["age"] if ages else []
+    columns = ("client", "pipeline", "state", *kinds, *marks, *age, "time", "rows/s", "run")
     has_one = len({run["pipeline"] for run in found}) == 1
-    table(columns, with_rows(found), spare=("rows/s", "seconds", *(["pipeline"] if has_one else [])))
-    for run in found:
-        notes(run)
+    table(columns, with_rows(found), spare=("rows/s", "time", *(["pipeline"] if has_one else []), "age"))
+    causes(found, waits=waits)
 
 
 def with_rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return runs with their rows by kind, and rows read in a second, beside their other fields."""
+    """Return runs as a table shows them: rows by kind, rows read in a second, how many warnings, spans in words."""
     return [
-        {**run, **run["rows"], "rows/s": int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None}
+        {
+            **run,
+            **run["rows"],
+            **marks(run),
+            "age": ago(run.get("submitted")),
+            "time": took(run["seconds"]),
+            "rows/s": int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None,
+        }
         for run in found
     ]
+
+
+def marks(run: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return how many warnings a run has, and how many expectations it has not met; None for none."""
+    return {mark: len(run.get(mark) or ()) or None for mark in MARKS}
 
 
 def kinds_of(found: Iterable[Mapping[str, Any]], *kinds: str) -> list[str]:
@@ -105,42 +132,96 @@ def kinds_of(found: Iterable[Mapping[str, Any]], *kinds: str) -> list[str]:
 
 
 def status(lines: Sequence[Mapping[str, Any]]) -> None:
-    """Print each client's pipelines: the last run, how old the last success is, what is due and what is late."""
+    """Print each client's pipelines: the last run, how old the last success is, what is due, late, waits and is odd."""
     scheduled = ["due", "late"] if any(line.get("due") or line.get("late") for line in lines) else []
-    columns = ("client", "pipeline", "state", "last success", "age", *scheduled, "rows", "run")
     shown = [
         {
             **line,
             "last success": moment(line["last_success"]),
             "age": span(line["age"]),
-            "due": _clock(line["due"]),
+            "due": moment(line["due"]),
             "late": span(line["late"]),
+            "unchanged": line.get("unchanged") or None,
+            "warnings": line.get("noticed") or None,
+            "odd": len(line.get("odd") or ()) or None,
         }
         for line in lines
     ]
-    table(columns, shown, spare=("run", "rows", "last success"))
+    extra = [name for name in ("unchanged", *MARKS) if any(line[name] for line in shown)]
+    columns = ("client", "pipeline", "state", "last success", "age", *scheduled, "rows", *extra, "run")
+    table(columns, shown, spare=("run", "unchanged", "rows", "last success"))
+    if any(line["due"] or line["last success"] for line in shown):
+        say(f"times are in {zone()}")
+    _waits({f"{line['client']}/{line['pipeline']}": line.get("waiting") for line in lines}, "pipelines")
     for line in lines:
         for warning in line.get("warnings", ()):
             _note("yellow", "warning", warning)
 
 
-def _clock(text: str | None) -> str | None:
-    """Return a moment as the clock of its own zone shows it: a schedule is in its client's."""
-    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M %z}" if text else None
-
-
 def moment(text: str | None) -> str | None:
-    """Return a moment in ISO 8601 as people read it, to the minute, in this machine's zone."""
+    """Return a moment in ISO 8601 as people read it, to the minute, in this machine's zone; `zone` names that."""
     return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M}" if text else None
 
 
-def show(run: Mapping[str, Any]) -> None:
-    """Print one run with its partitions' stages."""
-    results([run])
+def zone() -> str:
+    """Return the name of this machine's time zone as it is now, such as `CET`: all times on a screen are in it."""
+    return datetime.now().astimezone().tzname() or "local time"
+
+
+def clock(seconds: float) -> str:
+    """Return a moment in seconds since the epoch with its zone: to the second, or on other days to the minute."""
+    at, now = datetime.fromtimestamp(seconds).astimezone(), datetime.now().astimezone()
+    return f"{at:%H:%M:%S %Z}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M %Z}"
+
+
+def ago(text: str | None) -> str | None:
+    """Return how long ago a moment in ISO 8601 was, in words: `3 h ago`."""
+    past = span(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds())) if text else None
+    return f"{past} ago" if past else None
+
+
+def show(run: Mapping[str, Any], note: str = "") -> None:
+    """Print one run with its partitions' stages, those that run now first, and the workers that it has lost.
+
+    Args:
+        note: A line more.
+    """
+    results([run], waits=False)
     print(f"rows: {counts(run['rows'])}")
     print(f"partitions: {counts(run['partitions'])}")
-    lines = [{**line, "counts": counts(line["counts"])} for line in run["stages"][:150]]
-    table(("partition", "stage", "state", "seconds", "counts"), lines, title="\nstages")
+    if run.get("submitted"):
+        say(f"submitted: {ago(run['submitted'])}, {clock(datetime.fromisoformat(run['submitted']).timestamp())}")
+    for text in filter(None, (f"waits: {run['waiting']}" if run.get("waiting") else "", note)):
+        say(text)
+    for loss in run.get("lost", ()):
+        say(lost(loss, has_ended=bool(run.get("finished"))))
+    ordered = sorted(run["stages"], key=lambda line: line["state"] != "running")
+    lines = [
+        {
+            **line,
+            "worker": (line.get("worker") or "-")[:NAME],
+            "time": took(line["seconds"]),
+            "counts": counts(line["counts"]),
+        }
+        for line in ordered[:150]
+    ]
+    columns = ("partition", "stage", "state", "worker", "attempt", "time", "counts")
+    table(columns, lines, title="\nstages", spare=("worker",))
+
+
+def lost(loss: Mapping[str, Any], *, has_ended: bool) -> str:
+    """Return in a line which worker was lost, when, with what, and when that began again.
+
+    Args:
+        has_ended: Whether its run has.
+    """
+    whose = f"worker {loss['worker'] or 'unknown'}@{loss['host'] or 'unknown'} (pid {loss['pid'] or 'unknown'})"
+    what = whose if loss["what"] == "worker" else f"the process of {whose}"
+    where = loss["stage"] + (f" of partition {loss['partition']}" if loss["partition"] else "")
+    again = f"begun again after {took(loss['seconds'])}" if loss["resumed"] else "not begun again"
+    yet = "" if loss["resumed"] or has_ended else " yet"
+    at = clock(datetime.fromisoformat(loss["at"]).timestamp())
+    return f"{at} {what} was lost in {where}; {again}{yet}"
 
 
 def counts(by_kind: Mapping[str, int]) -> str:
@@ -150,19 +231,94 @@ def counts(by_kind: Mapping[str, int]) -> str:
 
 def notes(run: Mapping[str, Any]) -> None:
     """Print why a run failed, by partition, and its warnings."""
-    name = f"{run['client']}/{run['pipeline']}"
+    causes([run], waits=False)
+
+
+def causes(found: Sequence[Mapping[str, Any]], *, waits: bool = True) -> None:
+    """Print why runs failed, wait, and what was noticed: one cause once, with the number of its runs.
+
+    Args:
+        waits: Whether to say why runs wait; that a run is the next to begin is never said.
+    """
+    groups: dict[tuple[str, str], list[_Cause]] = {}
+    for run in found:
+        mine = [(cause, ("red", cause.alike)) for cause in _failures(run)]
+        chosen = list(dict.fromkeys(key for _, key in mine))[:SHOWN]
+        for cause, key in mine:
+            if key in chosen:
+                groups.setdefault(key, []).append(cause)
+        if left := sum(key not in chosen for _, key in mine):
+            more = _Cause(run, f"and {left} more: rq-etl show {run['run']}")
+            groups.setdefault(("red", more.text), []).append(more)
+        for text in run["warnings"][:SHOWN]:
+            cause = _Cause(run, text)
+            groups.setdefault(("yellow", cause.alike), []).append(cause)
+    for (color, alike), group in groups.items():
+        _note(color, *_cause(alike, group))
+    if waits:
+        _waits({run["run"]: run.get("waiting") for run in found}, "runs", {run["run"]: _name(run) for run in found})
+
+
+class _Cause(NamedTuple):
+    """Something that is wrong with a run.
+
+    Args:
+        partition, where: Of the run, where it is one's: its number, and the stage and file.
+    """
+
+    run: Mapping[str, Any]
+    text: str
+    partition: int | None = None
+    where: str = ""
+
+    @property
+    def alike(self) -> str:
+        """The text as it is for another client: paths have the client's name in them."""
+        name = re.escape(self.run["client"])
+        return re.sub(rf"(?<![A-Za-z0-9]){name}(?![A-Za-z0-9])", "{client}", self.text)
+
+
+def _failures(run: Mapping[str, Any]) -> Iterator[_Cause]:
     errors = {failure["error"] for failure in run["failures"]}
-    if run["error"] and run["error"] not in errors:
-        _note("red", name, run["error"])
-    for failure in run["failures"][:10]:
-        where = f"partition {failure['partition']}, {failure['stage']}"
-        if failure["file"] and not failure["error"].startswith(failure["file"]):
-            where += f" of {failure['file']}"
-        _note("red", name, f"{where}: {failure['error']}")
-    if len(run["failures"]) > 10:
-        _note("red", name, f"and {len(run['failures']) - 10} more: rq-etl show {run['run']}")
-    for warning in run["warnings"][:10]:
-        _note("yellow", name, warning)
+    is_sum = len(run["failures"]) > 1 and run["error"] == f"{len(run['failures'])} partitions failed"
+    if run["error"] and run["error"] not in errors and not is_sum:
+        yield _Cause(run, run["error"])
+    for failure in run["failures"]:
+        file = failure["file"]
+        of_file = f" of {file}" if file and not failure["error"].startswith(file) else ""
+        yield _Cause(run, failure["error"], failure["partition"], f"{failure['stage']}{of_file}")
+
+
+def _cause(alike: str, group: Sequence[_Cause]) -> tuple[str, str]:
+    """Return whose cause it is, and in which words it is printed."""
+    first, text = group[0], group[0].text if len({cause.text for cause in group}) == 1 else alike
+    if several := len({cause.run["run"] for cause in group} - {first.run["run"]}):
+        return plural(several + 1, "run"), text
+    if len(group) > 1 and first.partition is not None:
+        stages = "/".join(dict.fromkeys(cause.where.partition(" ")[0] for cause in group))
+        return _name(first.run), f"{plural(len(group), 'partition')}, {stages}: {text}"
+    where = f"partition {first.partition}, {first.where}: " if first.partition is not None else ""
+    return _name(first.run), f"{where}{text}"
+
+
+def _name(run: Mapping[str, Any]) -> str:
+    return f"{run['client']}/{run['pipeline']}"
+
+
+def _waits(reasons: Mapping[str, str | None], noun: str, names: Mapping[str, str] | None = None) -> None:
+    """Print why runs or pipelines wait, each reason once; that one is the next to begin is no reason.
+
+    Args:
+        reasons: By run or pipeline.
+        names: What each is called where it is alone.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        if reason and not reason.startswith("its "):
+            groups.setdefault(reason, []).append(name)
+    for reason, group in groups.items():
+        one = (names or {}).get(group[0], group[0])
+        _note("cyan", f"{one} waits" if len(group) == 1 else f"{len(group)} {noun} wait", reason)
 
 
 def _note(color: str, name: str, text: str) -> None:

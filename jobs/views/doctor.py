@@ -3,7 +3,6 @@
 import platform
 import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,9 +10,7 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
-from rq import Worker
 from rq.suspension import WORKERS_SUSPENDED
-from rq.utils import utcparse
 
 from etl.config.kinds import DATABASES
 from etl.config.pipeline import Config, pairs_of
@@ -21,13 +18,14 @@ from etl.config.urls import parse_url
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
 from jobs.store import dial, malformed, redis_errors, runs
-from jobs.views import console, exposure
+from jobs.store.keys import SCHEDULERS
+from jobs.store.live import SILENCE, cron_alive, workers
+from jobs.views import console, environment, exposure
 
 Finding = dict[str, Any]  # check, ok, what, cure, exit: its exit code; not ok and 0 is a warning
 
 SKEW = 5.0  # seconds
-SILENCE = 60.0  # seconds without a heartbeat after which a worker counts as dead
-CRON = "rq:scheduler_instance:"  # rq-scheduler's keys; each lives as long as its process
+CRON = SCHEDULERS
 # What our processes import by a name that a file beside etl.toml may have, too.
 IMPORTED = (
     "cli", "click", "etl", "fakeredis", "fsspec", "honcho", "jobs", "numpy", "pandas", "psycopg", "pyarrow",
@@ -132,12 +130,19 @@ def _error(check: str, exc: EtlError) -> Finding:
 
 
 def _findings(redis: str | None) -> Iterator[Finding]:
+    try:
+        settings.environment()
+    except ConfigError as exc:  # nothing else can be known
+        yield _error("environment", exc)
+        return
     yield from _names()
     yield from _config()
     try:
         config = settings.config()
     except ConfigError:
         config = None
+    yield from (_fine("environment", what) for what in environment.origins(config))
+    yield from (_warning("environment", what, cure) for what, cure in environment.warnings(config))
     yield from _drives(config)
     yield from _logins(redis, config)
     if config:
@@ -248,6 +253,7 @@ def _logins(redis: str | None, config: Config | None) -> Iterator[Finding]:
             if url := source.model_dump().get("url"):
                 urls[f"pipelines.{name}.{where}.url"] = url
     yield from (_warning("password", what, cure) for what, cure in exposure.logins(urls))
+    yield from (_warning("password", what, cure) for what, cure in (exposure.addresses(config) if config else ()))
 
 
 def _cursors(config: Config) -> Iterator[Finding]:
@@ -275,6 +281,7 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
         for what, cure in exposure.redis(found.url, found.connection):
             yield _warning("redis", f"{dial.shown(found.url)} {what}", cure)
         yield _workers(found.connection)
+        yield from (_warning("workers", what, cure) for what, cure in environment.outdated_workers(found.connection))
         if scheduled := sum(len(client.schedule) for client in config.clients.values()) if config else 0:
             yield _schedules(found.connection, scheduled)
     except RedisError as exc:
@@ -286,7 +293,7 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
 def _private() -> Finding:
     program = next(filter(None, map(shutil.which, broker.SERVERS)), None)
     if program:
-        return _fine("redis", f"a private {Path(program).name} is started for each command")
+        return _fine("redis", f"no REDIS_URL: a private {Path(program).name} is started for each command")
     what = "no REDIS_URL and no redis-server: jobs run in the command's own process, one at a time"
     return _warning("redis", what, "install redis-server (apt install redis-server), or set REDIS_URL")
 
@@ -317,20 +324,19 @@ def _malformed(connection: Redis) -> Iterator[Finding]:
 def _workers(connection: Redis) -> Finding:
     if connection.exists(WORKERS_SUSPENDED):
         return _failure("workers", "suspended: they begin no job", "rq resume --url URL, with that of REDIS_URL")
-    alive = sum(_is_alive(connection.hget(key, "last_heartbeat")) for key in Worker.all_keys(connection))
+    known = workers(connection)
+    alive, silent = sum(worker.is_alive for worker in known), [worker for worker in known if not worker.is_alive]
     if alive:
-        return _fine("workers", f"{alive} alive")
+        silent = [worker for worker in silent if worker.silent < SILENCE]
+        names = ", ".join(f"{worker.name} on {worker.host} for {worker.silent:.0f} s" for worker in silent[:3])
+        return _fine("workers", f"{alive} alive" + (f"; silent: {names}" if silent else ""))
     if waiting := len(runs.active(connection)):
         return _failure("workers", f"none is alive, and {waiting} runs wait", "start some: rq-etl worker -n 2")
     return _warning("workers", "none is alive", "start some: rq-etl worker -n 2")
 
 
-def _is_alive(heartbeat: Any) -> bool:
-    return heartbeat is not None and utcparse(heartbeat.decode()).timestamp() > time.time() - SILENCE
-
-
 def _schedules(connection: Redis, scheduled: int) -> Finding:
-    if any(not connection.hexists(key, "death") for key in connection.scan_iter(f"{CRON}*", count=1000)):
+    if cron_alive(connection):
         return _fine("cron", f"alive, for {scheduled} schedules")
     what = f"none is alive, and {scheduled} schedules are configured"
     return _failure("cron", what, "start it: rqscheduler, as the Procfile does")

@@ -13,6 +13,7 @@ from etl.errors import EtlError, UnknownName
 from etl.staging import Staging
 from jobs.store import leftover, runs
 from jobs.store.run_json import run_json, seconds_of
+from jobs.views import waiting
 
 if TYPE_CHECKING:
     from etl.load.history import Record
@@ -58,7 +59,15 @@ def recent(
     if limit is not None and len(found) > limit:
         cure = "narrow them with --client, --state or --since"
         print(f"rq-etl: warning: there are more runs than the newest {limit:,}; {cure}", file=sys.stderr)
+    waiting.explain(session.connection, found[:limit], works=session.works)
     return found[:limit]
+
+
+def snapshot(session: "Session", ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return runs in the public JSON shape, those that Redis knows, in the order given, and why they wait."""
+    found = runs.snapshot(session.connection, ids)
+    waiting.explain(session.connection, found, works=session.works)
+    return found
 
 
 def latest(session: "Session", pairs: Sequence[Pair]) -> list[dict[str, Any]]:
@@ -78,7 +87,7 @@ def find(session: "Session", text: str) -> dict[str, Any]:
     client, slash, pipeline = text.partition("/")
     found: list[dict[str, Any]] = []
     try:
-        found = runs.snapshot(session.connection, [runs.find(session.connection, text)])
+        found = snapshot(session, [runs.find(session.connection, text)])
     except UnknownName as exc:
         unknown = exc
     if slash:

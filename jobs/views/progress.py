@@ -1,5 +1,6 @@
 """Waiting for runs: in a terminal one live table, those in trouble first; elsewhere a line as each run ends."""
 
+import re
 import sys
 import time
 from collections import Counter
@@ -11,25 +12,85 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from etl.safe_message import printable
 from jobs.session import Session
 from jobs.store import runs
-from jobs.views import console
+from jobs.views import console, history, waiting
 
 BAR = 10
+PATIENCE = 2.0  # seconds that a run waits without a word for what may pass soon
+SOON = ("its ", "behind ", "at its cap ", "held for ")
 WORDS = ("failed", "canceled", "running", "waiting", "done")
 
 Run = Mapping[str, Any]
 
 
 def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[dict[str, Any]]:
-    """Wait until runs have ended, showing rows and partitions per client unless `quiet`, and return them."""
+    """Wait until runs have ended, showing rows and partitions per client unless `quiet`, and return them.
+
+    Without a terminal, stderr says which runs wait, and why.
+    """
+    _warn_of_cron(session, ids)
     if not quiet and sys.stdout.isatty():
         _show_table(session, ids)
     else:
+        waits, pending = Waits(), set(ids)
         for over in session.ended(ids):
+            pending -= {*over}
             for run in [] if quiet else _snapshot(session, sorted(over)):
                 _line(run, why=len(ids) > 1)
+            if pending and waits.is_time():
+                for text in waits.changed(_snapshot(session, sorted(pending))):
+                    print(printable(f"rq-etl: {text}"), file=sys.stderr, flush=True)
     return _snapshot(session, ids)
+
+
+def _warn_of_cron(session: Session, ids: Sequence[str]) -> None:
+    """Say once that nothing serves the schedules or deliveries of these runs' pipelines."""
+    pairs = {
+        (run["client"], run["pipeline"]) for run in session.patiently(lambda: runs.snapshot(session.connection, ids))
+    }
+    unserved = session.patiently(lambda: waiting.without_cron(session.connection, session.config, pairs))
+    if unserved and not session.is_ours:
+        print(f"rq-etl: {waiting.NO_CRON}", file=sys.stderr, flush=True)
+
+
+class Waits:
+    """Which runs wait, and why, as far as it has not been said.
+
+    Args:
+        apart: Seconds between two looks.
+    """
+
+    def __init__(self, apart: float = 0.5) -> None:
+        self.apart = apart
+        self._due = 0.0
+        self._since: dict[str, float] = {}
+        self._said: set[tuple[str, str]] = set()
+
+    def is_time(self) -> bool:
+        """Whether to look again."""
+        return time.monotonic() >= self._due
+
+    def changed(self, found: Sequence[Run]) -> list[str]:
+        """Return a line for each reason that runs wait for: one that may pass soon is said after some seconds."""
+        now, groups = time.monotonic(), dict[str, list[str]]()
+        self._due = now + self.apart
+        for run in found:
+            id, reason = run["run"], run["waiting"]
+            if not reason:
+                self._since.pop(id, None)
+                continue
+            began = self._since.setdefault(id, now)
+            key = id, re.sub(r"\d[\d,:.]*", "", reason)  # the same, though it is some seconds less
+            if key in self._said or (reason.startswith(SOON) and now - began < PATIENCE):
+                continue
+            self._said.add(key)
+            groups.setdefault(reason, []).append(f"{run['client']}/{run['pipeline']}")
+        return [
+            f"{names[0]} waits: {reason}" if len(names) == 1 else f"{len(names):,} runs wait: {reason}"
+            for reason, names in groups.items()
+        ]
 
 
 def _show_table(session: Session, ids: Sequence[str]) -> None:
@@ -42,7 +103,7 @@ def _show_table(session: Session, ids: Sequence[str]) -> None:
 
 
 def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
-    return session.patiently(lambda: runs.snapshot(session.connection, ids))
+    return session.patiently(lambda: history.snapshot(session, ids))
 
 
 def _line(run: Run, *, why: bool) -> None:
@@ -136,7 +197,12 @@ def _over(partitions: Mapping[str, int]) -> int:
 
 
 def _why(run: Run) -> str:
-    """Return, in a line, what is wrong with a run, or nothing."""
+    """Return, in a line, what is wrong with a run, or why it waits, or nothing."""
     failed = run["partitions"]["failed"]
-    texts = [run["error"] or "", *run["warnings"], f"{console.plural(failed, 'partition')} failed" if failed else ""]
+    texts = [
+        run["error"] or "",
+        run.get("waiting") or "",
+        *run["warnings"],
+        f"{console.plural(failed, 'partition')} failed" if failed else "",
+    ]
     return next(filter(None, texts), "").partition("\n")[0]

@@ -8,7 +8,7 @@ from etl.calendar import cron
 from etl.config.pipeline import Config, pairs_of
 from jobs.run import schedules
 from jobs.store import runs
-from jobs.views import cursors, history
+from jobs.views import cursors, history, waiting
 
 if TYPE_CHECKING:
     from jobs.session import Session
@@ -39,6 +39,8 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
             break
     for run in history.latest(session, sorted(unsure)):
         found[run["client"], run["pipeline"]].append(run)
+    waiting.explain(session.connection, [mine[0] for mine in found.values() if mine], works=session.works)
+    unserved = waiting.without_cron(session.connection, config, pairs)
     warned = cursors.warnings(config, pairs, lambda _: None)  # `history` says which targets are silent
     lines = []
     for name, pipeline in pairs:
@@ -57,9 +59,13 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
                 "age": round((now - finished).total_seconds(), 1) if finished else None,
                 **_due(config, name, pipeline, in_time, begun, now),
                 "rows": good["rows"]["loaded"] if good else None,
+                "unchanged": good["rows"]["unchanged"] if good else None,
                 "run": mine[0]["run"] if mine else None,
                 "error": mine[0]["error"] if mine else None,
                 "warnings": warned.get((name, pipeline), []),
+                "noticed": len(mine[0]["warnings"]) if mine else 0,
+                "odd": mine[0].get("odd", []) if mine else [],
+                "waiting": (mine and mine[0]["waiting"]) or (waiting.NO_CRON if (name, pipeline) in unserved else None),
             }
         )
     return sorted(lines, key=lambda line: -(line["late"] or 0))

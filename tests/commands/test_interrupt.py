@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rq.utils import now, utcformat
 
 from jobs.run.cancel import cancel_run
 from jobs.store import runs
@@ -54,7 +55,7 @@ def test_on_a_shared_redis_runs_go_on(shop: WorkerProject, words: str, number: s
         if words.startswith("retry"):
             cancel_run(shop.connection, run)
     shop.connection.sadd("rq:workers", "rq:worker:one")
-    shop.connection.hset("rq:worker:one", "state", "busy")
+    shop.connection.hset("rq:worker:one", mapping={"state": "busy", "last_heartbeat": utcformat(now())})
     count = 1 if words.startswith(("retry", "wait")) else 2
     command = shop.cli(*words.split())
     until(lambda: is_waiting(shop, count))

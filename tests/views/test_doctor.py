@@ -15,7 +15,7 @@ from jobs import broker, settings
 from jobs.broker import Facts
 from jobs.demo import init
 from jobs.queue import FairQueue
-from jobs.store import keys
+from jobs.store import keys, live
 from jobs.views import doctor
 from tests.helpers.redis_server import RedisServer
 
@@ -233,7 +233,7 @@ def test_no_worker_is_a_warning_unless_runs_wait(folder: Path, real_redis: Redis
 def test_a_worker_without_a_sign_of_life_is_not_alive(
     folder: Path, real_redis: Redis, redis_server: RedisServer
 ) -> None:
-    beat(real_redis, age=doctor.SILENCE + 10)
+    beat(real_redis, age=live.SILENCE + 10)
     assert not only(doctor.examine(None, redis_server.url), "workers")["ok"]
     beat(real_redis)
     assert only(doctor.examine(None, redis_server.url), "workers")["what"] == "1 alive"

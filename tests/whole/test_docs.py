@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 
 import cli
 from etl.config.base import Model
+from etl.config.delivery import Delivery
 from etl.config.kinds import KINDS, config_of
-from etl.config.models import Column, Expect, Load, Step, Target
+from etl.config.models import Alerts, Column, Expect, Load, Step, Target
 from etl.config.pipeline import Client, Config, Definition, Pipeline, Schedule, Settings
 from etl.config.spellings import Spellings
 from tests.helpers.markdown import DOCS, README, REFERENCE, anchors, blocks, links, prose, rows, section
@@ -26,12 +27,14 @@ TABLES: dict[str, type[Model]] = {  # headings of docs/reference/etl-toml.md, an
     "`[pipelines.<name>]`": Definition,
     **{f"extract, type = {kind}": config_of(kind) for kind in KINDS},
     "transform": Step,
+    "delivery": Delivery,
     "expect": Expect,
     "load": Load,
     "columns": Column,
     "spellings": Spellings,
     "`[clients.<name>]`, `[defaults]`": Client,
     "schedule": Schedule,
+    "alerts": Alerts,
 }
 UNWRITTEN = {Config, Pipeline}  # made by us; their parts are in the tables
 OURSELVES = {Target: {"name"}, Client: {"name"}}  # keys that are the table's own name

@@ -1,0 +1,130 @@
+"""Which runs have read what has come: those that were started for it, and any other of the pipeline."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from redis import Redis
+
+from etl.config.pipeline import Pipeline
+from etl.config.urls import url_of
+from etl.errors import EtlError
+from etl.staging import Staging
+from jobs.deliveries.record import Delivery, Record
+from jobs.deliveries.sorting import Rule
+from jobs.store import over, runs
+from jobs.store.run_json import seconds_of
+
+DAY = 86400.0
+FEW = 20  # runs of a pipeline that are looked at when another has ended
+
+
+def follow(connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, now: float) -> None:
+    """Bring a record up to date with the pipeline's runs."""
+    client, name = pipeline.client, pipeline.name
+    ended, active = runs.last(connection, client, name), runs.holder(connection, client, name)
+    last = " ".join(ended) if ended else None
+    has_ended = last is not None and last != record.last
+    if rule.has_files:
+        for run in dict.fromkeys([*(ended[:1] if ended and has_ended else ()), *([active] if active else ())]):
+            _cover(record, run, _read_by(pipeline, run))
+    elif has_ended:
+        found = runs.search(connection, client=client, pipeline=name, since=record.looked - 2 * DAY)
+        _credit(record, rule, islice(found, FEW))
+    if not rule.has_files and _is_about_to_be_missing(record, now):
+        lately = record.looked - 2 * DAY
+        if not runs.knows_all(connection, lately):
+            _credit(record, rule, _remembered(pipeline, since=datetime.fromtimestamp(lately, UTC)))
+    record.last = last or record.last
+    _bring_up_to_date(connection, pipeline, record)
+
+
+def _is_about_to_be_missing(record: Record, now: float) -> bool:
+    return any(each.came is None and each.missing is None and each.until < now for each in record.deliveries.values())
+
+
+def _read_by(pipeline: Pipeline, run: str) -> set[tuple[str, float | None]]:
+    """Return which files a run reads, and their times, as its staging knows."""
+    spec = Staging(pipeline.staging, pipeline.client, run).read_json("run.json") or {"plan": {"partitions": []}}
+    pieces = (piece for partition in spec["plan"]["partitions"] for piece in partition["pieces"])
+    return {(piece["file"], piece["modified"]) for piece in pieces}
+
+
+def _cover(record: Record, run: str, files: set[tuple[str, float | None]]) -> None:
+    for item in record.items:
+        if (item.name, item.modified) in files and item.day is not None and not item.is_known:
+            item.run = run
+            note(record.deliveries.get(item.day), run)
+
+
+def note(delivery: Delivery | None, run: str) -> None:
+    """Have a run in a delivery as its latest, whose state is not known yet."""
+    if delivery is not None:
+        delivery.runs = [*(each for each in delivery.runs if each != run), run]
+        delivery.state = delivery.rows = None
+        delivery.odd = []
+
+
+def _credit(record: Record, rule: Rule, found: Iterable[Mapping[str, Any]]) -> None:
+    """Have runs with rows be the deliveries in whose spans they began, or those that they were started for."""
+    for run in sorted(found, key=lambda run: seconds_of(run["started"])):
+        started = seconds_of(run["started"])
+        if run["start"] or not started or run["state"] not in runs.ENDED:  # of a window, never begun, not over
+            continue
+        delivery = next((each for each in record.deliveries.values() if run["run"] in each.runs), None)
+        if delivery is None:
+            due = rule.timetable.at(datetime.fromtimestamp(started, UTC))
+            delivery = record.deliveries.get(due.day.isoformat()) if due else None
+        if delivery is None:
+            continue
+        is_it = run["state"] == "succeeded" and run["rows"]["read"] > run["rows"]["unchanged"]
+        if is_it or delivery.came is None:
+            note(delivery, run["run"])
+        if is_it and delivery.came is None:
+            delivery.came = seconds_of(run["finished"])
+
+
+def _remembered(pipeline: Pipeline, **wanted: Any) -> list[dict[str, Any]]:
+    """Return runs of a pipeline as its target remembers them; none where it can't be asked."""
+    from etl.load import history
+
+    schema = pipeline.table.partition(".")[0] if "." in pipeline.table else None
+    wanted |= {"client": pipeline.client, "pipeline": pipeline.name, "limit": FEW}
+    try:
+        found = history.read(url_of(pipeline), pipeline.target.name, [schema], **wanted)
+    except EtlError:
+        return []
+    return [
+        {
+            "run": each.run,
+            "state": each.state,
+            "start": each.window_start,
+            "rows": each.rows,
+            "started": each.started.isoformat() if each.started else None,
+            "finished": each.finished.isoformat(),
+        }
+        for each in found
+    ]
+
+
+def _bring_up_to_date(connection: Redis, pipeline: Pipeline, record: Record) -> None:
+    """Keep how the latest run of each delivery is; one that Redis has lost before its end is as if never started."""
+    open_ = {each.runs[-1]: each for each in record.deliveries.values() if each.runs and each.state not in runs.ENDED}
+    found = {run["run"]: run for run in runs.snapshot(connection, list(open_))}
+    for run, delivery in open_.items():
+        if known := found.get(run) or next(iter(_remembered(pipeline, runs=[run])), None):
+            delivery.state, delivery.rows = known["state"], known["rows"]["read"]
+            delivery.odd = list(known.get("odd") or [])
+        elif over.is_over(Staging(pipeline.staging, pipeline.client, run)):
+            delivery.state = "failed"
+        else:
+            _lose(record, delivery, run)
+
+
+def _lose(record: Record, delivery: Delivery, run: str) -> None:
+    """Have what a run reads be as if it had never started."""
+    for item in record.items:
+        item.run = None if item.run == run else item.run
+    delivery.runs.remove(run)
+    delivery.state = delivery.rows = None

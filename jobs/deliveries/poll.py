@@ -1,0 +1,154 @@
+"""Looking at the deliveries of clients' pipelines, each as often as its `poll` says; the cron process does it."""
+
+import logging
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from datetime import datetime
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from etl.config.delivery import Delivery
+from etl.config.pipeline import Config, Pair, Pipeline, pairs_of, resolve
+from etl.safe_message import safe_message
+from etl.sources.arrivals import Arrival, FolderAway, present
+from jobs.deliveries import claims, record, sorting
+from jobs.deliveries.claims import Looked
+from jobs.deliveries.covered import follow
+from jobs.deliveries.sorting import Loaded, Rule, current
+from jobs.deliveries.start import start
+
+LOG = logging.getLogger("rq-etl.cron")
+REWRITE = 100.0  # seconds after which the moment of the last look is written, where nothing else has changed
+PART = ("append", "merge")  # modes of loading that a part of a delivery harms in nothing
+
+
+def delivering(config: Config, client: str | None = None) -> dict[Pair, Delivery]:
+    """Return the clients' pipelines that have deliveries, and what is expected of them."""
+    found: dict[Pair, Delivery] = {}
+    for pair in pairs_of(config, client):
+        definition = config.variants.get(pair, config.pipelines[pair[1]])
+        if definition.delivery is not None:
+            found[pair] = definition.delivery
+    return found
+
+
+def due(config: Config, connection: Redis, now: datetime) -> list[Pair]:
+    """Return the pipelines to be looked at now, those that have waited longest first.
+
+    That is every `poll`, and when a delivery is due or its grace ends.
+    """
+    wanted, known = delivering(config), claims.looked(connection)
+    claims.forget(connection, [pair for pair in known if pair not in wanted and pair[0] not in config.broken])
+    moment = now.timestamp()
+    ready = [pair for pair in wanted if _is_time(config, pair, wanted[pair], known.get(pair), moment)]
+    return sorted(ready, key=lambda pair: known.get(pair, Looked(0.0)).at)
+
+
+def look_at_all(config: Config, connection: Redis, now: datetime) -> None:
+    """Look at all pipelines that it is time for, one after another."""
+    for pair in due(config, connection, now):
+        look_at(config, connection, pair, now)
+
+
+def look_at(config: Config, connection: Redis, pair: Pair, now: datetime) -> None:
+    """Look at one pipeline's deliveries; what prevents it is kept for who asks, and stops no other.
+
+    Raises:
+        RedisError: Redis is away.
+    """
+    client, pipeline = pair
+    moment = now.timestamp()
+    with claims.claimed(connection, pair) as is_ours:
+        expected = delivering(config, client).get(pair) if client in config.clients else None
+        known = claims.last_look(connection, pair)
+        if is_ours is None or expected is None or not _is_time(config, pair, expected, known, moment):
+            return  # another has just done it
+        try:
+            error = _look(config, connection, resolve(config, pipeline, client), expected, moment, is_ours)
+        except RedisError:
+            raise
+        except Exception as exc:  # whatever is wrong with this one, others are looked at
+            error = safe_message(exc)
+        if error and (known is None or known.error != error):
+            LOG.warning("%s/%s: %s", client, pipeline, " ".join(error.split()))
+        claims.note(connection, pair, moment, error)
+
+
+def rule_of(pipeline: Pipeline, expected: Delivery) -> Rule:
+    """Return what a client's pipeline's files are sorted by."""
+    has_files = pipeline.extract.FACTS.files
+    return Rule(
+        timetable=expected.timetable(pipeline.timezone),
+        settle=getattr(pipeline.extract, "settle", 0.0),
+        poll=expected.poll,
+        is_whole=pipeline.load.mode not in PART,
+        files=expected.files,
+        complete=expected.complete,
+        has_files=has_files,
+    )
+
+
+def _is_time(config: Config, pair: Pair, expected: Delivery, known: Looked | None, now: float) -> bool:
+    if known is None or abs(now - known.at) >= expected.poll:
+        return True
+    due = current(expected.timetable(config.clients[pair[0]].timezone), now)
+    return due is not None and (known.at <= due.since.timestamp() or known.at < due.at.timestamp() <= now)
+
+
+def _look(
+    config: Config,
+    connection: Redis,
+    pipeline: Pipeline,
+    expected: Delivery,
+    now: float,
+    is_ours: Callable[[], bool],
+) -> str | None:
+    """Look at one pipeline's deliveries; returns what is wrong with its source, if anything.
+
+    Args:
+        is_ours: Whether nobody else looks at them meanwhile.
+    """
+    rule, whose = rule_of(pipeline, expected), (config.staging, pipeline.client, pipeline.name)
+    before = record.read(*whose)
+    found, problem = _present(pipeline, rule, now)
+    if before is None:
+        if problem is not None and problem.is_there:
+            return str(problem)
+        ours = sorting.begin(rule, now, found or [], _loaded(pipeline))
+    else:
+        ours = deepcopy(before)
+    sorting.expect(ours, rule, now)
+    if found is not None or not ours.items:  # a folder that has never been there has never been away
+        sorting.see(ours, rule, now, found or [])
+    follow(connection, pipeline, ours, rule, now)
+    sorting.judge(ours, rule, now)
+    record.trim(ours, now - config.settings.history)
+    if found is not None or not ours.items:
+        ours.looked = now
+    has_changed = before is None or ours.looked - before.looked > REWRITE or replace(before, looked=ours.looked) != ours
+    if not is_ours():
+        return None
+    if has_changed:
+        record.write(*whose, ours)
+    if start(connection, pipeline, ours, rule, now):
+        record.write(*whose, ours)
+    return str(problem) if problem else None
+
+
+def _present(pipeline: Pipeline, rule: Rule, now: float) -> tuple[list[Arrival] | None, FolderAway | None]:
+    """Return the files that are there, or None and why they can't be looked at."""
+    if not rule.has_files:
+        return [], None
+    try:
+        return present(pipeline, now, rule.complete), None
+    except FolderAway as exc:
+        return None, exc
+
+
+def _loaded(pipeline: Pipeline) -> Loaded:
+    """Return which files have been loaded before, as the target knows."""
+    from etl.load.known import files_loaded
+
+    return files_loaded(pipeline) if pipeline.extract.FACTS.files else {}
