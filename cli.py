@@ -9,8 +9,8 @@ from jobs.commands.cancel import cancel
 from jobs.commands.completion import VARIABLE, completion
 from jobs.commands.cursors import cursor
 from jobs.commands.groups import Group
-from jobs.commands.look import logs, plan, runs, show, status
-from jobs.commands.operate import clients, dashboard, doctor, metrics, schedule, up, worker, workers
+from jobs.commands.look import deliveries, logs, plan, runs, show, status
+from jobs.commands.operate import clients, cron, dashboard, doctor, metrics, schedule, up, worker, workers
 from jobs.commands.options import common, echo, shared
 from jobs.commands.project import demo, init, validate
 from jobs.commands.run import backfill, rejects, retry, run, wait
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "Begin": (demo, init, validate, doctor, up, completion),
     "Run": (plan, run, backfill, wait, retry, cancel),
-    "Look": (status, runs, show, logs, rejects),
-    "Operate": (clients, schedule, cursor, worker, workers, dashboard, metrics),
+    "Look": (status, deliveries, runs, show, logs, rejects),
+    "Operate": (clients, schedule, cursor, worker, workers, cron, dashboard, metrics),
 }
 
 

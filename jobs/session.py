@@ -89,11 +89,6 @@ class Session:
         """Whether worker processes were started here, which end with this process."""
         return self._supervisor is not None
 
-    @property
-    def works(self) -> bool:
-        """Whether this process works on runs itself, or has started workers that do."""
-        return self.in_process or self.has_workers
-
     def start_workers(self, count: int) -> None:
         """Start worker processes that end with this one; what they print is in .rq-etl/workers.log."""
         if self._supervisor is None and count:

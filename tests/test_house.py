@@ -28,7 +28,7 @@ LAYERS = {
     ),
     "jobs": (
         {"settings"}, {"store"}, {"job"}, {"queue"}, {"run"}, {"deliveries"}, {"process"}, {"stages"}, {"worker"},
-        {"broker"}, {"session"}, {"enqueue"}, {"views"}, {"api"}, {"dashboard"}, {"demo"}, {"pytest_plugin"},
+        {"broker"}, {"session"}, {"enqueue"}, {"views"}, {"api"}, {"cron"}, {"dashboard"}, {"demo"}, {"pytest_plugin"},
         {"commands"},
     ),
 }  # fmt: skip

@@ -1,6 +1,7 @@
-"""Commands that look at runs and change nothing: plan, status, runs, show, logs."""
+"""Commands that look at runs and change nothing: plan, status, deliveries, runs, show, logs."""
 
 import sys
+from datetime import UTC, datetime
 
 import click
 
@@ -49,11 +50,36 @@ def plan(
 @common
 def status(client: str | None) -> None:
     """Show each client's pipelines: last run, last success, its age."""
+    from etl.config.pipeline import known_client
     from jobs.views import console, status
 
+    if client:
+        known_client(shared.configuration(), client)  # before a Redis is looked for, or started
     session = shared.session(workers=0)
     found = status.status(session, client)
     shared.print(found, lambda: console.status(found))
+    name_broken(session.config)
+
+
+@click.command()
+@click.option("--client", shell_complete=CLIENT, help="Only this client.")
+@click.option("--since", metavar="7d", default="7d", help="Only those due within this span, and the next one.")
+@common
+def deliveries(client: str | None, since: str) -> None:
+    """Show what was due and what came: when, how late, what is missing or odd, its run."""
+    from jobs.deliveries import claims, listing
+    from jobs.views import console, waiting
+
+    session = shared.session(workers=0)
+    first = datetime.fromtimestamp(moment_before(since) or 0.0, UTC)
+    found = listing.listing(session.config, session.connection, client=client, since=first)
+    shared.print(found, lambda: console.deliveries(found))
+    pairs = {(line["client"], line["pipeline"]) for line in found}
+    for pair, looked in sorted(claims.looked(session.connection).items()):
+        if looked.error and pair in pairs:
+            echo(f"rq-etl: {'/'.join(pair)}: {looked.error}", err=True)
+    if waiting.without_cron(session.connection, session.config, pairs):
+        echo(f"rq-etl: {waiting.NO_CRON}: nothing is looked at, or started, until then", err=True)
     name_broken(session.config)
 
 

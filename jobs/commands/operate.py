@@ -36,6 +36,15 @@ def worker(count: int, burst: bool) -> None:
 
 @click.command()
 @common
+def cron() -> None:
+    """Start what schedules and deliveries ask for: rq-scheduler, and looks at what has come."""
+    from jobs.commands import processes
+
+    sys.exit(processes.cron(shared.config, shared.redis))
+
+
+@click.command()
+@common
 def workers() -> None:
     """List the workers that are alive, and what they do."""
     from jobs.views import clients, console

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from redis import Redis
 from redis.exceptions import RedisError
 from rq.worker_registration import REDIS_WORKER_KEYS
 
@@ -24,6 +25,7 @@ from jobs.process.supervisor import Supervisor, pool_command, worker_command
 from jobs.store import live
 from jobs.store.dial import shown
 
+SILENCE = 20.0  # seconds for which the cron process waits for an answer of Redis
 LOOK = 0.2  # seconds between looks for processes that have died
 ADDRESS = "dashboard: "  # what the dashboard's own line begins with
 SHOWN = 3  # targets, and tables of each, that are named
@@ -50,14 +52,35 @@ def worker(config: str | None, redis: str | None, count: int, *, burst: bool) ->
     return _supervise(server, supervisor, until=supervisor.exit_code if burst else lambda: None)
 
 
-def up(config: str | None, redis: str | None, count: int, port: int) -> int:
-    """Run workers and the dashboard until interrupted, or until the dashboard ends; return the exit code.
+def cron(config: str | None, redis: str | None) -> int:
+    """Run rq-scheduler, and look at deliveries, until interrupted; return the exit code."""
+    from jobs.cron import process
 
-    What to look at, and what to type next, is said once all of them are ready.
+    server = _server(config, redis, 0)
+    supervisor = Supervisor(server.url)
+    process.log()
+    # Its own: what it asks of a Redis that has gone silent comes back some time.
+    connection = Redis.from_url(server.url, socket_connect_timeout=SILENCE, socket_timeout=SILENCE)
+    looks = process.Cron(connection)
+    try:
+        # A traceback of its own says no more than that Redis is away, and it is started again.
+        supervisor.keep_other(process.scheduler_command(), stderr=subprocess.DEVNULL)
+        return _supervise(server, supervisor, until=looks.step)
+    finally:
+        looks.end()
+
+
+def up(config: str | None, redis: str | None, count: int, port: int) -> int:
+    """Run workers, the dashboard and, where there is something for it to do, cron until interrupted.
+
+    It ends with the dashboard as well; returns the exit code. What to look at, and what to type next, is said once all
+    of them are ready.
     """
     server = _server(config, redis, count)
     before = _workers(server)
     supervisor = Supervisor(server.url)
+    if _needs_cron():
+        supervisor.keep_other([sys.executable, "-P", "-m", "cli", "cron"])
     command = [sys.executable, "-P", "-m", "cli", "dashboard", "--port", str(port)]
     dashboard = supervisor.start_other(command, stderr=subprocess.PIPE)
     address: list[str] = []
@@ -71,6 +94,12 @@ def up(config: str | None, redis: str | None, count: int, port: int) -> int:
         echo("\n".join(_ending(server, count, address[0])), err=True)
 
     return _supervise(server, supervisor, until=dashboard.poll, ready=(is_ready, say))
+
+
+def _needs_cron() -> bool:
+    from jobs.cron import is_needed
+
+    return settings.path().is_file() and is_needed(settings.config())
 
 
 def _pass_on(dashboard: Process, address: list[str]) -> None:

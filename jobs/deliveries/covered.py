@@ -1,6 +1,6 @@
 """Which runs have read what has come: those that were started for it, and any other of the pipeline."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -28,14 +28,14 @@ def follow(connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, no
     has_ended = last is not None and last != record.last
     if rule.has_files:
         for run in dict.fromkeys([*(ended[:1] if ended and has_ended else ()), *([active] if active else ())]):
-            _cover(record, run, _read_by(pipeline, run))
+            _cover(record, run, set().union(*_read_by(pipeline, run).values()))
     elif has_ended:
         found = runs.search(connection, client=client, pipeline=name, since=record.looked - 2 * DAY)
         _credit(record, rule, islice(found, FEW))
     if not rule.has_files and _is_about_to_be_missing(record, now):
         lately = record.looked - 2 * DAY
         if not runs.knows_all(connection, lately):
-            _credit(record, rule, _remembered(pipeline, since=datetime.fromtimestamp(lately, UTC)))
+            _credit(record, rule, _remembered(pipeline, since=datetime.fromtimestamp(lately, UTC)) or ())
     record.last = last or record.last
     _bring_up_to_date(connection, pipeline, record)
 
@@ -44,18 +44,24 @@ def _is_about_to_be_missing(record: Record, now: float) -> bool:
     return any(each.came is None and each.missing is None and each.until < now for each in record.deliveries.values())
 
 
-def _read_by(pipeline: Pipeline, run: str) -> set[tuple[str, float | None]]:
-    """Return which files a run reads, and their times, as its staging knows."""
+def _read_by(pipeline: Pipeline, run: str) -> dict[int, set[tuple[str, float | None]]]:
+    """Return which files a run reads, and their times, by partition, as its staging knows."""
     spec = Staging(pipeline.staging, pipeline.client, run).read_json("run.json") or {"plan": {"partitions": []}}
-    pieces = (piece for partition in spec["plan"]["partitions"] for piece in partition["pieces"])
-    return {(piece["file"], piece["modified"]) for piece in pieces}
+    return {
+        partition["number"]: {(piece["file"], piece["modified"]) for piece in partition["pieces"]}
+        for partition in spec["plan"]["partitions"]
+    }
 
 
-def _cover(record: Record, run: str, files: set[tuple[str, float | None]]) -> None:
+def _cover(record: Record, run: str, files: Collection[tuple[str, float | None]]) -> None:
+    """Have a run be that of the files it reads and no other has read, or has failed to."""
     for item in record.items:
-        if (item.name, item.modified) in files and item.day is not None and not item.is_known:
+        delivery = record.deliveries.get(item.day or "")
+        if delivery is None or item.is_known or item.is_marker or (item.name, item.modified) not in files:
+            continue
+        if item.run in (None, run) or delivery.state in ("failed", "canceled"):
             item.run = run
-            note(record.deliveries.get(item.day), run)
+            note(delivery, run)
 
 
 def note(delivery: Delivery | None, run: str) -> None:
@@ -85,8 +91,8 @@ def _credit(record: Record, rule: Rule, found: Iterable[Mapping[str, Any]]) -> N
             delivery.came = seconds_of(run["finished"])
 
 
-def _remembered(pipeline: Pipeline, **wanted: Any) -> list[dict[str, Any]]:
-    """Return runs of a pipeline as its target remembers them; none where it can't be asked."""
+def _remembered(pipeline: Pipeline, **wanted: Any) -> list[dict[str, Any]] | None:
+    """Return runs of a pipeline as its target remembers them; None where it can't be asked."""
     from etl.load import history
 
     schema = pipeline.table.partition(".")[0] if "." in pipeline.table else None
@@ -94,7 +100,7 @@ def _remembered(pipeline: Pipeline, **wanted: Any) -> list[dict[str, Any]]:
     try:
         found = history.read(url_of(pipeline), pipeline.target.name, [schema], **wanted)
     except EtlError:
-        return []
+        return None
     return [
         {
             "run": each.run,
@@ -113,13 +119,37 @@ def _bring_up_to_date(connection: Redis, pipeline: Pipeline, record: Record) -> 
     open_ = {each.runs[-1]: each for each in record.deliveries.values() if each.runs and each.state not in runs.ENDED}
     found = {run["run"]: run for run in runs.snapshot(connection, list(open_))}
     for run, delivery in open_.items():
-        if known := found.get(run) or next(iter(_remembered(pipeline, runs=[run])), None):
-            delivery.state, delivery.rows = known["state"], known["rows"]["read"]
-            delivery.odd = list(known.get("odd") or [])
+        known = found.get(run)
+        if known is None:
+            remembered = _remembered(pipeline, runs=[run])
+            if remembered is None:
+                continue  # the next look may know
+            known = next(iter(remembered), None)
+        if known is not None:
+            delivery.state, delivery.odd = known["state"], list(known.get("odd") or [])
+            delivery.rows = _rows(connection, pipeline, record, delivery, known)
         elif over.is_over(Staging(pipeline.staging, pipeline.client, run)):
             delivery.state = "failed"
         else:
             _lose(record, delivery, run)
+
+
+def _rows(
+    connection: Redis, pipeline: Pipeline, record: Record, delivery: Delivery, run: Mapping[str, Any]
+) -> int | None:
+    """Return how many rows a run has read of a delivery's files: it may have read those of others, too."""
+    names = {item.name for item in record.of(delivery.day)}
+    read = _read_by(pipeline, run["run"]) if names and run["state"] in runs.ENDED else {}
+    mine = {number for number, files in read.items() if any(name in names for name, _ in files)}
+    if len(mine) == len(read):
+        return int(run["rows"]["read"])
+    stages = runs.stage_records(connection, run["run"])
+    counted = [
+        record.counts.get("read", 0)
+        for (number, stage), record in stages.items()
+        if number in mine and stage == "extract"
+    ]
+    return sum(counted) if counted else None
 
 
 def _lose(record: Record, delivery: Delivery, run: str) -> None:

@@ -9,7 +9,7 @@ from etl.calendar import cron
 from etl.calendar.dues import Due, Timetable
 from etl.config.pipeline import Config, Pair
 from jobs.deliveries import record
-from jobs.deliveries.poll import delivering
+from jobs.deliveries.expected import delivering
 from jobs.deliveries.record import Delivery, Record
 from jobs.deliveries.sorting import current
 from jobs.store import runs
@@ -75,7 +75,8 @@ def _line(
     pair: Pair, delivery: Delivery, known: Record | None, zone: str, files: int | None, now: datetime
 ) -> dict[str, Any]:
     moment = now.timestamp()
-    came, is_late = delivery.came, delivery.came is not None and delivery.came > delivery.until
+    came = delivery.came
+    is_sure = delivery.watched or (known is not None and came is not None and came > known.began)  # it came since then
     names = dict.fromkeys(item.name for item in known.of(delivery.day)) if known else {}
     return {
         "client": pair[0],
@@ -84,7 +85,7 @@ def _line(
         "due": _iso(delivery.due, zone),
         "until": _iso(delivery.until, zone),
         "came": _iso(came, zone),
-        "late": round(came - delivery.due, 1) if came is not None and is_late and delivery.watched else None,
+        "late": round(came - delivery.due, 1) if came is not None and came > delivery.until and is_sure else None,
         "missing": came is None and moment > delivery.until,
         "watched": delivery.watched,
         "files": list(names),
@@ -101,7 +102,7 @@ def _with_states(lines: list[dict[str, Any]], connection: Redis) -> list[dict[st
     found = {run["run"]: run for run in runs.snapshot(connection, [line["run"] for line in lines if line["run"]])}
     for line in lines:
         if run := found.get(line["run"]):
-            line |= {"state": run["state"], "rows": run["rows"]["read"], "odd": run.get("odd") or line["odd"]}
+            line |= {"state": run["state"], "odd": run.get("odd") or line["odd"]}
     return lines
 
 

@@ -9,29 +9,25 @@ from datetime import datetime
 from redis import Redis
 from redis.exceptions import RedisError
 
+from etl.calendar import cron
 from etl.config.delivery import Delivery
-from etl.config.pipeline import Config, Pair, Pipeline, pairs_of, resolve
+from etl.config.pipeline import Config, Pair, Pipeline, resolve
+from etl.errors import AlreadyRunning
 from etl.safe_message import safe_message
 from etl.sources.arrivals import Arrival, FolderAway, present
 from jobs.deliveries import claims, record, sorting
 from jobs.deliveries.claims import Looked
-from jobs.deliveries.covered import follow
+from jobs.deliveries.covered import follow, note
+from jobs.deliveries.expected import delivering
+from jobs.deliveries.record import Record
 from jobs.deliveries.sorting import Loaded, Rule, current
-from jobs.deliveries.start import start
+from jobs.deliveries.start import run_id, wanted
+from jobs.run.submit import submit_run
+from jobs.store import runs
 
 LOG = logging.getLogger("rq-etl.cron")
 REWRITE = 100.0  # seconds after which the moment of the last look is written, where nothing else has changed
 PART = ("append", "merge")  # modes of loading that a part of a delivery harms in nothing
-
-
-def delivering(config: Config, client: str | None = None) -> dict[Pair, Delivery]:
-    """Return the clients' pipelines that have deliveries, and what is expected of them."""
-    found: dict[Pair, Delivery] = {}
-    for pair in pairs_of(config, client):
-        definition = config.variants.get(pair, config.pipelines[pair[1]])
-        if definition.delivery is not None:
-            found[pair] = definition.delivery
-    return found
 
 
 def due(config: Config, connection: Redis, now: datetime) -> list[Pair]:
@@ -132,9 +128,27 @@ def _look(
         return None
     if has_changed:
         record.write(*whose, ours)
-    if start(connection, pipeline, ours, rule, now):
+    if _start(connection, pipeline, ours, rule, now):
         record.write(*whose, ours)
     return str(problem) if problem else None
+
+
+def _start(connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, now: float) -> bool:
+    """Start the next run that deliveries ask for, unless one is active; returns whether it has."""
+    found = next(wanted(pipeline, record, rule, now), None)
+    if found is None or runs.pending(connection, pipeline.client, pipeline.name):
+        return False
+    delivery, due, items = found
+    run = run_id(pipeline.client, pipeline.name, due, items)
+    try:
+        submit_run(connection, pipeline, run=run, due=cron.local(due, pipeline.timezone))
+    except AlreadyRunning:
+        return False
+    for item in items:
+        item.run = run
+    note(delivery, run)
+    LOG.info("%s/%s: run %s of the delivery of %s", pipeline.client, pipeline.name, run, delivery.day)
+    return True
 
 
 def _present(pipeline: Pipeline, rule: Rule, now: float) -> tuple[list[Arrival] | None, FolderAway | None]:

@@ -1,12 +1,15 @@
 """What is known of the deliveries of a client's pipeline, kept as one file in staging."""
 
+import glob
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from etl.config.pipeline import Pair
+from etl.config.values import NAME
 from etl.staging import Staging
-from etl.staging.place import DELIVERIES
+from etl.staging.place import DELIVERIES, failing_as_staging, filesystem
 
 FORM = 1  # of the file; one of another form is begun anew
 
@@ -127,6 +130,29 @@ def write(staging: str, client: str, pipeline: str, record: Record) -> None:
         StagingFailed: It can't be written.
     """
     Staging(staging, client, DELIVERIES).write_json(_name(pipeline), {"form": FORM, **asdict(record)})
+
+
+def drop_old(staging: str, configured: Collection[Pair], before: float) -> None:
+    """Remove what is known of pipelines that have no deliveries any more, and weren't looked at since a moment.
+
+    Args:
+        configured: Those that have.
+        before: In seconds since the epoch.
+
+    Raises:
+        StagingFailed: Staging can't be read.
+    """
+    fs, root, local = filesystem(staging)
+    pattern = f"{glob.escape(root)}/*/{DELIVERIES}/*.json"
+    with failing_as_staging(root):
+        found = glob.glob(pattern) if local else fs.glob(pattern)
+    for path in found:
+        client, _, name = path.split("/")[-3:]
+        pipeline = name.removesuffix(".json")
+        if NAME.fullmatch(client) and (client, pipeline) not in configured:
+            known = read(staging, client, pipeline)
+            if known is None or known.looked < before:
+                Staging(staging, client, DELIVERIES).remove_files([name])
 
 
 def trim(record: Record, before: float) -> None:

@@ -1,42 +1,21 @@
-"""The runs that a delivery starts: when it is complete, or when it is due; each once, whoever looks at it."""
+"""Which runs deliveries ask for: when they are complete, or when they are due; each once, whoever looks."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from hashlib import sha256
 from zoneinfo import ZoneInfo
 
-from redis import Redis
-
-from etl.calendar import cron
 from etl.config.pipeline import Pipeline
-from etl.errors import AlreadyRunning
-from jobs.deliveries.covered import note
 from jobs.deliveries.record import Delivery, Item, Record
 from jobs.deliveries.sorting import Rule, is_complete
-from jobs.run.submit import submit_run
 from jobs.store import runs
 
+Wanted = tuple[Delivery, datetime, list[Item]]  # a delivery, the moment that {date} means, and what the run is for
 
-def start(connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, now: float) -> str | None:
-    """Start the next run that a pipeline's deliveries ask for, if one does and none is active; returns its id.
 
-    Raises:
-        EtlError: It can't be submitted.
-    """
-    wanted = _of_files(record, rule, pipeline, now) if rule.has_files else _when_due(record, pipeline, now)
-    found = next(wanted, None)
-    if found is None or runs.pending(connection, pipeline.client, pipeline.name):
-        return None
-    delivery, due, items = found
-    run = run_id(pipeline.client, pipeline.name, due, items)
-    try:
-        submit_run(connection, pipeline, run=run, due=cron.local(due, pipeline.timezone))
-    except AlreadyRunning:
-        return None
-    for item in items:
-        item.run = run
-    note(delivery, run)
-    return run
+def wanted(pipeline: Pipeline, record: Record, rule: Rule, now: float) -> Iterator[Wanted]:
+    """Yield the runs that a pipeline's deliveries ask for, the earliest delivery's first."""
+    yield from _of_files(record, rule, pipeline, now) if rule.has_files else _when_due(record, pipeline, now)
 
 
 def run_id(client: str, pipeline: str, due: datetime, items: Sequence[Item]) -> str:
@@ -44,9 +23,6 @@ def run_id(client: str, pipeline: str, due: datetime, items: Sequence[Item]) -> 
     versions = sorted(f"{item.name}\n{item.size}\n{item.modified!r}" for item in items)
     text = "\n".join([f"{client}/{pipeline}@{due.timestamp():.0f}", "delivery", *versions])
     return runs.id_of(sha256(text.encode()).digest())
-
-
-Wanted = tuple[Delivery, datetime, list[Item]]  # a delivery, the moment that {date} means, and what the run is for
 
 
 def _of_files(record: Record, rule: Rule, pipeline: Pipeline, now: float) -> Iterator[Wanted]:

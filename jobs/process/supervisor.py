@@ -13,6 +13,7 @@ from jobs import settings
 from jobs.process.spawn import Process, end, spawn
 
 GRACE = 3.0  # seconds; a worker that ends sooner than that can't work here
+AGAIN = 2.0  # seconds between two starts of another process that is to be there always
 
 
 class WorkersFailed(EtlError):
@@ -33,6 +34,7 @@ class Supervisor:
         self._environment = settings.worker_environment(url)  # of its project, whichever is in use when one is replaced
         self._workers: list[Process] = []
         self._others: list[Process] = []
+        self._kept: dict[int, tuple[Process, list[str], dict[str, Any]]] = {}
         self._started: dict[int, float] = {}
 
     def start(self, count: int) -> None:
@@ -49,6 +51,23 @@ class Supervisor:
         self._others.append(process)
         return process
 
+    def keep_other(self, command: list[str], **options: Any) -> None:
+        """Start a process that ends with the workers, and is started again when it has died.
+
+        Args:
+            options: Of `subprocess.Popen`.
+        """
+        process = self.start_other(command, **options)
+        self._kept[process.pid] = process, command, options
+        self._started[process.pid] = time.monotonic()
+
+    def _replace_others(self) -> None:
+        for process, command, options in list(self._kept.values()):
+            if process.poll() is not None and time.monotonic() > self._started[process.pid] + AGAIN:
+                del self._started[process.pid], self._kept[process.pid]
+                self._others.remove(process)
+                self.keep_other(command, **options)
+
     def _start(self) -> Process:
         with contextlib.ExitStack() as stack:
             log = None
@@ -64,9 +83,12 @@ class Supervisor:
     def replace_dead(self) -> None:
         """Start a worker for each that has died, so that a job that kills its worker doesn't end the command's work.
 
+        Other processes that are kept too.
+
         Raises:
             WorkersFailed: They end as soon as they are started.
         """
+        self._replace_others()
         if self.burst:
             return
         for index, process in enumerate(self._workers):
@@ -88,7 +110,7 @@ class Supervisor:
     def end(self) -> None:
         """Let each worker finish its job; after ten seconds, or a second Ctrl-C, it puts the job back."""
         processes = [*self._workers, *self._others]
-        self._workers, self._others = [], []
+        self._workers, self._others, self._kept = [], [], {}
         end(processes, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 
 

@@ -30,8 +30,12 @@ LATE = 600  # seconds; with catchup = "none" a moment that is handled later than
 FOR_EVER = -1  # an entry's job outlives its results: rq-scheduler drops an entry whose job is gone
 
 
-def sync(config: Config, connection: Redis) -> list[dict[str, Any]]:
+def sync(config: Config, connection: Redis, *, removes: bool = True) -> list[dict[str, Any]]:
     """Make rq-scheduler's entries those of the configuration.
+
+    Args:
+        removes: Whether those of other schedules are removed, which may be another etl.toml's; such an entry of ours
+            removes itself when its moment comes.
 
     Returns:
         What was done: `added`, `changed`, `removed` or `kept`, for each schedule.
@@ -49,7 +53,7 @@ def sync(config: Config, connection: Redis) -> list[dict[str, Any]]:
         done.append({"action": action, "client": client.name, "pipeline": pipeline, **about})
     for id, job in found.items():
         client_name, pipeline = _named(id)
-        is_kept = client_name in config.broken  # its file has a mistake, which takes no schedule away
+        is_kept = not removes or client_name in config.broken  # its file has a mistake, which takes no schedule away
         if not is_kept:
             _remove(connection, id)
         done.append(

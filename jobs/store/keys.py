@@ -82,11 +82,6 @@ def look_key(client: str, pipeline: str) -> str:
     return f"etl:look:{client}:{pipeline}"
 
 
-def cron_key(host: str, pid: int) -> str:
-    """Return the key of a cron process's sign of life."""
-    return f"etl:cron:{host}-{pid}"
-
-
 def use_key(moment: float) -> str:
     """Return the key of the use of workers around a moment, in seconds since the epoch."""
     return f"etl:use:{int(moment // SPAN)}"
@@ -95,6 +90,15 @@ def use_key(moment: float) -> str:
 def once_key(name: str) -> str:
     """Return the key that exists for as long as something need not be done again."""
     return f"etl:once:{name}"
+
+
+def cron_key(process: str) -> str:
+    """Return the key that a cron process keeps alive.
+
+    Args:
+        process: `<host>-<pid>`.
+    """
+    return f"etl:cron:{process}"
 
 
 def aside_key(key: bytes) -> bytes:
@@ -284,7 +288,7 @@ KEYS = (
     Key(
         "etl:cron:<process>",
         "string",
-        "jobs.store.crons",
+        "jobs.store.live",
         "5 s without a sign of life",
         "a cron process",
         "number",

@@ -15,7 +15,7 @@ from rq import worker_registration
 from rq.utils import utcparse
 
 from jobs import settings
-from jobs.store import crons, forms, keys, malformed, runs, scripts
+from jobs.store import forms, keys, malformed, runs, scripts
 from jobs.store.keys import lost_key, run_key, stages_key
 from jobs.store.run_json import iso, record_of
 from jobs.store.transitions import sources
@@ -85,7 +85,7 @@ def cron_alive(connection: Redis) -> bool:
 
     One that was killed is noticed when its next sign of life is due: its key would last ten seconds longer.
     """
-    if crons.alive(connection):
+    if crons(connection):
         return True
     found = list(connection.scan_iter(f"{keys.SCHEDULERS}*", count=SCANNED))
     pipe = connection.pipeline(transaction=False)
@@ -95,6 +95,22 @@ def cron_alive(connection: Redis) -> bool:
     answers = malformed.answers(pipe)
     pairs = zip(answers[::2], answers[1::2], strict=True)
     return any(not is_dead and (left == -1 or left >= HEARD) for is_dead, left in pairs)
+
+
+def crons(connection: Redis) -> list[str]:
+    """Return the processes of `rq-etl cron` that are alive, as `host-pid`."""
+    found = malformed.ids(connection.scan_iter(keys.cron_key("*"), count=SCANNED))
+    return sorted(key.removeprefix(keys.cron_key("")) for key in found)
+
+
+def sign(connection: Redis, process: str) -> None:
+    """Say that a process of `rq-etl cron` is alive; it counts as dead when it hasn't said so for five seconds."""
+    connection.set(keys.cron_key(process), repr(time.time()), px=int(keys.CRON_SIGN * 1000))
+
+
+def leave(connection: Redis, process: str) -> None:
+    """Say that a process of `rq-etl cron` has ended."""
+    connection.delete(keys.cron_key(process))
 
 
 # --- stages ---

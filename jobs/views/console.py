@@ -13,7 +13,7 @@ from rich.text import Text
 
 from etl.safe_message import printable
 
-COLORS = {"succeeded": "green", "failed": "red", "canceled": "yellow", "running": "cyan"}
+COLORS = {"succeeded": "green", "failed": "red", "missing": "red", "canceled": "yellow", "running": "cyan"}
 MARKS = ("warnings", "odd")  # lists of a run of which tables say how long they are
 NAME = 8  # letters of a worker's name in a table
 SHOWN = 10  # causes of one run that are printed
@@ -141,6 +141,7 @@ def status(lines: Sequence[Mapping[str, Any]]) -> None:
             "age": span(line["age"]),
             "due": moment(line["due"]),
             "late": span(line["late"]),
+            "delivery": _came(line.get("delivery")),
             "unchanged": line.get("unchanged") or None,
             "warnings": line.get("noticed") or None,
             "odd": len(line.get("odd") or ()) or None,
@@ -148,7 +149,8 @@ def status(lines: Sequence[Mapping[str, Any]]) -> None:
         for line in lines
     ]
     extra = [name for name in ("unchanged", *MARKS) if any(line[name] for line in shown)]
-    columns = ("client", "pipeline", "state", "last success", "age", *scheduled, "rows", *extra, "run")
+    expected = ["delivery"] if any(line.get("delivery") for line in lines) else []
+    columns = ("client", "pipeline", "state", "last success", "age", *scheduled, *expected, "rows", *extra, "run")
     table(columns, shown, spare=("run", "unchanged", "rows", "last success"))
     if any(line["due"] or line["last success"] for line in shown):
         say(f"times are in {zone()}")
@@ -156,6 +158,45 @@ def status(lines: Sequence[Mapping[str, Any]]) -> None:
     for line in lines:
         for warning in line.get("warnings", ()):
             _note("yellow", "warning", warning)
+
+
+def _came(line: Mapping[str, Any] | None) -> str | None:
+    """Return in a few words how it is with a delivery."""
+    if line is None:
+        return None
+    left = _left(line["due"])
+    if line["came"]:
+        return f"came, {span(line['late'])} late" if line["late"] else "came"
+    return "missing" if line["missing"] else f"due in {span(left)}" if left > 0 else f"due {span(-left)} ago"
+
+
+def deliveries(lines: Sequence[Mapping[str, Any]]) -> None:
+    """Print a line for each delivery, and what is odd about it."""
+    now = datetime.now(UTC)
+    shown = [
+        {
+            **line,
+            "due": moment(line["due"]),
+            "came": moment(line["came"]) or ("missing" if line["missing"] else None),
+            "late": span(
+                (now - datetime.fromisoformat(line["due"])).total_seconds() if line["missing"] else line["late"]
+            ),
+            "files": f"{len(line['files'])} of {line['expected']}" if line["expected"] else len(line["files"]) or None,
+            "odd": len(line["odd"]) or None,
+        }
+        for line in lines
+    ]
+    columns = ("client", "pipeline", "due", "came", "late", "files", "odd", "state", "rows", "run")
+    table(columns, shown, spare=("rows", "files", "run", "state"))
+    if lines:
+        say(f"times are in {zone()}")
+    for line in lines:
+        for sentence in line["odd"]:
+            _note("yellow", f"{line['client']}/{line['pipeline']} of {line['day']}", sentence)
+
+
+def _left(text: str) -> float:
+    return (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
 
 
 def moment(text: str | None) -> str | None:
@@ -201,7 +242,7 @@ def show(run: Mapping[str, Any], note: str = "") -> None:
             **line,
             "worker": (line.get("worker") or "-")[:NAME],
             "time": took(line["seconds"]),
-            "counts": counts(line["counts"]),
+            "counts": (line["state"] == "waiting" and line["error"]) or counts(line["counts"]),
         }
         for line in ordered[:150]
     ]

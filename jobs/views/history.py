@@ -59,14 +59,18 @@ def recent(
     if limit is not None and len(found) > limit:
         cure = "narrow them with --client, --state or --since"
         print(f"rq-etl: warning: there are more runs than the newest {limit:,}; {cure}", file=sys.stderr)
-    waiting.explain(session.connection, found[:limit], works=session.works)
+    waiting.explain(session.connection, found[:limit], works=session.has_workers)
     return found[:limit]
 
 
-def snapshot(session: "Session", ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Return runs in the public JSON shape, those that Redis knows, in the order given, and why they wait."""
+def snapshot(session: "Session", ids: Sequence[str], *, works: bool = False) -> list[dict[str, Any]]:
+    """Return runs in the public JSON shape, those that Redis knows, in the order given, and why they wait.
+
+    Args:
+        works: Whether this process works on them.
+    """
     found = runs.snapshot(session.connection, ids)
-    waiting.explain(session.connection, found, works=session.works)
+    waiting.explain(session.connection, found, works=works or session.has_workers)
     return found
 
 

@@ -18,6 +18,7 @@ from jobs.store import runs
 from jobs.views import console, history, waiting
 
 BAR = 10
+REASONS = 4  # lines of a table that say why runs wait
 PATIENCE = 2.0  # seconds that a run waits without a word for what may pass soon
 SOON = ("its ", "behind ", "at its cap ", "held for ")
 WORDS = ("failed", "canceled", "running", "waiting", "done")
@@ -87,10 +88,21 @@ class Waits:
                 continue
             self._said.add(key)
             groups.setdefault(reason, []).append(f"{run['client']}/{run['pipeline']}")
-        return [
-            f"{names[0]} waits: {reason}" if len(names) == 1 else f"{len(names):,} runs wait: {reason}"
-            for reason, names in groups.items()
-        ]
+        return [_waiting(reason, names) for reason, names in groups.items()]
+
+
+def _waits(found: Sequence[Run]) -> list[str]:
+    """Return a line for each reason that runs wait for, what most of them wait for first."""
+    groups: dict[str, list[str]] = {}
+    for run in found:
+        if run.get("waiting"):
+            groups.setdefault(run["waiting"], []).append(f"{run['client']}/{run['pipeline']}")
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return [_waiting(reason, names) for reason, names in ordered]
+
+
+def _waiting(reason: str, names: Sequence[str]) -> str:
+    return f"{names[0]} waits: {reason}" if len(names) == 1 else f"{len(names):,} runs wait: {reason}"
 
 
 def _show_table(session: Session, ids: Sequence[str]) -> None:
@@ -103,7 +115,7 @@ def _show_table(session: Session, ids: Sequence[str]) -> None:
 
 
 def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
-    return session.patiently(lambda: history.snapshot(session, ids))
+    return session.patiently(lambda: history.snapshot(session, ids, works=session.in_process))
 
 
 def _line(run: Run, *, why: bool) -> None:
@@ -117,8 +129,9 @@ def _line(run: Run, *, why: bool) -> None:
 
 
 def table(found: Sequence[Run], seconds: float, terminal: Console) -> Group:
-    """Return what is shown while runs go on: as many lines as fit, trouble first, then what the others do, and sums."""
-    shown = _chosen(found, terminal.height - 4)  # a head, two lines of sums, and the cursor's
+    """Return what is shown while runs go on: as many lines as fit, trouble first, why runs wait, and sums."""
+    waits = _waits(found)[:REASONS]
+    shown = _chosen(found, terminal.height - 4 - len(waits))  # a head, two lines of sums, and the cursor's
     has_several = len({run["pipeline"] for run in found}) > 1
     lines = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for name in ("client", *(["pipeline"] if has_several else []), "state"):
@@ -141,6 +154,7 @@ def table(found: Sequence[Run], seconds: float, terminal: Console) -> Group:
     hidden = [run for run in found if run not in shown]
     ends = [f"… {len(hidden):,} more: {', '.join(_states(hidden))}"] if hidden else []
     ends.append(f"{sums(found)}, {seconds:.0f} s")
+    ends = [*waits, *ends]
     return Group(lines, *(Text(text, no_wrap=True, overflow="ellipsis") for text in ends))
 
 
@@ -197,7 +211,7 @@ def _over(partitions: Mapping[str, int]) -> int:
 
 
 def _why(run: Run) -> str:
-    """Return, in a line, what is wrong with a run, or why it waits, or nothing."""
+    """Return, in a line, what is wrong with a run, or nothing."""
     failed = run["partitions"]["failed"]
     texts = [
         run["error"] or "",

@@ -1,11 +1,12 @@
 """The state of things: client by pipeline, the last success, what is due next, and what is late."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from etl.calendar import cron
-from etl.config.pipeline import Config, pairs_of
+from etl.config.pipeline import Config, Pair, pairs_of
+from jobs.deliveries.listing import listing
 from jobs.run import schedules
 from jobs.store import runs
 from jobs.views import cursors, history, waiting
@@ -20,8 +21,8 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
     """Return a line for each client's pipelines, those that are late first.
 
     A pipeline is late where its schedule has named a moment since its last success, or where its last success
-    is older than `expect.fresh`: that is how a file that never came is seen. A success for a window of the past is none
-    for the schedule, and a new schedule's first moment is the one after it was synced.
+    is older than `expect.fresh`, or where its delivery is missing. A success for a window of the past is none for the
+    schedule, and a new schedule's first moment is the one after it was synced.
 
     Args:
         now: In UTC; None means now.
@@ -39,9 +40,10 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
             break
     for run in history.latest(session, sorted(unsure)):
         found[run["client"], run["pipeline"]].append(run)
-    waiting.explain(session.connection, [mine[0] for mine in found.values() if mine], works=session.works)
+    waiting.explain(session.connection, [mine[0] for mine in found.values() if mine], works=session.has_workers)
     unserved = waiting.without_cron(session.connection, config, pairs)
     warned = cursors.warnings(config, pairs, lambda _: None)  # `history` says which targets are silent
+    awaited = _current(listing(config, session.connection, client=client, now=now), now)
     lines = []
     for name, pipeline in pairs:
         mine = found[name, pipeline]
@@ -57,7 +59,8 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
                 "state": mine[0]["state"] if mine else None,
                 "last_success": finished.isoformat(timespec="milliseconds") if finished else None,
                 "age": round((now - finished).total_seconds(), 1) if finished else None,
-                **_due(config, name, pipeline, in_time, begun, now),
+                **_due(config, name, pipeline, in_time, begun, now, awaited.get((name, pipeline))),
+                "delivery": awaited.get((name, pipeline)),
                 "rows": good["rows"]["loaded"] if good else None,
                 "unchanged": good["rows"]["unchanged"] if good else None,
                 "run": mine[0]["run"] if mine else None,
@@ -81,12 +84,19 @@ def _finished(run: Mapping[str, Any] | None) -> datetime | None:
 
 
 def _due(
-    config: Config, client: str, pipeline: str, finished: datetime | None, begun: float | None, now: datetime
+    config: Config,
+    client: str,
+    pipeline: str,
+    finished: datetime | None,
+    begun: float | None,
+    now: datetime,
+    delivery: Mapping[str, Any] | None,
 ) -> Mapping[str, Any]:
     """Return the next due moment in the client's zone, and for how many seconds the last one has been late.
 
     Args:
         begun: When the schedule was synced, where no run has ended yet.
+        delivery: What is awaited, as `jobs.deliveries.listing` has it.
     """
     owner = config.clients[client]
     schedule = owner.schedule.get(pipeline)
@@ -100,4 +110,17 @@ def _due(
     definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
     if finished and definition.expect and definition.expect.fresh:
         late = max(late, (now - finished).total_seconds() - definition.expect.fresh)
-    return {"due": due, "late": round(late, 1) if late > GRACE else None}
+    late = late if late > GRACE else 0.0
+    if delivery and delivery["missing"]:  # it has a grace of its own
+        late = max(late, (now - datetime.fromisoformat(delivery["due"])).total_seconds())
+    return {"due": due, "late": round(late, 1) if late else None}
+
+
+def _current(lines: Iterable[dict[str, Any]], now: datetime) -> dict[Pair, dict[str, Any]]:
+    """Return of each pipeline the delivery that was due last, or else the first that will be."""
+    found: dict[Pair, dict[str, Any]] = {}
+    for line in lines:
+        pair = line["client"], line["pipeline"]
+        if pair not in found or datetime.fromisoformat(line["due"]) <= now:
+            found[pair] = line
+    return found

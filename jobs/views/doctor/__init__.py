@@ -17,10 +17,13 @@ from etl.config.pipeline import Config, pairs_of
 from etl.config.urls import parse_url
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
+from jobs.deliveries import claims
+from jobs.deliveries.expected import delivering
 from jobs.store import dial, malformed, redis_errors, runs
 from jobs.store.keys import SCHEDULERS
-from jobs.store.live import SILENCE, cron_alive, workers
-from jobs.views import console, environment, exposure
+from jobs.store.live import SILENCE, cron_alive, crons, workers
+from jobs.views import console
+from jobs.views.doctor import environment, exposure
 
 Finding = dict[str, Any]  # check, ok, what, cure, exit: its exit code; not ok and 0 is a warning
 
@@ -180,7 +183,7 @@ def _config() -> Iterator[Finding]:
 def _names() -> Iterator[Finding]:
     """A file of the user's own called `redis.py` is imported in place of the library: workers start beside etl.toml."""
     root = settings.path().parent
-    if root == Path(__file__).resolve().parents[2]:
+    if root == Path(__file__).resolve().parents[3]:
         return
     for name in IMPORTED:
         for own in (root / f"{name}.py", root / name / "__init__.py"):
@@ -282,8 +285,8 @@ def _redis(url: str | None, config: Config | None) -> Iterator[Finding]:
             yield _warning("redis", f"{dial.shown(found.url)} {what}", cure)
         yield _workers(found.connection)
         yield from (_warning("workers", what, cure) for what, cure in environment.outdated_workers(found.connection))
-        if scheduled := sum(len(client.schedule) for client in config.clients.values()) if config else 0:
-            yield _schedules(found.connection, scheduled)
+        if config is not None:
+            yield from _cron(found.connection, config)
     except RedisError as exc:
         yield _error("redis", redis_errors.translate(exc))
     finally:
@@ -335,8 +338,19 @@ def _workers(connection: Redis) -> Finding:
     return _warning("workers", "none is alive", "start some: rq-etl worker -n 2")
 
 
-def _schedules(connection: Redis, scheduled: int) -> Finding:
-    if cron_alive(connection):
-        return _fine("cron", f"alive, for {scheduled} schedules")
-    what = f"none is alive, and {scheduled} schedules are configured"
-    return _failure("cron", what, "start it: rqscheduler, as the Procfile does")
+def _cron(connection: Redis, config: Config) -> Iterator[Finding]:
+    """Whether what starts by the clock has a process that looks at it; what prevented that from looking."""
+    scheduled, expected = sum(len(client.schedule) for client in config.clients.values()), delivering(config)
+    if not scheduled and not expected:
+        return
+    counts = [console.plural(scheduled, "schedule")] if scheduled else []
+    counts += [f"deliveries of {console.plural(len(expected), 'pipeline')}"] if expected else []
+    what = " and ".join(counts)
+    if crons(connection) or (not expected and cron_alive(connection)):
+        yield _fine("cron", f"alive, for {what}")
+    else:
+        yield _failure("cron", f"none is alive, for {what}", "start it: rq-etl cron")
+    for pair, looked in sorted(claims.looked(connection).items()):
+        if looked.error and pair in expected:
+            said, _, cure = looked.error.partition("\n")
+            yield _warning("delivery", f"{'/'.join(pair)}: {said}", cure.strip() or "see rq-etl deliveries")
