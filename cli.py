@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.commands.cancel import cancel
 from jobs.commands.completion import VARIABLE, completion
 from jobs.commands.cursors import cursor
 from jobs.commands.groups import Group
@@ -12,7 +13,7 @@ from jobs.commands.look import deliveries, logs, plan, runs, show, status
 from jobs.commands.operate import clients, cron, dashboard, doctor, metrics, schedule, up, worker, workers
 from jobs.commands.options import common, echo, shared
 from jobs.commands.project import demo, init, validate
-from jobs.commands.run import backfill, cancel, rejects, retry, run, wait
+from jobs.commands.run import backfill, rejects, retry, run, wait
 
 if TYPE_CHECKING:
     from etl.errors import EtlError

@@ -57,6 +57,21 @@ class BadSource(EtlError):
     """A source can't be read as it is described."""
 
 
+class ForeignFile(BadSource):
+    """A file is of another kind than its source's: a web page, an archive, a document.
+
+    Args:
+        file: Its name.
+        kind: What it is, such as "a PDF".
+        other: What it is not.
+        cure: What the user can do about it.
+    """
+
+    def __init__(self, file: str, kind: str, other: str, cure: str) -> None:
+        super().__init__(f"{file} is {kind}, not {other}", cure)
+        self.kind = kind
+
+
 class SourceUnreachable(BadSource):
     """The database that rows come from can't be reached."""
 
@@ -132,11 +147,14 @@ class DamagedArtifact(StagingFailed):
     retryable = False
 
 
-class BrokerUnreachable(EtlError):
+class RedisAway(EtlError):
     """Redis can't be reached, or can't be used as it is."""
 
     exit_code = 3
     retryable = True
+
+
+BrokerUnreachable = RedisAway  # its name until callers outside were given it
 
 
 class AlreadyRunning(EtlError):

@@ -1,18 +1,21 @@
 """What a stage's functions print goes into a private file of its run, not into workers' logs: it may quote rows.
 
-The file descriptors are turned, so that libraries, warnings, loggers, threads and other processes are in it, too.
-They stay turned until the next stage: a thread that outlives its stage has no other place to print to.
+In workers the file descriptors are turned, so that libraries, warnings, loggers, threads and other processes are in it,
+too. They stay turned until the next stage: a thread that outlives its stage has no other place to print to. In a
+process of its user (`--inline`, a test) what Python prints goes to both, the terminal and the file.
 """
 
 import fcntl
+import logging
 import os
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from etl.errors import EtlError
 
@@ -42,7 +45,7 @@ _own: list[int] = []  # this process's own stdout and stderr; none where nothing
 
 
 def capture_from_now_on() -> None:
-    """Have stages of this process captured; one that runs in a terminal of its user prints there."""
+    """Have stages of this process captured; one that runs in a process of its user prints there, too."""
     if not _own:
         _own.extend(os.dup(number) for number in (1, 2))
 
@@ -55,35 +58,122 @@ def give_back() -> None:
 
 @contextmanager
 def kept(place: Callable[[], Place], name: str) -> Iterator[None]:
-    """Keep what is printed inside the block as a file of a run in staging, where captured at all.
+    """Keep what is printed, warned and logged inside the block as a file of a run in staging.
 
     Args:
         place: Returns the run's staging.
         name: Of the file.
     """
-    if not _own:
-        yield
-        return
     pid = os.getpid()
+    with _logging():
+        try:
+            staging = place()
+            file = _opened(staging, name)
+        except (EtlError, OSError):  # the stage says what is wrong with staging
+            if _own:
+                _turn_to(os.devnull)
+            yield
+            return
+        try:
+            flush()
+            with _turned(file) if _own else _copied(file):
+                yield
+        finally:
+            flush()
+            if os.getpid() == pid:  # not in a child that the user's code has forked
+                with suppress(EtlError, OSError):
+                    _keep(staging, name, file)
+                os.close(file.written)
+                if not _own:
+                    os.close(file.watched)
+
+
+@contextmanager
+def _turned(file: "_File") -> Iterator[None]:
+    os.dup2(file.written, 1)
+    os.dup2(file.written, 2)
+    _watch(file)
+    yield
+
+
+@contextmanager
+def _copied(file: "_File") -> Iterator[None]:
+    """Have what Python prints inside the block written to a file, too; breakpoints keep their terminal."""
+    before = sys.stdout, sys.stderr
+    copies = _Copy(before[0]), _Copy(before[1])
+    _copying.append(file)
+    sys.stdout, sys.stderr = copies
+    _redirect_loggers(before, copies)
     try:
-        staging = place()
-        file = _opened(staging, name)
-    except (EtlError, OSError):  # the stage says what is wrong with staging
-        _turn_to(os.devnull)
-        yield
-        return
-    try:
-        flush()
-        os.dup2(file.written, 1)
-        os.dup2(file.written, 2)
-        _watch(file)
         yield
     finally:
-        flush()
-        if os.getpid() == pid:  # not in a child that the user's code has forked
-            with suppress(EtlError, OSError):
-                _keep(staging, name, file)
-            os.close(file.written)
+        _copying.remove(file)
+        _redirect_loggers(copies, before)
+        if (sys.stdout, sys.stderr) == copies:  # or the function has others that it goes on with
+            sys.stdout, sys.stderr = before
+
+
+def _redirect_loggers(streams: tuple[Any, Any], others: tuple[Any, Any]) -> None:
+    """Have what loggers write to some streams go to others."""
+    manager = logging.getLogger().manager
+    for logger in (logging.getLogger(), *manager.loggerDict.values()):
+        for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
+            for stream, other in zip(streams, others, strict=True):
+                if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
+                    handler.setStream(other)
+
+
+_copying: "list[_File]" = []  # where copies go: to the last
+
+
+class _Copy:
+    """A stream that also writes to the file of the current stage, if there is one: a logger may keep it for longer."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write to both."""
+        count: int = self._stream.write(text)
+        for file in _copying[-1:]:
+            with suppress(OSError):  # a full disk
+                os.write(file.written, text.encode("utf-8", "backslashreplace"))
+                file.cut(2 * MOST)
+        return count
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several to both."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Show each stage's warnings, also those of one before; and log from INFO on, where nobody has said how to log."""
+    with warnings.catch_warnings():
+        pass  # Python forgets then what it has warned of
+    root, last = logging.getLogger(), logging.lastResort
+    if last is None or root.handlers or root.level != logging.WARNING:
+        yield
+        return
+    engine = logging.getLogger("sqlalchemy")  # it would log each statement, with its values
+    was = last.level, last.formatter, engine.level
+    engine.setLevel(was[2] or logging.WARNING)
+    root.setLevel(logging.INFO)
+    last.setLevel(logging.INFO)
+    last.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    try:
+        yield
+    finally:
+        if root.level == logging.INFO and not root.handlers:
+            root.setLevel(logging.WARNING)
+        last.setLevel(was[0])
+        last.setFormatter(was[1])
+        if not was[2] and engine.level == logging.WARNING:
+            engine.setLevel(logging.NOTSET)
 
 
 def _opened(staging: Place, name: str) -> "_File":

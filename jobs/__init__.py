@@ -12,7 +12,7 @@
 | `run/` | a run: submitted, planned, held, the life of its stages, finished, balanced, retried, canceled |
 | `queue`, `job` | FairQueue (`RQ_QUEUE_CLASS`): a queue per client; EtlJob (`RQ_JOB_CLASS`): JSON, allowed functions |
 | `store/` | what is in Redis: keys, Lua scripts, run records, a run as JSON |
-| `settings` | the environment, the intervals, which etl.toml |
+| `settings` | the environment and `.env`, the intervals, which etl.toml |
 
 `docs/architecture.md` has a run's path, and the table "where do I change …".
 """

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from os import PathLike
 from typing import Any
 
@@ -11,6 +11,7 @@ from redis import Redis
 from typing_extensions import override
 
 from etl.config.pipeline import resolve
+from etl.errors import EtlError
 from jobs.run import backfill
 from jobs.run.cancel import cancel_run
 from jobs.run.retry import retry_run
@@ -58,13 +59,18 @@ class Run:
 
     @override
     def __repr__(self) -> str:
-        return f"<Run {self.id} {self.client}/{self.pipeline} {self.state}>"
+        try:
+            found = self.json()
+        except EtlError:  # as where Redis is away: who debugs that wants to see which run it is
+            return f"<Run {self.id}>"
+        return f"<Run {self.id} {found['client']}/{found['pipeline']} {found['state']}>"
 
     def json(self) -> dict[str, Any]:
         """Return the run in its public JSON shape, as Redis knows it now, or else as its target remembers it.
 
         Raises:
             UnknownName: Both have forgotten the run.
+            RedisAway: Redis can't be reached.
         """
         with translated():
             found = history.snapshot(self.session, [self.id])
@@ -86,6 +92,28 @@ class Run:
         return str(self.json()["state"])
 
     @property
+    def waiting(self) -> str | None:
+        """Why the run does not go on, in a sentence, or None where nothing holds it up."""
+        found = self.json().get("waiting")
+        return None if found is None else str(found)
+
+    @property
+    def started(self) -> datetime | None:
+        """When its first stage began, in UTC, or None."""
+        return _moment(self.json()["started"])
+
+    @property
+    def finished(self) -> datetime | None:
+        """When it ended, in UTC, or None."""
+        return _moment(self.json()["finished"])
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it has been running, until now or its end, or None before it has started."""
+        found = self.json()["seconds"]
+        return None if found is None else float(found)
+
+    @property
     def rows(self) -> Rows:
         """The run's rows by kind, so far."""
         return Rows(**self.json()["rows"])
@@ -93,12 +121,18 @@ class Run:
     @property
     def error(self) -> str | None:
         """Why the run failed, without row values, or None."""
-        return self.json()["error"]  # type: ignore[no-any-return]
+        found = self.json()["error"]
+        return None if found is None else str(found)
 
     @property
     def partitions(self) -> dict[str, int]:
         """How many partitions there are: total, done, failed, blocked."""
         return dict(self.json()["partitions"])
+
+    @property
+    def odd(self) -> list[str]:
+        """What its delivery was expected to be and was not, a sentence each."""
+        return list(self.json().get("odd", ()))
 
     @property
     def failures(self) -> list[dict[str, Any]]:
@@ -118,13 +152,18 @@ class Run:
 
         Raises:
             TimeoutError: It has not ended by then.
+            RedisAway: Redis has been away for a minute, or until then.
         """
         for _ in wait([self], timeout):
             pass
         return self
 
     def rejects(self) -> list[Reject]:
-        """Return the rejected rows, by file and line."""
+        """Return the rejected rows, by file and line.
+
+        Raises:
+            RedisAway: Redis can't be reached.
+        """
         from jobs.views.rejects import listed
 
         keys = ("file", "row", "column", "value", "reason")
@@ -132,13 +171,22 @@ class Run:
             return [Reject(**{key: entry[key] for key in keys}) for entry in listed(self.session, self.id)]
 
     def cancel(self) -> "Run":
-        """Stop the run; what is loaded stays loaded."""
+        """Stop the run; what is loaded stays loaded.
+
+        Raises:
+            RedisAway: Redis can't be reached.
+        """
         with translated():
             cancel_run(self.session.connection, self.id)
         return self
 
     def retry(self) -> "Run":
-        """Run again what is missing, with today's configuration and code."""
+        """Run again what is missing, with today's configuration and code.
+
+        Raises:
+            EtlError: It has neither failed nor been canceled, or can't be run any more.
+            RedisAway: Redis can't be reached.
+        """
         with translated():
             retry_run(self.session.config, self.session.connection, history.recall(self.session, self.id))
         return self
@@ -169,7 +217,7 @@ def submit(
     Raises:
         AlreadyRunning: A run of this client and pipeline is active.
         ConfigError: The configuration has mistakes, a name is unknown, or a parameter or the window is wrong.
-        BrokerUnreachable: Redis can't be reached.
+        RedisAway: Redis can't be reached.
     """
     with translated():
         opened = session(config, redis)
@@ -179,7 +227,7 @@ def submit(
         return Run(opened, id)
 
 
-def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
+def wait(runs: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
     """Yield runs as each ends.
 
     Args:
@@ -187,12 +235,14 @@ def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
 
     Raises:
         TimeoutError: Some have not ended by then.
-        BrokerUnreachable: Redis has been away for a minute.
+        RedisAway: Redis has been away for a minute, or until then.
     """
-    pending = list(runs_)
+    pending = list(runs)
     deadline = None if timeout is None else time.monotonic() + timeout
     sessions = {run.session for run in pending}
-    loops = {opened: opened.ended([run.id for run in pending if run.session is opened]) for opened in sessions}
+    loops = {
+        opened: opened.ended([run.id for run in pending if run.session is opened], deadline) for opened in sessions
+    }
     while pending:
         for opened, loop in loops.items():
             with translated():
@@ -202,3 +252,7 @@ def wait(runs_: Iterable[Run], timeout: float | None = None) -> Iterator[Run]:
         if pending and deadline is not None and time.monotonic() > deadline:
             ids = ", ".join(run.id for run in pending[:5])
             raise TimeoutError(f"{len(pending)} runs have not ended after {timeout} s: {ids}")
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -15,6 +15,7 @@ from jobs import broker, settings
 from jobs.job import EtlJob, allowed
 from jobs.queue import FairQueue
 from jobs.store.keys import PREFIX
+from jobs.store.redis_errors import translated
 
 RESULT_TTL = 86400
 FAILURE_TTL = 7 * 86400
@@ -44,11 +45,12 @@ def enqueue(
     Raises:
         ConfigError: No such client name, an argument is not JSON, or the retries are negative.
         JobRefused: The function may not be called.
-        BrokerUnreachable: There is no Redis.
+        RedisAway: Redis can't be reached, or there is none.
     """
     url = settings.redis_url()
-    connection = _connection(url, settings.path().parent)
-    return enqueue_on(connection, client, function, args, kwargs, timeout=timeout, retries=retries)
+    with translated():
+        connection = _connection(url, settings.path().parent)
+        return enqueue_on(connection, client, function, args, kwargs, timeout=timeout, retries=retries)
 
 
 def enqueue_on(

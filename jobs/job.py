@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from etl.errors import EtlError
 from jobs import settings
+from jobs.store.redis_errors import translated
 
 OURS = frozenset(
     f"jobs.stages.{name}" for name in ("extract", "transform", "load", "finish", "start", "start_due", "cleanup")
@@ -170,9 +171,14 @@ class EtlJob(Job):
 
     @override
     def return_value(self, refresh: bool = False) -> Any:
-        """Return what the latest execution returned, or None; a stage's counts stand in the job's hash."""
-        value = super().return_value(refresh)
-        raw = self.connection.hget(self.key, "result") if value is None else None
+        """Return what the latest execution returned, or None; a stage's counts stand in the job's hash.
+
+        Raises:
+            RedisAway: Redis can't be reached.
+        """
+        with translated():
+            value = super().return_value(refresh)
+            raw = self.connection.hget(self.key, "result") if value is None else None
         return self.serializer.loads(raw) if isinstance(raw, bytes) else value
 
     @override
@@ -209,7 +215,12 @@ class EtlJob(Job):
         Raises:
             JobFailed: It failed, was stopped or canceled, or is gone.
             TimeoutError: It has not ended by then.
+            RedisAway: Redis can't be reached.
         """
+        with translated():
+            return self._wait(timeout)
+
+    def _wait(self, timeout: float | None) -> Any:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             raw = self.connection.hget(self.key, "status")

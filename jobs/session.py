@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from redis import Redis
 
-from etl.errors import BrokerUnreachable, EtlError
+from etl.errors import EtlError, RedisAway
 from jobs import broker, settings
 from jobs.process.supervisor import Supervisor
 from jobs.store import malformed, redis_errors, runs
@@ -38,7 +38,7 @@ class Session:
         workers: How many worker processes to start; None starts two where the broker is private.
 
     Raises:
-        BrokerUnreachable: Redis can't be reached.
+        RedisAway: Redis can't be reached.
     """
 
     def __init__(
@@ -89,11 +89,6 @@ class Session:
         """Whether worker processes were started here, which end with this process."""
         return self._supervisor is not None
 
-    @property
-    def works(self) -> bool:
-        """Whether this process works on runs itself, or has started workers that do."""
-        return self.in_process or self.has_workers
-
     def start_workers(self, count: int) -> None:
         """Start worker processes that end with this one; what they print is in .rq-etl/workers.log."""
         if self._supervisor is None and count:
@@ -110,37 +105,47 @@ class Session:
         held = runs.held(self.connection)
         return frozenset([*held, *runs.active(self.connection)])
 
-    def ended(self, ids: Iterable[str]) -> Iterator[list[str]]:
+    def ended(self, ids: Iterable[str], deadline: float | None = None) -> Iterator[list[str]]:
         """Yield the ids of runs as they end, and an empty list whenever none has for a moment.
 
+        Args:
+            deadline: Until when a Redis that is away is waited for at most, by the monotonic clock; see `patiently`.
+
         Raises:
-            BrokerUnreachable: Redis has been away for a minute.
+            RedisAway: Redis has been away for too long.
         """
         pending = list(ids)
         while pending:
-            active = self.patiently(self.active)
+            active = self.patiently(self.active, deadline)
             yield [id for id in pending if id not in active]
             pending = [id for id in pending if id in active]
             if pending:
                 self.advance(POLL)
 
-    def patiently(self, ask: Callable[[], Answer]) -> Answer:
+    def patiently(self, ask: Callable[[], Answer], deadline: float | None = None) -> Answer:
         """Ask Redis for what a waiter wants to know; where it is away, say so, and wait until it is back.
 
+        Args:
+            deadline: Until when, at most, by the monotonic clock; None means a minute after it went away.
+
         Raises:
-            BrokerUnreachable: It has been away for a minute.
+            RedisAway: It has been away until then, or for a minute.
         """
         away: float | None = None
+        last = 0.0
         while True:
             try:
                 answer = ask()
             except redis_errors.AWAY as error:
+                now = time.monotonic()
                 if away is None:
-                    away = time.monotonic()
-                    print(f"rq-etl: Redis is away; waiting up to {PATIENCE:.0f} s for it", file=sys.stderr, flush=True)
-                if time.monotonic() - away > PATIENCE:
-                    raise BrokerUnreachable(
-                        f"Redis has been away for {PATIENCE:.0f} s",
+                    away = now
+                    last = away + PATIENCE if deadline is None else min(deadline, away + PATIENCE)
+                    left = f"waiting up to {max(0.0, last - away):.0f} s for it"
+                    print(f"rq-etl: Redis is away; {left}", file=sys.stderr, flush=True)
+                if now > last:
+                    raise RedisAway(
+                        f"Redis has been away for {now - away:.0f} s",
                         "start it: workers go on by themselves, and rq-etl wait waits for the runs again",
                     ) from error
                 self.broker.keep()

@@ -41,8 +41,8 @@ WORKER_CLASSES = {
 
 # --- the environment ---
 
-_env_file: Path | None = None  # the .env that the environment has been given
-_added: dict[str, str] = {}  # what it has of it
+_added: dict[str, str] = {}  # what the environment has of a .env
+_added_for: tuple[object, ...] | None = None  # whose .env that is: see _project
 
 
 def environment() -> Mapping[str, str]:
@@ -51,18 +51,28 @@ def environment() -> Mapping[str, str]:
     Raises:
         ConfigError: `.env` can't be read, or has a mistake.
     """
-    global _env_file, _added
-    file = env_path() if _override is None else None
-    if file != _env_file:
+    global _added, _added_for
+    project = _project()
+    if _added_for is None or (project is not None and project != _added_for):
         _take_back()
         given = _env_values()
         # ETL_CONFIG has been followed: it is relative to that file's folder.
         _added = {name: value for name, value in given.items() if name not in os.environ and name != "ETL_CONFIG"}
-        _env_file = file
+        _added_for = project
         os.environ.update(_added)
         if "TZ" in _added:
             time.tzset()
     return os.environ
+
+
+def _project() -> tuple[object, ...] | None:
+    """Return what the project in use follows from, without a look at files: every job asks. None: it is gone."""
+    named = os.environ.get("ETL_CONFIG")
+    is_fixed = _chosen is not None or (named is not None and os.path.isabs(named))
+    try:
+        return _override is None, _chosen, named, None if is_fixed else os.getcwd()
+    except OSError:  # the working directory has been removed
+        return None
 
 
 def env_path() -> Path:
@@ -72,13 +82,13 @@ def env_path() -> Path:
 
 def _take_back() -> None:
     """Remove from the environment what a `.env` has added, but for what has been changed since."""
-    global _env_file, _added
+    global _added, _added_for
     for name, value in _added.items():
         if os.environ.get(name) == value:
             del os.environ[name]
     if "TZ" in _added:
         time.tzset()
-    _env_file, _added = None, {}
+    _added, _added_for = {}, None
 
 
 @cache
@@ -202,12 +212,12 @@ def pinned() -> Callable[[], None]:
     What `.env` has added is then taken to be in the environment as it is now: whoever calls that puts it back first.
     """
     global _chosen
-    before = _chosen, _env_file, _added
+    before = _chosen, _added, _added_for
     _chosen = path()
 
     def put_back() -> None:
-        global _chosen, _env_file, _added
-        _chosen, _env_file, _added = before
+        global _chosen, _added, _added_for
+        _chosen, _added, _added_for = before
 
     return put_back
 

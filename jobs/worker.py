@@ -28,6 +28,7 @@ from rq.utils import now, utcformat
 from rq.worker import WorkerStatus
 from typing_extensions import override
 
+from etl.errors import ConfigError
 from etl.safe_message import printable, safe_message
 from jobs import settings
 from jobs.job import EtlJob
@@ -71,7 +72,10 @@ class Worker(RQWorker):
         super().__init__(names, name, **{**options, **ours})
         self._served = ServedQueues(connection, names)
         self._registered: list[str] = []
-        self._renewal = settings.lease() / 4
+        try:
+            self._renewal = settings.lease() / 4
+        except ConfigError as mistake:  # such as one in .env; RQ would print a traceback
+            raise SystemExit(f"rq-etl: {mistake}") from None
         self._next_tick = self._next_rescue = 0.0
         self._is_idle = False
         self._horse = Horse(connection)

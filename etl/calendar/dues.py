@@ -63,6 +63,13 @@ class Timetable:
         """Return the delivery in whose span a moment is, or None where none follows within a year."""
         return next(iter(self.between(moment - timedelta.resolution, moment)), None)
 
+    def last(self, moment: datetime) -> Due | None:
+        """Return the delivery that was due last at a moment, or None where none was within a year."""
+        day = self.days.before(self._day(moment) + timedelta(days=2))
+        while day is not None and self._at(day) > moment:
+            day = self.days.before(day)
+        return self._due(day) if day is not None else None
+
     def of_day(self, day: date) -> Due | None:
         """Return the delivery of a date in a file's name: that of the day, also where it moved; else the next one."""
         moved = self.days.moved(day) if self.days.names(day) else None

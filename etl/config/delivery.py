@@ -20,7 +20,7 @@ def _clock(value: object) -> object:
     if isinstance(value, time) and value.tzinfo is None:
         value = value.isoformat(timespec="seconds")
     if isinstance(value, str) and re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?", value.strip()):
-        return value.strip()
+        return value.strip().zfill(5 if value.count(":") == 1 else 8)
     raise ValueError('must be a time of day in the client\'s time zone, such as "06:30"')
 
 
@@ -90,5 +90,4 @@ class Delivery(Model):
         dates = self.days if isinstance(self.days, str) else tuple(map(date.fromisoformat, self.days))
         closed = tuple(map(date.fromisoformat, self.closed))
         days = Days(dates, self.calendar or "", closed, self.if_closed)
-        hour, _, rest = self.due.partition(":")
-        return Timetable(days, time.fromisoformat(f"{hour:0>2}:{rest}"), zone, self.grace)
+        return Timetable(days, time.fromisoformat(self.due), zone, self.grace)

@@ -4,13 +4,16 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, StrictBool
 
 from etl.calendar.cron import check_cron
+from etl.calendar.dues import Due
 from etl.config.base import Model, Problem, Strings
 from etl.config.delivery import Delivery
 from etl.config.kinds import Extract, SourceConfig
@@ -102,6 +105,28 @@ class Pipeline(Definition):
         # Defaults are left out, so that a key added to rq-etl later changes no fingerprint.
         text = self.model_dump_json(include=shape, exclude={"extract": {"rate"}}, exclude_defaults=True)
         return hashlib.sha256(f"{self.extract.type} {text}".encode()).hexdigest()[:16]
+
+    def day_of(self, start: datetime | None, today: datetime | None) -> tuple[date, Due | None]:
+        """Return the day that a run is for, and the delivery, where deliveries are expected.
+
+        That is the delivery of the date in the path, or of the window; of a run that its delivery has started the one
+        whose moment it has, or in whose span that is; of any other run the one that was due last.
+
+        Args:
+            start: Of the run's window.
+            today: The moment that `{date}` means; None means now.
+        """
+        zone = ZoneInfo(self.timezone)
+        moment = start or today or datetime.now(zone)
+        moment = moment.astimezone(zone) if moment.tzinfo else moment.replace(tzinfo=zone)
+        if self.delivery is None:
+            return moment.date(), None
+        table = self.delivery.timetable(self.timezone)
+        due = table.of_day(moment.date())
+        is_dated = start is not None or any(name == "date" for _, name, _ in self.extract.names())
+        if not is_dated and (due is None or due.at != moment):
+            due = table.last(moment) if self.delivery.run == "no" else table.at(moment)
+        return (due.day if due else moment.date()), due
 
     def reject_limit(self, read: int) -> int | None:
         """Return how many of `read` rows may be rejected, or None where any number may."""

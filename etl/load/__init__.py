@@ -76,6 +76,7 @@ def finish(
     rejected: int,
     all_rejected: bool = False,
     url: str | None = None,
+    delivered: expect.Delivered | None = None,
     record: Callable[[FinishCounts], Record] | None = None,
     move: Move | None = None,
     zones: Mapping[str, str] | None = None,
@@ -90,6 +91,7 @@ def finish(
         read, rejected: Rows of the whole run, for `max_rejects`.
         all_rejected: Whether rows were read and each of them was rejected.
         url: Of the target; by default the pipeline's.
+        delivered: What expectations ask for.
         record: Says what the target is to remember of the run.
         move: Of the cursor; it stays where the run is not complete.
         zones: Time zones of clients that share the table.
@@ -105,7 +107,7 @@ def finish(
         return FinishCounts(applied=complete)
     if len(partitions) > 1:
         if complete:
-            expect.check(pipeline, partitions, read)
+            expect.check(pipeline, partitions, read, delivered, url)
         expect.check_rejects(pipeline, rejected, read)
         if complete:
             expect.check_all_rejected(pipeline, all_rejected, read)

@@ -64,6 +64,7 @@ def load(
     rejected: int,
     read: int,
     url: str | None = None,
+    delivered: expect.Delivered | None = None,
     record: Callable[[LoadCounts], Record] | None = None,
     move: Move | None = None,
     types: Kinds | None = None,
@@ -78,6 +79,7 @@ def load(
         chunks: Rows as the transform gives them, with `_row`; up to 100,000 in each. Read once, one at a time.
         rejected, read: Rows of the partition so far, for `max_rejects` of a run with one partition.
         url: Of the target; by default the pipeline's.
+        delivered: What expectations ask for, of a run that this load is all of.
         record: Says what the target is to remember of a run that this load is all of.
         move: Of the cursor, for a run that this load is all of.
         types: Candidates of columns that are not declared, of all chunks; by default each chunk's own types.
@@ -93,7 +95,7 @@ def load(
     """
     pipeline, is_all = delivery.pipeline, delivery.partitions == 1
     if is_all:
-        expect.check(pipeline, [delivery.partition], read)
+        expect.check(pipeline, [delivery.partition], read, delivered, url)
         expect.check_rejects(pipeline, rejected, read)
         expect.check_all_rejected(pipeline, delivery.all_rejected, read)
     rows = iter(chunks)

@@ -81,7 +81,7 @@ def rows_there(
         while len(_asked) > KEPT:
             _asked.popitem(last=False)
     found = _asked[key].get(_key(piece))
-    if found is None or found.version != (piece.version or _hash(piece.path)):
+    if found is None or found.version != (piece.version or hash_of(piece.path)):
         return None
     return (found.rows, found.content) if _is_shaped(pipeline, found.shaped, shaped) else None
 
@@ -221,7 +221,8 @@ def _present(connection: sa.Connection, pipeline: Pipeline, files: Sequence[str]
     return found
 
 
-def _hash(path: str) -> str:
+def hash_of(path: str) -> str:
+    """Return the sha256 of a file; "" where it can't be read."""
     try:
         with open(path, "rb", opener=plain) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -258,7 +259,7 @@ def changed_since(
             return True
         together = row.file.startswith("[")  # of several files the latest time is known
         same = piece.modified <= row.modified if together and row.modified else piece.modified == row.modified
-        return not same and (not row.version or row.version != _hash(piece.path))
+        return not same and (not row.version or row.version != hash_of(piece.path))
 
     found = {
         run: [each.file for each in some if is_other(each, then[run].get(each.file))] for run, some in pieces.items()

@@ -4,9 +4,9 @@
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from etl.partition import ROW_BITS, Partition
 NAME = "_etl_loads"
 COUNTS = ("rows", "loaded", "unchanged", "superseded", "rejected")
 BATCH = 500  # names in one question
+REMEMBERED = 50_000  # loads that are looked at for how many rows are usual
 SHAPED = ("code", "lookups")  # what shapes rows beside content and configuration; null in rows of earlier releases
 
 
@@ -40,6 +41,8 @@ class Delivery:
         again: Whether a file that is loaded is loaded again.
         code, lookups: sha256 of the user's modules, and of the lookups' rows, that shaped these rows; "" without any.
             Behind the first is the run's window where a function asks for it.
+        day: Of the client's delivery that the run is for.
+        newly: Rows that were read for the first time, as far as the run knows; -1 where nobody knows.
         context: What a load function of the user's may ask for by name; None means what the pipeline knows.
     """
 
@@ -58,6 +61,8 @@ class Delivery:
     context: Context | None = None
     code: str = ""
     lookups: str = ""
+    day: date | None = None
+    newly: int = -1
 
     @property
     def file(self) -> str:
@@ -157,6 +162,8 @@ def named(schema: str | None) -> sa.Table:
         sa.Column("sequence", number),
         sa.Column("lines", text),
         sa.Column("good", number),
+        sa.Column("day", text),
+        sa.Column("newly", number),
         sa.Index(f"{NAME}_file", "client", "pipeline", "table_name", "file"),
         sa.Index(f"{NAME}_content", "content"),
         sa.Index(f"{NAME}_sequence", "table_name", "sequence"),
@@ -190,6 +197,8 @@ def claim(connection: sa.Connection, ledger: sa.Table, delivery: Delivery) -> En
         "loaded_at": datetime.now(UTC),
         "code": delivery.code,
         "lookups": delivery.lookups,
+        "day": delivery.day and delivery.day.isoformat(),
+        "newly": delivery.newly if delivery.newly >= 0 else None,
         "modified": delivery.modified[0],
         "modified_each": delivery.modified[1],
         "lines": lines_of(delivery.partition, ()) if delivery.partition.fixed else None,
@@ -327,3 +336,51 @@ def columns_there(connection: sa.Connection, pipeline: Pipeline) -> dict[str, co
     if tables.existing(connection, pipeline.table) is None:
         return None
     return columns.known(connection, pipeline.table, last_types(connection, table(connection, pipeline), pipeline))
+
+
+def by_day(
+    connection: sa.Connection, pipeline: Pipeline, run: str, day_of: Callable[[datetime], date]
+) -> tuple[dict[date, int], set[object]]:
+    """Return how many rows each delivery of a client's pipeline had, and which parts of files they were; see `part`.
+
+    A file that was read again has no rows but those of the first time. Rows of the run itself are left out.
+
+    Args:
+        day_of: Gives the day of a delivery of which only is known when it was loaded: an earlier release's.
+    """
+    book = named(tables.split(connection, pipeline.table)[0])
+    lacking = tables.lacks(connection, book)
+    rows: dict[date, int] = {}
+    seen: set[object] = set()
+    if lacking is None:
+        return rows, seen
+    names = ("day", "newly", "modified", "lines")
+    own = [book.c[name] if name not in lacking else sa.null().label(name) for name in names]
+    known = [book.c[name] for name in ("read", "loaded", "superseded", "loaded_at", "file", "content", "first_byte")]
+    query = sa.select(*own, *known).where(of_table(book, pipeline), book.c.run != run, book.c.final.is_(True))
+    query = query.where(book.c.read >= 0).order_by(book.c.loaded_at.desc()).limit(REMEMBERED)
+    for row in reversed(connection.execute(query).all()):
+        if row.lines:
+            continue  # rejects that were fixed are of an older delivery
+        newly = row.newly if row.newly is not None else row.read if row.loaded or row.superseded else 0
+        key = part(pipeline, row.content, row.first_byte, row.file, row.modified, row.read)
+        if key in seen:
+            continue
+        moment = row.loaded_at if row.loaded_at.tzinfo else row.loaded_at.replace(tzinfo=UTC)
+        day = date.fromisoformat(row.day) if row.day else day_of(moment)
+        if key is not None:
+            seen.add(key)
+        rows[day] = rows.get(day, 0) + newly
+    return rows, seen
+
+
+def part(
+    pipeline: Pipeline, content: str, first_byte: int, file: str, modified: float | None, rows: int
+) -> object | None:
+    """Return by what a part of a file is known to have come before; None where its source gives no files.
+
+    Without rows its content says nothing: an empty file of each night is another one.
+    """
+    if not pipeline.extract.FACTS.files:
+        return None
+    return (content, first_byte) if rows and content else (content, file, modified)

@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from etl.errors import BadSource, SourceMissing
+from etl.errors import BadSource, EtlError, ForeignFile, SourceMissing
 from etl.partition import Piece, plain
 from etl.sources.formats.encodings import ascii_compatible, decoding, encoding_of, is_mostly_utf8
-from etl.sources.formats.other import foreign
+from etl.sources.formats.other import foreign, other
 
 BLOCK = 1 << 20  # bytes read at once: still in the processor's cache when it is looked at a second time
 LIMIT = 16 << 20  # bytes of the longest line, and of the longest record, that is kept in memory
@@ -195,8 +195,8 @@ class Feed:
                     head = (head + block)[:4096]
         twice = "a gzip file" if head is not packed and head.startswith(b"\x1f\x8b") else None
         if what := foreign(head) or twice:
-            what += " inside gzip," if compressed else ","
-            raise BadSource(f"{self.piece.file} is {what} not text", "unpack it, or export it as CSV")
+            what += " inside gzip" if compressed else ""
+            raise ForeignFile(self.piece.file, what, "text", "unpack it, or export it as CSV")
         return compressed, *encoding_of(self.piece.file, head, encoding)
 
     def _changed(self, when: str) -> BadSource:
@@ -247,6 +247,23 @@ class Feed:
                 raise _Undecodable from None
             skip = max(0, skip - len(block))
             yield text.encode()
+
+
+def kind_of_file(path: str) -> str | None:
+    """Return what a file is that is no table in text, such as "an HTML page"; None where it may be one, or is gone.
+
+    It is looked at as a run of any kind of file source would, which refuses it; NDJSON is a table in text.
+    """
+    try:
+        with contextlib.closing(Feed(Piece(file=path, path=path), "utf-8")) as feed:
+            feed.fill()
+            text = feed.buffer[: 64 << 10].decode(errors="replace")
+            what = other(text, is_whole=len(feed.buffer) <= 64 << 10)
+    except ForeignFile as exc:
+        return exc.kind
+    except EtlError:
+        return None
+    return None if what is None or what.startswith("NDJSON") else what
 
 
 def _members(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from etl.config.values import NAME
 from etl.errors import EtlError, StagingFailed
 
 PROBE = ".check"  # in place of a client, and no client's name
+CONTENTS = ".contents"  # likewise: see `etl.staging.contents`
 LOCK = ".lock"
 DELIVERIES = ".deliveries"  # in place of a run: of a client, what is known of its pipelines' deliveries
 OTHER_FOLDER = "set settings.staging to a folder on a disk of this machine, or to s3://…"
@@ -31,7 +32,7 @@ def path_of(root: str, client: str, run: str, name: str | None = None) -> str:
     Raises:
         EtlError: A name could lead out of the run's folder.
     """
-    if not NAME.fullmatch(client) and client != PROBE:
+    if not NAME.fullmatch(client) and client not in (PROBE, CONTENTS):
         raise EtlError(f"{client[:40]!r} is not the name of a client", _LETTERS)
     if not NAME.fullmatch(run) and run != DELIVERIES:
         raise EtlError(f"{run[:40]!r} is not the id of a run", _LETTERS)

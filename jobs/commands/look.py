@@ -50,8 +50,11 @@ def plan(
 @common
 def status(client: str | None) -> None:
     """Show each client's pipelines: last run, last success, its age."""
+    from etl.config.pipeline import known_client
     from jobs.views import console, status
 
+    if client:
+        known_client(shared.configuration(), client)  # before a Redis is looked for, or started
     session = shared.session(workers=0)
     found = status.status(session, client)
     shared.print(found, lambda: console.status(found))

@@ -13,9 +13,9 @@ from jobs.commands.options import common, echo, shared
 @common
 def init(folder: Path) -> None:
     """Write a first etl.toml, functions and a file into FOLDER."""
-    from jobs.demo.init import write
+    from jobs.demo.init import ignore, write
 
-    written = write(folder)
+    written = [*write(folder), *ignore(folder)]
     shared.print([str(path) for path in written], lambda: echo("\n".join(f"wrote {path}" for path in written)))
 
 

@@ -1,4 +1,4 @@
-"""Commands that start runs, stop them, wait for them and redo them: run, backfill, retry, cancel, wait, rejects."""
+"""Commands that start runs, wait for them and redo them: run, backfill, retry, wait, rejects."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -255,42 +255,11 @@ def retry(runs: tuple[str, ...], failed: bool, since: str | None) -> None:
             started.append(id)
             for change in changes:
                 echo(f"{id}: {change}", err=True)
-        if shared.waits(session):
+        if started and shared.waits(session):
             code = max(code, await_runs(session, started))
         else:
             _print_states(history.snapshot(session, started), "nothing is retried")
     sys.exit(code)
-
-
-@click.command()
-@click.argument("runs", nargs=-1, shell_complete=RUN)
-@click.option("--client", shell_complete=CLIENT, help="Every active run of this client.")
-@common
-def cancel(runs: tuple[str, ...], client: str | None) -> None:
-    """Stop runs; what they have loaded stays loaded."""
-    from etl.config.pipeline import known_client
-    from etl.errors import UnknownName
-    from jobs.run.cancel import cancel_run
-    from jobs.store.runs import active, find_pending, held, snapshot
-    from jobs.views import history
-
-    if bool(runs) == bool(client):
-        raise click.UsageError("give RUN… or --client C")
-    session = shared.session(workers=0)
-    ids, ended = list[str](), list[dict[str, Any]]()
-    for text in runs:
-        try:
-            ids.append(find_pending(session.connection, text))
-        except UnknownName:
-            ended.append(history.find(session, text))
-    if client:
-        known_client(session.config, client)
-        # What is held first, or it would start when the run before it ends.
-        pending = snapshot(session.connection, [*reversed(held(session.connection)), *active(session.connection)])
-        ids = list(dict.fromkeys(run["run"] for run in pending if run["client"] == client))
-    for id in ids:
-        cancel_run(session.connection, id)
-    _print_states([*snapshot(session.connection, ids), *ended], f"no run of {client} is active")
 
 
 def _print_states(found: Sequence[Mapping[str, Any]], none: str) -> None:

@@ -75,16 +75,25 @@ A-1004,2026-01-08,310.25,,2026-01-10 17:40:00
 """
 
 ENVIRONMENT = """\
-# Copy to .env: `rq-etl up` reads it. Nothing here is needed to begin with.
+# Copy to .env (chmod 600 .env): beside etl.toml it is read by every command, worker and script of this project.
+# What the environment sets wins. Nothing here is needed to begin with.
 
-# The Redis that everyone shares; without it a private redis-server is started.
+# The Redis that everyone shares; without it each command starts a private redis-server, and says so.
 #REDIS_URL=redis://localhost:6379/0
 
-# Secrets that etl.toml names as ${NAME}; only workers read them.
-#WAREHOUSE_PASSWORD=
+# Secrets that etl.toml names as ${NAME}, and what your own functions read from the environment.
+#WAREHOUSE_PASSWORD='a # and other characters in quotes'
 
 # What the dashboard asks for; without it, it makes a password at each start.
 #ETL_DASHBOARD_PASSWORD=
+"""
+
+IGNORED = """\
+.env
+.rq-etl/
+staging/
+warehouse.db*
+__pycache__/
 """
 
 FILES = {
@@ -118,3 +127,13 @@ def write(folder: Path) -> list[Path]:
     except OSError as exc:
         raise ConfigError(f"{exc.filename or folder} can't be written: {exc.strerror}", "name another folder") from exc
     return written
+
+
+def ignore(folder: Path) -> list[Path]:
+    """Keep secrets and rows out of git by a `.gitignore`, where there is none; return it where it was written."""
+    try:
+        with (folder / ".gitignore").open("x", encoding="utf-8", newline="\n") as file:
+            file.write(IGNORED)
+    except FileExistsError:
+        return []
+    return [folder / ".gitignore"]

@@ -72,6 +72,7 @@ def show(outcome: Mapping[str, Any]) -> None:
         ("plan claims --client north --rows 5", "look without loading"),
         ("run claims --client acme", "again: all unchanged"),
         ("retry lakeside/claims", "after fixing etl.toml"),
+        ("up", "workers, and a dashboard"),
     ):
         print(f"  {command} {words:<37} # {what}")
     print("etl.toml says near its end which two lines fix the broken file.")

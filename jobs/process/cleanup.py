@@ -6,6 +6,7 @@
 | staging of a run that failed, was canceled, or that Redis has forgotten | `settings.keep_failed`, for `retry` |
 | rejects, `rejects.json` and `run.json` of a run that succeeded | `settings.history` |
 | what is known of deliveries | `settings.history`, or as long as their files lie there |
+| which contents have come as files (`etl.staging.contents`) | `settings.history` |
 | a shadow table in the target | as long as its run may be retried |
 | what a killed writer has left in staging | an hour |
 
@@ -25,7 +26,7 @@ from etl.config.pipeline import Config
 from etl.config.urls import target_places
 from etl.errors import EtlError
 from etl.load import drop_leftovers, history, remember, resolve_url
-from etl.staging import Staging
+from etl.staging import Staging, contents
 from etl.staging import folders as staging
 from etl.staging.folders import Folder
 from jobs.deliveries import record
@@ -70,6 +71,10 @@ def clean(connection: Redis | None, config: Config, now: float | None = None) ->
         schedules.wake(config, connection)
     unfinished = _clean_staging(connection, config, now, found)
     _drop_deliveries(config, now - config.settings.history, found)
+    try:
+        contents.trim(config.staging, now - config.settings.history)
+    except EtlError as exc:
+        found.troubles.append(exc.what)
     _report_unknown(connection, config, unfinished, found)
     active = runs.active(connection) if connection is not None else []
     kept = {*active, *(folder.run for folder in unfinished)}

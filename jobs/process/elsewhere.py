@@ -20,7 +20,7 @@ from jobs.store.keys import INDEX
 
 MOST = 2  # signs that are shown
 USUAL = "redis://localhost:6379/0"
-SOON = 0.02  # seconds that the usual Redis has to answer, and that looking through the processes may take
+SOON = 0.02  # seconds that the usual Redis has to answer, and of the processor for looking through processes
 _ADDRESS = re.compile(r"(redis|rediss|valkey|valkeys)(\+\w+)?://|unix://.*(redis|valkey)", re.IGNORECASE)
 _HOST = re.compile(r"(.*_)?(REDIS|VALKEY)_(HOST|ADDR|ADDRESS|SERVER)")
 _PRIVATE = re.compile(r"unix://.*(/\.rq-etl/redis/|/rq-etl-\d+-[0-9a-f]+/)redis\.sock")
@@ -66,9 +66,9 @@ def _other_files() -> Iterator[tuple[str, str]]:
 
 def _workers() -> Iterator[tuple[str, str]]:
     """A worker of this project, on this machine, that works for a Redis."""
-    give_up = time.monotonic() + SOON
+    give_up = time.thread_time() + SOON
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        if time.monotonic() > give_up:
+        if time.thread_time() > give_up:
             return
         with contextlib.suppress(OSError):  # it has ended, or is another user's
             words = Path("/proc", pid, "cmdline").read_bytes().decode(errors="replace").split("\0")
@@ -95,7 +95,8 @@ def _url_of(pid: int, words: list[str]) -> str | None:
     is_ours = own.get("RQ_WORKER_CLASS", "") in settings.WORKER_CLASSES.values() or any(
         name in word for word in words for name in settings.WORKER_CLASSES.values()
     )
-    if config != settings.path() and not (is_ours and not config.is_file()):
+    is_lost = is_ours and not config.is_file() and "ETL_MODULES" not in own  # started where no project is
+    if config != settings.path() and not is_lost:
         return None
     options = {word.partition("=")[0]: word.partition("=")[2] for word in words if word.startswith("--url=")}
     options |= {word: after for word, after in pairwise(words) if word in ("--url", "-u")}

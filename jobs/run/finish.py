@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -15,11 +15,11 @@ from etl import output
 from etl import rejects as rejected_rows
 from etl.config import code
 from etl.config.columns import match
-from etl.errors import EtlError
-from etl.load import expect, ledger
+from etl.errors import EtlError, ForeignFile
+from etl.load import expect, known, ledger
 from etl.partition import line_of
 from etl.safe_message import safe_message
-from etl.staging import STAGES, Marker
+from etl.staging import STAGES, Marker, contents
 from etl.types.spelling import as_text, plain
 from jobs.job import EtlJob
 from jobs.run import balance, held
@@ -112,14 +112,16 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
         return Marker()  # another execution has ended the run meanwhile, and has cleaned staging up under this one
     failures = _failures(work, tally, connection)
     ended, is_recorded, said = _make_final(work, tally, failures)
-    unmet = expect.unmet(work.pipeline, work.plan.partitions, ended.rows["read"])
-    if work.pipeline.expect and work.pipeline.expect.otherwise == "fail":  # the load has refused it, if there was one
+    unmet, unknown = _unmet(work, tally, ended.rows["read"])
+    odd = [*unmet, *(failure["error"].partition("\n")[0] for failure in failures if is_foreign(failure))]
+    if expect.is_fatal(work.pipeline):  # the load has refused it, if there was one
         if unmet and not work.plan.partitions:
             ended = replace(ended, error="; ".join(unmet), exit=1)
+        _forget_refused(work, tally, unmet)
         unmet = []
     rejected = tally.rejected_files(work.plan.partitions)
     passed = _passed_over(work, tally)
-    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *rejected, *said, *passed, *unmet]))
+    warnings = list(dict.fromkeys([*work.plan.warnings, *tally.warnings, *rejected, *said, *passed, *unmet, *unknown]))
     if not is_recorded and (why := _remember(work, ended)):
         warnings.append(why)
     kept = _list_rejects(work, tally)
@@ -127,9 +129,9 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
     if ended.state == "failed":
         with suppress(EtlError):  # the cleanup tries again
             work.staging.remove_strays()  # before a retry may write files that it has not published yet
-    known = {field.name: getattr(ended, field.name) for field in fields(ended)}
-    known |= {"warnings": warnings, "attempt": work.attempt, "client": work.pipeline.client}
-    runs.close(connection, work.run, ended.state, **known)
+    closing = {field.name: getattr(ended, field.name) for field in fields(ended)}
+    closing |= {"warnings": warnings, "odd": odd, "attempt": work.attempt, "client": work.pipeline.client}
+    runs.close(connection, work.run, ended.state, **closing)
     held.promote(connection)
     # Last: a finish that dies before the run is closed is done again, and needs these files.
     with suppress(EtlError):  # the cleanup tries again
@@ -138,6 +140,79 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
             if has_shadow:
                 target.drop_shadow(work.pipeline, work.run)
     return Marker(counts=dict(ended.rows))
+
+
+def newly(extracted: Marker) -> int:
+    """Return how many rows of a partition were read for the first time, as far as its extract knows."""
+    counts = extracted.counts
+    return max(0, counts["read"] - counts.get("skipped", 0) - counts.get("unchanged", 0))
+
+
+def delivered(work: StageContext, tally: balance.Tally) -> expect.Delivered | None:
+    """Return what a run has read, as expectations ask for it; None where the pipeline has none.
+
+    Its files are written down in staging, where other runs find them.
+    """
+    pipeline, context = work.pipeline, work.context
+    partitions = work.plan.partitions
+    if (pipeline.expect is None and pipeline.delivery is None) or any(each.fixed for each in partitions):
+        return None
+    day, due = pipeline.day_of(context.start, context.today)
+    parts = []
+    for partition in partitions:
+        if (source := tally.markers.get(partition.number, {}).get("extract")) is not None:
+            piece, modified = partition.pieces[0], max(each.modified for each in partition.pieces)
+            about = ledger.name_of(partition), piece.start, source.content, modified
+            parts.append(expect.Part(*about, source.counts["read"], newly(source)))
+    counts = [stages["transform"].counts for stages in tally.markers.values() if "transform" in stages]
+    is_past = context.start is not None
+    return expect.Delivered(
+        work.run,
+        day,
+        due,
+        tuple(parts) if len(parts) == len(partitions) else None,
+        sum(each.get("dated", 0) for each in counts),
+        sum(each.get("outside", 0) for each in counts),
+        () if is_past else tuple(contents.seen_before(work.staging.url, _files(work, tally, day))),
+        is_past,
+    )
+
+
+def _files(work: StageContext, tally: balance.Tally, day: date) -> list[contents.File]:
+    """Return the run's files that have rows, with what is in them."""
+    pipeline, found = work.pipeline, dict[str, contents.File]()
+    for partition in work.plan.partitions if pipeline.extract.FACTS.files else ():
+        source = tally.markers.get(partition.number, {}).get("extract")
+        if source is None or not source.counts["read"]:
+            continue
+        for piece in partition.pieces:
+            whole = source.content if piece.is_whole and len(partition.pieces) == 1 else ""
+            if content := piece.version or whole or known.hash_of(piece.path):
+                whose = pipeline.client, pipeline.name, piece.file, piece.path
+                found[piece.path] = contents.File(*whose, content, piece.modified, day.isoformat(), work.run)
+    return list(found.values())
+
+
+def _unmet(work: StageContext, tally: balance.Tally, read: int) -> tuple[list[str], list[str]]:
+    """Return what the delivery is not as expected in, and a warning where that can't be known now."""
+    which = work.pipeline, work.plan.partitions, read
+    try:
+        return expect.unmet(*which, delivered(work, tally)), []
+    except EtlError as exc:
+        return expect.unmet(*which), [f"whether the delivery is as usual is not known: {exc.what}"]
+
+
+def _forget_refused(work: StageContext, tally: balance.Tally, unmet: Sequence[str]) -> None:
+    """Have files that are refused as they have come before looked at again by the next run that finds them there."""
+    if unmet and work.context.start is None:
+        with suppress(EtlError):
+            day, _ = work.pipeline.day_of(None, work.context.today)
+            contents.forget(work.staging.url, _files(work, tally, day))
+
+
+def is_foreign(failure: Mapping[str, Any]) -> bool:
+    """Whether a partition failed as its file is of another kind than the source's."""
+    return failure.get("kind") == ForeignFile.__name__
 
 
 def give_up(connection: Redis, run: str, work: StageContext | None, error: str, exit: int) -> None:
@@ -170,6 +245,7 @@ def _make_final(
             read=rows["read"],
             rejected=rows["rejected"] - tally.rejected_then,
             all_rejected=tally.all_rejected,
+            delivered=delivered(work, tally) if expect.is_fatal(work.pipeline) else None,
             record=lambda final: history_record(work, ending(tally, failures, final)),
             move=work.move(tally.latest, tally.future),
             zones=work.zones,

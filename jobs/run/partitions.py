@@ -20,13 +20,14 @@ from etl.config import code
 from etl.config.columns import named
 from etl.config.pipeline import Pipeline
 from etl.errors import EtlError
-from etl.load import known
+from etl.load import expect, known
 from etl.partition import ROW_BITS, Chunk
 from etl.prefetch import prefetch
 from etl.sources import extract as read_source
 from etl.staging import Marker, Staging
 from etl.transform import Transformer
 from etl.transform.lookups import Lookups, lookups_of
+from etl.transform.period import Period
 from etl.types.infer import candidates, named_candidates
 from etl.types.lattice import EMPTY, decide, merge_candidates, of_key
 from etl.types.limits import Limit, Limits
@@ -130,6 +131,8 @@ def transform(work: StageContext, connection: Redis) -> Marker:
     types = _types(work)
     transformer = Transformer(work.pipeline, work.context, files, types.words, _limits(work))
     reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
+    due = work.pipeline.day_of(work.context.start, work.context.today)[1] if not work.partition.fixed else None
+    period = Period(work.pipeline, due)
     made: list[dict[str, list[str]]] = []
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     lookups = work.context.lookups
@@ -142,6 +145,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         for chunk in _pieces(work.pipeline, prefetch(work.staging.chunks(source.data))):
             result = transformer.apply(chunk)
             reached(chunk, result.refused)
+            period(result.rows)
             rows.write(result.rows)
             by_file.rejected(result.rejects)
             if result.rejects.num_rows:
@@ -156,6 +160,8 @@ def transform(work: StageContext, connection: Redis) -> Marker:
             counts["added"] += result.added
             warnings += [warning for warning in result.warnings if warning not in warnings]
             work.count(counts)
+    if period.dated:
+        counts |= {"dated": period.dated, "outside": period.outside}
     return Marker(
         counts=counts,
         data=tuple(rows.names),
@@ -229,6 +235,7 @@ def _decided(work: StageContext, markers: Iterable[Marker]) -> _Types:
 def load(work: StageContext, connection: Redis) -> Marker:
     """Load a partition's rows into the target, with its ledger row in the same transaction."""
     source, rows = work.input("extract"), work.input("transform")
+    mine = Tally({work.number: {"extract": source, "transform": rows}})
     rejected = source.counts["rejected"] + rows.counts["rejected"]
     delivery = target.Delivery(
         pipeline=work.pipeline,
@@ -241,9 +248,11 @@ def load(work: StageContext, connection: Redis) -> Marker:
         rows=rows.counts["out"],
         rejected=rejected,
         skipped=source.counts.get("skipped", 0),
-        all_rejected=Tally({work.number: {"extract": source, "transform": rows}}).all_rejected,
+        all_rejected=mine.all_rejected,
         again=work.full_refresh,
         context=work.context,
+        day=work.pipeline.day_of(work.context.start, work.context.today)[0],
+        newly=finish.newly(source),
         **rows.shaped,
     )
 
@@ -259,12 +268,13 @@ def load(work: StageContext, connection: Redis) -> Marker:
         stages = {"extract": source, "transform": rows, "load": loaded(answer)}
         return finish.history_record(work, finish.ending(Tally({work.number: stages}), []))
 
-    mine = Tally({work.number: {"extract": source, "transform": rows}})
+    is_guarded = len(work.plan.partitions) == 1 and expect.is_fatal(work.pipeline)
     answer = target.load(
         delivery,
         _counted(work, work.staging.chunks(rows.data)),
         read=source.counts["read"],
         rejected=rejected,
+        delivered=finish.delivered(work, mine) if is_guarded else None,
         record=ended,
         move=work.move(mine.latest, mine.future),
         types=rows.types,

@@ -156,7 +156,7 @@ _RUN = {
     **dict.fromkeys(("created", "started", "ended"), is_epoch),
     **dict.fromkeys(("attempt", "partitions"), is_whole),
     "exit": lambda value: not value or is_whole(value),
-    **dict.fromkeys(("warnings", "after", "needs"), is_json(list, _is_text)),
+    **dict.fromkeys(("warnings", "odd", "after", "needs"), is_json(list, _is_text)),
     "failures": is_json(list, _is_failure),
     **dict.fromkeys(("rows", "done"), is_json(dict, _is_count)),
     **dict.fromkeys(("params", "options"), is_json(dict)),

@@ -130,7 +130,7 @@ def reopen(
     Args:
         redone: Stage record fields (`<partition>:<stage>`) that will be made again.
     """
-    fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended"), "")
+    fresh: dict[Any, Any] = dict.fromkeys(("error", "rows", "ended", "odd"), "")
     pipe.hset(run_key(run), mapping={"state": "queued", "attempt": attempt, "partitions": partitions, **fresh})
     pipe.hdel(run_key(run), "started")  # an attempt has its own time
     pipe.persist(run_key(run))
@@ -158,6 +158,7 @@ def close(
     partitions: Mapping[str, int] | None = None,
     failures: Sequence[Mapping[str, Any]] = (),
     warnings: Sequence[str] | None = None,
+    odd: Sequence[str] | None = None,
     error: str | None = None,
     exit: int = 0,
     attempt: int | None = None,
@@ -166,6 +167,7 @@ def close(
     """End a run; the first ending stands.
 
     Args:
+        odd: Sentences about what its delivery is not as expected in.
         client: Whose run it is, to say in its staging that it has ended; None where nobody knows.
         attempt: Only this attempt of it; None whichever there is.
 
@@ -175,7 +177,7 @@ def close(
     history = int(settings.history())
     fields: dict[str, str] = {"state": state, "ended": repr(time.time()), "error": error or "", "exit": str(exit)}
     fields["failures"] = json.dumps(list(failures))
-    for name, value in (("rows", rows), ("done", partitions), ("warnings", warnings)):
+    for name, value in (("rows", rows), ("done", partitions), ("warnings", warnings), ("odd", odd)):
         if value is not None:
             fields[name] = json.dumps(value)
     flat = [part for pair in fields.items() for part in pair]
@@ -358,26 +360,3 @@ def find(connection: Redis, text: str) -> str:
     if not matches:
         raise UnknownName(f"no run {'of ' if '/' in text else ''}{text} is known", "see rq-etl runs")
     return str(matches[0])
-
-
-def find_pending(connection: Redis, text: str) -> str:
-    """Return the id of the run meant, as `find` does, but by `client/pipeline` the one that has not ended.
-
-    That is the active one without a window, else the only one that is active, else the oldest that is held.
-
-    Raises:
-        UnknownName: No run, or several, are meant.
-    """
-    client, slash, pipeline = text.partition("/")
-    if not slash:
-        return find(connection, text)
-    if run := holder(connection, client, pipeline):
-        return run
-    for ids in (active(connection), held(connection)):
-        records = read_many(connection, ids)
-        mine = [run for run, record in records.items() if (record["client"], record["pipeline"]) == (client, pipeline)]
-        if len(mine) > 1 and records[mine[0]]["state"] != "held":
-            raise UnknownName(f"run {text} is not unique: {', '.join(mine[:5])}", "give its id")
-        if mine:
-            return mine[0]
-    return find(connection, text)

@@ -242,7 +242,7 @@ def show(run: Mapping[str, Any], note: str = "") -> None:
             **line,
             "worker": (line.get("worker") or "-")[:NAME],
             "time": took(line["seconds"]),
-            "counts": counts(line["counts"]),
+            "counts": (line["state"] == "waiting" and line["error"]) or counts(line["counts"]),
         }
         for line in ordered[:150]
     ]
@@ -314,9 +314,13 @@ class _Cause(NamedTuple):
 
     @property
     def alike(self) -> str:
-        """The text as it is for another client: paths have the client's name in them."""
-        name = re.escape(self.run["client"])
-        return re.sub(rf"(?<![A-Za-z0-9]){name}(?![A-Za-z0-9])", "{client}", self.text)
+        """The text as it is for another client."""
+        return alike(self.run["client"], self.text)
+
+
+def alike(client: str, text: str) -> str:
+    """Return a text about a client's run as it is for another client: paths have the client's name in them."""
+    return re.sub(rf"(?<![A-Za-z0-9]){re.escape(client)}(?![A-Za-z0-9])", "{client}", text)
 
 
 def _failures(run: Mapping[str, Any]) -> Iterator[_Cause]:

@@ -29,7 +29,7 @@ def recent(
     since: float | None = None,
     limit: int | None = runs.SHOWN,
 ) -> list[dict[str, Any]]:
-    """Return runs in the public JSON shape, newest first, from Redis and, where it may have forgotten some, targets.
+    """Return runs in the public JSON shape, newest first, from Redis and, where it may not know all, elsewhere.
 
     Args:
         since: Only runs submitted after this moment (seconds since the epoch).
@@ -48,18 +48,29 @@ def recent(
             )
             if since is None or seconds_of(run["submitted"]) >= since
         ]
-        found = _newest([*found, *_forgotten(session, older)])
+        left = [
+            run
+            for run in leftover.ended(session.config.staging, client)
+            if run["pipeline"] == (pipeline or run["pipeline"])
+            and run["state"] == (state or run["state"])
+            and seconds_of(run["submitted"]) >= (since or 0)
+        ]
+        found = _newest([*found, *_forgotten(session, [*older, *left])])
     if limit is not None and len(found) > limit:
         cure = "narrow them with --client, --state or --since"
         print(f"rq-etl: warning: there are more runs than the newest {limit:,}; {cure}", file=sys.stderr)
-    waiting.explain(session.connection, found[:limit], works=session.works)
+    waiting.explain(session.connection, found[:limit], works=session.has_workers)
     return found[:limit]
 
 
-def snapshot(session: "Session", ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Return runs in the public JSON shape, those that Redis knows, in the order given, and why they wait."""
+def snapshot(session: "Session", ids: Sequence[str], *, works: bool = False) -> list[dict[str, Any]]:
+    """Return runs in the public JSON shape, those that Redis knows, in the order given, and why they wait.
+
+    Args:
+        works: Whether this process works on them.
+    """
     found = runs.snapshot(session.connection, ids)
-    waiting.explain(session.connection, found, works=session.works)
+    waiting.explain(session.connection, found, works=works or session.has_workers)
     return found
 
 

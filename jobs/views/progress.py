@@ -18,6 +18,7 @@ from jobs.store import runs
 from jobs.views import console, history, waiting
 
 BAR = 10
+REASONS = 4  # lines of a table that say why runs wait
 PATIENCE = 2.0  # seconds that a run waits without a word for what may pass soon
 SOON = ("its ", "behind ", "at its cap ", "held for ")
 WORDS = ("failed", "canceled", "running", "waiting", "done")
@@ -34,11 +35,11 @@ def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[
     if not quiet and sys.stdout.isatty():
         _show_table(session, ids)
     else:
-        waits, pending = Waits(), set(ids)
+        waits, pending, said = Waits(), set(ids), set[str]()
         for over in session.ended(ids):
             pending -= {*over}
             for run in [] if quiet else _snapshot(session, sorted(over)):
-                _line(run, why=len(ids) > 1)
+                _line(run, said if len(ids) > 1 else None)
             if pending and waits.is_time():
                 for text in waits.changed(_snapshot(session, sorted(pending))):
                     print(printable(f"rq-etl: {text}"), file=sys.stderr, flush=True)
@@ -87,10 +88,21 @@ class Waits:
                 continue
             self._said.add(key)
             groups.setdefault(reason, []).append(f"{run['client']}/{run['pipeline']}")
-        return [
-            f"{names[0]} waits: {reason}" if len(names) == 1 else f"{len(names):,} runs wait: {reason}"
-            for reason, names in groups.items()
-        ]
+        return [_waiting(reason, names) for reason, names in groups.items()]
+
+
+def _waits(found: Sequence[Run]) -> list[str]:
+    """Return a line for each reason that runs wait for, what most of them wait for first."""
+    groups: dict[str, list[str]] = {}
+    for run in found:
+        if run.get("waiting"):
+            groups.setdefault(run["waiting"], []).append(f"{run['client']}/{run['pipeline']}")
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return [_waiting(reason, names) for reason, names in ordered]
+
+
+def _waiting(reason: str, names: Sequence[str]) -> str:
+    return f"{names[0]} waits: {reason}" if len(names) == 1 else f"{len(names):,} runs wait: {reason}"
 
 
 def _show_table(session: Session, ids: Sequence[str]) -> None:
@@ -103,33 +115,41 @@ def _show_table(session: Session, ids: Sequence[str]) -> None:
 
 
 def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
-    return session.patiently(lambda: history.snapshot(session, ids))
+    return session.patiently(lambda: history.snapshot(session, ids, works=session.in_process))
 
 
-def _line(run: Run, *, why: bool) -> None:
-    """Print how a run has ended; and `why`, where others go on before what is wrong is printed in full."""
-    rows = run["rows"]
-    said = f" - {text}" if why and (text := _why(run)) else ""
+def _line(run: Run, said: set[str] | None) -> None:
+    """Print how a run has ended, and why, where others go on before what is wrong is printed in full.
+
+    Args:
+        said: The causes that lines have said before; one is said once. None where no line says why.
+    """
+    rows, cause = run["rows"], _why(run) if said is not None else ""
+    alike = console.alike(run["client"], cause)
+    why = "" if not cause else " - the same" if alike in (said or ()) else f" - {cause}"
+    if said is not None:
+        said.add(alike)
     console.say(
         f"{run['client']}/{run['pipeline']} {run['state']}: {rows['read']:,} read, {rows['rejected']:,} rejected, "
-        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s{said}"
+        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s{why}"
     )
 
 
 def table(found: Sequence[Run], seconds: float, terminal: Console) -> Group:
-    """Return what is shown while runs go on: as many lines as fit, trouble first, then what the others do, and sums."""
-    shown = _chosen(found, terminal.height - 4)  # a head, two lines of sums, and the cursor's
+    """Return what is shown while runs go on: as many lines as fit, trouble first, why runs wait, and sums."""
+    waits = _waits(found)[:REASONS]
+    shown = _chosen(found, terminal.height - 4 - len(waits))  # a head, two lines of sums, and the cursor's
     has_several = len({run["pipeline"] for run in found}) > 1
     lines = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for name in ("client", *(["pipeline"] if has_several else []), "state"):
         lines.add_column(name, no_wrap=True)
-    for name in ("partitions", "read", "rejected", "loaded", "seconds"):
+    for name in ("partitions", "read", "rejected", "loaded", "time"):
         lines.add_column(name, justify="right", no_wrap=True)
     lines.add_column(no_wrap=True, overflow="ellipsis", ratio=1)  # what is wrong has the room that is left
     for run in shown:
         names = [run["client"], *([run["pipeline"]] if has_several else [])]
         numbers = [f"{run['rows'][kind]:,}" for kind in ("read", "rejected", "loaded")]
-        past = f"{run['seconds']:.0f}" if run["seconds"] is not None else ""
+        past = console.span(run["seconds"]) or ""
         lines.add_row(
             *map(console.cell, names),
             console.cell(run["state"]),
@@ -141,6 +161,7 @@ def table(found: Sequence[Run], seconds: float, terminal: Console) -> Group:
     hidden = [run for run in found if run not in shown]
     ends = [f"… {len(hidden):,} more: {', '.join(_states(hidden))}"] if hidden else []
     ends.append(f"{sums(found)}, {seconds:.0f} s")
+    ends = [*waits, *ends]
     return Group(lines, *(Text(text, no_wrap=True, overflow="ellipsis") for text in ends))
 
 
@@ -197,7 +218,7 @@ def _over(partitions: Mapping[str, int]) -> int:
 
 
 def _why(run: Run) -> str:
-    """Return, in a line, what is wrong with a run, or why it waits, or nothing."""
+    """Return, in a line, what is wrong with a run, or nothing."""
     failed = run["partitions"]["failed"]
     texts = [
         run["error"] or "",

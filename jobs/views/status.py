@@ -40,7 +40,7 @@ def status(session: "Session", client: str | None = None, now: datetime | None =
             break
     for run in history.latest(session, sorted(unsure)):
         found[run["client"], run["pipeline"]].append(run)
-    waiting.explain(session.connection, [mine[0] for mine in found.values() if mine], works=session.works)
+    waiting.explain(session.connection, [mine[0] for mine in found.values() if mine], works=session.has_workers)
     unserved = waiting.without_cron(session.connection, config, pairs)
     warned = cursors.warnings(config, pairs, lambda _: None)  # `history` says which targets are silent
     awaited = _current(listing(config, session.connection, client=client, now=now), now)

@@ -62,6 +62,8 @@ class _Scene:
         others: Hashes of the runs that are named besides.
         doing: By entry of a lease, the worker's name.
         jobs: By id of a job that comes again, its retries left and what its stage said last.
+        lengths: By queue, how many of its jobs may begin now.
+        lost: By run whose job has not begun again, the worker that was lost.
     """
 
     now: float
@@ -89,7 +91,7 @@ def explain(connection: Redis, found: Sequence[Run], *, works: bool = False) -> 
     It takes three questions to Redis, however many runs there are.
 
     Args:
-        works: Whether this process works on runs itself, or has just started workers that do.
+        works: Whether this process works on runs itself, or has started workers that may not be there yet.
     """
     pending = [run for run in found if run["state"] not in runs.ENDED]
     if not pending:
@@ -137,18 +139,26 @@ def _look(connection: Redis, pending: Sequence[Run], works: bool) -> _Scene:
 def _queue(raw: Any, leases: Any, due: Any, waiting: Any, length: Any) -> _Queue:
     limits = forms.fit("limits", raw or {})
     paused = ""
-    if limits.get("paused") not in (None, "", "0"):
+    if _is_paused(limits):
         at = limits.get("paused_at")
         paused = f"{limits.get('paused_by') or 'somebody'} since {_moment(float(at)) if at else 'a moment unknown'}"
-    cap = limits.get("limit") or limits.get("max_active")
     return _Queue(
         paused,
-        int(cap) if cap else None,
+        _cap(limits),
         {name.decode(errors="replace"): score - SHIFT for name, score in leases or ()},
         {name.decode(errors="replace"): score for name, score in due or ()},
         malformed.ids(waiting or ()),
         length or 0,
     )
+
+
+def _is_paused(limits: Mapping[str, str]) -> bool:
+    return limits.get("paused") not in (None, "", "0")
+
+
+def _cap(limits: Mapping[str, str]) -> int | None:
+    cap = limits.get("limit") or limits.get("max_active")
+    return int(cap) if cap else None
 
 
 def _look_closer(connection: Redis, scene: _Scene, pending: Sequence[Run], ready: Sequence[str]) -> None:
@@ -170,6 +180,8 @@ def _look_closer(connection: Redis, scene: _Scene, pending: Sequence[Run], ready
         pipe.hget(keys.stages_key(_run_of(id)), f"{partition}:{stage}")
     for name in queues:
         pipe.llen(f"rq:queue:{name}")
+        pipe.hgetall(keys.client_key(name.removeprefix(PREFIX)))
+        pipe.zcard(f"rq:wip:{name}")
     answers = iter(malformed.answers(pipe))
     for entry in entries:
         scene.doing[entry] = (next(answers) or b"").decode(errors="replace")
@@ -179,7 +191,9 @@ def _look_closer(connection: Redis, scene: _Scene, pending: Sequence[Run], ready
         records = records_of({f"{partition}:{stage}".encode(): said} if said else {})
         scene.jobs[id] = int(left) if forms.is_whole(left) else 0, records.get((int(partition), stage))
     for name in queues:
-        scene.lengths[name] = next(answers) or 0
+        length, limits, leases = next(answers) or 0, forms.fit("limits", next(answers) or {}), next(answers) or 0
+        cap = _cap(limits)
+        scene.lengths[name] = 0 if _is_paused(limits) or (cap is not None and leases >= cap) else length
     scene.others = runs.read_many(connection, named)
     for run in lost:
         gone = [each for each in live.losses(connection, run) if each["resumed"] is None]
@@ -267,9 +281,11 @@ def _turn(scene: _Scene, run: Run, queue: _Queue, waits: Sequence[str]) -> str:
     if queue.cap is not None and len(queue.leases) >= queue.cap:
         return f"at its cap of {queue.cap} ({_holders(scene, queue)})"
     before = queue.waiting.index(waits[0]) if waits else queue.length
-    others = sum(scene.lengths.values()) - scene.lengths[PREFIX + run["client"]]
+    others = sum(count for name, count in scene.lengths.items() if name != PREFIX + run["client"])
     busy = sum(worker.state == "busy" for worker in scene.alive)
     at_work = f"{busy} of {_plural(len(scene.alive), 'worker')} busy"
+    if busy < len(scene.alive):
+        return f"its turn is next; {at_work}"
     if others:
         return f"behind {_plural(others, 'job')} of other clients; {at_work}"
     return f"behind {_plural(before, 'job')} of its own client; {at_work}" if before else f"its turn is next; {at_work}"

@@ -10,7 +10,7 @@ import cli
 from etl.config.code import check_functions
 from etl.config.read import load_config
 from etl.errors import ConfigError
-from jobs.demo.init import FILES, write
+from jobs.demo.init import FILES, ignore, write
 
 
 def test_the_first_project_is_valid(tmp_path: Path) -> None:
@@ -40,6 +40,14 @@ def test_nothing_is_written_where_a_file_stands_in_the_way(tmp_path: Path, name:
         write(tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [own]
     assert own.read_text() == "mine"
+
+
+def test_what_is_secret_is_kept_out_of_git_unless_there_is_a_rule_already(tmp_path: Path) -> None:
+    assert ignore(tmp_path) == [tmp_path / ".gitignore"]
+    assert {".env", ".rq-etl/", "staging/"} <= set((tmp_path / ".gitignore").read_text().splitlines())
+    (tmp_path / ".gitignore").write_text("mine")
+    assert ignore(tmp_path) == []
+    assert (tmp_path / ".gitignore").read_text() == "mine"
 
 
 def test_a_folder_that_can_not_be_made_is_reported(tmp_path: Path) -> None:

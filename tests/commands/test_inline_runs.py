@@ -62,6 +62,7 @@ def test_it_is_shown_as_its_process_knew_it(project: Project, failed: dict[str, 
     for text in (failed["run"], failed["run"][:6], "acme/claims"):
         shown = project(f"show {text} --json").json
         stages = shown.pop("stages")
+        assert shown.pop("lost") == []
         assert shown == failed
     assert [(line["partition"], line["stage"], line["state"]) for line in stages][:3] == [
         (1, "extract", "done"), (1, "transform", "done"), (1, "load", "done"),
@@ -89,7 +90,21 @@ def test_retry_failed_finds_it(project: Project, failed: dict[str, Any], elsewhe
     assert project(f"retry --failed --since 1h {options}").code == 0
     work()
     assert project.rows("select state, attempt from _etl_runs") == [("succeeded", 2)]
-    assert project(f"retry --failed {options}").out in ("", "nothing is retried\n")
+    assert project(f"retry --failed {options}").out == "nothing is retried\n"
+
+
+def test_retry_finds_it_by_its_client_and_pipeline_and_runs_lists_it(project: Project, elsewhere: Any) -> None:
+    """Also one that found no file, which no target remembers."""
+    options, work = elsewhere
+    run = project.run(client="globex")
+    for command in ("runs", "runs --state failed --client globex --since 1h"):
+        assert [each["run"] for each in project(f"{command} --json").json] == [run["run"]]
+    assert project("runs --state succeeded --json").json == project("runs --client acme --json").json == []
+    project.write("inbox/globex/1.csv", GOOD)
+    assert project(f"retry globex/claims {options}").code == 0
+    work()
+    assert project.rows("select _client, claim_id from claims") == [("globex", "A1")]
+    assert [each["state"] for each in project("runs --json").json] == ["succeeded"]
 
 
 def test_a_retry_that_fails_again_is_known_again(project: Project, failed: dict[str, Any]) -> None:

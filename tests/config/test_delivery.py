@@ -14,7 +14,7 @@ import pytest
 from etl.config.pipeline import resolve
 from etl.config.read import load_config
 from etl.errors import ConfigError
-from jobs.views import exposure
+from jobs.views.doctor import exposure
 from tests.helpers.project import Folder
 
 TOML = """

@@ -10,12 +10,14 @@ from redis import Redis
 
 from etl import output
 from etl.safe_message import printable
+from jobs.process.inprocess import InProcessWorker
 from jobs.queue import FairQueue
+from jobs.run.retry import retry_run
 from jobs.run.submit import submit_run
 from jobs.session import Session
 from jobs.store import runs
 from jobs.views import details, history
-from tests.helpers.processes import until
+from tests.helpers.processes import ROOT, until
 from tests.helpers.project import Project, etl_toml
 from tests.helpers.workers import StartWorkers
 
@@ -35,7 +37,9 @@ def speak(where):
     print("mark stderr", file=sys.stderr)
     sys.__stdout__.write("mark dunder\\n")
     warnings.warn("mark warning " + where)
+    warnings.warn("mark same")  # in each stage, although Python warns once of a line
     logging.getLogger("users").warning("mark logger")
+    logging.getLogger("users").info("mark info")
     os.write(1, b"mark descriptor\\n")
     ctypes.CDLL(None).puts(b"mark libc")
     ctypes.CDLL(None).fflush(None)
@@ -58,7 +62,7 @@ def fails(df):
     print("mark before")
     raise ValueError("mark raised")
 """
-SAID = ("print", "stderr", "dunder", "warning", "logger", "descriptor", "libc", "child", "child error")
+SAID = ("print", "stderr", "dunder", "warning", "same", "logger", "info", "descriptor", "libc", "child", "child error")
 
 
 @pytest.fixture
@@ -113,12 +117,77 @@ def test_a_job_that_is_no_stage_prints_where_its_worker_does(
     assert "mark late" not in text, "what a stage's functions have left behind printed into another job"
 
 
-def test_who_runs_inline_sees_what_functions_print(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_runs_inline_sees_what_functions_print_and_so_does_logs(
+    shop: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each stage, of runs that fail and of those that succeed; what other processes print is on the terminal."""
     monkeypatch.chdir(shop.root)
-    said = shop("run raised --client acme --inline")
-    assert "mark before" in said.out, said
+    seen = shop("run raised --client acme --inline")
+    assert "mark before" in seen.out, seen
+    assert "mark before" in shop("logs acme/raised").out
     assert list(shop.root.glob("staging/acme/*/*.error.txt")) != []
-    assert list(shop.root.glob("staging/acme/*/*.output.txt")) == []
+    shop.write("steps.py", STEPS.replace("    threading.Thread", "    return\n    threading.Thread"))
+    seen = shop("run said --client acme --inline --json")
+    [run] = seen.json
+    assert run["state"] == "succeeded", run
+    for stage in ("extract", "transform", "load"):
+        file = shop.root / "staging" / "acme" / run["run"] / f"00001.{stage}.output.txt"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert [word for word in ("print", "stderr") if f"mark {word}" not in file.read_text()] == []
+        assert f"mark print {stage}" in seen.err, "with --json it is not on stdout"
+        assert f"mark print {stage}" in shop(f"logs {run['run']}").out
+    assert sys.stdout.__class__.__module__ != output.__name__
+
+
+LOGS = """
+import logging, sys, warnings
+
+{configured}
+
+def step(df):
+    warnings.warn("mark warning")
+    logging.getLogger(__name__).debug("mark debug")
+    logging.getLogger(__name__).info("mark info")
+    logging.getLogger("sqlalchemy.engine.Engine").info("mark statement")
+    return df
+"""
+
+
+@pytest.mark.parametrize(
+    ("configured", "kept"),
+    [
+        ("", ["INFO steps: mark info"]),
+        ("logging.basicConfig(level='INFO', format='%(message)s')", ["mark info"]),
+        ("logging.basicConfig(level='ERROR')", []),
+        ("logging.getLogger(__name__).addHandler(logging.StreamHandler(sys.stdout))", ["mark info"]),
+    ],
+)
+def test_warnings_and_what_loggers_say_as_they_are_configured_else_from_info_on_are_kept_in_each_stage(
+    tmp_path: Path, configured: str, kept: list[str]
+) -> None:
+    """In a process of its own, as it is without pytest's handlers: two partitions, one after the other."""
+    config = etl_toml({"claims": {"transform": ["steps:step"], "columns": {"id": "string"}}})
+    shop = Project(tmp_path, config, {"steps.py": LOGS.format(configured=configured)})
+    for name in "ab":
+        shop.write(f"inbox/acme/{name}.csv", "id\na\n")
+    command = [sys.executable, str(ROOT / "cli.py"), "run", "--client", "acme", "--inline"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    texts = [path.read_text() for path in sorted(tmp_path.glob("staging/acme/*/0000[12].transform.output.txt"))]
+    assert len(texts) == 2
+    for text in texts:
+        assert "UserWarning: mark warning" in text
+        assert [line for line in text.splitlines() if "warn" not in line and "statement" not in line] == kept
+        assert "statement" not in text or configured, "of SQLAlchemy, which would log each statement with its values"
+
+
+def test_a_retry_adds_to_what_a_stage_printed(shop: Project, connection: Redis) -> None:
+    session = Session(shop.path, connection, workers=0)
+    id = submit_run(connection, shop.pipeline("raised"))
+    InProcessWorker(connection).work()
+    retry_run(shop.loaded(), connection, id)
+    InProcessWorker(connection).work()
+    assert "".join(line["text"] for line in details.logs(session, id)).count("mark before") == 2
+    session.close()
 
 
 def test_descriptions_and_names_forge_no_line_of_a_workers_log(workers: StartWorkers, real_redis: Redis) -> None:

@@ -1,10 +1,13 @@
 """A command's workers, dashboard and private Redis: started again when they die, gone when the command is."""
 
+import base64
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +68,33 @@ def test_up_leaves_no_process_however_it_ends_and_no_job_counts_as_lost(
         up.communicate()
     job = f"rq:job:{run}-1-transform-1"
     assert shop.connection.hmget(job, "status", "etl_losses") == [b"queued", None]
+
+
+def test_up_says_once_all_is_ready_what_to_look_at_in_a_small_terminal(shop: WorkerProject) -> None:
+    shop.change(('url = "sqlite:///warehouse.db"', 'url = "postgresql://etl:secret@nowhere/db"'))
+    up = shop.cli("up", "-n", "2", "--port", "0")
+    assert up.stderr is not None
+    lines: list[str] = []
+    while not (lines and "retry --failed" in lines[-1]):
+        lines.append(up.stderr.readline().rstrip("\n"))
+        assert up.poll() is None, lines
+    assert shop.connection.scard("rq:workers") == 2
+    ending = lines[next(at for at, line in enumerate(lines) if "2 workers and the dashboard are ready" in line) :]
+    assert len(ending) <= 22
+    assert max(map(len, [line for line in ending if "http" not in line and str(shop.root) not in line])) <= 80
+    found = re.search(r"http://etl:(\S+)@(127\.0\.0\.1:\d+)/", "\n".join(ending))
+    assert found is not None
+    login = base64.b64encode(f"etl:{found[1]}".encode()).decode()
+    asked = urllib.request.Request(f"http://{found[2]}/", headers={"Authorization": f"Basic {login}"})
+    with urllib.request.urlopen(asked, timeout=30) as page:
+        assert page.status == 200
+    said = "\n".join(ending)
+    assert "target warehouse: visits" in said
+    assert "secret" not in said
+    assert "run --all-clients" in said
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=60)
+    assert is_empty(shop.root)
 
 
 def test_up_ends_its_private_redis(alone: WorkerProject) -> None:

@@ -1,6 +1,7 @@
 """`rq-etl doctor`: each thing a run needs is looked at, and what is missing comes with its remedy."""
 
 import json
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -271,3 +272,66 @@ def test_each_finding_is_a_line_and_each_remedy_beneath_it(capsys: pytest.Captur
 def test_the_environment_is_read_by_settings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETL_DASHBOARD_PASSWORD", "")
     assert settings.dashboard_password() is None
+
+
+# --- the environment ---
+
+
+def environment_of(found: list[dict[str, Any]]) -> list[str]:
+    return [each["what"] for each in found if each["check"] == "environment"]
+
+
+def test_who_has_set_a_variable_is_said_and_no_value(
+    folder: Path, real_redis: Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder, "sqlite:///warehouse.db", "postgresql://etl:${WAREHOUSE_PASSWORD}@127.0.0.1:1/x?y=${MISSING}")
+    url = redis_server.url.replace("unix://", "unix://default:hunter2@")
+    (folder / ".env").write_text(f"WAREHOUSE_PASSWORD=hunter2\nREDIS_URL={url}\nETL_LEASE=7\n")
+    (folder / ".env").chmod(0o600)
+    monkeypatch.setenv("ETL_LEASE", "8")
+    found = doctor.examine(None, None)
+    assert environment_of(found) == [
+        "set by the environment: ETL_LEASE (.env has another value, which is not used)",
+        f"set by {folder}/.env: REDIS_URL ({redis_server.url}), WAREHOUSE_PASSWORD",
+        "set nowhere: ETL_CONFIG, ETL_MODULES, ETL_DASHBOARD_PASSWORD, MISSING",
+        "set nowhere: MISSING, which etl.toml names",
+    ]
+    assert "hunter2" not in json.dumps(found)
+
+
+def test_a_mistake_in_env_is_a_finding(folder: Path) -> None:
+    (folder / ".env").write_text("REDIS_URL\n")
+    [finding] = doctor.examine(None, None)
+    assert (finding["check"], finding["exit"], finding["ok"]) == ("environment", 2, False)
+    assert f"{folder}/.env, line 1" in finding["what"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "warned"),
+    [("API_TOKEN=t\n", 0o644, True), ("API_TOKEN=t\n", 0o600, False), ("COLOR=blue\nAPI_TOKEN=\n", 0o644, False)],
+)
+def test_secrets_that_others_can_read_are_warned_of(
+    folder: Path, text: str, mode: int, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.views.doctor.exposure._is_reachable", lambda path: True)  # pytest's own folder is private
+    (folder / ".env").write_text(text)
+    (folder / ".env").chmod(mode)
+    found = [each for each in doctor.examine(None, None) if each["check"] == "environment" and each["cure"]]
+    assert [each["cure"] for each in found] == ([f"chmod o= {folder}/.env"] if warned else [])
+
+
+def test_workers_that_began_before_env_was_changed_are_pointed_out(
+    folder: Path, real_redis: Redis, redis_server: RedisServer
+) -> None:
+    beat(real_redis)
+    (folder / ".env").write_text("COLOR=blue\n")
+    for moment, words in ((time.time() - 3600, []), (time.time() + 3600, ["1 worker of this machine began"])):
+        os.utime(folder / ".env", (moment, moment))
+        found = [each["what"] for each in doctor.examine(None, redis_server.url) if each["check"] == "workers"]
+        assert [what[:30] for what in found if "began" in what] == words
+
+
+def test_what_suggests_another_redis_than_a_private_one_is_pointed_out(folder: Path) -> None:
+    (folder / ".env").write_text("RQ_REDIS_URL=redis://h\n")
+    found = doctor.examine(None, None)
+    assert "RQ_REDIS_URL in .env names a Redis, but it is REDIS_URL that is read" in environment_of(found)

@@ -14,7 +14,8 @@ from etl.config.urls import parse_url
 from etl.errors import ConfigError, EtlError
 from jobs.session import Session
 from jobs.store import dial
-from jobs.views import exposure, rejects
+from jobs.views import rejects
+from jobs.views.doctor import exposure
 from tests.helpers.project import Project, etl_toml
 from tests.helpers.queued_project import GOOD, QueuedProject
 from tests.helpers.redis_server import RedisServer

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from etl.config.values import header_key, trimmed
-from etl.errors import BadSource
+from etl.errors import BadSource, ForeignFile
 from etl.sources.feed import NO_TEXT, Feed
 from etl.sources.formats.other import other
 from etl.sources.formats.strict import BLANKS, NUL, Dialect, Record, StrictReader, csv_format
@@ -130,7 +130,7 @@ def _refuse_others(feed: Feed) -> None:
     text = feed.buffer[:_SAMPLE].decode(errors="replace")
     if what := other(text, is_whole=feed.eof and len(feed.buffer) <= _SAMPLE):
         cure = 'set type = "ndjson"' if "object" in what else "have it exported as CSV"
-        raise BadSource(f"{feed.piece.file} is {what.rstrip(',')}, not CSV", cure)
+        raise ForeignFile(feed.piece.file, what.rstrip(","), "CSV", cure)
 
 
 def _first_record(feed: Feed, reader: StrictReader, taken: int, *, stay: bool) -> tuple[Record, int]:

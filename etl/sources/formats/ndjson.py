@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from etl.config.pipeline import Pipeline
-from etl.errors import BadSource
+from etl.errors import BadSource, ForeignFile
 from etl.partition import Chunk, Piece
 from etl.sources.feed import LIMIT, Feed
 from etl.sources.files import Cut, FileConfig
@@ -88,13 +88,11 @@ def _refuse_others(feed: Feed) -> None:
     lines = [line for line in (text if is_whole else text.rpartition("\n")[0]).split("\n") if line.strip(_BLANKS)]
     if lines and (_parse_line(lines[0]) == _DEEP or is_object(lines[0])):
         return  # though it may be one that can't be kept: that is a reject
-    what = other(text, is_whole)
-    if what is None and len(lines) > 1 and all(_is_other(line) for line in lines):
+    cure = 'have it written as NDJSON (jq -c ".[]" does so for an array), or look at type and encoding'
+    if what := other(text, is_whole):
+        raise ForeignFile(feed.piece.file, what.rstrip(","), "one JSON object a line", cure)
+    if len(lines) > 1 and all(_is_other(line) for line in lines):
         what = f"no NDJSON: none of its first {len(lines):,} lines is a JSON object"
-    elif what is not None:
-        what = f"{what.rstrip(',')}, not one JSON object a line"
-    if what is not None:
-        cure = 'have it written as NDJSON (jq -c ".[]" does so for an array), or look at type and encoding'
         raise BadSource(f"{feed.piece.file} is {what}", cure)
 
 

@@ -17,14 +17,14 @@ from etl.env_file import read
 from jobs import settings
 from jobs.process.elsewhere import signs
 from jobs.store.dial import shown
-from jobs.views import exposure
+from jobs.views.doctor import exposure
 
 OURS = ("REDIS_URL", "ETL_CONFIG", "ETL_MODULES", "ETL_LEASE", "ETL_DASHBOARD_PASSWORD")
 _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 
 
 def origins(config: Config | None) -> Iterator[str]:
-    """Yield who sets what of our variables, and of those that the configuration names as `${NAME}`."""
+    """Yield who sets what, of our variables and those that the configuration names; nothing where nobody does."""
     names = list(dict.fromkeys([*OURS, *(secrets(config) if config else ())]))
     overruled = settings.overruled()
     by = {name: settings.origin(name) for name in names}

@@ -22,7 +22,8 @@ from jobs.deliveries.expected import delivering
 from jobs.store import dial, malformed, redis_errors, runs
 from jobs.store.keys import SCHEDULERS
 from jobs.store.live import SILENCE, cron_alive, crons, workers
-from jobs.views import console, environment, exposure
+from jobs.views import console
+from jobs.views.doctor import environment, exposure
 
 Finding = dict[str, Any]  # check, ok, what, cure, exit: its exit code; not ok and 0 is a warning
 
@@ -182,7 +183,7 @@ def _config() -> Iterator[Finding]:
 def _names() -> Iterator[Finding]:
     """A file of the user's own called `redis.py` is imported in place of the library: workers start beside etl.toml."""
     root = settings.path().parent
-    if root == Path(__file__).resolve().parents[2]:
+    if root == Path(__file__).resolve().parents[3]:
         return
     for name in IMPORTED:
         for own in (root / f"{name}.py", root / name / "__init__.py"):
