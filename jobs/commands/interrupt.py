@@ -80,11 +80,8 @@ def _becomes(session: "Session", left: Sequence[str]) -> tuple[str, str]:
 
 def _has_worker(session: "Session") -> bool:
     """Whether a worker is alive, or nobody knows."""
-    from rq.worker_registration import REDIS_WORKER_KEYS
-
-    from jobs.store import malformed
+    from jobs.store import live
 
     with suppress(Exception):
-        keys = malformed.ids(session.connection.smembers(REDIS_WORKER_KEYS))
-        return bool(keys and session.connection.exists(*keys))
+        return any(each.is_alive for each in live.workers(session.connection))
     return True

@@ -50,7 +50,7 @@ def worker(count: int, burst: bool) -> None:
 @click.command()
 @common
 def cron() -> None:
-    """Start what schedules and deliveries ask for: rq-scheduler, and looks at what has come."""
+    """Start what schedules and deliveries ask for, until interrupted."""
     from jobs.commands import processes
 
     sys.exit(processes.cron(shared.config, shared.redis))

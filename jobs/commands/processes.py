@@ -22,7 +22,7 @@ from jobs import broker, settings
 from jobs.commands.options import echo
 from jobs.process.spawn import Process
 from jobs.process.supervisor import Supervisor, pool_command, worker_command
-from jobs.store import malformed
+from jobs.store import live
 from jobs.store.dial import shown
 
 SILENCE = 20.0  # seconds for which the cron process waits for an answer of Redis
@@ -115,8 +115,7 @@ def _pass_on(dashboard: Process, address: list[str]) -> None:
 def _workers(server: broker.Broker) -> set[str]:
     """Return the names of the workers that have begun to look for jobs."""
     with suppress(RedisError):
-        keys = malformed.ids(server.connection.smembers(REDIS_WORKER_KEYS))
-        return {key for key in keys if server.connection.hexists(key, "state")}
+        return {each.name for each in live.workers(server.connection) if each.state}
     return set()
 
 

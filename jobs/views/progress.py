@@ -15,7 +15,7 @@ from rich.text import Text
 from etl.safe_message import printable
 from jobs.session import Session
 from jobs.store import runs
-from jobs.views import console, history, waiting
+from jobs.views import causes, console, history, waiting
 
 BAR = 10
 REASONS = 4  # lines of a table that say why runs wait
@@ -35,11 +35,11 @@ def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[
     if not quiet and sys.stdout.isatty():
         _show_table(session, ids)
     else:
-        waits, pending = Waits(), set(ids)
+        waits, pending, said = Waits(), set(ids), set[str]()
         for over in session.ended(ids):
             pending -= {*over}
             for run in [] if quiet else _snapshot(session, sorted(over)):
-                _line(run, why=len(ids) > 1)
+                _line(run, said if len(ids) > 1 else None)
             if pending and waits.is_time():
                 for text in waits.changed(_snapshot(session, sorted(pending))):
                     print(printable(f"rq-etl: {text}"), file=sys.stderr, flush=True)
@@ -118,13 +118,20 @@ def _snapshot(session: Session, ids: Sequence[str]) -> list[dict[str, Any]]:
     return session.patiently(lambda: history.snapshot(session, ids, works=session.in_process))
 
 
-def _line(run: Run, *, why: bool) -> None:
-    """Print how a run has ended; and `why`, where others go on before what is wrong is printed in full."""
-    rows = run["rows"]
-    said = f" - {text}" if why and (text := _why(run)) else ""
+def _line(run: Run, said: set[str] | None) -> None:
+    """Print how a run has ended, and why, where others go on before what is wrong is printed in full.
+
+    Args:
+        said: The causes that lines have said before; one is said once. None where no line says why.
+    """
+    rows, cause = run["rows"], _why(run) if said is not None else ""
+    alike = causes.alike(run["client"], cause)
+    why = "" if not cause else " - the same" if alike in (said or ()) else f" - {cause}"
+    if said is not None:
+        said.add(alike)
     console.say(
         f"{run['client']}/{run['pipeline']} {run['state']}: {rows['read']:,} read, {rows['rejected']:,} rejected, "
-        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s{said}"
+        f"{rows['loaded']:,} loaded in {run['seconds'] or 0:.1f} s{why}"
     )
 
 
@@ -136,13 +143,13 @@ def table(found: Sequence[Run], seconds: float, terminal: Console) -> Group:
     lines = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for name in ("client", *(["pipeline"] if has_several else []), "state"):
         lines.add_column(name, no_wrap=True)
-    for name in ("partitions", "read", "rejected", "loaded", "seconds"):
+    for name in ("partitions", "read", "rejected", "loaded", "time"):
         lines.add_column(name, justify="right", no_wrap=True)
     lines.add_column(no_wrap=True, overflow="ellipsis", ratio=1)  # what is wrong has the room that is left
     for run in shown:
         names = [run["client"], *([run["pipeline"]] if has_several else [])]
         numbers = [f"{run['rows'][kind]:,}" for kind in ("read", "rejected", "loaded")]
-        past = f"{run['seconds']:.0f}" if run["seconds"] is not None else ""
+        past = console.span(run["seconds"]) or ""
         lines.add_row(
             *map(console.cell, names),
             console.cell(run["state"]),

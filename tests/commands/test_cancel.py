@@ -25,9 +25,11 @@ def project(etl: Project, redis_server: RedisServer, real_redis: Redis, monkeypa
     return etl
 
 
-def submitted(project: Project, connection: Redis, pipeline: str = "claims", day: int = 0, **options: bool) -> str:
+def submitted(
+    project: Project, connection: Redis, pipeline: str = "claims", day: int = 0, *, queue: bool = False
+) -> str:
     moments = [datetime(2026, 1, day + i, tzinfo=UTC) for i in (0, 1)] if day else [None, None]
-    return submit_run(connection, project.pipeline(pipeline), start=moments[0], end=moments[1], **options)
+    return submit_run(connection, project.pipeline(pipeline), start=moments[0], end=moments[1], queue=queue)
 
 
 def test_it_names_the_state_the_run_was_in_and_how_much_stays(project: Project, real_redis: Redis) -> None:

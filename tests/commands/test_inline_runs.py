@@ -62,6 +62,7 @@ def test_it_is_shown_as_its_process_knew_it(project: Project, failed: dict[str, 
     for text in (failed["run"], failed["run"][:6], "acme/claims"):
         shown = project(f"show {text} --json").json
         stages = shown.pop("stages")
+        assert shown.pop("lost") == []
         assert shown == failed
     assert [(line["partition"], line["stage"], line["state"]) for line in stages][:3] == [
         (1, "extract", "done"), (1, "transform", "done"), (1, "load", "done"),

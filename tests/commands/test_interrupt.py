@@ -4,10 +4,12 @@ import json
 import os
 import signal
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rq.utils import now, utcformat
 
 from jobs.run.cancel import cancel_run
 from jobs.store import runs
@@ -32,6 +34,13 @@ def interrupted(
     return command.returncode, out, first + err
 
 
+def said(err: str) -> list[str]:
+    """Return the two lines on what becomes of runs."""
+    lines = err.splitlines()
+    at = next(i for i, line in enumerate(lines) if " on w" in line or "with this command" in line)
+    return lines[at : at + 2]
+
+
 def is_waiting(shop: WorkerProject, count: int) -> bool:
     """Whether a command has submitted its runs, and looks at what is active again and again."""
     active = [*runs.active(shop.connection), *runs.held(shop.connection)]
@@ -54,13 +63,15 @@ def test_on_a_shared_redis_runs_go_on(shop: WorkerProject, words: str, number: s
         if words.startswith("retry"):
             cancel_run(shop.connection, run)
     shop.connection.sadd("rq:workers", "rq:worker:one")
-    shop.connection.hset("rq:worker:one", "state", "busy")
+    shop.connection.hset(
+        "rq:worker:one", mapping={"state": "busy", "last_heartbeat": utcformat(now() + timedelta(minutes=1))}
+    )
     count = 1 if words.startswith(("retry", "wait")) else 2
     command = shop.cli(*words.split())
     until(lambda: is_waiting(shop, count))
     ended, _, err = interrupted(command, number)
     [first] = runs.active(shop.connection)[:1]
-    what, cure = err.strip().splitlines()
+    what, cure = said(err)
     assert ended == code
     assert what == (
         f"rq-etl: run {first} goes on without this command"
@@ -102,7 +113,7 @@ def test_a_private_redis_ends_and_wait_goes_on(shop: WorkerProject, number: sign
     started = children(command.pid)
     ended, _, err = interrupted(command, number, go=shop.root / "go")
     assert ended == code
-    what, cure = err.strip().splitlines()
+    what, cure = said(err)
     assert "stops with this command: its Redis and workers end" in what
     words = cure.split("rq-etl ")[1].partition(",")[0].split()
     again = shop.cli(*words)
@@ -119,7 +130,7 @@ def test_what_runs_inline_stops_and_retry_goes_on(shop: WorkerProject, number: s
     until(lambda: shop.notes("hold"))
     ended, _, err = interrupted(command, number)
     assert ended == code
-    what, cure = err.strip().splitlines()
+    what, cure = said(err)
     assert what.endswith("stops with this command")
     (shop.root / "go").touch()
     words = cure.split("rq-etl ")[1].partition(";")[0].split()

@@ -168,7 +168,7 @@ def calls(run: Run, connection: Redis) -> dict[str, Callable[[], object]]:
         "submit": lambda: submit("claims", "globex", redis=connection),
         "wait": lambda: list(wait([run], 0.01)),
         "Run.wait": lambda: run.wait(0.01),
-        **{f"Run.{name}": lambda name=name: getattr(run, name) for name in PROPERTIES},  # type: ignore[misc]
+        **{f"Run.{name}": lambda name=name: getattr(run, name) for name in PROPERTIES},
         **{f"Run.{name}": getattr(run, name) for name in ("json", "rejects", "cancel", "retry")},
         "enqueue": lambda: rq_etl.enqueue("acme", "json.dumps", 1),
         "Job.wait": lambda: job.wait(0.01),

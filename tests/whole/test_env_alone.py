@@ -48,11 +48,11 @@ def secret():
 LOOKING = (
     "status", "runs", "show acme/claims", "logs acme/claims", "rejects acme/claims", "workers", "clients",
     "clients pause globex", "clients resume globex", "clients limit globex 2", "schedule sync", "schedule list",
-    "metrics", "doctor", "doctor --fix", "cancel acme/claims", "wait acme/claims", "retry --failed",
+    "metrics", "deliveries", "doctor", "doctor --fix", "cancel acme/claims", "wait acme/claims", "retry --failed",
     "run claims --client globex", "backfill days --client acme --start 2026-01-01 --end 2026-01-03",
 )  # fmt: skip
-AS_PROCESSES = {"worker", "up", "dashboard"}
-WITHOUT_REDIS = {"init", "validate", "demo", "plan", "cursor"}  # demo is a project of its own
+AS_PROCESSES = {"worker", "up", "dashboard", "cron"}
+WITHOUT_REDIS = {"init", "validate", "demo", "plan", "cursor", "completion"}  # demo is a project of its own
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_scripts_and_their_jobs_go_there(
 
 
 @pytest.mark.slow
-def test_up_and_its_dashboard_are_there_too(
+def test_up_its_dashboard_and_rqscheduler_are_there_too(
     shop: Project, real_redis: Redis, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     shop.write(".env", (shop.root / ".env").read_text() + "ETL_DASHBOARD_PASSWORD=pass\n")
@@ -200,6 +200,7 @@ def test_up_and_its_dashboard_are_there_too(
     processes.append(start(shop, command))
     log = shop.root.parent / "out.log"
     until(lambda: real_redis.scard("rq:workers") == 1 and "dashboard: http" in log.read_text())
+    until(lambda: list(real_redis.scan_iter("rq:scheduler_instance:*")))
     assert "(password: ETL_DASHBOARD_PASSWORD)" in log.read_text()
     assert "no REDIS_URL" not in log.read_text()
     assert nothing_is_elsewhere(shop)
