@@ -106,7 +106,7 @@ class Cron:
         """Log what is wrong with something, once; and that it is well again."""
         before, self._said[about] = self._said.get(about, ""), text
         if text and text != before:
-            LOG.warning("%s", " ".join(text.split()))
+            LOG.warning("%s", poll.one_line(text))
         elif before and not text:
             LOG.info("%s: well again", about)
 
