@@ -224,6 +224,7 @@ def submit(
         resolved = resolve(opened.config, pipeline, client, params=params)
         first, last = backfill.window(start, end, resolved.timezone)
         id = submit_run(opened.connection, resolved, start=first, end=last, full_refresh=full_refresh, queue=queue)
+        opened.say_whose()
         return Run(opened, id)
 
 

@@ -53,6 +53,7 @@ class Session:
         self._worker: InProcessWorker | None = None
         self._supervisor: Supervisor | None = None
         self._inline = inline
+        self._unsaid: int | None = None  # workers that are started with a Redis of which nothing was said yet
         if isinstance(redis, Redis):
             self.broker = broker.given(redis)
         elif inline:
@@ -62,7 +63,7 @@ class Session:
             if not url:
                 settings.config()  # there must be one, or a private Redis would be started in any folder
             self.broker = broker.connect(url, settings.path().parent)
-            broker.announce(self.broker, WORKERS if workers is None else workers)
+            self._unsaid = WORKERS if workers is None else workers
         self.connection = self.broker.connection
         malformed.set_aside(self.connection, malformed.FIXED, only_types=True)
         if not self.in_process:
@@ -155,8 +156,15 @@ class Session:
                 print(f"rq-etl: Redis is back after {time.monotonic() - away:.0f} s", file=sys.stderr, flush=True)
             return answer
 
+    def say_whose(self) -> None:
+        """Say once whose the Redis is, where it is this process's own; an error before stands alone."""
+        if self._unsaid is not None:
+            broker.announce(self.broker, self._unsaid)
+            self._unsaid = None
+
     def advance(self, seconds: float) -> None:
         """Let work go on for a moment: here, where jobs run in this process, else by waiting."""
+        self.say_whose()
         if not self.in_process:
             self.broker.keep()
             if self._supervisor is not None:

@@ -61,6 +61,8 @@ class Shared:
 
     def print(self, value: Any, human: Callable[[], None]) -> None:
         """Print a value as one JSON document, or for people."""
+        if self.opened is not None:
+            self.opened.say_whose()
         if self.json:
             print(json.dumps(value, indent=2, default=str), file=self.document, flush=True)
         else:

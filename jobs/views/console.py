@@ -1,10 +1,9 @@
 """What people see in a terminal: tables, and reports of runs."""
 
-import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -12,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from etl.safe_message import printable
+from jobs.views.causes import Cause, grouped, name_of
 
 COLORS = {"succeeded": "green", "failed": "red", "missing": "red", "canceled": "yellow", "running": "cyan"}
-MARKS = ("warnings", "odd")  # lists of a run of which tables say how long they are
+MARKS = "!?"  # the column of a table that says how many warnings and unmet expectations there are: `!2?1`
+LEGEND = "!2?1 is 2 warnings and 1 expectation that was not met"
 NAME = 8  # letters of a worker's name in a table
-SHOWN = 10  # causes of one run that are printed
 NARROW = 16  # letters; a column whose cells are no longer than that is never wrapped
 
 
@@ -35,7 +35,7 @@ def table(
     """
     console, lines, left = out(), list(found), list(columns)
     shown = _table(left, lines)
-    for name in spare:
+    for name in [name for name in spare if name in left]:
         if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
             left.remove(name)
             shown = _table(left, lines)
@@ -97,11 +97,13 @@ def results(found: Sequence[Mapping[str, Any]], *, ages: bool = False, waits: bo
         waits: Whether to say why runs wait.
     """
     kinds = ["read", "rejected", *kinds_of(found, "dropped", "added", "superseded"), "loaded", "unchanged"]
-    marks = [mark for mark in MARKS if any(run.get(mark) for run in found)]
+    marked = [MARKS] if any(run.get("warnings") or run.get("odd") for run in found) else []
     age = ["age"] if ages else []
-    columns = ("client", "pipeline", "state", *kinds, *marks, *age, "time", "rows/s", "run")
+    columns = ("client", "pipeline", "state", *kinds, *marked, *age, "time", "rows/s", "run")
     has_one = len({run["pipeline"] for run in found}) == 1
     table(columns, with_rows(found), spare=("rows/s", "time", *(["pipeline"] if has_one else []), "age"))
+    if marked:
+        say(LEGEND)
     causes(found, waits=waits)
 
 
@@ -111,7 +113,7 @@ def with_rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             **run,
             **run["rows"],
-            **marks(run),
+            MARKS: marks(len(run["warnings"]), len(run.get("odd") or ())),
             "age": ago(run.get("submitted")),
             "time": took(run["seconds"]),
             "rows/s": int(run["rows"]["read"] / run["seconds"]) if run["seconds"] else None,
@@ -120,9 +122,9 @@ def with_rows(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def marks(run: Mapping[str, Any]) -> dict[str, int | None]:
-    """Return how many warnings a run has, and how many expectations it has not met; None for none."""
-    return {mark: len(run.get(mark) or ()) or None for mark in MARKS}
+def marks(warnings: int, odd: int) -> str | None:
+    """Return how many warnings and unmet expectations there are as a table shows it, or None for neither."""
+    return f"!{warnings}" * bool(warnings) + f"?{odd}" * bool(odd) or None
 
 
 def kinds_of(found: Iterable[Mapping[str, Any]], *kinds: str) -> list[str]:
@@ -143,17 +145,18 @@ def status(lines: Sequence[Mapping[str, Any]]) -> None:
             "late": span(line["late"]),
             "delivery": _came(line.get("delivery")),
             "unchanged": line.get("unchanged") or None,
-            "warnings": line.get("noticed") or None,
-            "odd": len(line.get("odd") or ()) or None,
+            MARKS: marks(line.get("noticed") or 0, len(line.get("odd") or ())),
         }
         for line in lines
     ]
-    extra = [name for name in ("unchanged", *MARKS) if any(line[name] for line in shown)]
+    extra = [name for name in ("unchanged", MARKS) if any(line[name] for line in shown)]
     expected = ["delivery"] if any(line.get("delivery") for line in lines) else []
     columns = ("client", "pipeline", "state", "last success", "age", *scheduled, *expected, "rows", *extra, "run")
     table(columns, shown, spare=("run", "unchanged", "rows", "last success"))
     if any(line["due"] or line["last success"] for line in shown):
         say(f"times are in {zone()}")
+    if MARKS in extra:
+        say(LEGEND)
     _waits({f"{line['client']}/{line['pipeline']}": line.get("waiting") for line in lines}, "pipelines")
     for line in lines:
         for warning in line.get("warnings", ()):
@@ -281,73 +284,22 @@ def causes(found: Sequence[Mapping[str, Any]], *, waits: bool = True) -> None:
     Args:
         waits: Whether to say why runs wait; that a run is the next to begin is never said.
     """
-    groups: dict[tuple[str, str], list[_Cause]] = {}
-    for run in found:
-        mine = [(cause, ("red", cause.alike)) for cause in _failures(run)]
-        chosen = list(dict.fromkeys(key for _, key in mine))[:SHOWN]
-        for cause, key in mine:
-            if key in chosen:
-                groups.setdefault(key, []).append(cause)
-        if left := sum(key not in chosen for _, key in mine):
-            more = _Cause(run, f"and {left} more: rq-etl show {run['run']}")
-            groups.setdefault(("red", more.text), []).append(more)
-        for text in run["warnings"][:SHOWN]:
-            cause = _Cause(run, text)
-            groups.setdefault(("yellow", cause.alike), []).append(cause)
-    for (color, alike), group in groups.items():
-        _note(color, *_cause(alike, group))
+    for (color, text), group in grouped(found).items():
+        _note(color, *_cause(text, group))
     if waits:
-        _waits({run["run"]: run.get("waiting") for run in found}, "runs", {run["run"]: _name(run) for run in found})
+        _waits({run["run"]: run.get("waiting") for run in found}, "runs", {run["run"]: name_of(run) for run in found})
 
 
-class _Cause(NamedTuple):
-    """Something that is wrong with a run.
-
-    Args:
-        partition, where: Of the run, where it is one's: its number, and the stage and file.
-    """
-
-    run: Mapping[str, Any]
-    text: str
-    partition: int | None = None
-    where: str = ""
-
-    @property
-    def alike(self) -> str:
-        """The text as it is for another client."""
-        return alike(self.run["client"], self.text)
-
-
-def alike(client: str, text: str) -> str:
-    """Return a text about a client's run as it is for another client: paths have the client's name in them."""
-    return re.sub(rf"(?<![A-Za-z0-9]){re.escape(client)}(?![A-Za-z0-9])", "{client}", text)
-
-
-def _failures(run: Mapping[str, Any]) -> Iterator[_Cause]:
-    errors = {failure["error"] for failure in run["failures"]}
-    is_sum = len(run["failures"]) > 1 and run["error"] == f"{len(run['failures'])} partitions failed"
-    if run["error"] and run["error"] not in errors and not is_sum:
-        yield _Cause(run, run["error"])
-    for failure in run["failures"]:
-        file = failure["file"]
-        of_file = f" of {file}" if file and not failure["error"].startswith(file) else ""
-        yield _Cause(run, failure["error"], failure["partition"], f"{failure['stage']}{of_file}")
-
-
-def _cause(alike: str, group: Sequence[_Cause]) -> tuple[str, str]:
+def _cause(alike: str, group: Sequence[Cause]) -> tuple[str, str]:
     """Return whose cause it is, and in which words it is printed."""
     first, text = group[0], group[0].text if len({cause.text for cause in group}) == 1 else alike
     if several := len({cause.run["run"] for cause in group} - {first.run["run"]}):
         return plural(several + 1, "run"), text
     if len(group) > 1 and first.partition is not None:
         stages = "/".join(dict.fromkeys(cause.where.partition(" ")[0] for cause in group))
-        return _name(first.run), f"{plural(len(group), 'partition')}, {stages}: {text}"
+        return name_of(first.run), f"{plural(len(group), 'partition')}, {stages}: {text}"
     where = f"partition {first.partition}, {first.where}: " if first.partition is not None else ""
-    return _name(first.run), f"{where}{text}"
-
-
-def _name(run: Mapping[str, Any]) -> str:
-    return f"{run['client']}/{run['pipeline']}"
+    return name_of(first.run), f"{where}{text}"
 
 
 def _waits(reasons: Mapping[str, str | None], noun: str, names: Mapping[str, str] | None = None) -> None:

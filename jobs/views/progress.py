@@ -15,7 +15,7 @@ from rich.text import Text
 from etl.safe_message import printable
 from jobs.session import Session
 from jobs.store import runs
-from jobs.views import console, history, waiting
+from jobs.views import causes, console, history, waiting
 
 BAR = 10
 REASONS = 4  # lines of a table that say why runs wait
@@ -125,7 +125,7 @@ def _line(run: Run, said: set[str] | None) -> None:
         said: The causes that lines have said before; one is said once. None where no line says why.
     """
     rows, cause = run["rows"], _why(run) if said is not None else ""
-    alike = console.alike(run["client"], cause)
+    alike = causes.alike(run["client"], cause)
     why = "" if not cause else " - the same" if alike in (said or ()) else f" - {cause}"
     if said is not None:
         said.add(alike)

@@ -2,6 +2,7 @@
 """The dashboard: what its pages show, and who may ask it what."""
 
 import base64
+import json
 import re
 import socket
 from pathlib import Path
@@ -16,8 +17,9 @@ from werkzeug.serving import BaseWSGIServer
 from etl.errors import ConfigError
 from jobs.dashboard import create_app, serve
 from jobs.queue import FairQueue
-from jobs.store import runs
+from jobs.store import keys, live, runs
 from jobs.store.run_json import ROWS
+from jobs.views import console
 from tests.helpers.dashboard_pages import EVIL, LOGIN, PASSWORD, Pages, fail, pages, queue, stage, start_run
 
 # --- the server ---
@@ -115,6 +117,19 @@ def test_the_front_page_says_when_no_worker_is_alive(connection: Redis, pages: P
     assert "no worker is alive" in pages.get("/")
     Worker([FairQueue("etl-acme", connection=connection)], connection=connection).register_birth()  # type: ignore[no-untyped-call]
     assert "1 worker<" in pages.get("/")
+
+
+def test_pages_say_who_runs_what_now_and_which_worker_was_lost(connection: Redis, pages: Pages) -> None:
+    run = start_run(connection)
+    live.begin(connection, run, "1", 1, "extract", worker="0123456789abcdef")
+    loss = {"worker": "w1", "host": "box", "pid": "123", "what": "worker", "partition": 1, "stage": "extract"}
+    connection.hset(keys.lost_key(run), "x:y", json.dumps({**loss, "at": 1.7e9, "resumed": 1.7e9 + 11}))
+    page = pages.get(f"/runs/{run}")
+    assert "worker w1@box (pid 123) was lost in extract of partition 1; begun again after 11 s" in page
+    assert re.search(
+        r'<span class="state running">running</span></td>\s*<td>01234567</td>\s*<td class="n">1</td>', page
+    )
+    assert f"submitted, {console.zone()}" in page
 
 
 def test_a_runs_page_shows_its_stages_failures_and_cures(connection: Redis, pages: Pages) -> None:

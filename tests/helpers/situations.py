@@ -20,7 +20,7 @@ from jobs.process.complete import Outcome, complete
 from jobs.queue import dequeue
 from jobs.run.submit import submit_run
 from jobs.session import Session
-from jobs.views import progress
+from jobs.views import history, progress
 from tests.helpers.dashboard_pages import LOGIN, PASSWORD
 from tests.helpers.project import Project, etl_toml
 
@@ -56,11 +56,12 @@ class Site(Project):
         return submit_run(self.connection, self.pipeline(pipeline, client), **options)
 
     def worker(self, name: str, state: str = "idle", silent: float = 0.0) -> None:
-        """Register a worker whose last sign of life was so many seconds ago."""
-        key, beat = f"rq:worker:{name}", datetime.fromtimestamp(time.time() - silent, UTC)
+        """Register a worker whose last sign of life was so many seconds ago; with 0 it is alive for a minute."""
+        key, beat = f"rq:worker:{name}", datetime.fromtimestamp(time.time() - silent + 60 * (not silent), UTC)
         about = {"hostname": "box", "pid": str(os.getpid()), "state": state, "last_heartbeat": utcformat(beat)}
         self.connection.hset(key, mapping=about)  # type: ignore[arg-type]
-        self.connection.pexpire(key, int(1000 * (60 - silent)))
+        if silent:
+            self.connection.pexpire(key, int(1000 * (60 - silent)))
         self.connection.sadd("rq:workers", key)
 
     def begin(self, worker: str = "w1") -> Any:
@@ -71,7 +72,7 @@ class Site(Project):
 
     def end(self, found: Any, outcome: Outcome) -> None:
         """Write how a job has ended."""
-        complete(self.connection, *found, outcome)
+        complete(self.connection, found[0], found[1], outcome)
 
     def said(self, run: str, client: str, pipeline: str) -> dict[str, str]:
         """Return why a run waits, as each view says it."""
@@ -80,7 +81,7 @@ class Site(Project):
         session = Session(self.path, self.connection)
         waits, lines_of_wait = progress.Waits(), list[str]()
         with contextlib.suppress(StopIteration):
-            found = progress.history.snapshot(session, [run])
+            found = history.snapshot(session, [run])
             lines_of_wait = waits.changed(found)
             if not lines_of_wait:  # what may pass soon is said after some seconds
                 waits._since[run] -= progress.PATIENCE

@@ -73,7 +73,7 @@ def test_each_reason_is_given_within_five_seconds_of_its_cause(shop: WorkerProje
 
 
 def pid_of(shop: WorkerProject, worker: str) -> int:
-    return int(shop.connection.hget(f"rq:worker:{worker}", "pid") or 0)  # type: ignore[arg-type]
+    return int(shop.connection.hget(f"rq:worker:{worker}", "pid") or 0)
 
 
 def test_a_process_that_is_killed_alone_leaves_a_line_and_its_worker_goes_on(

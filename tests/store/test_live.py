@@ -4,7 +4,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis import Redis
@@ -40,7 +40,7 @@ def registered(connection: Redis, name: str = "w1") -> None:
 
 def expire(connection: Redis, ago: float = 1.0) -> None:
     """Have all leases end some seconds ago."""
-    for entry in connection.zrange("rq:wip:etl-acme", 0, -1):  # type: ignore[union-attr]
+    for entry in cast(list[bytes], connection.zrange("rq:wip:etl-acme", 0, -1)):
         connection.zadd("rq:wip:etl-acme", {entry: clock(connection) - ago + SHIFT})
 
 
@@ -138,7 +138,7 @@ def test_a_stage_that_could_not_say_how_it_ended_is_not_shown_as_running(
     house: QueuedProject, run: str, outcome: Outcome, state: str, error: str | None
 ) -> None:
     found, _ = begun(house)
-    complete(house.connection, *found, outcome)
+    complete(house.connection, found[0], found[1], outcome)
     record = runs.stage_records(house.connection, run)[1, "extract"]
     assert (record.state, record.error) == (state, error)
 
@@ -149,15 +149,15 @@ def test_tries_and_lost_workers_count_as_attempts_and_what_was_snoozed_does_not(
 
     found, running = begun(house)
     running.end("waiting", {}, None, 0)  # its time had not come
-    complete(house.connection, *found, Outcome("snoozed", delay=0.0))
+    complete(house.connection, found[0], found[1], Outcome("snoozed", delay=0.0))
     rescue(house.connection, ["etl-acme"])
     found, _ = begun(house)
     assert attempt() == 1
-    complete(house.connection, *found, Outcome("lost"))
+    complete(house.connection, found[0], found[1], Outcome("lost"))
     found, running = begun(house)
     assert attempt() == 2
     running.end("waiting", {}, "the disk is full", 1)
-    complete(house.connection, *found, Outcome("failed", error="the disk is full"))
+    complete(house.connection, found[0], found[1], Outcome("failed", error="the disk is full"))
     begun(house)
     assert attempt() == 3
 
@@ -173,7 +173,7 @@ def test_a_lost_worker_leaves_a_line_that_says_when_its_stage_began_again(
         expire(house.connection, ago=3.0)
         rescue(house.connection, ["etl-acme"])
     else:
-        complete(house.connection, *found, Outcome("lost"))
+        complete(house.connection, found[0], found[1], Outcome("lost"))
     [loss] = live.losses(house.connection, run)
     assert (loss["worker"], loss["host"], loss["pid"], loss["what"]) == ("w1", "box", 123, what)
     assert (loss["partition"], loss["stage"], loss["resumed"], loss["seconds"]) == (1, "extract", None, None)
@@ -190,7 +190,7 @@ def test_a_lost_worker_leaves_a_line_that_says_when_its_stage_began_again(
 
 def test_losses_are_kept_as_long_as_the_runs_stages(house: QueuedProject, run: str) -> None:
     found, _ = begun(house)
-    complete(house.connection, *found, Outcome("lost"))
+    complete(house.connection, found[0], found[1], Outcome("lost"))
     cancel_run(house.connection, run)
     for key in (keys.lost_key(run), keys.stages_key(run)):
         assert 0 < int(house.connection.ttl(key)) <= runs.STAGES_KEPT
@@ -198,14 +198,14 @@ def test_losses_are_kept_as_long_as_the_runs_stages(house: QueuedProject, run: s
     assert house.connection.ttl(keys.lost_key(run)) == -1
     house.connection.delete(keys.lost_key(run), keys.run_key(run))
     found, _ = begun(house)
-    complete(house.connection, *found, Outcome("lost"))
+    complete(house.connection, found[0], found[1], Outcome("lost"))
     assert not house.connection.exists(keys.lost_key(run))
 
 
 def test_show_lists_who_was_lost(house: QueuedProject, run: str, capsys: pytest.CaptureFixture[str]) -> None:
     registered(house.connection)
     found, _ = begun(house)
-    complete(house.connection, *found, Outcome("lost"))
+    complete(house.connection, found[0], found[1], Outcome("lost"))
     house.work()
     shown = house.record(run)
     assert shown["state"] == "succeeded"

@@ -1,6 +1,7 @@
 """What people see in a terminal: tables that fit it, progress, and errors in two lines."""
 
 import io
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -102,6 +103,61 @@ def test_an_error_that_is_a_partitions_is_reported_once(terminal: Callable[[int]
         "lakeside/claims: partition 1, load of inbox/a.csv: the table is read-only",
         "lakeside/claims: inbox/b.csv is still growing",
     ]
+
+
+def test_a_cause_of_many_runs_is_printed_once_with_their_number(terminal: Callable[[int], io.StringIO]) -> None:
+    """Though each client's file has a path of its own; a cause that one run has alone is said by its name."""
+    away, none = "target warehouse can't be reached: refused\n  start it", "no file matches inbox/{}/claims-*.csv"
+    failed = [run(client=f"c{number:02}", run=f"r{number}", error=away) for number in range(40)]
+    missing = [run(client=name, run=name, error=none.format(name)) for name in ("acme", "north")]
+    warned = [run(run=f"w{number}", state="succeeded", warnings=["inbox/b.csv is still growing"]) for number in (1, 2)]
+    file = terminal(120)
+    console.causes([*failed, *missing, *warned, run(run="x", error="the disk is full")])
+    assert lines(file) == [
+        "40 runs: target warehouse can't be reached: refused", "  start it",
+        "2 runs: no file matches inbox/{client}/claims-*.csv",
+        "2 runs: inbox/b.csv is still growing",
+        "lakeside/claims: the disk is full",
+    ]  # fmt: skip
+
+
+def test_a_cause_of_many_partitions_is_printed_once(terminal: Callable[[int], io.StringIO]) -> None:
+    failures = [{"partition": at, "file": f"{at}.csv", "stage": "load", "error": "the disk is full"} for at in range(3)]
+    file = terminal(120)
+    console.notes(run(failures=failures, error="3 partitions failed"))
+    assert lines(file) == ["lakeside/claims: 3 partitions, load: the disk is full"]
+
+
+def test_runs_that_wait_for_one_reason_are_one_line_and_the_next_to_begin_is_none(
+    terminal: Callable[[int], io.StringIO],
+) -> None:
+    queued = [run(run=f"r{at}", state="queued", waiting="no worker is alive") for at in range(40)]
+    soon = run(run="x", state="queued", waiting="its turn is next; 1 of 2 workers busy")
+    held = run(run="y", state="held", waiting="behind run x (queued)")
+    file = terminal(120)
+    console.causes([*queued, soon, held])
+    assert lines(file) == ["40 runs wait: no worker is alive", "lakeside/claims waits: behind run x (queued)"]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_lists_say_how_many_warnings_and_unmet_expectations_a_run_has(
+    terminal: Callable[[int], io.StringIO], columns: int
+) -> None:
+    file = terminal(columns)
+    console.results([run(state="succeeded", warnings=["a", "b"], odd=["a"])])
+    head, line = lines(file)[:2]
+    assert "unchanged" in head
+    assert "!2?1" in line
+    assert lines(file)[2] == console.LEGEND
+    assert max(map(len, (head, line))) <= columns
+
+
+def test_a_moment_is_in_this_machines_zone_and_names_it(zoned: Callable[[str], None]) -> None:
+    zoned("Asia/Tokyo")
+    assert console.zone() == "JST"
+    assert console.moment("2026-01-09T20:00:00+00:00") == "2026-01-10 05:00"
+    assert console.clock(1_767_988_800.0) == "2026-01-10 05:00 JST"
+    assert re.fullmatch(r"\d\d:\d\d:\d\d JST", console.clock(time.time()))
 
 
 def test_what_looks_like_markup_is_text(terminal: Callable[[int], io.StringIO]) -> None:

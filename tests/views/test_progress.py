@@ -92,3 +92,20 @@ def test_a_client_with_several_pipelines_says_which() -> None:
     assert "pipeline" not in shown([run("c_a")])[0]
     lines = shown([run("c_a"), run("c_a", pipeline="visits")])
     assert [line.split()[1] for line in lines[1:3]] == ["claims", "visits"]
+
+
+def test_why_the_others_wait_is_said_beneath_the_runs_and_fits() -> None:
+    """The four reasons that most runs have."""
+    found = [run(f"c_{at:02}", "queued", waiting=f"reason {at % 6}" + " x" * 60) for at in range(60)]
+    lines = shown([*found, run("c_alone", "held", waiting="behind run x (queued)")], 80)
+    assert len(lines) < 24
+    assert [line[:22] for line in lines if "wait:" in line] == [f"10 runs wait: reason {at}" for at in range(4)]
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_cause_is_said_once_as_runs_end(capsys: pytest.CaptureFixture[str]) -> None:
+    said = set[str]()
+    for name in ("acme", "north"):
+        progress._line(run(name, "failed", error=f"no file matches inbox/{name}/*.csv"), said)
+    ends = [line.partition(" - ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert ends == ["no file matches inbox/acme/*.csv", "the same"]
