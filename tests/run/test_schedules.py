@@ -200,7 +200,7 @@ def test_an_entry_that_cant_be_read_stops_no_other(fake_redis: Redis, project_of
 
 def test_sync_does_away_with_entries_that_cant_be_read(connection: Redis, project_of: Any) -> None:
     config = project_of(acme())
-    ours = [keys.entry_id("acme", "claims"), schedules.entry_id("other", "claims")]
+    ours = [keys.entry_id("acme", "claims"), keys.entry_id("other", "claims")]
     for id, content in zip(ours, BROKEN.values(), strict=False):
         connection.hset(f"rq:job:{id}", mapping=content)  # type: ignore[arg-type]
         connection.zadd(keys.ENTRIES, {id: 0})
