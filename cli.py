@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.commands.alerts import alerts
 from jobs.commands.cancel import cancel
 from jobs.commands.completion import VARIABLE, completion
 from jobs.commands.cursors import cursor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "Begin": (demo, init, validate, doctor, up, completion),
     "Run": (plan, run, backfill, wait, retry, cancel),
-    "Look": (status, deliveries, runs, show, logs, rejects),
+    "Look": (status, deliveries, alerts, runs, show, logs, rejects),
     "Operate": (clients, schedule, cursor, worker, workers, cron, dashboard, metrics),
 }
 

@@ -64,6 +64,11 @@ def safe_message(exc: BaseException, modules: Iterable[str] = ()) -> str:
     return f"{name} at {_module(frame)}:{_written_name(frame) or MADE}:{line}"
 
 
+def kind_of(exc: BaseException) -> str:
+    """Return the name of an exception's class, or of the nearest above it whose name is no value; never its words."""
+    return _known_kind(exc).__name__
+
+
 def raised_at(exc: BaseException, is_users: Callable[[str], bool], *, but: str) -> str:
     """Return the type and place of what the user's code raised, for its author: the file and line, and the function.
 

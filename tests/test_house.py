@@ -28,7 +28,8 @@ LAYERS = {
     ),
     "jobs": (
         {"settings"}, {"store"}, {"job"}, {"queue"}, {"run"}, {"deliveries"}, {"process"}, {"stages"}, {"worker"},
-        {"broker"}, {"session"}, {"enqueue"}, {"views"}, {"api"}, {"cron"}, {"dashboard"}, {"demo"}, {"pytest_plugin"},
+        {"broker"}, {"session"}, {"enqueue"}, {"views"}, {"api"}, {"alerts"}, {"cron"}, {"dashboard"}, {"demo"},
+        {"pytest_plugin"},
         {"commands"},
     ),
 }  # fmt: skip

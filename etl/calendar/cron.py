@@ -11,6 +11,8 @@ from functools import lru_cache
 from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
+GRACE = 600  # seconds that a due run may take before it is called late
+
 
 def moments(cron: str, zone: str, after: datetime) -> Iterator[datetime]:
     """Yield the moments of a cron line after a given one, in UTC, each once, ascending.
@@ -72,6 +74,25 @@ def latest(cron: str, zone: str, now: datetime, after: datetime | None = None) -
 def local(moment: datetime, zone: str) -> datetime:
     """Return a moment as the clocks of a zone show it."""
     return moment.astimezone(ZoneInfo(zone))
+
+
+def lateness(
+    before: datetime | None, finished: datetime | None, begun: float | None, fresh: float | None, now: datetime
+) -> float:
+    """Return for how many seconds something has been due, or is too old; 0 where it is neither.
+
+    Args:
+        before: The last moment that its schedule has named.
+        finished: When it succeeded last.
+        begun: When the schedule was synced, in seconds since the epoch, where nothing has ended yet.
+        fresh: How old the last success may be, in seconds.
+    """
+    late = 0.0
+    if before and (finished is None or finished < before) and before.timestamp() >= (begun or 0):
+        late = (now - before).total_seconds()
+    if finished and fresh:
+        late = max(late, (now - finished).total_seconds() - fresh)
+    return late
 
 
 @lru_cache

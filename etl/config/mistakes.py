@@ -299,6 +299,10 @@ def _delivery(
 
 def _of_source(delivery: Delivery, extract: SourceConfig) -> Iterator[Problem]:
     if extract.FACTS.files:
+        windows = [written for _, name, written in extract.names() if name in ("start", "end")]
+        if windows and delivery.run != "no":
+            cure = 'put {date} into it, or write run = "no"'
+            yield ("delivery", "run"), f"starts runs that have no window, which {windows[0]} in the path needs; {cure}"
         return
     kind = f'a source of type "{extract.type}" has none'
     if delivery.run == "on arrival":

@@ -38,22 +38,34 @@ def database_url(url: str, key: str, client: str, root: str | Path, environ: Map
     Raises:
         ConfigError: A name is not in the environment, or the URL is none.
     """
-    values = os.environ if environ is None else environ
-    missing = sorted({name for name in _NAME.findall(url) if name not in values})
-    if missing:
-        raise ConfigError(
-            f"{key}: {', '.join(missing)} is not in the environment",
-            "set it where the workers are started, or in .env beside etl.toml",
-        )
-    template = fill(url, {"client": client})
-    authority = re.match(r"[^/]*://[^/?]*@", template)
-    login = authority.end() if authority else 0
-    url = _NAME.sub(lambda found: quote(values[found[1]], safe=""), template[:login])
-    url += _NAME.sub(lambda found: values[found[1]], template[login:])
-    parsed = parse_url(url, key=key)
+    parsed = parse_url(with_secrets(fill(url, {"client": client}), key, environ), key=key)
     if DATABASES[parsed.get_backend_name()].file:
         parsed = parsed.set(database=str(Path(root, Path(parsed.database or "").expanduser())))
     return parsed.render_as_string(hide_password=False)
+
+
+def with_secrets(
+    url: str, key: str, environ: Mapping[str, str] | None = None, *, where: str = "the workers are"
+) -> str:
+    """Return a URL with `${NAME}` filled; a value in the place of a user or password is quoted.
+
+    Args:
+        key: The URL's key in etl.toml, for errors.
+        environ: Where values are taken from, by default this process's environment.
+        where: Who is started with them, for errors.
+
+    Raises:
+        ConfigError: A name is not in the environment.
+    """
+    values = os.environ if environ is None else environ
+    missing = sorted({name for name in _NAME.findall(url) if name not in values})
+    if missing:
+        cure = f"set it where {where} started, or in .env beside etl.toml"
+        raise ConfigError(f"{key}: {', '.join(missing)} is not in the environment", cure)
+    authority = re.match(r"[^/]*://[^/?]*@", url)
+    login = authority.end() if authority else 0
+    filled = _NAME.sub(lambda found: quote(values[found[1]], safe=""), url[:login])
+    return filled + _NAME.sub(lambda found: values[found[1]], url[login:])
 
 
 def secrets(config: Config) -> list[str]:

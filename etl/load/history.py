@@ -114,7 +114,7 @@ def read(
         run: Only runs whose id begins so.
         runs: Only these.
         since: Only runs that finished after it.
-        latest: Of each client's pipeline only the last run and the last success, however many they are.
+        latest: Of each client's pipeline only the last run and the last success, those of windows apart.
         limit: How many at most; None means all.
 
     Raises:
@@ -139,7 +139,8 @@ def read(
             columns = [book.c[column] for column in Record.__dataclass_fields__]
             query = sa.select(*columns).where(*wanted).order_by(book.c.finished.desc()).limit(limit)
             if latest:
-                group = (book.c.client, book.c.pipeline, book.c.state == "succeeded")
+                is_window = book.c.window_start.is_not(None)
+                group = (book.c.client, book.c.pipeline, book.c.state == "succeeded", is_window)
                 rank = sa.func.row_number().over(partition_by=group, order_by=book.c.finished.desc()).label("rank")
                 ranked = sa.select(*columns, rank).where(*wanted).subquery()
                 query = sa.select(*(ranked.c[column.name] for column in columns)).where(ranked.c.rank == 1)

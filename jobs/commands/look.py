@@ -66,7 +66,7 @@ def status(client: str | None) -> None:
 @click.option("--since", metavar="7d", default="7d", help="Only those due within this span, and the next one.")
 @common
 def deliveries(client: str | None, since: str) -> None:
-    """Show what was due and what came: when, how late, what is missing or odd, its run."""
+    """Show what was due and what came, how late, missing or odd."""
     from jobs.deliveries import claims, listing
     from jobs.views import console, waiting
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -18,9 +19,21 @@ def doctor(fix: bool) -> None:
     from jobs.views import doctor
 
     fixed = doctor.fix(shared.config, shared.redis) if fix else []
-    found = [*fixed, *doctor.examine(shared.config, shared.redis)]
+    found = [*fixed, *doctor.examine(shared.config, shared.redis), *_addresses()]
     shared.print(found, lambda: doctor.show(found))
     sys.exit(doctor.exit_code(found))
+
+
+def _addresses() -> list[dict[str, Any]]:
+    """Return what is wrong with the addresses of alerts; they are above what the doctor knows."""
+    from etl.errors import ConfigError
+    from jobs.alerts import send
+
+    try:
+        found = send.mistakes(shared.configuration())
+    except ConfigError:  # the doctor has said so
+        return []
+    return [{"check": "alerts", "ok": False, "what": each.what, "cure": each.cure, "exit": 0} for each in found]
 
 
 @click.command()
@@ -37,7 +50,7 @@ def worker(count: int, burst: bool) -> None:
 @click.command()
 @common
 def cron() -> None:
-    """Start what schedules and deliveries ask for: rq-scheduler, and looks at what has come."""
+    """Start what schedules and deliveries ask for, until interrupted."""
     from jobs.commands import processes
 
     sys.exit(processes.cron(shared.config, shared.redis))

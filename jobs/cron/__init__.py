@@ -11,6 +11,7 @@ from typing import NamedTuple
 from redis import Redis
 
 from etl.config.pipeline import Config
+from jobs.alerts import send, state
 from jobs.deliveries import poll
 from jobs.deliveries.expected import delivering
 from jobs.run import schedules
@@ -38,6 +39,9 @@ def sync_schedules(config: Config, connection: Redis, now: datetime) -> None:
 TASKS: tuple[Task, ...] = (
     Task(poll.look_at_all, 1.0),
     Task(sync_schedules, 60.0),
+    Task(state.look, 4.0),
+    Task(send.deliver, 1.0),
+    Task(send.heartbeat, 5.0),
 )
 
 

@@ -25,7 +25,7 @@ def listing(
     since: datetime | None = None,
     now: datetime | None = None,
 ) -> list[dict[str, Any]]:
-    """Return a line for each delivery whose grace has ended since a moment, and for the one that is awaited now.
+    """Return a line for each delivery whose grace has ended since a moment, and for what is awaited or came early.
 
     What came is known from the last look; what is missing follows from the clock too, whoever looks.
 
@@ -75,9 +75,9 @@ def _line(
     pair: Pair, delivery: Delivery, known: Record | None, zone: str, files: int | None, now: datetime
 ) -> dict[str, Any]:
     moment = now.timestamp()
-    came = delivery.came
-    is_sure = delivery.watched or (known is not None and came is not None and came > known.began)  # it came since then
-    names = dict.fromkeys(item.name for item in known.of(delivery.day)) if known else {}
+    came, mine = delivery.came, known.of(delivery.day) if known else []
+    # Of files that came while nobody looked, nobody knows when.
+    is_late = came is not None and came > delivery.until and (delivery.missing is not None or not mine)
     return {
         "client": pair[0],
         "pipeline": pair[1],
@@ -85,10 +85,10 @@ def _line(
         "due": _iso(delivery.due, zone),
         "until": _iso(delivery.until, zone),
         "came": _iso(came, zone),
-        "late": round(came - delivery.due, 1) if came is not None and came > delivery.until and is_sure else None,
+        "late": round(came - delivery.due, 1) if came is not None and is_late else None,
         "missing": came is None and moment > delivery.until,
         "watched": delivery.watched,
-        "files": list(names),
+        "files": list(dict.fromkeys(item.name for item in mine)),
         "expected": files,
         "odd": list(delivery.odd),
         "run": delivery.runs[-1] if delivery.runs else None,

@@ -68,8 +68,13 @@ def look_at(config: Config, connection: Redis, pair: Pair, now: datetime) -> Non
         except Exception as exc:  # whatever is wrong with this one, others are looked at
             error = safe_message(exc)
         if error and (known is None or known.error != error):
-            LOG.warning("%s/%s: %s", client, pipeline, " ".join(error.split()))
+            LOG.warning("%s/%s: %s", client, pipeline, one_line(error))
         claims.note(connection, pair, moment, error)
+
+
+def one_line(text: str) -> str:
+    """Return an error as one line of a log."""
+    return "; ".join(filter(None, map(str.strip, text.splitlines())))
 
 
 def rule_of(pipeline: Pipeline, expected: Delivery) -> Rule:

@@ -111,17 +111,17 @@ def see(record: Record, rule: Rule, now: float, found: Iterable[Arrival]) -> Non
 def expect(record: Record, rule: Rule, now: float) -> None:
     """Have all deliveries in a record whose spans have begun since the last look."""
     due = current(rule.timetable, now)
-    is_new = due is not None and (
-        due.day.isoformat() not in record.deliveries or record.looked <= due.since.timestamp()
-    )
-    if is_new:
-        for day in [each.day for each in record.deliveries.values() if _is_void(record, each, now)]:
-            del record.deliveries[day]  # it was expected before the configuration changed
-        for each in rule.timetable.between(_moment(max(record.looked, record.began)), _moment(now)):
-            _expect(record, each)
-    if due is not None:
-        delivery = record.deliveries[due.day.isoformat()]
-        delivery.due, delivery.until = due.at.timestamp(), due.until.timestamp()
+    if due is None:
+        return
+    until, known = due.until.timestamp(), record.deliveries.get(due.day.isoformat())
+    if known is not None and known.until == until and record.looked > due.since.timestamp():
+        return
+    for day in [each.day for each in record.deliveries.values() if _is_void(record, each, now)]:
+        del record.deliveries[day]  # it was expected before the configuration changed
+    for each in rule.timetable.between(_moment(max(record.looked, record.began)), _moment(now)):
+        _expect(record, each)
+    delivery = record.deliveries[due.day.isoformat()]
+    delivery.due, delivery.until, delivery.missing = due.at.timestamp(), until, None
 
 
 def judge(record: Record, rule: Rule, now: float) -> None:

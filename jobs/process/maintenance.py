@@ -165,13 +165,13 @@ def _close(connection: Redis, run: str) -> bool:
     """End a run whose jobs have all ended without doing so: its finish was lost, stopped or out of time."""
     ids = sorted(malformed.ids(connection.smembers(keys.jobs_key(run))))
     record = runs.read(connection, run) or {}
-    why, exit = "its jobs are gone from Redis", 1
+    why, exit, kind = "its jobs are gone from Redis", 1, None
     if record.get("error"):  # its submitter has died before it could end the run
-        why, exit = record["error"], int(record.get("exit") or 1)
+        why, exit, kind = record["error"], int(record.get("exit") or 1), record.get("kind")
     for id in ids:
         if "-finish-" in id and EtlJob.exists(id, connection):
             why = f"finish: {EtlJob(id, connection=connection).failure or 'did not run'}"
-    if runs.close(connection, run, "failed", error=why, exit=exit, client=record.get("client")):
+    if runs.close(connection, run, "failed", error=why, exit=exit, kind=kind, client=record.get("client")):
         return True
     if not record:
         connection.srem(keys.ACTIVE, run)

@@ -15,15 +15,15 @@ from etl import output
 from etl import rejects as rejected_rows
 from etl.config import code
 from etl.config.columns import match
-from etl.errors import EtlError, ForeignFile
+from etl.errors import EtlError, ForeignFile, ReceiptMismatch, UnexpectedDelivery
 from etl.load import expect, known, ledger
 from etl.partition import line_of
-from etl.safe_message import safe_message
+from etl.safe_message import kind_of, safe_message
 from etl.staging import STAGES, Marker, contents
 from etl.types.spelling import as_text, plain
 from jobs.job import EtlJob
 from jobs.run import balance, held
-from jobs.run.stage import StageContext
+from jobs.run.stage import Stage, StageContext
 from jobs.store import over, runs
 
 
@@ -37,6 +37,7 @@ class Ending:
         partitions: How many are done, failed and blocked.
         error: Why it failed, or None.
         exit: The exit code that it asks for.
+        kind: The name of the class of that error, where it is no stage's.
     """
 
     rows: Mapping[str, int]
@@ -44,6 +45,7 @@ class Ending:
     partitions: Mapping[str, int]
     error: str | None
     exit: int
+    kind: str | None = None
 
     @property
     def state(self) -> str:
@@ -67,15 +69,15 @@ def ending(
     if final is not None:
         rows.update(loaded=final.loaded, unchanged=final.unchanged + tally.left_out, superseded=final.superseded)
         rows["rejected"] += final.rejected - tally.rejected_then
-    error, exit = None, 0
+    error, exit, kind = None, 0, None
     if refused is not None:
-        error, exit = safe_message(refused), refused.exit_code
+        error, exit, kind = safe_message(refused), refused.exit_code, kind_of(refused)
     elif failures:
         error = failures[0]["error"] if len(failures) == 1 else f"{len(failures)} partitions failed"
         exit = max(failure["exit"] for failure in failures)
     elif (error := tally.disagreement(rows)) is not None:
-        exit = 1
-    return Ending(rows, failures, tally.partitions(failures), error, exit)
+        exit, kind = 1, ReceiptMismatch.__name__
+    return Ending(rows, failures, tally.partitions(failures), error, exit, kind)
 
 
 def history_record(work: StageContext, ended: Ending) -> target.Record:
@@ -116,7 +118,7 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
     odd = [*unmet, *(failure["error"].partition("\n")[0] for failure in failures if is_foreign(failure))]
     if expect.is_fatal(work.pipeline):  # the load has refused it, if there was one
         if unmet and not work.plan.partitions:
-            ended = replace(ended, error="; ".join(unmet), exit=1)
+            ended = replace(ended, error="; ".join(unmet), exit=1, kind=UnexpectedDelivery.__name__)
         _forget_refused(work, tally, unmet)
         unmet = []
     rejected = tally.rejected_files(work.plan.partitions)
@@ -215,16 +217,17 @@ def is_foreign(failure: Mapping[str, Any]) -> bool:
     return failure.get("kind") == ForeignFile.__name__
 
 
-def give_up(connection: Redis, run: str, work: StageContext | None, error: str, exit: int) -> None:
+def give_up(connection: Redis, stage: Stage) -> None:
     """Close a run whose `finish` has failed for good."""
+    run, work, error, exit = stage.run, stage.context, stage.error, stage.exit
     if work is not None:
         with suppress(EtlError):
             tally = balance.gather(work.staging, work.plan.partitions)
             ended = ending(tally, _failures(work, tally, connection))
-            _remember(work, replace(ended, error=error, exit=exit))
+            _remember(work, replace(ended, error=error, exit=exit, kind=stage.kind))
     attempt = work.attempt if work is not None else None
     client = work.pipeline.client if work is not None else (runs.read(connection, run) or {}).get("client")
-    runs.close(connection, run, "failed", error=error, exit=exit, attempt=attempt, client=client)
+    runs.close(connection, run, "failed", error=error, exit=exit, kind=stage.kind, attempt=attempt, client=client)
 
 
 def _make_final(
@@ -307,6 +310,7 @@ def _failures(work: StageContext, tally: balance.Tally, connection: Redis) -> li
                 "stage": stage,
                 "state": "failed" if error or (record and record.state != "done") else "blocked",
                 "error": error or "its input is gone from staging",
+                "kind": record.kind if record else None,
                 "exit": (record.exit if record else 0) or 1,
             }
         )

@@ -20,7 +20,7 @@ from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
 from jobs.store import forms, keys, runs, scripts
-from jobs.store.keys import ENTRIES, PREFIX
+from jobs.store.keys import ENTRIES, PREFIX, entry_id
 
 FUNCTION = "jobs.stages.start_due"
 AGAIN = 60  # seconds after which rq-scheduler enqueues an entry again whose job was lost
@@ -176,11 +176,6 @@ def see(connection: Redis, client: str, pipeline: str, moment: float) -> None:
 def run_id(client: str, pipeline: str, moment: datetime) -> str:
     """Return the id of the run that a schedule starts for a moment."""
     return runs.id_of(sha256(f"{client}/{pipeline}@{moment.timestamp():.0f}".encode()).digest())
-
-
-def entry_id(client: str, pipeline: str) -> str:
-    """Return the id of rq-scheduler's entry for a client's pipeline; no name has a `-`."""
-    return f"schedule-{client}-{pipeline}"
 
 
 def _named(id: str) -> tuple[str, str]:

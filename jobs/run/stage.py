@@ -22,7 +22,7 @@ from etl.context import Context
 from etl.errors import ConfigError, EtlError
 from etl.load import Move, cursors
 from etl.partition import Partition, Plan
-from etl.safe_message import safe_message
+from etl.safe_message import kind_of, safe_message
 from etl.staging import STAGES, Marker, Staging
 from etl.staging.places import locate
 from etl.transform.lookups import lookups_of
@@ -121,6 +121,7 @@ class Stage:
         state: done, failed, blocked, or waiting for another try.
         error: Why it failed, without a row's value.
         exit: The exit code that the error asks for.
+        kind: The name of the error's class.
     """
 
     job: Job
@@ -134,10 +135,11 @@ class Stage:
     counts: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None
     exit: int = 0
+    kind: str | None = None
 
 
 Body = Callable[[StageContext, Redis], Marker]
-GiveUp = Callable[[Redis, str, StageContext | None, str, int], None]
+GiveUp = Callable[[Redis, "Stage"], None]
 
 
 def execute(name: str, run: str, number: int, body: Body, give_up: GiveUp | None = None) -> dict[str, int]:
@@ -146,7 +148,7 @@ def execute(name: str, run: str, number: int, body: Body, give_up: GiveUp | None
     Args:
         number: Of the partition; 0 is the whole run's.
         body: Does the work and returns what is to be published.
-        give_up: Called with connection, run, context, error and exit code where no other try follows a failure.
+        give_up: Called with connection and stage where no other try follows a failure.
 
     Returns:
         What the stage counted.
@@ -179,7 +181,7 @@ def _run(stage: Stage, body: Body, give_up: GiveUp | None) -> dict[str, int]:
         _fail(stage, exc, give_up)
         raise
     finally:
-        stage.live.end(stage.state, stage.counts, stage.error, stage.exit)
+        stage.live.end(stage.state, stage.counts, stage.error, stage.exit, stage.kind)
     return {"blocked": 1} if stage.state == "blocked" else dict(stage.counts)
 
 
@@ -197,10 +199,10 @@ def _begin(name: str, run: str, number: int) -> Stage | None:
 
 def _fail(stage: Stage, exc: BaseException, give_up: GiveUp | None) -> None:
     is_final = not stage.job.retries_left or (isinstance(exc, EtlError) and not exc.retryable)
-    stage.state, stage.error = ("failed" if is_final else "waiting"), safe_message(exc)
+    stage.state, stage.error, stage.kind = ("failed" if is_final else "waiting"), safe_message(exc), kind_of(exc)
     stage.exit = exc.exit_code if isinstance(exc, EtlError) else 1
     if is_final and give_up is not None:
-        give_up(stage.job.connection, stage.run, stage.context, stage.error, stage.exit)
+        give_up(stage.job.connection, stage)
 
 
 def keep_traceback(job: Job, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from redis import Redis
@@ -10,6 +11,7 @@ from redis.client import Pipeline as RedisPipeline
 from etl.config.pipeline import Config, Pipeline
 from etl.errors import AlreadyRunning, BadSource, EtlError, SourceMissing
 from etl.partition import Plan
+from etl.safe_message import kind_of
 from etl.staging import Staging
 from jobs.queue import FairQueue
 from jobs.run import claims
@@ -118,7 +120,8 @@ def start_held(config: Config, connection: Redis, run: str) -> None:
     except EtlError as exc:
         if exc.retryable:
             raise
-        runs.close(connection, run, "failed", error=str(exc), exit=exc.exit_code, client=record["client"])
+        error, exit, kind = str(exc), exc.exit_code, kind_of(exc)
+        runs.close(connection, run, "failed", error=error, exit=exit, kind=kind, client=record["client"])
 
 
 def _start(connection: Redis, run: str | None, spec: Spec) -> str:
@@ -177,7 +180,8 @@ def _plan_and_enqueue(
             weight=pipeline.weight,
         )
         if failure is not None:  # so that maintenance closes it with these words if this process dies before it can
-            pipe.hset(keys.run_key(run), mapping={"error": str(failure), "exit": str(failure.exit_code)})
+            fields: dict[Any, Any] = {"error": str(failure), "exit": failure.exit_code, "kind": kind_of(failure)}
+            pipe.hset(keys.run_key(run), mapping=fields)
 
     dead = failure is not None
     # What a transaction writes before it meets a key of another type stays.
@@ -189,7 +193,8 @@ def _plan_and_enqueue(
             staging.remove(keep={over.REQUEST} & {*staging.names()})  # the start of a held run is tried again
         raise
     if failure is not None:
-        runs.close(connection, run, "failed", error=str(failure), exit=failure.exit_code, client=pipeline.client)
+        error, exit, kind = str(failure), failure.exit_code, kind_of(failure)
+        runs.close(connection, run, "failed", error=error, exit=exit, kind=kind, client=pipeline.client)
     return run
 
 

@@ -17,8 +17,16 @@ redis.call('ZREM', 'etl:held', id)
 redis.call('ZREM', 'etl:held:' .. name, id)
 for _, waiter in ipairs(redis.call('SMEMBERS', run .. ':waiters')) do redis.call('SADD', 'etl:held:ready', waiter) end
 redis.call('DEL', run .. ':jobs', run .. ':waiters')
+local ended = redis.call('HGET', run, 'state')
 if not has_window then
-  redis.call('HSET', 'etl:last', client .. '/' .. pipeline, id .. ' ' .. redis.call('HGET', run, 'state'))
+  redis.call('HSET', 'etl:last', client .. '/' .. pipeline, id .. ' ' .. ended)
+  if ended == 'succeeded' then
+    redis.call('HSET', 'etl:succeeded', client .. '/' .. pipeline, redis.call('HGET', run, 'ended'))
+  end
+elseif ended ~= 'failed' then
+  redis.call('HDEL', 'etl:windows:failed', client .. '/' .. pipeline .. '/' .. start)
+elseif redis.call('HLEN', 'etl:windows:failed') < 1000 then
+  redis.call('HSET', 'etl:windows:failed', client .. '/' .. pipeline .. '/' .. start, id)
 end
 redis.call('EXPIRE', run, history)
 redis.call('EXPIRE', run .. ':stages', kept)

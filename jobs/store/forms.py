@@ -117,7 +117,7 @@ def _is_stage(value: bytes) -> bool:
     if not is_json(dict)(value) or not value:
         return False
     found = json.loads(value)
-    texts = dict.fromkeys(("state", "error", "by", "worker", "began", "ended"), str)
+    texts = dict.fromkeys(("state", "error", "kind", "by", "worker", "began", "ended"), str)
     kinds = {**texts, "counts": dict, "seconds": int | float, "exit": int, "attempt": int}
     known = all(key in kinds and isinstance(found[key], kinds[key]) for key in found)
     known = known and all(_is_iso(found[key]) for key in ("began", "ended") if key in found)
@@ -204,6 +204,10 @@ FORMS = {
         }
     ),
     "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
+    "moments": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
+    "windows": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+/[^ ]+"), value=is_id),
+    "entries of alerts": Form(is_json(list, _is_text), value=is_json(dict)),
+    "objects": Form(value=is_json(dict)),
     "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
     "looked": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=_is_look),
     "served": Form(fields={"left": is_whole, "name": is_id}),

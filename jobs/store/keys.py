@@ -17,10 +17,16 @@ SINCE = "etl:since"
 HELD = "etl:held"
 HELD_READY = "etl:held:ready"
 LAST = "etl:last"
+SUCCEEDED = "etl:succeeded"
+WINDOWS = "etl:windows:failed"
 DUE = "etl:due"
 LOOKED = "etl:looked"
 READY = "etl:ready"
 ASIDE = "etl:aside"
+CAUSES = "etl:alerts:causes"
+DIGESTS = "etl:alerts:digests"
+OUTBOX = "etl:alerts:outbox"
+SEEN = "etl:alerts:seen"
 RESCUED = "etl:rescued:jobs"
 ENTRIES = "rq:scheduler:scheduled_jobs"  # rq-scheduler's
 SCHEDULERS = "rq:scheduler_instance:"  # of its processes; each lives ten seconds longer than its last sign of life
@@ -90,6 +96,11 @@ def use_key(moment: float) -> str:
 def once_key(name: str) -> str:
     """Return the key that exists for as long as something need not be done again."""
     return f"etl:once:{name}"
+
+
+def entry_id(client: str, pipeline: str) -> str:
+    """Return the id of rq-scheduler's entry for a client's pipeline; no name has a `-`."""
+    return f"schedule-{client}-{pipeline}"
 
 
 def cron_key(process: str) -> str:
@@ -228,7 +239,7 @@ KEYS = (
         "string",
         "jobs.process.maintenance",
         "3 s to 1 hour",
-        "what one worker does for all",
+        "what one process does for all",
         "id",
         most=3600.0,
     ),
@@ -264,6 +275,60 @@ KEYS = (
         "a field for each client's pipeline",
         "its run that ended last",
         "last",
+        stays=True,
+    ),
+    Key(
+        "etl:succeeded",
+        "hash",
+        "close.lua",
+        "a field for each client's pipeline",
+        "when it succeeded last",
+        "moments",
+        stays=True,
+    ),
+    Key(
+        "etl:windows:failed",
+        "hash",
+        "close.lua",
+        "at most 1,000 windows, each until it is loaded",
+        "windows of the past whose run failed",
+        "windows",
+        stays=True,
+    ),
+    Key(
+        "etl:alerts:causes",
+        "hash",
+        "jobs.alerts.state",
+        "a field for each open cause, and an hour longer",
+        "what is wrong, since when, who was informed",
+        "entries of alerts",
+        stays=True,
+    ),
+    Key(
+        "etl:alerts:digests",
+        "hash",
+        "jobs.alerts.state",
+        "a field for each kind of cause of the last minutes",
+        "until when what follows is collected",
+        "objects",
+        stays=True,
+    ),
+    Key(
+        "etl:alerts:outbox",
+        "hash",
+        "jobs.alerts.outbox",
+        "a field for each message until it is delivered; older ones are joined",
+        "messages to be sent, without addresses",
+        "objects",
+        stays=True,
+    ),
+    Key(
+        "etl:alerts:seen",
+        "hash",
+        "jobs.alerts.seen",
+        "one field for each active run, and five",
+        "when something was seen to move, or alive",
+        "texts",
         stays=True,
     ),
     Key("etl:due", "hash", "jobs.run.schedules", "one field for each schedule", "its last moment", "due", stays=True),

@@ -148,12 +148,14 @@ class Running:
         except (RedisError, OSError):
             self._next = time.monotonic() + PAUSE
 
-    def end(self, state: str, counts: Mapping[str, int], error: str | None, exit: int) -> None:
+    def end(
+        self, state: str, counts: Mapping[str, int], error: str | None = None, exit: int = 0, kind: str | None = None
+    ) -> None:
         """Write how it ended, unless its job has been given to another meanwhile."""
         if self._impatient is not None:
             self._impatient.close()
         ended = {**self.about, "ended": iso(time.time())}
-        self._write(self.connection, state, counts, error=error, exit=exit, about=ended)
+        self._write(self.connection, state, counts, error=error, exit=exit, kind=kind, about=ended)
 
     def _write(self, connection: Redis, state: str, counts: Mapping[str, int], **more: Any) -> None:
         which = connection, self.run, self.partition, self.stage

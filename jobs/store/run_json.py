@@ -49,6 +49,7 @@ class StageRecord:
 
     Args:
         state: `running`, `done`, `failed`, `blocked`, or `waiting` for another try.
+        kind: The name of its error's class.
         counts: Its rows; while it runs those so far.
         worker: Name of the worker that did it, where it was a process of its own.
         attempt: How often it has been begun in this attempt of its run, tries and lost workers counted.
@@ -61,6 +62,7 @@ class StageRecord:
     seconds: float = 0.0
     error: str | None = None
     exit: int = 0
+    kind: str | None = None
     worker: str | None = None
     attempt: int = 1
     began: str | None = None

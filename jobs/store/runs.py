@@ -161,6 +161,7 @@ def close(
     odd: Sequence[str] | None = None,
     error: str | None = None,
     exit: int = 0,
+    kind: str | None = None,
     attempt: int | None = None,
     client: str | None = None,
 ) -> bool:
@@ -168,6 +169,7 @@ def close(
 
     Args:
         odd: Sentences about what its delivery is not as expected in.
+        kind: The name of the error's class, where it is the run's own and no stage's.
         client: Whose run it is, to say in its staging that it has ended; None where nobody knows.
         attempt: Only this attempt of it; None whichever there is.
 
@@ -176,7 +178,7 @@ def close(
     """
     history = int(settings.history())
     fields: dict[str, str] = {"state": state, "ended": repr(time.time()), "error": error or "", "exit": str(exit)}
-    fields["failures"] = json.dumps(list(failures))
+    fields |= {"failures": json.dumps(list(failures)), "kind": kind or ""}
     for name, value in (("rows", rows), ("done", partitions), ("warnings", warnings), ("odd", odd)):
         if value is not None:
             fields[name] = json.dumps(value)
@@ -201,6 +203,7 @@ def record_stage(
     seconds: float = 0.0,
     error: str | None = None,
     exit: int = 0,
+    kind: str | None = None,
     about: Mapping[str, Any] | None = None,
     lease: tuple[str, str] | None = None,
 ) -> None:
@@ -219,6 +222,8 @@ def record_stage(
     if error:
         value["error"] = error
         value["exit"] = exit
+    if error and kind:
+        value["kind"] = kind
     field = f"{partition}:{stage}"
     scripts.record(connection, run_key(run), stages_key(run), field, json.dumps(value), STAGES_KEPT, *(lease or ()))
 

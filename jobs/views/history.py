@@ -1,22 +1,20 @@
 """Runs that Redis has forgotten, as the targets remember them; where both know a run, Redis is right."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from etl.config.pipeline import Config, Pair, pairs_of
-from etl.config.urls import target_places
-from etl.errors import EtlError, UnknownName
+from etl.config.pipeline import Pair, pairs_of
+from etl.errors import UnknownName
 from etl.staging import Staging
 from jobs.store import leftover, runs
-from jobs.store.run_json import run_json, seconds_of
+from jobs.store.run_json import seconds_of
 from jobs.views import waiting
+from jobs.views.remembered import remembered
 
 if TYPE_CHECKING:
-    from etl.load.history import Record
     from jobs.session import Session
 
 
@@ -142,35 +140,6 @@ def staging_of(session: "Session", run: Mapping[str, Any]) -> Staging:
     return Staging(session.config.staging, run["client"], run["run"])
 
 
-def remembered(config: Config, pairs: Iterable[Pair] | None = None, **wanted: Any) -> Iterator[dict[str, Any]]:
-    """Yield the runs that targets remember; a target that can't be asked is named on stderr and passed over.
-
-    Args:
-        pairs: Clients and their pipelines whose targets are asked; None means all.
-        wanted: See `etl.load.history.read`.
-    """
-    asked = target_places(config, _warn, pairs)
-    if not asked:
-        return
-    from etl.load import history
-
-    def ask(place: tuple[str, str]) -> "list[Record] | EtlError":
-        try:
-            return history.read(*place, asked[place], **wanted)
-        except EtlError as exc:
-            return exc
-
-    chosen = None if pairs is None else set(pairs)
-    with ThreadPoolExecutor(8) as pool:  # one that doesn't answer takes its time
-        for answer in pool.map(ask, asked):
-            if isinstance(answer, EtlError):
-                _warn(answer)
-                continue
-            for record in answer:
-                if chosen is None or (record.client, record.pipeline) in chosen:
-                    yield _run_json(record)
-
-
 def _forgotten(session: "Session", found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return those runs that Redis does not know."""
     unique = {run["run"]: run for run in found}
@@ -180,23 +149,3 @@ def _forgotten(session: "Session", found: Iterable[dict[str, Any]]) -> list[dict
 
 def _newest(found: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda run: seconds_of(run["submitted"]), reverse=True)
-
-
-def _run_json(record: "Record") -> dict[str, Any]:
-    finished = record.finished.timestamp()
-    same = ("pipeline", "client", "state", "rows", "partitions", "error", "attempt")
-    return run_json(
-        record.run,
-        **{name: getattr(record, name) for name in same},
-        submitted=record.submitted.timestamp() if record.submitted else finished,
-        started=record.started.timestamp() if record.started else None,
-        finished=finished,
-        start=record.window_start,
-        end=record.window_end,
-        params=dict(record.params),
-        exit=int(record.state != "succeeded"),
-    )
-
-
-def _warn(exc: EtlError) -> None:
-    print(f"rq-etl: warning: {exc.what}; runs that Redis has forgotten are not shown", file=sys.stderr)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from etl.calendar import cron
+from etl.calendar.cron import GRACE
 from etl.config.pipeline import Config, Pair, pairs_of
 from jobs.deliveries.listing import listing
 from jobs.run import schedules
@@ -13,8 +14,6 @@ from jobs.views import cursors, history, waiting
 
 if TYPE_CHECKING:
     from jobs.session import Session
-
-GRACE = 600  # seconds that a due run may take before it is called late
 
 
 def status(session: "Session", client: str | None = None, now: datetime | None = None) -> list[dict[str, Any]]:
@@ -100,16 +99,14 @@ def _due(
     """
     owner = config.clients[client]
     schedule = owner.schedule.get(pipeline)
-    late, due = 0.0, None
+    due, before = None, None
     if schedule is not None:
         following = cron.following(schedule.cron, owner.timezone, now)[0]
         due = cron.local(following, owner.timezone).isoformat()
         before = cron.latest(schedule.cron, owner.timezone, now)
-        if before and (finished is None or finished < before) and before.timestamp() >= (begun or 0):
-            late = (now - before).total_seconds()
     definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
-    if finished and definition.expect and definition.expect.fresh:
-        late = max(late, (now - finished).total_seconds() - definition.expect.fresh)
+    fresh = definition.expect.fresh if definition.expect else None
+    late = cron.lateness(before, finished, begun, fresh, now)
     late = late if late > GRACE else 0.0
     if delivery and delivery["missing"]:  # it has a grace of its own
         late = max(late, (now - datetime.fromisoformat(delivery["due"])).total_seconds())

@@ -188,6 +188,13 @@ def test_all_mistakes_are_reported_at_once(write: Any) -> None:
     ]
 
 
+def test_a_delivery_starts_nothing_that_needs_a_window(write: Any) -> None:
+    write(("in/{client}/*.csv", "in/{client}/{start}.csv"), ('grace = "45m"', 'run = "when due"'))
+    what = "starts runs that have no window, which {start} in the path needs"
+    cure = 'put {date} into it, or write run = "no"'
+    assert mistakes() == [f"etl.toml: pipelines.claims.delivery.run: {what}; {cure}"]
+
+
 def test_a_replace_is_not_started_on_a_part_of_a_delivery(write: Any) -> None:
     write(('table = "claims" }', 'table = "claims", mode = "replace" }'), ('grace = "45m"', 'run = "on arrival"'))
     what = 'run = "on arrival" may start on a part of the delivery, and mode "replace" would drop the rest'
