@@ -62,14 +62,16 @@ def look_at(config: Config, connection: Redis, pair: Pair, now: datetime) -> Non
         if is_ours is None or expected is None or not _is_time(config, pair, expected, known, moment):
             return  # another has just done it
         try:
-            error = _look(config, connection, resolve(config, pipeline, client), expected, moment, is_ours)
+            look = _look(config, connection, resolve(config, pipeline, client), expected, moment, is_ours)
         except RedisError:
             raise
         except Exception as exc:  # whatever is wrong with this one, others are looked at
-            error = safe_message(exc)
-        if error and (known is None or known.error != error):
-            LOG.warning("%s/%s: %s", client, pipeline, one_line(error))
-        claims.note(connection, pair, moment, error)
+            look = Looked(moment, safe_message(exc))
+        if look is None:
+            return
+        if look.error and (known is None or known.error != look.error):
+            LOG.warning("%s/%s: %s", client, pipeline, one_line(look.error))
+        claims.note(connection, pair, look)
 
 
 def one_line(text: str) -> str:
@@ -105,8 +107,8 @@ def _look(
     expected: Delivery,
     now: float,
     is_ours: Callable[[], bool],
-) -> str | None:
-    """Look at one pipeline's deliveries; returns what is wrong with its source, if anything.
+) -> Looked | None:
+    """Look at one pipeline's deliveries; None where somebody else does by now.
 
     Args:
         is_ours: Whether nobody else looks at them meanwhile.
@@ -116,7 +118,7 @@ def _look(
     found, problem = _present(pipeline, rule, now)
     if before is None:
         if problem is not None and problem.is_there:
-            return str(problem)
+            return Looked(now, str(problem))
         ours = sorting.begin(rule, now, found or [], _loaded(pipeline))
     else:
         ours = deepcopy(before)
@@ -135,7 +137,7 @@ def _look(
         record.write(*whose, ours)
     if _start(connection, pipeline, ours, rule, now):
         record.write(*whose, ours)
-    return str(problem) if problem else None
+    return Looked(now, str(problem) if problem else None, record.version(ours))
 
 
 def _start(connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, now: float) -> bool:

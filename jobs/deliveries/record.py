@@ -4,6 +4,7 @@ import glob
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from etl.config.pipeline import Pair
@@ -153,6 +154,12 @@ def drop_old(staging: str, configured: Collection[Pair], before: float) -> None:
             known = read(staging, client, pipeline)
             if known is None or known.looked < before:
                 Staging(staging, client, DELIVERIES).remove_files([name])
+
+
+def version(record: Record) -> str:
+    """Return what changes when anything in a record changes but the moment of the last look."""
+    text = json.dumps({**asdict(record), "looked": 0})
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def trim(record: Record, before: float) -> None:
