@@ -3,7 +3,7 @@
 import glob
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -130,7 +130,7 @@ def write(staging: str, client: str, pipeline: str, record: Record) -> None:
     Raises:
         StagingFailed: It can't be written.
     """
-    Staging(staging, client, DELIVERIES).write_json(_name(pipeline), {"form": FORM, **asdict(record)})
+    Staging(staging, client, DELIVERIES).write_json(_name(pipeline), {"form": FORM, **_json_of(record)})
 
 
 def drop_old(staging: str, configured: Collection[Pair], before: float) -> None:
@@ -158,7 +158,7 @@ def drop_old(staging: str, configured: Collection[Pair], before: float) -> None:
 
 def version(record: Record) -> str:
     """Return what changes when anything in a record changes but the moment of the last look."""
-    text = json.dumps({**asdict(record), "looked": 0})
+    text = json.dumps({**_json_of(record), "looked": 0})
     return sha256(text.encode()).hexdigest()[:16]
 
 
@@ -171,6 +171,15 @@ def trim(record: Record, before: float) -> None:
 
 def _name(pipeline: str) -> str:
     return f"{pipeline}.json"
+
+
+def _json_of(record: Record) -> dict[str, Any]:
+    # Not `asdict`, which copies every value: there may be thousands of files.
+    items, deliveries = (
+        [vars(item) for item in record.items],
+        {day: vars(each) for day, each in record.deliveries.items()},
+    )
+    return {**vars(record), "items": items, "deliveries": deliveries}
 
 
 def _of_json(found: dict[str, Any]) -> Record:
