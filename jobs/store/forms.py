@@ -139,7 +139,11 @@ def _is_look(value: bytes) -> bool:
         return False
     found = json.loads(value)
     is_at = isinstance(found.get("at"), int | float) and 0 <= found["at"] < LAST
-    return is_at and isinstance(found.get("error"), str | None)
+    return (
+        is_at
+        and found.keys() <= {"at", "error", "version"}
+        and all(isinstance(found.get(name), str | None) for name in ("error", "version"))
+    )
 
 
 class Form(NamedTuple):
