@@ -26,7 +26,7 @@ def alerts(ctx: click.Context) -> None:
 
 
 @alerts.command()
-@click.argument("names", nargs=-1, shell_complete=RUN, metavar="[CLIENT/PIPELINE …]")
+@click.argument("names", nargs=-1, shell_complete=RUN, metavar="[CLIENT/PIPELINE…]")
 @click.option("--all", "everything", is_flag=True, help="Everything that is open.")
 @common
 def ack(names: tuple[str, ...], everything: bool) -> None:

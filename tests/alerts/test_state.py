@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import fakeredis
@@ -17,7 +18,7 @@ from etl.config.models import Alerts
 from etl.config.pipeline import Client, Config
 from jobs.alerts import outbox, state, texts
 from jobs.alerts.cause import Cause, Conditions
-from jobs.alerts.messages import Message
+from jobs.alerts.messages import Line, Message
 from jobs.store.keys import OUTBOX
 from tests.helpers.project import Project, etl_toml
 
@@ -242,7 +243,7 @@ def test_of_two_cron_processes_that_look_at_once_one_says_it(
 def test_subjects_have_at_most_80_letters_and_say_who(looking: Looking) -> None:
     long = "a_client_with_a_name_that_is_as_long_as_names_of_clients_get"
     for cause in (failed(long), Cause("missing", long, long, of="2026-11-26"), Cause("no worker", count=12)):
-        message = Message("alerts", cause.group, False, 0, 0, lines=(texts.Line(cause, 0.0),))
+        message = Message("alerts", cause.group, False, 0, 0, lines=(Line(cause, 0.0),))
         assert len(texts.subject(message)) <= 80
         assert texts.body(looking.config, message)
     assert texts.subject(message) == "[rq-etl] no worker is alive, 12 runs wait"
@@ -261,7 +262,12 @@ class Alerting(RuleBasedStateMachine):
         client = {name: Client(name=name, pipelines=("claims",)) for name in CLIENTS[:4]}
         alerts = Alerts(to=("json://a", "json://b"))
         self.config = Config.model_construct(
-            root="/", path="/etl.toml", alerts=alerts, clients=client, pipelines={"claims": _definition()}, variants={}
+            root=Path("/"),
+            path=Path("/etl.toml"),
+            alerts=alerts,
+            clients=client,
+            pipelines={"claims": _definition()},
+            variants={},
         )
         self.connection: Redis = fakeredis.FakeRedis()
         self.now, self.found = START, Conditions()
