@@ -327,8 +327,7 @@ def _again(scene: _Scene, job: str, at: float) -> str:
     if record is None or record.error is None:
         return f"rate-limited until {_moment(at)}"
     where = f"{stage} of partition {partition}" if partition != "0" else stage
-    kind = getattr(record, "kind", None)
-    what = f"{where} failed" + (f": {kind}" if kind else "")
+    what = f"{where} failed" + (f": {record.kind}" if record.kind else "")
     return f"retry due at {_moment(at)} (attempt {record.attempt + 1} of {record.attempt + 1 + left}; {what})"
 
 
