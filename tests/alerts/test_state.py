@@ -20,6 +20,7 @@ from jobs.alerts import outbox, state, texts
 from jobs.alerts.cause import Cause, Conditions
 from jobs.alerts.messages import Line, Message
 from jobs.store.keys import OUTBOX
+from tests.helpers.examples import examples
 from tests.helpers.project import Project, etl_toml
 
 START = datetime(2026, 11, 26, 8, tzinfo=UTC)
@@ -300,15 +301,18 @@ class Alerting(RuleBasedStateMachine):
     def episode_at(self, line: Any) -> int:
         return self.episode[line.cause.key]
 
-    @rule(client=st.sampled_from(CLIENTS[:4]), kind=st.sampled_from(["failed", "missing", "late"]))
-    def comes(self, client: str, kind: str) -> None:
-        cause = (
-            failed(client) if kind == "failed" else Cause(kind, client, "claims", of="d" if kind == "missing" else "")
-        )
-        if cause.key not in self.found.causes:
-            self.found.add(cause)
-            self.episode[cause.key] += 1
-            self.of_episode[cause.key, self.episode[cause.key]] = self.troubles
+    @rule(
+        clients=st.sets(st.sampled_from(CLIENTS[:4]), min_size=1),
+        kind=st.sampled_from(["failed", "missing", "late"]),
+    )
+    def comes(self, clients: set[str], kind: str) -> None:
+        of = "d" if kind == "missing" else ""
+        for client in sorted(clients):
+            cause = failed(client) if kind == "failed" else Cause(kind, client, "claims", of=of)
+            if cause.key not in self.found.causes:
+                self.found.add(cause)
+                self.episode[cause.key] += 1
+                self.of_episode[cause.key, self.episode[cause.key]] = self.troubles
 
     @precondition(lambda self: self.found.causes)
     @rule(data=st.data())
@@ -372,4 +376,4 @@ def _definition() -> Any:
 
 
 TestAlerting = Alerting.TestCase
-TestAlerting.settings = hypothesis_settings(stateful_step_count=25)
+TestAlerting.settings = hypothesis_settings(max_examples=examples(200), stateful_step_count=30)
