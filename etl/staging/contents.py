@@ -80,6 +80,16 @@ def seen_before(url: str, files: Iterable[File], now: float | None = None) -> li
     return found
 
 
+def lying_there(url: str, files: Iterable[File], now: float | None = None) -> set[str]:
+    """Write down files of a run that it can't read; return the names of those that an earlier run has met already.
+
+    Raises:
+        StagingFailed: Staging can't be read or written.
+    """
+    now = time.time() if now is None else now
+    return {file.name for file in files if not _written(url, file, now)[1]}
+
+
 def forget(url: str, files: Iterable[File]) -> None:
     """Forget a run's files, as nothing was loaded of them: the next run is to look at them again.
 

@@ -87,7 +87,7 @@ class Cron:
             config = settings.config()
             if config is not self._config:
                 schedules_ = sum(len(client.schedule) for client in config.clients.values())
-                LOG.info("looks at deliveries: %d pipelines; schedules: %d", len(delivering(config)), schedules_)
+                LOG.info("looks at pipelines with deliveries: %d, schedules: %d", len(delivering(config)), schedules_)
             self._config = config
             self._say("etl.toml", "")
         except (EtlError, OSError) as exc:

@@ -1,15 +1,18 @@
-"""Receipts: the stages' counts of rows in and out, and whether they balance."""
+"""What a run's stages have published: counts of rows in and out, whether these balance, and what was delivered."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.partition import ROW_BITS, Partition
-from etl.staging import STAGES, Marker, Staging
+from etl.load import expect, known, ledger
+from etl.partition import ROW_BITS, Partition, Piece
+from etl.staging import STAGES, Marker, Staging, contents
 from etl.types.cursor import Cursor, later, latest_of
+from jobs.run.stage import StageContext
 from jobs.store.run_json import ROWS
 
 
@@ -202,3 +205,69 @@ def gather(staging: Staging, partitions: Sequence[Partition]) -> Tally:
         names = [stage for stage in STAGES if f"{number:05d}.{stage}.json" in published]
         markers[number] = {stage: found for stage in names if (found := staging.marker(stage, number))}
     return Tally(markers)
+
+
+def newly(extracted: Marker) -> int:
+    """Return how many rows of a partition were read for the first time, as far as its extract knows."""
+    counts = extracted.counts
+    return max(0, counts["read"] - counts.get("skipped", 0) - counts.get("unchanged", 0))
+
+
+def is_expected(work: StageContext) -> bool:
+    """Whether a run is of a delivery that something is expected of."""
+    pipeline = work.pipeline
+    is_any = pipeline.expect is not None or pipeline.delivery is not None
+    return is_any and not any(each.fixed for each in work.plan.partitions)
+
+
+def delivered(work: StageContext, tally: Tally, unread: Collection[str] = ()) -> expect.Delivered | None:
+    """Return what a run has read, as expectations ask for it; None where the pipeline has none.
+
+    Its files are written down in staging, where other runs find them.
+
+    Args:
+        unread: Files that can't be read, and are no part of this delivery.
+    """
+    if not is_expected(work):
+        return None
+    pipeline, context = work.pipeline, work.context
+    day, due = pipeline.day_of(context.start, context.today)
+    parts, partitions = [], [each for each in work.plan.partitions if each.pieces[0].file not in unread]
+    for partition in partitions:
+        if (source := tally.markers.get(partition.number, {}).get("extract")) is not None:
+            piece, modified = partition.pieces[0], max(each.modified for each in partition.pieces)
+            about = ledger.name_of(partition), piece.start, source.content, modified
+            parts.append(expect.Part(*about, source.counts["read"], newly(source)))
+    counts = [stages["transform"].counts for stages in tally.markers.values() if "transform" in stages]
+    is_past = context.start is not None
+    return expect.Delivered(
+        work.run,
+        day,
+        due,
+        tuple(parts) if len(parts) == len(partitions) else None,
+        sum(each.get("dated", 0) for each in counts),
+        sum(each.get("outside", 0) for each in counts),
+        () if is_past else tuple(contents.seen_before(work.staging.url, files(work, tally, day))),
+        is_past,
+    )
+
+
+def files(work: StageContext, tally: Tally, day: date) -> list[contents.File]:
+    """Return the run's files that have rows, with what is in them."""
+    found: dict[str, contents.File] = {}
+    for partition in work.plan.partitions if work.pipeline.extract.FACTS.files else ():
+        source = tally.markers.get(partition.number, {}).get("extract")
+        if source is None or not source.counts["read"]:
+            continue
+        for piece in partition.pieces:
+            whole = source.content if piece.is_whole and len(partition.pieces) == 1 else ""
+            if (file := file_of(work, piece, piece.version or whole, day)) is not None:
+                found[piece.path] = file
+    return list(found.values())
+
+
+def file_of(work: StageContext, piece: Piece, content: str, day: date) -> contents.File | None:
+    """Return a file with what is in it, which is looked up where it isn't known; None where it is gone."""
+    content = content or known.hash_of(piece.path)
+    whose = work.pipeline.client, work.pipeline.name, piece.file, piece.path
+    return contents.File(*whose, content, piece.modified, day.isoformat(), work.run) if content else None

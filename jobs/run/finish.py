@@ -1,9 +1,9 @@
 """A run's last stage: its rows are made final, its receipts balanced, its record closed, its staging cleaned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from etl import rejects as rejected_rows
 from etl.config import code
 from etl.config.columns import match
 from etl.errors import EtlError, ForeignFile, ReceiptMismatch, UnexpectedDelivery
-from etl.load import expect, known, ledger
+from etl.load import expect, ledger
 from etl.partition import line_of
 from etl.safe_message import kind_of, safe_message
 from etl.staging import STAGES, Marker, contents
@@ -114,8 +114,9 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
         return Marker()  # another execution has ended the run meanwhile, and has cleaned staging up under this one
     failures = _failures(work, tally, connection)
     ended, is_recorded, said = _make_final(work, tally, failures)
-    unmet, unknown = _unmet(work, tally, ended.rows["read"])
-    odd = [*unmet, *(failure["error"].partition("\n")[0] for failure in failures if is_foreign(failure))]
+    foreign = _foreign(work, failures)
+    unmet, unknown = _unmet(work, tally, ended.rows["read"], {file for file, what in foreign.items() if not what})
+    odd = [*unmet, *filter(None, foreign.values())]
     if expect.is_fatal(work.pipeline):  # the load has refused it, if there was one
         if unmet and not work.plan.partitions:
             ended = replace(ended, error="; ".join(unmet), exit=1, kind=UnexpectedDelivery.__name__)
@@ -144,62 +145,30 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
     return Marker(counts=dict(ended.rows))
 
 
-def newly(extracted: Marker) -> int:
-    """Return how many rows of a partition were read for the first time, as far as its extract knows."""
-    counts = extracted.counts
-    return max(0, counts["read"] - counts.get("skipped", 0) - counts.get("unchanged", 0))
+def _foreign(work: StageContext, failures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the files that are of another kind than the source's, with the sentence that says so.
 
-
-def delivered(work: StageContext, tally: balance.Tally) -> expect.Delivered | None:
-    """Return what a run has read, as expectations ask for it; None where the pipeline has none.
-
-    Its files are written down in staging, where other runs find them.
+    A file that lies there since an earlier run, which said so, has no sentence.
     """
-    pipeline, context = work.pipeline, work.context
-    partitions = work.plan.partitions
-    if (pipeline.expect is None and pipeline.delivery is None) or any(each.fixed for each in partitions):
-        return None
-    day, due = pipeline.day_of(context.start, context.today)
-    parts = []
-    for partition in partitions:
-        if (source := tally.markers.get(partition.number, {}).get("extract")) is not None:
-            piece, modified = partition.pieces[0], max(each.modified for each in partition.pieces)
-            about = ledger.name_of(partition), piece.start, source.content, modified
-            parts.append(expect.Part(*about, source.counts["read"], newly(source)))
-    counts = [stages["transform"].counts for stages in tally.markers.values() if "transform" in stages]
-    is_past = context.start is not None
-    return expect.Delivered(
-        work.run,
-        day,
-        due,
-        tuple(parts) if len(parts) == len(partitions) else None,
-        sum(each.get("dated", 0) for each in counts),
-        sum(each.get("outside", 0) for each in counts),
-        () if is_past else tuple(contents.seen_before(work.staging.url, _files(work, tally, day))),
-        is_past,
-    )
+    found = {
+        failure["file"]: failure["error"].partition("\n")[0]
+        for failure in failures
+        if failure.get("kind") == ForeignFile.__name__
+    }
+    if found and balance.is_expected(work) and work.context.start is None:
+        pieces = [piece for each in work.plan.partitions for piece in each.pieces if piece.file in found]
+        day, _ = work.pipeline.day_of(None, work.context.today)
+        files = [file for piece in pieces if (file := balance.file_of(work, piece, piece.version, day)) is not None]
+        with suppress(EtlError):
+            found |= dict.fromkeys(contents.lying_there(work.staging.url, files), "")
+    return found
 
 
-def _files(work: StageContext, tally: balance.Tally, day: date) -> list[contents.File]:
-    """Return the run's files that have rows, with what is in them."""
-    pipeline, found = work.pipeline, dict[str, contents.File]()
-    for partition in work.plan.partitions if pipeline.extract.FACTS.files else ():
-        source = tally.markers.get(partition.number, {}).get("extract")
-        if source is None or not source.counts["read"]:
-            continue
-        for piece in partition.pieces:
-            whole = source.content if piece.is_whole and len(partition.pieces) == 1 else ""
-            if content := piece.version or whole or known.hash_of(piece.path):
-                whose = pipeline.client, pipeline.name, piece.file, piece.path
-                found[piece.path] = contents.File(*whose, content, piece.modified, day.isoformat(), work.run)
-    return list(found.values())
-
-
-def _unmet(work: StageContext, tally: balance.Tally, read: int) -> tuple[list[str], list[str]]:
+def _unmet(work: StageContext, tally: balance.Tally, read: int, unread: Collection[str]) -> tuple[list[str], list[str]]:
     """Return what the delivery is not as expected in, and a warning where that can't be known now."""
     which = work.pipeline, work.plan.partitions, read
     try:
-        return expect.unmet(*which, delivered(work, tally)), []
+        return expect.unmet(*which, balance.delivered(work, tally, unread)), []
     except EtlError as exc:
         return expect.unmet(*which), [f"whether the delivery is as usual is not known: {exc.what}"]
 
@@ -209,12 +178,7 @@ def _forget_refused(work: StageContext, tally: balance.Tally, unmet: Sequence[st
     if unmet and work.context.start is None:
         with suppress(EtlError):
             day, _ = work.pipeline.day_of(None, work.context.today)
-            contents.forget(work.staging.url, _files(work, tally, day))
-
-
-def is_foreign(failure: Mapping[str, Any]) -> bool:
-    """Whether a partition failed as its file is of another kind than the source's."""
-    return failure.get("kind") == ForeignFile.__name__
+            contents.forget(work.staging.url, balance.files(work, tally, day))
 
 
 def give_up(connection: Redis, stage: Stage) -> None:
@@ -248,7 +212,7 @@ def _make_final(
             read=rows["read"],
             rejected=rows["rejected"] - tally.rejected_then,
             all_rejected=tally.all_rejected,
-            delivered=delivered(work, tally) if expect.is_fatal(work.pipeline) else None,
+            delivered=balance.delivered(work, tally) if expect.is_fatal(work.pipeline) else None,
             record=lambda final: history_record(work, ending(tally, failures, final)),
             move=work.move(tally.latest, tally.future),
             zones=work.zones,

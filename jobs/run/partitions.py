@@ -33,7 +33,7 @@ from etl.types.lattice import EMPTY, decide, merge_candidates, of_key
 from etl.types.limits import Limit, Limits
 from etl.types.newer import Narrowed, Reached
 from jobs.run import finish
-from jobs.run.balance import ByFile, Tally
+from jobs.run.balance import ByFile, Tally, delivered, newly
 from jobs.run.rate_limit import RateLimit
 from jobs.run.stage import StageContext
 
@@ -252,7 +252,7 @@ def load(work: StageContext, connection: Redis) -> Marker:
         again=work.full_refresh,
         context=work.context,
         day=work.pipeline.day_of(work.context.start, work.context.today)[0],
-        newly=finish.newly(source),
+        newly=newly(source),
         **rows.shaped,
     )
 
@@ -274,7 +274,7 @@ def load(work: StageContext, connection: Redis) -> Marker:
         _counted(work, work.staging.chunks(rows.data)),
         read=source.counts["read"],
         rejected=rejected,
-        delivered=finish.delivered(work, mine) if is_guarded else None,
+        delivered=delivered(work, mine) if is_guarded else None,
         record=ended,
         move=work.move(mine.latest, mine.future),
         types=rows.types,

@@ -377,6 +377,18 @@ def test_a_file_of_another_kind_is_odd_beside_being_a_failure(local: Nights, exp
     assert found["odd"] == ["inbox/acme/page.csv is an HTML page, not CSV"]
 
 
+def test_a_file_of_another_kind_that_still_lies_there_is_a_failure_and_odd_no_more(local: Nights) -> None:
+    local.configure({"change": "50%"})
+    day = local.weeks(5)
+    local.deliver("page.csv", PAGE)
+    assert local.run(day - 5 * DAY)["odd"] == ["inbox/acme/page.csv is an HTML page, not CSV"]
+    found = local.come(day, 5)
+    assert found["state"] == "failed"
+    assert found["odd"] == ["5 rows were delivered, 10 are usual on a Monday (the median of 5)"]
+    local.deliver("page.csv", PAGE)
+    assert local.run(day + DAY)["odd"] == ["inbox/acme/page.csv is an HTML page, not CSV"]  # sent again
+
+
 def test_a_run_that_met_its_expectations_has_nothing_odd(local: Nights) -> None:
     local.configure({"rows": [1, 5]})
     local.deliver("a.csv", claims(2, FIRST))
