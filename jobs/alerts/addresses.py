@@ -58,10 +58,17 @@ def addresses(config: Config, route: str) -> dict[str, str]:
 
 def all_addresses(config: Config) -> dict[str, str]:
     """Return every address as it is written, each once, by its place."""
+    tables = [(ALL, config.alerts)]
+    for pair in [
+        *config.variants,
+        *(("", name) for name in config.pipelines),
+        *((name, "") for name in config.clients),
+    ]:
+        tables += tables_of(config, *pair)
     places: dict[str, str] = {}
-    for route in dict.fromkeys([ALL, *routes(config).values()]):
-        for place, address in addresses(config, route).items():
-            places.setdefault(address, place)
+    for route, table in tables:
+        for number, address in enumerate(table.to):
+            places.setdefault(address, f"{route}.to[{number}]")
     return {place: address for address, place in places.items()}
 
 

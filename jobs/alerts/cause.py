@@ -11,6 +11,7 @@ from jobs.store import forms
 Subject = tuple[str, str, str, str]  # kind, client, pipeline and of what, see `Cause`
 AWAY = 300.0  # seconds that one that has come back must stay away; doubled each time it comes back
 LONGEST = 6 * 3600.0  # that at the most
+ANY = "*"  # of a subject: each window that isn't a cause
 DETAIL = 300  # letters
 AT_ONCE = ("missing", "odd")  # each delivery is said as soon as it is known
 
@@ -97,6 +98,10 @@ class Conditions:
         """Say of some kinds that nothing can be said."""
         self.unsure |= {(kind, client, pipeline) for kind in kinds}
 
+    def is_fine(self, cause: Cause) -> bool:
+        """Whether a cause is known to be over."""
+        return not self.fine.isdisjoint({cause.subject, (*cause.subject[:3], ANY)})
+
     def is_unsure(self, cause: Cause) -> bool:
         """Whether it can't be said whether a cause is over."""
         return not self.unsure.isdisjoint({(cause.kind, "", ""), (cause.kind, cause.client, cause.pipeline)})
@@ -138,7 +143,7 @@ class Entry:
 def entries_of(raw: Any) -> dict[str, Entry]:
     """Return the causes that Redis answered, by key; what is malformed is left out."""
     found = {}
-    for key, value in forms.fit("entries of alerts", cast(dict[Any, Any], raw)).items():
+    for key, value in forms.fit("causes", cast(dict[Any, Any], raw)).items():
         known = json.loads(value)
         kept = {name: known[name] for name in Entry.__dataclass_fields__ if name in known}
         found[key] = Entry(**kept | {"cause": cause_of(known["cause"])})

@@ -69,21 +69,21 @@ def _stuck(
     at: float,
     found: Conditions,
 ) -> None:
-    oldest: dict[tuple[str, str], tuple[float, str]] = {}
+    oldest: dict[tuple[str, str], tuple[float, str, float]] = {}
     for run, record in active.items():
         pair = record["client"], record["pipeline"]
         if pair[0] not in config.clients or pair[1] not in config.pipelines:
             continue
         definition = config.variants.get(pair, config.pipelines[pair[1]])
-        since = memory.runs.get(run, at)
-        if at - since > max(STUCK, definition.timeout + max(definition.retry_delays)):
-            oldest[pair] = min(oldest.get(pair, (since, run)), (since, run))
-    kept = _excused(connection, {run: active[run] for _, run in oldest.values()}, at)
-    for pair, (since, run) in oldest.items():
+        since, patience = memory.runs.get(run, at), max(STUCK, definition.timeout + max(definition.retry_delays))
+        if at - since > patience:
+            oldest[pair] = min(oldest.get(pair, (since, run, patience)), (since, run, patience))
+    kept = _excused(connection, {run: active[run] for _, run, _ in oldest.values()}, at)
+    for pair, (since, run, patience) in oldest.items():
         works = kept[run]
         # One that only waits for a worker is not stuck while others move, unless that lasts for hours.
         still = since if works or at - since > QUEUED else max(since, memory.moved)
-        if works is not None and at - still > STUCK:
+        if works is not None and at - still > patience:
             found.add(Cause("stuck", *pair, since=since, run=run))
     found.fine |= {("stuck", *pair, "") for pair in _pairs(config)}
 

@@ -13,7 +13,7 @@ from etl.calendar import cron
 from etl.config.pipeline import Config, Pair, pairs_of
 from etl.config.urls import parse_url, with_secrets
 from etl.errors import EtlError, SourceUnreachable, TargetBusy, TargetRefused, TargetUnreachable
-from jobs.alerts.cause import Cause, Conditions, is_a, one_line
+from jobs.alerts.cause import ANY, Cause, Conditions, is_a, one_line
 from jobs.store import forms, keys, malformed
 from jobs.store.keys import run_key
 
@@ -158,6 +158,7 @@ def _place(config: Config, pair: Pair, error: str) -> str:
 
 
 def _windows(config: Config, known: Known, found: Conditions) -> None:
+    found.fine |= {("failed", *pair, ANY) for pair in pairs_of(config)}  # what is loaded is in the list no more
     for field, run in known.windows.items():
         client, pipeline, window = field.split("/", 2)
         if client in config.clients and pipeline in config.clients[client].pipelines and known.records.get(run):

@@ -70,11 +70,11 @@ class Message:
 def outbox_of(raw: Any) -> dict[str, Message]:
     """Return the messages of Redis by id."""
     found = {}
-    for id, value in forms.fit("objects", cast(dict[Any, Any], raw)).items():
+    for id, value in forms.fit("messages", cast(dict[Any, Any], raw)).items():
         known = json.loads(value)
         kept = {name: known[name] for name in Message.__dataclass_fields__ if name in known}
         lines = tuple(Line(cause_of(cause), opened, ended) for cause, opened, ended in kept["lines"])
-        found[id] = Message(**kept | {"lines": lines, "got": tuple(kept["got"])})
+        found[id] = Message(**kept | {"lines": lines, "got": tuple(kept.get("got", ()))})
     return found
 
 

@@ -23,7 +23,7 @@ LOG = logging.getLogger("rq-etl.alerts")
 PATIENCE = 2.0  # seconds that `deliver` waits for what it sends; the rest goes on by itself
 LONGEST = 120.0  # seconds after which what is being sent counts as lost
 QUICK, PAUSE = 3, 0.2  # so many tries at once, with so many seconds between them, where an address refuses quickly
-TOGETHER = 16  # messages that are being sent at a time
+TOGETHER = 50  # messages that are being sent at a time
 BEAT = 60.0  # seconds between two heartbeats
 FRESH = 60.0  # seconds after a look in which the heartbeat may be sent
 
@@ -49,7 +49,7 @@ def deliver(config: Config, connection: Redis, now: datetime, patience: float = 
     at, started = now.timestamp(), time.monotonic()
     outbox.renew(connection, [id for id, since in list(_sending.items()) if started - since < LONGEST], at)
     threads = []
-    for id, message in outbox.take(connection, at, TOGETHER - len(_sending)).items():
+    for id, message in outbox.take(connection, at, max(0, TOGETHER - len(_sending))).items():
         _sending[id] = started
         threads.append(_thread(_send, config, connection, id, message, at))
     for thread in threads:

@@ -98,18 +98,18 @@ def compare(config: Config, connection: Redis, found: Conditions, now: float) ->
         known = entries_of(pipe.hgetall(CAUSES))
         digests = {
             group: json.loads(value)
-            for group, value in forms.fit("objects", cast(dict[Any, Any], pipe.hgetall(DIGESTS))).items()
+            for group, value in forms.fit("digests", cast(dict[Any, Any], pipe.hgetall(DIGESTS))).items()
         }
-        waiting = outbox_of(pipe.hgetall(OUTBOX))
+        messages = outbox_of(pipe.hgetall(OUTBOX))
         changes = _changes(config, known, found, now)
-        posted = dict(waiting)
+        posted = dict(messages)
         windows = dict(digests)
         _say(config, ways, changes, posted, windows, now)
         pipe.multi()
         for key, entry in changes.entries.items():
             pipe.hdel(CAUSES, key) if entry is None else pipe.hset(CAUSES, key, entry.as_json())
         for name, before, after, spell in (
-            (OUTBOX, waiting, posted, lambda message: message.as_json()),
+            (OUTBOX, messages, posted, lambda message: message.as_json()),
             (DIGESTS, digests, windows, json.dumps),
         ):
             for key in before.keys() - after.keys():
@@ -147,7 +147,7 @@ def _changes(config: Config, known: Mapping[str, Entry], found: Conditions, now:
         if not entry.over and (found.is_unsure(entry.cause) or entry.cause.client in config.broken):
             continue
         ended = replace(entry, ended=entry.ended or now)
-        if not ended.over and entry.cause.subject not in found.fine:
+        if not ended.over and not found.is_fine(entry.cause):
             changes.entries[key] = None  # nobody will know: its client is gone, or its delivery is too old
         elif not ended.over and now - ended.ended >= ended.away:
             changes.entries[key] = replace(ended, over=now)
@@ -224,11 +224,11 @@ def _route(ways: Mapping[tuple[str, str], str], cause: Cause) -> str:
 
 def _mark_ended(outbox: dict[str, Message], entry: Entry) -> bool:
     """Say in what is still unsent of a cause that it is over; whether that is enough, as nobody has heard of it."""
-    is_enough = False
+    unheard = []
     for id, message in outbox.items():
         mine = [line for line in message.lines if line.cause.key == entry.cause.key and line.opened == entry.opened]
         if mine and not message.is_over:
             lines = tuple(replace(line, ended=entry.ended) if line in mine else line for line in message.lines)
             outbox[id] = replace(message, lines=lines)
-            is_enough = not message.got and not message.lease
-    return is_enough
+            unheard.append(not message.got and not message.lease)
+    return bool(unheard) and all(unheard)

@@ -23,9 +23,9 @@ if not has_window then
   if ended == 'succeeded' then
     redis.call('HSET', 'etl:succeeded', client .. '/' .. pipeline, redis.call('HGET', run, 'ended'))
   end
-elseif ended ~= 'failed' then
+elseif ended == 'succeeded' then
   redis.call('HDEL', 'etl:windows:failed', client .. '/' .. pipeline .. '/' .. start)
-elseif redis.call('HLEN', 'etl:windows:failed') < 1000 then
+elseif ended == 'failed' and redis.call('HLEN', 'etl:windows:failed') < 1000 then
   redis.call('HSET', 'etl:windows:failed', client .. '/' .. pipeline .. '/' .. start, id)
 end
 redis.call('EXPIRE', run, history)

@@ -146,6 +146,58 @@ def _is_look(value: bytes) -> bool:
     )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LAST
+
+
+def _is_cause(value: Any) -> bool:
+    """Whether a value is a cause of an alert: texts, but for a moment and a count."""
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        return False
+    return all(_is_number(each) if name in ("since", "count") else _is_text(each) for name, each in value.items())
+
+
+def _is_entry(value: bytes) -> bool:
+    if not is_json(dict)(value) or not value:
+        return False
+    found = json.loads(value)
+    rest = {name: each for name, each in found.items() if name not in ("cause", "by")}
+    return (
+        _is_cause(found.get("cause"))
+        and "opened" in found
+        and all(map(_is_number, rest.values()))
+        and (_is_text(found.get("by", "")))
+    )
+
+
+def _is_digest(value: bytes) -> bool:
+    if not is_json(dict, _is_number)(value) or not value:
+        return False
+    return bool({"until", "next"} <= json.loads(value).keys())
+
+
+def _is_message(value: bytes) -> bool:
+    if not is_json(dict)(value) or not value:
+        return False
+    found = json.loads(value)
+    texts, numbers = ("route", "group"), ("made", "due", "after", "lease", "tries", "more")
+    lines, got = found.get("lines"), found.get("got", [])
+    return (
+        all(_is_text(found.get(name)) for name in texts)
+        and all(_is_number(found.get(name, 0)) for name in numbers)
+        and isinstance(found.get("is_over"), bool)
+        and isinstance(got, list)
+        and all(map(_is_text, got))
+        and isinstance(lines, list)
+        and bool(lines)
+        and all(map(_is_line, lines))
+    )
+
+
+def _is_line(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and _is_cause(value[0]) and all(map(_is_number, value[1:]))
+
+
 class Form(NamedTuple):
     """What a key must be like.
 
@@ -210,8 +262,9 @@ FORMS = {
     "last": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=matches(r"[^ ]+ [a-z]+")),
     "moments": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
     "windows": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+/[^ ]+"), value=is_id),
-    "entries of alerts": Form(is_json(list, _is_text), value=is_json(dict)),
-    "objects": Form(value=is_json(dict)),
+    "causes": Form(is_json(list, _is_text), value=_is_entry),
+    "messages": Form(value=_is_message),
+    "digests": Form(value=_is_digest),
     "due": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=is_handled),
     "looked": Form(matches(r"[a-z0-9_]+/[a-z0-9_]+"), value=_is_look),
     "served": Form(fields={"left": is_whole, "name": is_id}),

@@ -301,7 +301,7 @@ KEYS = (
         "jobs.alerts.state",
         "a field for each open cause, and an hour longer",
         "what is wrong, since when, who was informed",
-        "entries of alerts",
+        "causes",
         stays=True,
     ),
     Key(
@@ -310,7 +310,7 @@ KEYS = (
         "jobs.alerts.state",
         "a field for each kind of cause of the last minutes",
         "until when what follows is collected",
-        "objects",
+        "digests",
         stays=True,
     ),
     Key(
@@ -319,7 +319,7 @@ KEYS = (
         "jobs.alerts.outbox",
         "a field for each message until it is delivered; older ones are joined",
         "messages to be sent, without addresses",
-        "objects",
+        "messages",
         stays=True,
     ),
     Key(

@@ -82,7 +82,7 @@ def text(samples: Sequence[Sample]) -> str:
 
 
 def _open_alerts(connection: Redis) -> Counter[str]:
-    found = forms.fit("entries of alerts", cast(dict[Any, Any], connection.hgetall(keys.CAUSES)))
+    found = forms.fit("causes", cast(dict[Any, Any], connection.hgetall(keys.CAUSES)))
     return Counter(json.loads(key)[0] for key, value in found.items() if not json.loads(value).get("over"))
 
 

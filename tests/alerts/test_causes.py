@@ -139,7 +139,13 @@ def test_each_window_that_failed_is_a_cause_until_it_is_loaded(house: Watched) -
     house.write(f"inbox/acme/claims-{days[0]}.csv", CLEAN)
     start, end = window(days[0], f"{days[0]}T23:00", "UTC")
     house.run(start=start, end=end)
-    assert [cause.of[:10] for cause in house.causes()] == days[1:]
+    now = house.look()
+    assert [cause.of[:10] for cause in now.causes.values()] == days[1:]
+    assert now.is_fine(Cause("failed", "acme", "claims", of=str(start)))
+    start, end = window(days[1], f"{days[1]}T23:00", "UTC")
+    house.write(f"inbox/acme/claims-{days[1]}.csv", CLEAN)
+    cancel_run(house.connection, house.submit(start=start, end=end))
+    assert [cause.of[:10] for cause in house.causes()] == days[1:], "nobody has loaded it"
 
 
 def test_a_schedule_without_a_success_is_late_unless_its_failure_says_so_or_it_runs(house: Watched) -> None:

@@ -19,7 +19,7 @@ from etl.config.pipeline import Client, Config
 from jobs.alerts import outbox, state, texts
 from jobs.alerts.cause import Cause, Conditions
 from jobs.alerts.messages import Line, Message
-from jobs.store.keys import OUTBOX
+from jobs.store.keys import CAUSES, DIGESTS, OUTBOX
 from tests.helpers.examples import examples
 from tests.helpers.project import Project, etl_toml
 
@@ -229,6 +229,20 @@ def test_clients_with_the_same_addresses_are_said_together(config: Config, conne
     looking = Looking(config.model_copy(update={"clients": clients}), connection)
     looking.open(*map(failed, CLIENTS))
     assert looking.subjects() == ["43 clients: target warehouse can't be reached"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"{}", b"[]", b"x", b"\xff", b'{"cause": {}, "opened": 1}', b'{"cause": {"kind": 1}, "opened": 1}',
+     b'{"route": "alerts", "group": "g", "is_over": false, "made": 1, "due": "soon", "lines": []}',
+     b'{"until": 1}', b'{"until": "x", "next": 0}'],
+)  # fmt: skip
+def test_what_someone_else_has_written_there_stops_nothing(looking: Looking, value: bytes) -> None:
+    for key in (CAUSES, DIGESTS, OUTBOX):
+        looking.connection.hset(key, b'["failed", "c1"]', value)
+        looking.connection.hset(key, b"\xff", value)
+    looking.open(failed("c0"))
+    assert looking.subjects() == ["c0/claims: target warehouse can't be reached"]
 
 
 def test_of_two_cron_processes_that_look_at_once_one_says_it(
