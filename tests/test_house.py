@@ -142,6 +142,12 @@ def test_no_folder_has_more_than_14_modules() -> None:
     assert {folder: count for folder, count in house.folders(ROOT).items() if count > 14} == {}
 
 
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports them by their names alone: the second of two would not be collected."""
+    names = [path.name for path in python_files("tests") if path.name.startswith("test_")]
+    assert {name for name in names if names.count(name) > 1} == set()
+
+
 def test_etl_knows_nothing_of_queues_and_commands() -> None:
     """Imports go one way: cli, jobs, etl."""
     forbidden = {"jobs", "cli", "rq_etl", "redis", "fakeredis", "rq", "rq_scheduler", "rq_dashboard", "click", "flask"}
