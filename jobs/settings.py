@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from etl import env_file
-from etl.config.pipeline import Config
-from etl.config.read import load_config
 from etl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from etl.config.pipeline import Config
 
 POLL = 0.19  # seconds between an idle worker's looks: under 20 commands a second, a new job waits less than 0.2 s
 JOBS_PER_HORSE = 5000  # libraries leak, and HORSE_MEMORY may not see it; a new horse costs about a second
@@ -194,8 +195,8 @@ def worker_environment(url: str) -> dict[str, str]:
 # --- which etl.toml ---
 
 _chosen: Path | None = None
-_override: Config | None = None
-_read: tuple[tuple[Path, int, int], Config] | None = None
+_override: "Config | None" = None
+_read: "tuple[tuple[Path, int, int], Config] | None" = None
 
 
 def use(path: str | os.PathLike[str] | None) -> None:
@@ -222,7 +223,7 @@ def pinned() -> Callable[[], None]:
     return put_back
 
 
-def override(config: Config | None) -> None:
+def override(config: "Config | None") -> None:
     """Work for this configuration, whatever the files, `.env` among them, say; None goes back to the files."""
     global _override
     _take_back()
@@ -234,7 +235,7 @@ def path() -> Path:
     return _chosen or config_path()
 
 
-def config() -> Config:
+def config() -> "Config":
     """Return the configuration in use, read again only where a file of it has changed.
 
     Raises:
@@ -246,11 +247,13 @@ def config() -> Config:
         return _override
     stamp = path(), changed(path()), _clients_changed(path().parent / "clients")
     if _read is None or _read[0] != stamp:
+        from etl.config.read import load_config  # which Tab in a shell does without
+
         _read = stamp, load_config(path())
     return _read[1]
 
 
-def base() -> Config:
+def base() -> "Config":
     """Return the configuration for its [settings], for which clients' files, perhaps thousands, are not looked at.
 
     Raises:

@@ -27,10 +27,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from redis import Redis
-from tests.helpers.addresses import Address, mail_server, webhook
 
 from benchmarks.deliveries.plan import Fault, Plan, clean, faulty
 from benchmarks.servers import folder, redis_server
+from tests.helpers.addresses import Address, mail_server, webhook
 from tests.helpers.processes import die_with_parent
 
 MINUTE = timedelta(minutes=1)

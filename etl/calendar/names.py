@@ -57,15 +57,11 @@ class Names:
             f"{_glob(moment)}{rest}" for moment, rest in zip(self.moments, parts[1:], strict=True)
         )
 
-    @property
+    @cached_property
     def telling(self) -> str | None:
         """Which moment says whose file it is: its `date`, else its `start`, which is the date of a window, or `end`."""
         named = {moment.name for moment in self.moments}
         return next((name for name in ("date", "start", "end") if name in named), None)
-
-    def is_one(self, name: str, near: date) -> bool:
-        """Whether a name that the glob matches is one of them: what stands for a date is one."""
-        return self.telling is None or self.day(name, near) is not None
 
     def day(self, name: str, near: date) -> date | None:
         """Return the date in a name; None where there is none, or none of the calendar.

@@ -84,10 +84,9 @@ def _found(
     if not files:
         _refuse_absent(os.path.join(pipeline.root, fixed))
     for file in files:
-        name = os.path.join(pipeline.root, file.name)
-        if names.is_one(name, near):
+        day = names.day(os.path.join(pipeline.root, file.name), near)
+        if day is not None or names.telling is None:  # else what stands in place of the date is none
             is_settled = not config.settle or now - file.modified >= config.settle
-            day = names.day(name, near)
             yield Arrival(file.name, file.path, file.size, file.modified, day, is_settled, is_marker)
 
 

@@ -37,7 +37,7 @@ def look(config: Config, connection: Redis, now: datetime) -> None:
     seen.note(config, connection, now)
     found = causes.current(config, connection, now)
     _explain(connection, found)
-    _compare(config, connection, found, now.timestamp())
+    compare(config, connection, found, now.timestamp())
     memory.keep(connection, looked=now)
 
 
@@ -86,7 +86,12 @@ class _Changes:
     over: list[Entry] = field(default_factory=list)
 
 
-def _compare(config: Config, connection: Redis, found: Conditions, now: float) -> None:
+def compare(config: Config, connection: Redis, found: Conditions, now: float) -> None:
+    """Open what is new, end what is over, and put into the outbox what has to be said of both.
+
+    Args:
+        now: In seconds since the epoch.
+    """
     ways = routes(config)
 
     def write(pipe: RedisPipeline) -> None:

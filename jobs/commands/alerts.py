@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 
 import click
 
+from jobs.commands.completion import RUN
+from jobs.commands.groups import Group
 from jobs.commands.options import common, echo, shared
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.pass_context
 @common
 def alerts(ctx: click.Context) -> None:
@@ -24,11 +26,11 @@ def alerts(ctx: click.Context) -> None:
 
 
 @alerts.command()
-@click.argument("names", nargs=-1, metavar="[CLIENT/PIPELINE …]")
+@click.argument("names", nargs=-1, shell_complete=RUN, metavar="[CLIENT/PIPELINE…]")
 @click.option("--all", "everything", is_flag=True, help="Everything that is open.")
 @common
 def ack(names: tuple[str, ...], everything: bool) -> None:
-    """Say that you know of what is wrong: it is not said again, and stays open until it ends."""
+    """Say that you know of what is wrong: it is not said again."""
     from jobs.alerts import listing
 
     if bool(names) == everything:

@@ -3,6 +3,7 @@
 It is asked at every Tab: it takes less than half a second, starts nothing, and says nothing where it finds nothing.
 """
 
+import re
 import threading
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from jobs.commands.options import common, echo, shared
 if TYPE_CHECKING:
     from redis import Redis
 
+NAME = re.compile(r"[a-z0-9_]+")  # that of etl.config.values, which imports pydantic
 VARIABLE = "_RQ_ETL_COMPLETE"  # by which a shell asks; what click makes of the command's name
 PATIENCE = 0.2  # seconds that a Redis has to name the runs it knows
 NEWEST = 200  # runs that are offered by their ids
@@ -108,8 +110,6 @@ def _written() -> Mapping[str, Any]:
 
 
 def _of_clients(raw: Mapping[str, Any]) -> list[str]:
-    from etl.config.values import NAME
-
     files = sorted(path.stem for path in _folder().glob("*.toml"))
     return [name for name in dict.fromkeys([*_names(raw.get("clients")), *files]) if NAME.fullmatch(name)]
 
@@ -131,8 +131,6 @@ def _table(value: Any) -> Mapping[str, Any]:
 
 
 def _names(value: Any) -> list[str]:
-    from etl.config.values import NAME
-
     return [name for name in _table(value) if NAME.fullmatch(name)]
 
 
@@ -154,7 +152,6 @@ def _known_runs() -> list[dict[str, str]]:
 
 
 def _newest(connection: "Redis") -> list[dict[str, str]]:
-    from etl.config.values import NAME
     from jobs.store.keys import INDEX, run_key
 
     fields, found = ("client", "pipeline", "state"), []
@@ -171,10 +168,6 @@ def _newest(connection: "Redis") -> list[dict[str, str]]:
 
 def _redis() -> "Redis | None":
     """Return a connection to the Redis that a command would use, if it is a named one or there already."""
-    from redis import Redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
     from jobs import settings
 
     folder, url = settings.path().parent, shared.redis or settings.redis_url()
@@ -184,6 +177,10 @@ def _redis() -> "Redis | None":
         from jobs.process.private_redis import PrivateRedis
 
         url = PrivateRedis("", folder).url
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     return Redis.from_url(
         url,
         socket_connect_timeout=PATIENCE,

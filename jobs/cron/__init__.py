@@ -39,7 +39,7 @@ def sync_schedules(config: Config, connection: Redis, now: datetime) -> None:
 TASKS: tuple[Task, ...] = (
     Task(poll.look_at_all, 1.0),
     Task(sync_schedules, 60.0),
-    Task(state.look, 2.0),
+    Task(state.look, 4.0),
     Task(send.deliver, 1.0),
     Task(send.heartbeat, 5.0),
 )

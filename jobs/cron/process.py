@@ -21,6 +21,7 @@ from etl.safe_message import safe_message
 from jobs import settings
 from jobs.cron import TASKS, Look, Task
 from jobs.deliveries import poll
+from jobs.deliveries.expected import delivering
 from jobs.run import schedules
 from jobs.store import live, redis_errors
 
@@ -83,7 +84,11 @@ class Cron:
             return self._config
         self._read = time.monotonic()
         try:
-            self._config = settings.config()
+            config = settings.config()
+            if config is not self._config:
+                schedules_ = sum(len(client.schedule) for client in config.clients.values())
+                LOG.info("looks at pipelines with deliveries: %d, schedules: %d", len(delivering(config)), schedules_)
+            self._config = config
             self._say("etl.toml", "")
         except (EtlError, OSError) as exc:
             self._say("etl.toml", f"etl.toml can't be used, so it goes on as it was: {safe_message(exc)}")

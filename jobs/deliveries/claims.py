@@ -18,10 +18,17 @@ MOST = 500  # letters of an error that are kept
 
 
 class Looked(NamedTuple):
-    """When a pipeline's deliveries were looked at last, in seconds since the epoch, and what prevented it."""
+    """What is known of the last look at a pipeline's deliveries.
+
+    Args:
+        at: When it was, in seconds since the epoch.
+        error: What prevented it.
+        version: Of the record that it left; None where there is none.
+    """
 
     at: float
     error: str | None = None
+    version: str | None = None
 
 
 @contextmanager
@@ -70,10 +77,10 @@ def last_look(connection: Redis, pair: Pair) -> Looked | None:
     return Looked(**json.loads(found[name])) if found else None
 
 
-def note(connection: Redis, pair: Pair, now: float, error: str | None) -> None:
-    """Keep when a pipeline's deliveries were looked at, and what prevented it."""
-    text = json.dumps({"at": now, "error": error[:MOST] if error else None})
-    connection.hset(keys.LOOKED, "/".join(pair), text)
+def note(connection: Redis, pair: Pair, look: Looked) -> None:
+    """Keep what is known of a look."""
+    error = look.error[:MOST] if look.error else None
+    connection.hset(keys.LOOKED, "/".join(pair), json.dumps(look._replace(error=error)._asdict()))
 
 
 def forget(connection: Redis, pairs: Iterable[Pair]) -> None:

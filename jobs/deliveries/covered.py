@@ -27,7 +27,10 @@ def follow(connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, no
     last = " ".join(ended) if ended else None
     has_ended = last is not None and last != record.last
     if rule.has_files:
-        for run in dict.fromkeys([*(ended[:1] if ended and has_ended else ()), *([active] if active else ())]):
+        started = {run for each in record.deliveries.values() for run in each.runs}
+        fresh = {ended[0]} if ended and has_ended else set()
+        fresh |= {active} - started if active else set()
+        for run in sorted(fresh):
             _cover(record, run, set().union(*_read_by(pipeline, run).values()))
     elif has_ended:
         found = runs.search(connection, client=client, pipeline=name, since=record.looked - 2 * DAY)

@@ -8,12 +8,14 @@ from redis import Redis
 from etl.calendar import cron
 from etl.calendar.dues import Due, Timetable
 from etl.config.pipeline import Config, Pair
-from jobs.deliveries import record
+from jobs.deliveries import claims, record
+from jobs.deliveries.claims import Looked
 from jobs.deliveries.expected import delivering
 from jobs.deliveries.record import Delivery, Record
 from jobs.deliveries.sorting import current
 from jobs.store import runs
 
+_read: dict[tuple[str, Pair], tuple[str | None, Record | None]] = {}
 LATELY = 7 * 86400.0  # seconds for which deliveries are listed where nobody says
 
 
@@ -44,12 +46,22 @@ def listing(
     now = now or datetime.now(UTC)
     first = since.timestamp() if since is not None else now.timestamp() - LATELY
     lines: list[dict[str, Any]] = []
+    looks = {} if connection is None else claims.looked(connection)
     for pair, expected in delivering(config, client).items():
         timetable = expected.timetable(config.clients[pair[0]].timezone)
-        known = record.read(config.staging, *pair)
+        known = _known(config.staging, pair, looks.get(pair))
         found = expected_of(known, timetable, first, now)
         lines += [_line(pair, delivery, known, timetable.zone, expected.files, now) for delivery in found]
     return lines if connection is None else _with_states(lines, connection)
+
+
+def _known(staging: str, pair: Pair, look: Looked | None) -> Record | None:
+    """Return the record of a pipeline, read again only where a look has changed it: alerts ask every few seconds."""
+    version, found = _read.get((staging, pair), (None, None))
+    if look is None or look.version is None or look.version != version:
+        found = record.read(staging, *pair)
+        _read[staging, pair] = record.version(found) if found else None, found
+    return found
 
 
 def expected_of(known: Record | None, timetable: Timetable, first: float, now: datetime) -> list[Delivery]:

@@ -2,8 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import replace
 from datetime import datetime
 
 from redis import Redis
@@ -62,14 +60,16 @@ def look_at(config: Config, connection: Redis, pair: Pair, now: datetime) -> Non
         if is_ours is None or expected is None or not _is_time(config, pair, expected, known, moment):
             return  # another has just done it
         try:
-            error = _look(config, connection, resolve(config, pipeline, client), expected, moment, is_ours)
+            look = _look(config, connection, resolve(config, pipeline, client), expected, moment, known, is_ours)
         except RedisError:
             raise
         except Exception as exc:  # whatever is wrong with this one, others are looked at
-            error = safe_message(exc)
-        if error and (known is None or known.error != error):
-            LOG.warning("%s/%s: %s", client, pipeline, one_line(error))
-        claims.note(connection, pair, moment, error)
+            look = Looked(moment, safe_message(exc))
+        if look is None:
+            return
+        if look.error and (known is None or known.error != look.error):
+            LOG.warning("%s/%s: %s", client, pipeline, one_line(look.error))
+        claims.note(connection, pair, look)
 
 
 def one_line(text: str) -> str:
@@ -104,22 +104,23 @@ def _look(
     pipeline: Pipeline,
     expected: Delivery,
     now: float,
+    known: Looked | None,
     is_ours: Callable[[], bool],
-) -> str | None:
-    """Look at one pipeline's deliveries; returns what is wrong with its source, if anything.
+) -> Looked | None:
+    """Look at one pipeline's deliveries; None where somebody else does by now.
 
     Args:
+        known: The last look.
         is_ours: Whether nobody else looks at them meanwhile.
     """
     rule, whose = rule_of(pipeline, expected), (config.staging, pipeline.client, pipeline.name)
-    before = record.read(*whose)
+    ours = record.read(*whose)
     found, problem = _present(pipeline, rule, now)
-    if before is None:
+    is_first, before = ours is None, ours.looked if ours else 0.0
+    if ours is None:
         if problem is not None and problem.is_there:
-            return str(problem)
+            return Looked(now, str(problem))
         ours = sorting.begin(rule, now, found or [], _loaded(pipeline))
-    else:
-        ours = deepcopy(before)
     sorting.expect(ours, rule, now)
     if found is not None or not ours.items:  # a folder that has never been there has never been away
         sorting.see(ours, rule, now, found or [])
@@ -128,14 +129,16 @@ def _look(
     record.trim(ours, now - config.settings.history)
     if found is not None or not ours.items:
         ours.looked = now
-    has_changed = before is None or ours.looked - before.looked > REWRITE or replace(before, looked=ours.looked) != ours
+    version = record.version(ours)
+    has_changed = is_first or known is None or known.version != version or ours.looked - before > REWRITE
     if not is_ours():
         return None
     if has_changed:
         record.write(*whose, ours)
     if _start(connection, pipeline, ours, rule, now):
         record.write(*whose, ours)
-    return str(problem) if problem else None
+        version = record.version(ours)
+    return Looked(now, str(problem) if problem else None, version)
 
 
 def _start(connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, now: float) -> bool:

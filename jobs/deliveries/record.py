@@ -3,7 +3,8 @@
 import glob
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from etl.config.pipeline import Pair
@@ -129,7 +130,7 @@ def write(staging: str, client: str, pipeline: str, record: Record) -> None:
     Raises:
         StagingFailed: It can't be written.
     """
-    Staging(staging, client, DELIVERIES).write_json(_name(pipeline), {"form": FORM, **asdict(record)})
+    Staging(staging, client, DELIVERIES).write_json(_name(pipeline), {"form": FORM, **_json_of(record)})
 
 
 def drop_old(staging: str, configured: Collection[Pair], before: float) -> None:
@@ -155,6 +156,12 @@ def drop_old(staging: str, configured: Collection[Pair], before: float) -> None:
                 Staging(staging, client, DELIVERIES).remove_files([name])
 
 
+def version(record: Record) -> str:
+    """Return what changes when anything in a record changes but the moment of the last look."""
+    text = json.dumps({**_json_of(record), "looked": 0})
+    return sha256(text.encode()).hexdigest()[:16]
+
+
 def trim(record: Record, before: float) -> None:
     """Drop what is older than a moment, in seconds since the epoch, but for files that are still there."""
     last = record.latest()
@@ -164,6 +171,15 @@ def trim(record: Record, before: float) -> None:
 
 def _name(pipeline: str) -> str:
     return f"{pipeline}.json"
+
+
+def _json_of(record: Record) -> dict[str, Any]:
+    # Not `asdict`, which copies every value: there may be thousands of files.
+    items, deliveries = (
+        [vars(item) for item in record.items],
+        {day: vars(each) for day, each in record.deliveries.items()},
+    )
+    return {**vars(record), "items": items, "deliveries": deliveries}
 
 
 def _of_json(found: dict[str, Any]) -> Record:

@@ -62,7 +62,6 @@ def begin(rule: Rule, now: float, found: Sequence[Arrival], loaded: Loaded) -> R
 
     What lies there may be years old. What has been loaded, and what is dated before the last delivery that was due, is
     known and starts nothing; the rest has come just now.
-
     """
     record = Record(began=now, looked=now)
     due = current(rule.timetable, now)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from rq.job import JobStatus
@@ -105,6 +106,13 @@ def _is_failure(value: Any) -> bool:
     return isinstance(value, dict) and {"partition", "stage", "error"} <= value.keys()
 
 
+def _is_iso(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
 def _is_stage(value: bytes) -> bool:
     if not is_json(dict)(value) or not value:
         return False
@@ -112,6 +120,7 @@ def _is_stage(value: bytes) -> bool:
     texts = dict.fromkeys(("state", "error", "kind", "by", "worker", "began", "ended"), str)
     kinds = {**texts, "counts": dict, "seconds": int | float, "exit": int, "attempt": int}
     known = all(key in kinds and isinstance(found[key], kinds[key]) for key in found)
+    known = known and all(_is_iso(found[key]) for key in ("began", "ended") if key in found)
     return known and {"state", "counts"} <= found.keys() and all(map(_is_count, found["counts"].values()))
 
 
@@ -121,7 +130,8 @@ def _is_loss(value: bytes) -> bool:
     found = json.loads(value)
     texts = dict.fromkeys(("worker", "host", "pid", "what", "stage"), str)
     kinds = {**texts, "partition": int, "at": int | float, "resumed": int | float | None}
-    return found.keys() == kinds.keys() and all(isinstance(found[key], kinds[key]) for key in kinds)
+    is_known = found.keys() == kinds.keys() and all(isinstance(found[key], kinds[key]) for key in kinds)
+    return is_known and all(0 <= found[key] < LAST for key in ("at", "resumed") if found[key] is not None)
 
 
 def _is_look(value: bytes) -> bool:
@@ -129,7 +139,11 @@ def _is_look(value: bytes) -> bool:
         return False
     found = json.loads(value)
     is_at = isinstance(found.get("at"), int | float) and 0 <= found["at"] < LAST
-    return is_at and isinstance(found.get("error"), str | None)
+    return (
+        is_at
+        and found.keys() <= {"at", "error", "version"}
+        and all(isinstance(found.get(name), str | None) for name in ("error", "version"))
+    )
 
 
 class Form(NamedTuple):

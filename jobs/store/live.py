@@ -224,7 +224,7 @@ def losses(connection: Redis, run: str) -> list[dict[str, Any]]:
             "resumed": iso(each["resumed"]),
             "seconds": None if each["resumed"] is None else round(max(0.0, each["resumed"] - each["at"]), 1),
             "host": each["host"] or None,
-            "pid": int(each["pid"]) if each["pid"].isdigit() else None,
+            "pid": int(each["pid"]) if each["pid"].isdecimal() else None,
             "what": each["what"],
         }
         for each in found

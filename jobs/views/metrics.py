@@ -1,13 +1,16 @@
 """What Prometheus wants to know: queues, workers, runs and lateness, as numbers under names."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from redis import Redis
 
-from jobs.store import runs
+from etl.config.models import KINDS_OF_ALERTS
+from jobs.store import forms, keys, runs
 from jobs.views import clients, status
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ HELP = {
     "rq_etl_last_run_failed": "Whether a client's latest run of a pipeline failed.",
     "rq_etl_last_success_timestamp_seconds": "When a client's pipeline succeeded last.",
     "rq_etl_last_loaded_rows": "Rows that the last success has loaded.",
+    "rq_etl_open_alerts": "What is wrong and not over, by kind; see rq-etl alerts.",
     "rq_etl_late_seconds": "How late a client's pipeline is; 0 where it is in time.",
 }
 
@@ -49,6 +53,8 @@ def collect(session: "Session") -> list[Sample]:
     samples += _known([("rq_etl_fairness", {}, clients.fairness(found))])
     active = Counter(run["state"] for run in runs.snapshot(session.connection, sorted(session.active())))
     samples += [Sample("rq_etl_active_runs", {"state": s}, active[s]) for s in runs.STATES if s not in runs.ENDED]
+    kinds = _open_alerts(session.connection)
+    samples += [Sample("rq_etl_open_alerts", {"kind": k}, kinds[k]) for k in KINDS_OF_ALERTS if k != "recovered"]
     for line in status.status(session):
         whose = {"client": line["client"], "pipeline": line["pipeline"]}
         success = line["last_success"] and datetime.fromisoformat(line["last_success"]).timestamp()
@@ -73,6 +79,11 @@ def text(samples: Sequence[Sample]) -> str:
         for sample in mine:
             (gauge.labels(**sample.labels) if sample.labels else gauge).set(sample.value)
     return generate_latest(registry).decode()
+
+
+def _open_alerts(connection: Redis) -> Counter[str]:
+    found = forms.fit("entries of alerts", cast(dict[Any, Any], connection.hgetall(keys.CAUSES)))
+    return Counter(json.loads(key)[0] for key, value in found.items() if not json.loads(value).get("over"))
 
 
 def _known(found: Iterable[tuple[str, Mapping[str, str], float | None]]) -> list[Sample]:

@@ -42,7 +42,7 @@ def watch(session: Session, ids: Sequence[str], *, quiet: bool = False) -> list[
                 _line(run, said if len(ids) > 1 else None)
             if pending and waits.is_time():
                 for text in waits.changed(_snapshot(session, sorted(pending))):
-                    print(printable(f"rq-etl: {text}"), file=sys.stderr, flush=True)
+                    print(f"rq-etl: {text}", file=sys.stderr, flush=True)
     return _snapshot(session, ids)
 
 
@@ -102,7 +102,7 @@ def _waits(found: Sequence[Run]) -> list[str]:
 
 
 def _waiting(reason: str, names: Sequence[str]) -> str:
-    return f"{names[0]} waits: {reason}" if len(names) == 1 else f"{len(names):,} runs wait: {reason}"
+    return printable(f"{names[0]} waits: {reason}" if len(names) == 1 else f"{len(names):,} runs wait: {reason}")
 
 
 def _show_table(session: Session, ids: Sequence[str]) -> None:

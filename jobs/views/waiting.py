@@ -38,7 +38,7 @@ class _Queue:
         cap: How many of its jobs may be in progress.
         leases: By the entries of its jobs in progress, when their leases end, in seconds since the epoch.
         due: By the ids of jobs that come again, when.
-        waiting: Ids of the first jobs in it.
+        waiting: By the ids of the first jobs in it, how many are before each.
         length: How many there are.
     """
 
@@ -46,8 +46,15 @@ class _Queue:
     cap: int | None = None
     leases: dict[str, float] = field(default_factory=dict)
     due: dict[str, float] = field(default_factory=dict)
-    waiting: list[str] = field(default_factory=list)
+    waiting: dict[str, int] = field(default_factory=dict)
     length: int = 0
+
+    def __post_init__(self) -> None:
+        self._by_run = [_by_run(jobs) for jobs in (self.leases, self.waiting, self.due)]
+
+    def of(self, run: str) -> list[dict[str, Any]]:
+        """Return of its leases, of what waits in it, and of what comes again those that are a run's."""
+        return [jobs.get(run, {}) for jobs in self._by_run]
 
 
 @dataclass
@@ -147,7 +154,7 @@ def _queue(raw: Any, leases: Any, due: Any, waiting: Any, length: Any) -> _Queue
         _cap(limits),
         {name.decode(errors="replace"): score - SHIFT for name, score in leases or ()},
         {name.decode(errors="replace"): score for name, score in due or ()},
-        malformed.ids(waiting or ()),
+        {job: at for at, job in enumerate(malformed.ids(waiting or ()))},
         length or 0,
     )
 
@@ -203,15 +210,21 @@ def _look_closer(connection: Redis, scene: _Scene, pending: Sequence[Run], ready
 def _run_of(id: str) -> str:
     """Return the run that a job, or a lease's entry, is of; '' for a job of the company's own."""
     parts = id.partition(":")[0].split("-")
-    return parts[0] if len(parts) == 4 and parts[1].isdigit() else ""
+    return parts[0] if len(parts) == 4 and parts[1].isdecimal() else ""
+
+
+def _by_run(jobs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for job, value in jobs.items():
+        found.setdefault(_run_of(job), {})[job] = value
+    return found
 
 
 def _why(scene: _Scene, run: Run) -> str | None:
     """Say why a run waits; None where it is being worked on."""
-    id, queue = run["run"], scene.queues[run["client"]]
-    leases = {entry: ends for entry, ends in queue.leases.items() if _run_of(entry) == id}
+    queue = scene.queues[run["client"]]
+    leases, waits, due = queue.of(run["run"])
     lost = {entry: ends for entry, ends in leases.items() if not _is_alive(scene, scene.doing[entry])}
-    waits = [job for job in queue.waiting if _run_of(job) == id]
     is_busy = len(leases) > len(lost)
     blocks = []
     if waits or not is_busy:
@@ -224,9 +237,8 @@ def _why(scene: _Scene, run: Run) -> str | None:
     why = _others(scene, run) if run["state"] == "held" else ""
     why = why or _loss(scene, run, lost, has_workers=bool(scene.alive) or scene.works)
     if not why and not is_busy:
-        due = {job: at for job, at in queue.due.items() if _run_of(job) == id}
         if waits or not due:
-            why = "" if blocks else _turn(scene, run, queue, waits)
+            why = "" if blocks else _turn(scene, run, queue, min(waits.values(), default=None))
         else:
             why = _again(scene, min(due, key=lambda job: due[job]), min(due.values()))
     return "; ".join(filter(None, [*blocks, why])) or None
@@ -267,28 +279,31 @@ def _loss(scene: _Scene, run: Run, lost: Mapping[str, float], *, has_workers: bo
             f"{worker.host}, silent for {worker.silent:.0f} s" if worker else f"silent for {live.SILENCE:.0f} s or more"
         )
         left = max(1, math.ceil(lost[entry] - scene.now + 0.5))
-        begins = f"about {left} s" if has_workers else "time, once there is a worker"
-        return f"lost its worker {name} ({silent}; its job begins again in {begins})"
+        begins = f"in about {left} s" if has_workers else "once there is a worker"
+        return f"lost its worker {name} ({silent}; its job begins again {begins})"
     if run["run"] in scene.lost:
         return f"lost its worker {scene.lost[run['run']]}; its job is the next to begin)"
     return ""
 
 
-def _turn(scene: _Scene, run: Run, queue: _Queue, waits: Sequence[str]) -> str:
-    """Say why a run's jobs are not begun, though nothing but others' work holds them up."""
-    if not waits and queue.length < LOOKED_AT:
+def _turn(scene: _Scene, run: Run, queue: _Queue, before: int | None) -> str:
+    """Say why a run's jobs are not begun, though nothing but others' work holds them up.
+
+    Args:
+        before: How many jobs of the client's queue are before the run's first; None where it has none among the first.
+    """
+    if before is None and queue.length < LOOKED_AT:
         return "its next job is being queued" if run["state"] != "running" else ""
     if queue.cap is not None and len(queue.leases) >= queue.cap:
         return f"at its cap of {queue.cap} ({_holders(scene, queue)})"
-    before = queue.waiting.index(waits[0]) if waits else queue.length
+    before = queue.length if before is None else before
     others = sum(count for name, count in scene.lengths.items() if name != PREFIX + run["client"])
     busy = sum(worker.state == "busy" for worker in scene.alive)
-    at_work = f"{busy} of {_plural(len(scene.alive), 'worker')} busy"
-    if busy < len(scene.alive):
-        return f"its turn is next; {at_work}"
-    if others:
-        return f"behind {_plural(others, 'job')} of other clients; {at_work}"
-    return f"behind {_plural(before, 'job')} of its own client; {at_work}" if before else f"its turn is next; {at_work}"
+    at_work = f"; {busy} of {_plural(len(scene.alive), 'worker')} busy" if scene.alive else ""
+    if busy < len(scene.alive) or not (others or before):
+        return f"its turn is next{at_work}"
+    whose = f"{_plural(others, 'job')} of other clients" if others else f"{_plural(before, 'job')} of its own client"
+    return f"behind {whose}{at_work}"
 
 
 def _holders(scene: _Scene, queue: _Queue) -> str:
@@ -312,8 +327,7 @@ def _again(scene: _Scene, job: str, at: float) -> str:
     if record is None or record.error is None:
         return f"rate-limited until {_moment(at)}"
     where = f"{stage} of partition {partition}" if partition != "0" else stage
-    kind = getattr(record, "kind", None)
-    what = f"{where} failed" + (f": {kind}" if kind else "")
+    what = f"{where} failed" + (f": {record.kind}" if record.kind else "")
     return f"retry due at {_moment(at)} (attempt {record.attempt + 1} of {record.attempt + 1 + left}; {what})"
 
 
@@ -326,7 +340,7 @@ def _plural(number: int, noun: str) -> str:
 def _moment(seconds: float) -> str:
     from jobs.views import console
 
-    return console.clock(seconds)
+    return console.clock(min(max(seconds, 0.0), forms.LAST))  # who writes to Redis may have written another
 
 
 # --- schedules and deliveries ---

@@ -1,6 +1,9 @@
 """Messages reach a mail server and a webhook, whatever is refused, killed, flushed or away; no secret leaves."""
 
 import logging
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +16,9 @@ from jobs.alerts.addresses import Unsent
 from jobs.alerts.cause import Cause, Conditions
 from jobs.store.keys import OUTBOX
 from tests.helpers.addresses import PASSWORD, Address, every_second, mail_server, webhook
+from tests.helpers.processes import ROOT, die_with_parent
 from tests.helpers.project import Project
+from tests.helpers.redis_server import RedisServer
 
 START = datetime(2026, 11, 26, 8, tzinfo=UTC)
 
@@ -176,6 +181,68 @@ def test_both_are_heard_of_a_cause_that_ends_before_its_message_is_sent(
     [(subject, text)] = mail.taken
     assert subject == "[rq-etl] recovered: acme/claims: target warehouse can't be reached"
     assert "since 2026-11-26 08:00 UTC; recovered 2026-11-26 08:00 UTC" in text
+
+
+SENDER = """
+import sys
+from pathlib import Path
+from datetime import datetime
+from redis import Redis
+from etl.config.read import load_config
+from jobs.alerts import send
+send.deliver(load_config(Path(sys.argv[1])), Redis.from_url(sys.argv[2]), datetime.fromisoformat(sys.argv[3]), 20)
+"""
+
+
+def test_a_process_that_is_killed_between_sending_and_saying_so_has_it_said_once_more(
+    etl: Project, real_redis: Redis, redis_server: RedisServer, hook: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night = Night(etl, real_redis, monkeypatch, hook)
+    night.found.add(failed())
+    state.compare(night.config, real_redis, night.found, night.now.timestamp())
+    about = [str(etl.path), redis_server.url, night.now.isoformat()]
+    sender = subprocess.Popen([sys.executable, "-c", SENDER, *about], cwd=ROOT, preexec_fn=die_with_parent)
+
+    def kill(number: int) -> bool:
+        if number == 0:  # it has the message, and will never know it
+            sender.kill()
+            sender.wait()
+        return False
+
+    hook.refuses = kill
+    assert sender.wait(60) == -signal.SIGKILL
+    assert len(hook.taken) == 1
+    night.tick(5)
+    assert len(hook.taken) == 1, "who was sending it may be alive"
+    night.tick(60)
+    assert len(hook.taken) == 2
+    for _ in range(20):
+        night.tick(60)
+    assert len(hook.taken) == 2
+
+
+def test_the_heartbeat_goes_once_a_minute_while_causes_are_looked_for(
+    night: Night, hook: Address, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat = f"http://127.0.0.1:{hook.url.rpartition(':')[2].partition('/')[0]}/beat-{PASSWORD}"
+    monkeypatch.setenv("BEAT", beat)
+    night.etl.change(("[alerts]", '[alerts]\nheartbeat = "${BEAT}"'))
+    night.config = night.etl.loaded()
+    send.heartbeat(night.config, night.connection, night.now)
+    assert hook.calls == 0, "nobody has looked"
+    for _ in range(12):
+        night.tick(10)
+        send.heartbeat(night.config, night.connection, night.now)
+    assert hook.taken == [("GET", f"/beat-{PASSWORD}")] * 2
+    night.now += timedelta(minutes=5)
+    send.heartbeat(night.config, night.connection, night.now)
+    assert hook.calls == 2, "what looks is dead"
+    hook.refuses = lambda number: True
+    for _ in range(3):
+        night.tick(61)
+        send.heartbeat(night.config, night.connection, night.now)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said == "alerts.heartbeat can't be reached: HTTPError; it is tried again"
 
 
 def test_no_secret_is_anywhere_but_at_the_address(

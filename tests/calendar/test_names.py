@@ -78,9 +78,7 @@ def test_a_name_with_two_dates_is_of_neither(first: str, second: str, day: date,
     ],
 )
 def test_what_is_no_date_is_none(form: str, written: str) -> None:
-    names = of(form)
-    assert names.day(f"/in/claims-{written}-1.csv", date(2026, 1, 1)) is None
-    assert not names.is_one(f"/in/claims-{written}-1.csv", date(2026, 1, 1))
+    assert of(form).day(f"/in/claims-{written}-1.csv", date(2026, 1, 1)) is None
 
 
 def test_a_form_without_a_day_says_the_first_that_is_written_so() -> None:
@@ -104,7 +102,6 @@ def test_of_a_window_the_start_says_the_day() -> None:
 def test_names_without_a_date_say_none() -> None:
     names = Names("/in/claims-*.csv")
     assert names.telling is None
-    assert names.is_one("/in/claims-20261126.csv", date(2026, 1, 1))
     assert names.day("/in/claims-20261126.csv", date(2026, 1, 1)) is None
 
 

@@ -15,7 +15,9 @@ from click.shell_completion import ShellComplete
 from redis import Redis
 
 import cli
+from etl.config.values import NAME
 from jobs import settings
+from jobs.commands import completion
 from jobs.commands.options import shared
 from jobs.run.submit import submit_run
 from tests.commands.test_help import commands
@@ -85,6 +87,10 @@ def test_runs_are_completed_by_id_and_by_pipeline(named: Project, real_redis: Re
         assert offered(f"{command} {run[:3]}") == [run]
         assert offered(f"{command} ")[0] == "acme/claims"
         assert offered(f"{command} ")[-1] == run
+
+
+def test_names_are_what_the_configuration_takes_for_names() -> None:
+    assert completion.NAME.pattern == NAME.pattern
 
 
 def test_each_option_and_argument_of_a_name_is_completed(named: Project) -> None:

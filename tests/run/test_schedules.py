@@ -84,7 +84,7 @@ def test_sync_rewrites_an_entry_of_an_older_version_which_fails_with_a_sentence_
         clock.move_to("2026-06-02 00:30:02")
         scheduler(fake_redis).enqueue_jobs()
         work(fake_redis)
-        result = EtlJob(schedules.entry_id("acme", "claims"), connection=fake_redis).latest_result()
+        result = EtlJob(keys.entry_id("acme", "claims"), connection=fake_redis).latest_result()
         assert result is not None
         assert "jobs.schedules.start is a function of an older rq-etl" in str(result.exc_string)
         assert runs.recent(fake_redis) == []
@@ -119,7 +119,7 @@ def test_a_due_moment_starts_its_run_through_rq_scheduler(fake_redis: Redis, pro
         (run,) = runs.recent(fake_redis)
         assert (run["client"], run["state"]) == ("acme", "succeeded")
         due = datetime(2026, 6, 3, 0, 30, tzinfo=UTC).timestamp()
-        assert fake_redis.zscore(keys.ENTRIES, schedules.entry_id("acme", "claims")) == due
+        assert fake_redis.zscore(keys.ENTRIES, keys.entry_id("acme", "claims")) == due
 
 
 @pytest.mark.parametrize(("catchup", "expected"), [("none", []), ("last", [4]), ("all", [2, 3, 4])])
@@ -200,7 +200,7 @@ def test_an_entry_that_cant_be_read_stops_no_other(fake_redis: Redis, project_of
 
 def test_sync_does_away_with_entries_that_cant_be_read(connection: Redis, project_of: Any) -> None:
     config = project_of(acme())
-    ours = [schedules.entry_id("acme", "claims"), schedules.entry_id("other", "claims")]
+    ours = [keys.entry_id("acme", "claims"), keys.entry_id("other", "claims")]
     for id, content in zip(ours, BROKEN.values(), strict=False):
         connection.hset(f"rq:job:{id}", mapping=content)  # type: ignore[arg-type]
         connection.zadd(keys.ENTRIES, {id: 0})

@@ -85,7 +85,7 @@ def test_all_that_was_missed_is_made_up_for_a_hundred_at_a_time_and_no_further_b
     counts, comes = [], []
     for _ in range(4):
         counts.append(len(schedules.start_due(config, connection, "acme", "claims", now)))
-        comes.append(connection.zscore(keys.ENTRIES, schedules.entry_id("acme", "claims")))
+        comes.append(connection.zscore(keys.ENTRIES, keys.entry_id("acme", "claims")))
     assert counts == [100, 80, 0, 0]
     assert comes == [now.timestamp()] + [datetime(2026, 6, 4, 12, 30, tzinfo=UTC).timestamp()] * 3
 
@@ -94,7 +94,7 @@ def test_all_that_was_missed_is_made_up_for_a_hundred_at_a_time_and_no_further_b
 def test_an_entry_that_would_never_come_is_woken_by_the_cleanup(
     fake_redis: Redis, project_of: Any, score: float
 ) -> None:
-    config, id = project_of("last"), schedules.entry_id("acme", "claims")
+    config, id = project_of("last"), keys.entry_id("acme", "claims")
     with freeze_time("2026-06-01 12:00:00") as clock:
         schedules.sync(config, fake_redis)
         synced = fake_redis.zscore(keys.ENTRIES, id)

@@ -75,9 +75,18 @@ def retry_due(site: Site) -> tuple[str, str]:
     InProcessWorker(site.connection).step()
     found = site.begin()
     live.begin(site.connection, run, "1", 1, "transform")
-    runs.record_stage(site.connection, run, 1, "transform", "waiting", error="the disk is full", about={"attempt": 1})
+    runs.record_stage(
+        site.connection,
+        run,
+        1,
+        "transform",
+        "waiting",
+        error="the disk is full",
+        kind="StagingFailed",
+        about={"attempt": 1},
+    )
     site.end(found, Outcome("failed", error="the disk is full"))
-    return run, rf"retry due at {MOMENT} \(attempt 2 of 4; transform of partition 1 failed.*\)"
+    return run, rf"retry due at {MOMENT} \(attempt 2 of 4; transform of partition 1 failed: StagingFailed\)"
 
 
 def others(site: Site) -> tuple[str, str]:
