@@ -114,9 +114,9 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
         return Marker()  # another execution has ended the run meanwhile, and has cleaned staging up under this one
     failures = _failures(work, tally, connection)
     ended, is_recorded, said = _make_final(work, tally, failures)
-    foreign = _foreign(work, failures)
-    unmet, unknown = _unmet(work, tally, ended.rows["read"], {file for file, what in foreign.items() if not what})
-    odd = [*unmet, *filter(None, foreign.values())]
+    old = _lying_there(work, failures)
+    unmet, unknown = _unmet(work, tally, ended.rows["read"], old)
+    odd = [*unmet, *_foreign(failures, old)]
     if expect.is_fatal(work.pipeline):  # the load has refused it, if there was one
         if unmet and not work.plan.partitions:
             ended = replace(ended, error="; ".join(unmet), exit=1, kind=UnexpectedDelivery.__name__)
@@ -145,23 +145,24 @@ def finish_run(work: StageContext, connection: Redis) -> Marker:
     return Marker(counts=dict(ended.rows))
 
 
-def _foreign(work: StageContext, failures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the files that are of another kind than the source's, with the sentence that says so.
+def _lying_there(work: StageContext, failures: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the files that can't be read and lie there since an earlier run, which has said so."""
+    unread = {failure["file"] for failure in failures if failure["stage"] == "extract"}
+    if not unread or not balance.is_expected(work) or not work.pipeline.extract.FACTS.files:
+        return set()
+    pieces = [piece for each in work.plan.partitions for piece in each.pieces if piece.file in unread]
+    day, _ = work.pipeline.day_of(work.context.start, work.context.today)
+    files = [file for piece in pieces if (file := balance.file_of(work, piece, piece.version, day)) is not None]
+    with suppress(EtlError):  # what can't be looked up is new
+        return contents.lying_there(work.staging.url, files)
+    return set()
 
-    A file that lies there since an earlier run, which said so, has no sentence.
-    """
-    found = {
-        failure["file"]: failure["error"].partition("\n")[0]
-        for failure in failures
-        if failure.get("kind") == ForeignFile.__name__
-    }
-    if found and balance.is_expected(work) and work.context.start is None:
-        pieces = [piece for each in work.plan.partitions for piece in each.pieces if piece.file in found]
-        day, _ = work.pipeline.day_of(None, work.context.today)
-        files = [file for piece in pieces if (file := balance.file_of(work, piece, piece.version, day)) is not None]
-        with suppress(EtlError):
-            found |= dict.fromkeys(contents.lying_there(work.staging.url, files), "")
-    return found
+
+def _foreign(failures: Sequence[Mapping[str, Any]], old: Collection[str]) -> list[str]:
+    """Return a sentence for each file that is of another kind than the source's, but for old ones."""
+    kind = ForeignFile.__name__
+    found = [each for each in failures if each.get("kind") == kind and each["file"] not in old]
+    return [each["error"].partition("\n")[0] for each in found]
 
 
 def _unmet(work: StageContext, tally: balance.Tally, read: int, unread: Collection[str]) -> tuple[list[str], list[str]]:

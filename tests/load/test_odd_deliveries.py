@@ -377,6 +377,14 @@ def test_a_file_of_another_kind_is_odd_beside_being_a_failure(local: Nights, exp
     assert found["odd"] == ["inbox/acme/page.csv is an HTML page, not CSV"]
 
 
+def test_a_file_that_cannot_be_read_hides_nothing_of_later_deliveries(local: Nights) -> None:
+    local.configure({"change": "50%"})
+    local.deliver("nothing.csv", b"")
+    assert local.run(FIRST - 7 * DAY)["state"] == "failed"
+    found = local.come(local.weeks(5), 5)
+    assert found["odd"] == ["5 rows were delivered, 10 are usual on a Monday (the median of 5)"]
+
+
 def test_a_file_of_another_kind_that_still_lies_there_is_a_failure_and_odd_no_more(local: Nights) -> None:
     local.configure({"change": "50%"})
     day = local.weeks(5)
