@@ -70,7 +70,7 @@ def begin(rule: Rule, now: float, found: Sequence[Arrival], loaded: Loaded) -> R
     is_sure = not rule.has_files or any(each.day for each in found) or not (found or loaded)
     if before is not None and is_sure:
         _expect(record, before)
-    for arrival in found:
+    for arrival in _files_first(found):
         is_loaded = _is_loaded(arrival, loaded)
         day = _day_of(record, rule, arrival, now) if arrival.day or not is_loaded else None
         is_old = arrival.day is not None and before is not None and (day is None or day.day < before.day)
@@ -86,7 +86,7 @@ def see(record: Record, rule: Rule, now: float, found: Iterable[Arrival]) -> Non
     """Bring a record up to date with the files that are there now."""
     latest = record.latest()
     there = set()
-    for arrival in found:
+    for arrival in _files_first(found):
         there.add(arrival.name)
         item = latest.get(arrival.name)
         is_same = item is not None and (item.size, item.modified) == (arrival.size, arrival.modified)
@@ -148,6 +148,11 @@ def is_complete(record: Record, rule: Rule, day: str, *, here: bool = False) -> 
     return len(files) >= (rule.files or 1)
 
 
+def _files_first(found: Iterable[Arrival]) -> list[Arrival]:
+    """Return markers behind the files that they may be named after."""
+    return sorted(found, key=lambda arrival: arrival.is_marker)
+
+
 def _is_loaded(arrival: Arrival, loaded: Loaded) -> bool:
     times = loaded.get(arrival.name, ())
     return any(modified is None or abs(modified - arrival.modified) < SAME for modified in times)
@@ -157,7 +162,9 @@ def _day_of(record: Record, rule: Rule, arrival: Arrival, now: float) -> Due | N
     if arrival.day is not None and (due := of_day(rule.timetable, arrival.day)):
         return due
     if arrival.is_marker and (item := _named_like(record, arrival.name)) and item.day:
-        return of_day(rule.timetable, date.fromisoformat(item.day))
+        delivery = record.deliveries.get(item.day)
+        if delivery is not None and delivery.came is None:  # else it comes before the next version of the file
+            return of_day(rule.timetable, date.fromisoformat(item.day))
     due = current(rule.timetable, now)
     return _unwatched(record, rule, due, now) if due is not None else None
 

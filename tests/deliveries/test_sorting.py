@@ -232,6 +232,24 @@ def test_a_marker_without_a_date_is_of_the_file_it_is_named_after_or_of_its_span
     assert is_complete(record, by, "2026-11-26") == (marker != "other.done")
 
 
+@pytest.mark.parametrize("order", ["at once", "marker first", "file first"])
+def test_a_file_and_a_marker_that_are_overwritten_each_day_are_each_days(order: str) -> None:
+    by = rule(complete="*.done")
+    record = begin(by, at(24, "05:00"), [], {})
+    old: tuple[Arrival, Arrival] | None = None
+    for day in (24, 25, 26):
+        new = file("claims.csv", modified=day), file("claims.done", modified=day, is_marker=True)
+        before = old or new
+        first = {"at once": new, "marker first": (before[0], new[1]), "file first": (new[0], before[1])}[order]
+        if day > 24:
+            look(record, by, at(day, "06:00"), *first[::-1])
+        look(record, by, at(day, "06:01"), *new[::-1])
+        assert record.deliveries[f"2026-11-{day}"].came in (at(day, "06:00"), at(day, "06:01"))
+        look(record, by, at(day, "07:16"), *new)
+        old = new
+    assert not any(each.missing for each in record.deliveries.values() if each.watched)
+
+
 def test_a_marker_without_files_completes_nothing() -> None:
     by = rule(complete="*.done")
     record = begin(by, at(26, "05:00"), [], {})
