@@ -66,6 +66,7 @@ def show(found: Sequence[Mapping[str, Any]]) -> None:
         {**line, **{name: console.moment(line[name]) for name in moments}, "acknowledged": line["by"]} for line in found
     ]
     console.table(COLUMNS, lines, spare=("sent",))
+    console.say(f"times are in {console.zone()}")
 
 
 def show_acknowledged(found: Sequence[Mapping[str, Any]]) -> None:

@@ -3,17 +3,18 @@
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 
 from etl.config.pipeline import Config
 from jobs.alerts.memory import RUN, recalled
 from jobs.store import live, malformed, runs
-from jobs.store.keys import ENTRIES, SEEN, entry_id, stages_key
+from jobs.store.keys import ENTRIES, SEEN, WINDOWS, entry_id, stages_key
 
 EVERY = 15.0  # seconds between two looks
 OVERDUE = 120.0  # seconds after its moment at which rq-scheduler should have seen an entry
+FORGOTTEN = 60.0  # seconds without a look after which one begins anew
 BATCH = 200  # runs whose stages are read together
 
 
@@ -33,12 +34,17 @@ def note(config: Config, connection: Redis, now: datetime) -> None:
         "synced": lambda: _is_synced(config, connection),
         "moved": lambda: bool(moved or gone),
     }
-    # Of what was never seen nobody knows how long it is gone.
-    fields |= {name: repr(at) for name, ask in is_alive.items() if not getattr(memory, name) or ask()}
+    # Of what nobody has looked at nobody knows how long it is gone.
+    is_first = at - memory.noted > FORGOTTEN
+    fields |= {name: repr(at) for name, ask in is_alive.items() if is_first or ask()}
     pipe = connection.pipeline()
     pipe.hset(SEEN, mapping=fields | {"noted": repr(at)})
     if gone:
         pipe.hdel(SEEN, *(f"{RUN}{run}" for run in gone))
+    windows = cast(dict[bytes, bytes], connection.hgetall(WINDOWS))
+    known = runs.read_many(connection, malformed.ids(windows.values()))
+    if old := [window for window, run in windows.items() if run.decode(errors="replace") not in known]:
+        pipe.hdel(WINDOWS, *old)
     pipe.execute()
 
 

@@ -144,7 +144,7 @@ def _changes(config: Config, known: Mapping[str, Entry], found: Conditions, now:
     for key, entry in known.items():
         if key in kept and entry.cause.kind in kinds_of(config, entry.cause.client, entry.cause.pipeline):
             continue
-        if not entry.over and found.is_unsure(entry.cause):
+        if not entry.over and (found.is_unsure(entry.cause) or entry.cause.client in config.broken):
             continue
         ended = replace(entry, ended=entry.ended or now)
         if not ended.over and entry.cause.subject not in found.fine:

@@ -10,6 +10,7 @@ from etl.errors import EtlError, SourceUnreachable, TargetUnreachable
 from etl.safe_message import printable
 from jobs.alerts.cause import AT_ONCE, Cause, is_a
 from jobs.alerts.messages import Line, Message
+from jobs.views.console import plural
 
 SUBJECT = 80  # letters
 SHOWN = 50  # lines
@@ -18,9 +19,9 @@ _SAID = {  # by kind: of one, of many
     "late": ("late", "late"),
     "missing": ("the delivery of {of} is missing", "{count} deliveries are missing"),
     "odd": ("the delivery of {of} is odd", "{count} deliveries are odd"),
-    "rejects": ("{count} rows were rejected", "rows were rejected"),
+    "rejects": ("{rows} rejected", "rows were rejected"),
     "stuck": ("nothing happens to its run", "nothing happens to their runs"),
-    "no worker": ("no worker is alive, {count} runs wait", ""),
+    "no worker": ("no worker is alive, waiting: {runs}", ""),
     "no scheduler": ("no scheduler is alive: no schedule starts anything", ""),
 }
 _CURES = {  # what to type, by kind
@@ -46,6 +47,7 @@ def subject(message: Message) -> str:
     else:
         said = ", ".join(dict.fromkeys(cause.kind for cause in causes))
     text = f"[rq-etl] {'recovered: ' if is_over else ''}{_whose(causes, number)}{said}"
+    text = printable(text)
     return text if len(text) <= SUBJECT else f"{text[: SUBJECT - 1]}…"
 
 
@@ -83,9 +85,10 @@ def what(cause: Cause, number: int = 1) -> str:
     if cause.kind == "no scheduler" and cause.of == "synced":
         return _UNSYNCED[0]
     one, many = _SAID[cause.kind]
-    if number == 1:
-        return one.format(of=cause.of if _is_day(cause.of) else f"run {cause.of}", count=f"{cause.count:,}")
-    return many.format(count=f"{number:,}")
+    if number > 1:
+        return many.format(count=f"{number:,}")
+    of = cause.of if _is_day(cause.of) else f"run {cause.of}"
+    return one.format(of=of, rows=plural(cause.count, "row"), runs=plural(cause.count, "run"))
 
 
 def _failure(cause: Cause) -> str:

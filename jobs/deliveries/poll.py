@@ -24,7 +24,7 @@ from jobs.run.submit import submit_run
 from jobs.store import runs
 
 LOG = logging.getLogger("rq-etl.cron")
-REWRITE = 100.0  # seconds after which the moment of the last look is written, where nothing else has changed
+REWRITE = 900.0  # seconds after which the moment of the last look is written, for when Redis has lost it
 PART = ("append", "merge")  # modes of loading that a part of a delivery harms in nothing
 
 
@@ -121,6 +121,8 @@ def _look(
         if problem is not None and problem.is_there:
             return Looked(now, str(problem))
         ours = sorting.begin(rule, now, found or [], _loaded(pipeline))
+    if known is not None and known.error is None and before < known.at <= now:
+        ours.looked = known.at
     sorting.expect(ours, rule, now)
     if found is not None or not ours.items:  # a folder that has never been there has never been away
         sorting.see(ours, rule, now, found or [])
@@ -130,21 +132,22 @@ def _look(
     if found is not None or not ours.items:
         ours.looked = now
     version = record.version(ours)
-    has_changed = is_first or known is None or known.version != version or ours.looked - before > REWRITE
-    if not is_ours():
-        return None
-    if has_changed:
+    if is_first or known is None or known.version != version or ours.looked - before > REWRITE:
+        if not is_ours():
+            return None
         record.write(*whose, ours)
-    if _start(connection, pipeline, ours, rule, now):
+    if _start(connection, pipeline, ours, rule, now, is_ours):
         record.write(*whose, ours)
         version = record.version(ours)
     return Looked(now, str(problem) if problem else None, version)
 
 
-def _start(connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, now: float) -> bool:
+def _start(
+    connection: Redis, pipeline: Pipeline, record: Record, rule: Rule, now: float, is_ours: Callable[[], bool]
+) -> bool:
     """Start the next run that deliveries ask for, unless one is active; returns whether it has."""
     found = next(wanted(pipeline, record, rule, now), None)
-    if found is None or runs.pending(connection, pipeline.client, pipeline.name):
+    if found is None or runs.pending(connection, pipeline.client, pipeline.name) or not is_ours():
         return False
     delivery, due, items = found
     run = run_id(pipeline.client, pipeline.name, due, items)

@@ -82,7 +82,7 @@ class Record:
 
     Args:
         began: When they were first looked at; moments are in seconds since the epoch.
-        looked: When they were looked at last, within a few minutes.
+        looked: When they were looked at last, within a quarter of an hour.
         last: The run of the pipeline that was found last to have ended.
         items: Files, the latest version of each last.
         deliveries: By day.

@@ -31,10 +31,14 @@ class Watched(QueuedProject):
         return datetime.now(UTC) + self.later
 
     def look(self, **later: float) -> Conditions:
-        """Return what is wrong, so much later than at the last look; what can be seen to live is looked at, too."""
-        self.later += timedelta(**later)
-        state.look(self.loaded(), self.connection, self.now)
-        return causes.current(self.loaded(), self.connection, self.now)
+        """Look every 45 seconds until so much later, and return what is wrong then."""
+        config, left = self.loaded(), timedelta(**later)
+        while left > timedelta():
+            step = min(left, timedelta(seconds=45))
+            self.later, left = self.later + step, left - step
+            state.look(config, self.connection, self.now)
+        state.look(config, self.connection, self.now)
+        return causes.current(config, self.connection, self.now)
 
     def causes(self, **later: float) -> list[Cause]:
         return sorted(self.look(**later).causes.values(), key=lambda cause: cause.key)
@@ -248,6 +252,22 @@ def test_while_a_target_is_silent_after_a_flush_nothing_is_said_to_be_over(house
     assert found.causes == {}
     assert found.is_unsure(Cause("failed", "acme", "claims"))
     assert found.is_unsure(Cause("late", "acme", "claims"))
+
+
+def test_a_window_whose_run_is_forgotten_is_forgotten_too(house: Watched) -> None:
+    house.connection.hset(keys.WINDOWS, "acme/claims/2026-01-01T00:00:00+00:00", "gone")
+    assert house.causes() == []
+    assert house.connection.hlen(keys.WINDOWS) == 0
+
+
+def test_after_a_pause_of_the_cron_process_everybody_has_a_minute_again(house: Watched) -> None:
+    house.files("acme", CLEAN)
+    house.submit()
+    house.causes()
+    house.later += timedelta(hours=3)
+    assert house.causes() == []
+    assert house.causes(seconds=45) == []
+    assert [cause.kind for cause in house.causes(seconds=30)] == ["no worker"]
 
 
 def test_what_a_look_keeps_of_runs_goes_with_them(house: Watched) -> None:

@@ -179,6 +179,19 @@ def test_a_cause_of_which_nothing_is_known_stays_open_and_one_that_is_nobodys_go
     assert state.entries(looking.connection) == {}
 
 
+def test_a_client_whose_file_has_a_mistake_ends_nothing(looking: Looking, config: Config) -> None:
+    looking.open(failed("c0"))
+    looking.look()
+    looking.found = Conditions()
+    others = {name: client for name, client in config.clients.items() if name != "c0"}
+    broken = {"c0": ("clients/c0.toml: unknown key x",)}
+    looking.config = config.model_copy(update={"broken": broken, "clients": others})
+    assert looking.look(5) == []
+    looking.config = config
+    looking.open(failed("c0"))
+    assert looking.look(5) == []
+
+
 def test_what_is_acknowledged_is_open_until_it_ends_and_new_when_it_comes_back(looking: Looking) -> None:
     cause = failed("c0")
     looking.open(cause)
@@ -247,7 +260,7 @@ def test_subjects_have_at_most_80_letters_and_say_who(looking: Looking) -> None:
         message = Message("alerts", cause.group, False, 0, 0, lines=(Line(cause, 0.0),))
         assert len(texts.subject(message)) <= 80
         assert texts.body(looking.config, message)
-    assert texts.subject(message) == "[rq-etl] no worker is alive, 12 runs wait"
+    assert texts.subject(message) == "[rq-etl] no worker is alive, waiting: 12 runs"
 
 
 class Alerting(RuleBasedStateMachine):

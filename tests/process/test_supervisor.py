@@ -70,7 +70,10 @@ def test_up_leaves_no_process_however_it_ends_and_no_job_counts_as_lost(
     assert shop.connection.hmget(job, "status", "etl_losses") == [b"queued", None]
 
 
-def test_up_says_once_all_is_ready_what_to_look_at_in_a_small_terminal(shop: WorkerProject) -> None:
+def test_up_says_once_all_is_ready_what_to_look_at_in_a_small_terminal(
+    shop: WorkerProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ETL_RUN", raising=False)  # how ./run was called says how the commands are spelled
     shop.change(('url = "sqlite:///warehouse.db"', 'url = "postgresql://etl:secret@nowhere/db"'))
     up = shop.cli("up", "-n", "2", "--port", "0")
     assert up.stderr is not None
