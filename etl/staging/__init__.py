@@ -51,6 +51,7 @@ class Marker:
             could be: each a type and a text, or None.
         shaped: Fingerprints of the code and the lookups that shaped the rows (transform only).
         files: Of a partition of several files, how many rows of each were read here, and how many rejected.
+        dated: By file, how many values of `expect.period` there are, and outside of the delivery's days (transform).
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -62,6 +63,7 @@ class Marker:
     cursor: tuple[list[str] | None, list[str] | None] | None = None
     shaped: dict[str, str] = field(default_factory=dict)
     files: dict[str, list[int]] = field(default_factory=dict)
+    dated: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Staging:

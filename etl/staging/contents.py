@@ -48,10 +48,11 @@ class File:
         return f"{self.content}.{sha256(text.encode()).hexdigest()[:16]}.json"
 
 
-def seen_before(url: str, files: Iterable[File], now: float | None = None) -> list[str]:
-    """Write down a run's files; return a sentence for each that has come before, under whatever name and whosever.
+def seen_before(url: str, files: Iterable[File], now: float | None = None) -> dict[str, str]:
+    """Write down a run's files; return those that have come for it, by name, with a sentence or "".
 
-    Asked again for the same run it answers the same. A file that lies there since an earlier run is none that came.
+    The sentence says that the content has come before, under whatever name and whosever. Asked again for the same run
+    it answers the same. A file that lies there since an earlier run is none that has come.
 
     Args:
         url: The staging folder of `etl.toml`.
@@ -61,12 +62,13 @@ def seen_before(url: str, files: Iterable[File], now: float | None = None) -> li
         StagingFailed: Staging can't be read or written.
     """
     now = time.time() if now is None else now
-    found, mine = list[str](), set[str]()
+    found, mine = dict[str, str](), set[str]()
     for file in sorted(files, key=lambda each: (each.modified, each.name)):
         since, is_new = _written(url, file, now)
         mine.add(file.key)
         if not is_new:
             continue
+        found[file.name] = ""
         others = [(other, at) for other, at in _others(url, file) if at < since + AT_ONCE]
         others = [(other, at) for other, at in others if other.run != file.run or other.key in mine]  # one of two
         # Its own client's first, and of those the one that came last.
@@ -76,7 +78,7 @@ def seen_before(url: str, files: Iterable[File], now: float | None = None) -> li
             whose = f" as {other.name} of {other.day}"
             if other.client != file.client:
                 whose = f" as a file of client {other.client} ({other.day})"
-            found.append(f"{file.name} has the same content{whose}")
+            found[file.name] = f"{file.name} has the same content{whose}"
     return found
 
 

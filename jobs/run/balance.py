@@ -238,16 +238,23 @@ def delivered(work: StageContext, tally: Tally, unread: Collection[str] = ()) ->
             piece, modified = partition.pieces[0], max(each.modified for each in partition.pieces)
             about = ledger.name_of(partition), piece.start, source.content, modified
             parts.append(expect.Part(*about, source.counts["read"], newly(source)))
-    counts = [stages["transform"].counts for stages in tally.markers.values() if "transform" in stages]
-    is_past = context.start is not None
+    is_past, has_files = context.start is not None, pipeline.extract.FACTS.files
+    came = {} if is_past else contents.seen_before(work.staging.url, files(work, tally, day))
+    dated = [
+        counts
+        for stages in tally.markers.values()
+        if "transform" in stages
+        for file, counts in stages["transform"].dated.items()
+        if file in came or is_past or not has_files  # old files are of other days
+    ]
     return expect.Delivered(
         work.run,
         day,
         due,
         tuple(parts) if len(parts) == len(partitions) else None,
-        sum(each.get("dated", 0) for each in counts),
-        sum(each.get("outside", 0) for each in counts),
-        () if is_past else tuple(contents.seen_before(work.staging.url, files(work, tally, day))),
+        sum(each for each, _ in dated),
+        sum(each for _, each in dated),
+        tuple(filter(None, came.values())),
         is_past,
     )
 

@@ -132,7 +132,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
     transformer = Transformer(work.pipeline, work.context, files, types.words, _limits(work))
     reached = Reached(work.pipeline, work.span, files[0] if files else work.pipeline.name)
     due = work.pipeline.day_of(work.context.start, work.context.today)[1] if not work.partition.fixed else None
-    period = Period(work.pipeline, due)
+    period = Period(work.pipeline, due, files)
     made: list[dict[str, list[str]]] = []
     counts = dict.fromkeys(("in", "out", "rejected", "dropped", "added"), 0)
     lookups = work.context.lookups
@@ -160,8 +160,6 @@ def transform(work: StageContext, connection: Redis) -> Marker:
             counts["added"] += result.added
             warnings += [warning for warning in result.warnings if warning not in warnings]
             work.count(counts)
-    if period.dated:
-        counts |= {"dated": period.dated, "outside": period.outside}
     return Marker(
         counts=counts,
         data=tuple(rows.names),
@@ -170,6 +168,7 @@ def transform(work: StageContext, connection: Redis) -> Marker:
         warnings=tuple(warnings),
         shaped=shaped,
         files=by_file.counts,
+        dated=period.counts,
         cursor=work.read_to(reached.latest),
     )
 
