@@ -127,15 +127,14 @@ def _changed(pipeline: Pipeline, delivered: Delivered, change: float, url: str |
     table = pipeline.delivery.timetable(pipeline.timezone) if pipeline.delivery else None
     with reading(url or url_of(pipeline), pipeline.target.name) as connection:
         earlier, seen = ledger.by_day(connection, pipeline, delivered.run, day_of) if connection else ({}, set())
-    new = 0
-    comes = False
+    new = []
     for each in delivered.parts:
         key = ledger.part(pipeline, each.content, each.first_byte, each.file, each.modified, each.read)
-        if key is None or key not in seen:
-            comes, new = True, new + each.newly
-    if not comes:
+        if (key is None or key not in seen) and (each.newly or not each.read):
+            new.append(each.newly)
+    if not new:
         return ()  # nothing has been delivered
-    rows = new + earlier.pop(delivered.day, 0)
+    rows = sum(new) + earlier.pop(delivered.day, 0)
     said = unusual(delivered.day, rows, earlier, change, table.days if table else Days())
     return [said] if said else ()
 

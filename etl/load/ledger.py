@@ -358,6 +358,8 @@ def by_day(
     own = [book.c[name] if name not in lacking else sa.null().label(name) for name in names]
     known = [book.c[name] for name in ("read", "loaded", "superseded", "loaded_at", "file", "content", "first_byte")]
     query = sa.select(*own, *known).where(of_table(book, pipeline), book.c.run != run, book.c.final.is_(True))
+    if "newly" not in lacking:  # what lies there and is not even read is in the ledger every night
+        query = query.where(book.c.newly.is_(None) | (book.c.newly > 0) | (book.c.read == 0))
     query = query.where(book.c.read >= 0).order_by(book.c.loaded_at.desc()).limit(REMEMBERED)
     for row in reversed(connection.execute(query).all()):
         if row.lines:
