@@ -13,15 +13,21 @@ from jobs.store import live
 from tests.helpers.project import Project, Said, etl_toml
 from tests.helpers.redis_server import RedisServer
 
-NOW = datetime.now(UTC)
+
+@pytest.fixture
+def now() -> datetime:
+    """The moment at which the test begins."""
+    return datetime.now(UTC)
 
 
 @pytest.fixture
-def expecting(tmp_path: Path, redis_server: RedisServer, real_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Project:
+def expecting(
+    tmp_path: Path, redis_server: RedisServer, real_redis: Redis, monkeypatch: pytest.MonkeyPatch, now: datetime
+) -> Project:
     """A project of two clients, whose deliveries are due every minute of the day at some other time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("REDIS_URL", redis_server.url)
-    an_hour_ago = f"{NOW - timedelta(hours=1):%H:%M}"
+    an_hour_ago = f"{now - timedelta(hours=1):%H:%M}"
     claims = {
         "extract": {"path": "inbox/{client}/claims-{date}.csv"},
         "load": {"mode": "merge", "key": ["claim_id"]},
@@ -36,9 +42,11 @@ def rows(said: Said) -> list[list[str]]:
     return [line.split() for line in said.out.splitlines()]
 
 
-def test_what_is_missing_is_shown_without_a_cron_process_and_that_none_is_alive(expecting: Project) -> None:
+def test_what_is_missing_is_shown_without_a_cron_process_and_that_none_is_alive(
+    expecting: Project, now: datetime
+) -> None:
     said = expecting("deliveries")
-    day = (NOW - timedelta(hours=1)).date()
+    day = (now - timedelta(hours=1)).date()
     assert said.code == 0
     assert "missing" in rows(said)[1]
     assert re.search(r" (59|60|61) min ", said.out)
@@ -64,28 +72,30 @@ def test_status_has_the_delivery_and_calls_its_pipeline_late(expecting: Project)
     assert "missing" in said.out
 
 
-def test_what_has_come_is_shown_with_how_many_files(expecting: Project, real_redis: Redis) -> None:
+def test_what_has_come_is_shown_with_how_many_files(expecting: Project, real_redis: Redis, now: datetime) -> None:
     from jobs import settings
 
-    day = (NOW - timedelta(hours=1)).date()
-    poll.look_at_all(settings.config(), real_redis, NOW)
+    day = (now - timedelta(hours=1)).date()
+    poll.look_at_all(settings.config(), real_redis, now)
     expecting.write(f"inbox/acme/claims-{day}.csv", "claim_id\nA1\n")
-    poll.look_at_all(settings.config(), real_redis, NOW + timedelta(seconds=70))
+    poll.look_at_all(settings.config(), real_redis, now + timedelta(seconds=70))
     assert "1 of 2" in expecting("deliveries").out
     assert expecting("deliveries", "--since", "1m", "--json").json[0]["day"] > day.isoformat()
 
 
-def test_doctor_wants_a_cron_process_and_names_what_prevented_a_look(expecting: Project, real_redis: Redis) -> None:
+def test_doctor_wants_a_cron_process_and_names_what_prevented_a_look(
+    expecting: Project, real_redis: Redis, now: datetime
+) -> None:
     from jobs import settings
 
-    poll.look_at_all(settings.config(), real_redis, NOW)
+    poll.look_at_all(settings.config(), real_redis, now)
     said = expecting("doctor")
     assert "none is alive, for deliveries of 1 pipeline" in said.out
     assert "rq-etl cron" in said.out
     assert "acme/claims: " in said.out
     live.sign(real_redis, "host-1")
     (expecting.root / "inbox/acme").mkdir(parents=True)
-    poll.look_at_all(settings.config(), real_redis, NOW + timedelta(seconds=70))
+    poll.look_at_all(settings.config(), real_redis, now + timedelta(seconds=70))
     found = {line["check"]: line for line in json.loads(expecting("doctor", "--json").out)}
     assert (found["cron"]["ok"], found["cron"]["what"]) == (True, "alive, for deliveries of 1 pipeline")
     assert "delivery" not in found

@@ -48,7 +48,8 @@ def secret():
 LOOKING = (
     "status", "runs", "show acme/claims", "logs acme/claims", "rejects acme/claims", "workers", "clients",
     "clients pause globex", "clients resume globex", "clients limit globex 2", "schedule sync", "schedule list",
-    "metrics", "deliveries", "doctor", "doctor --fix", "cancel acme/claims", "wait acme/claims", "retry --failed",
+    "metrics", "deliveries", "alerts", "doctor", "doctor --fix", "cancel acme/claims", "wait acme/claims",
+    "retry --failed",
     "run claims --client globex", "backfill days --client acme --start 2026-01-01 --end 2026-01-03",
 )  # fmt: skip
 AS_PROCESSES = {"worker", "up", "dashboard", "cron"}
