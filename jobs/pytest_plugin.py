@@ -60,7 +60,7 @@ class Harness:
                 says nothing of a file of three rows.
         """
         from etl.config.kinds import source
-        from etl.config.pipeline import resolve
+        from etl.config.pipeline import definition_of, resolve
         from jobs import settings
         from jobs.api import Run
         from jobs.run.submit import submit_run
@@ -78,7 +78,7 @@ class Harness:
             changes = {"path": self._deliver(files, getattr(resolved.extract, "path", "*")), "settle": 0.0}
             extract = resolved.extract if own else source({"type": "csv", **changes})
             changed["extract"] = extract.model_copy(update=changes)
-            definition = read.variants.get((client, pipeline), read.pipelines[pipeline])
+            definition = definition_of(read, client, pipeline)
             mine = definition.model_copy(update={"extract": changed["extract"]})
             read = read.model_copy(update={"variants": {**read.variants, (client, pipeline): mine}})
         settings.override(read)  # first: a test is not given the project's .env, which may name what is live

@@ -233,13 +233,18 @@ def pipelines_of(config: Config, client: str) -> tuple[str, ...]:
     return config.clients[client].pipelines
 
 
+def definition_of(config: Config, client: str, pipeline: str) -> Definition:
+    """Return a pipeline as it is for a client, whose overrides may change it."""
+    return config.variants.get((client, pipeline), config.pipelines[pipeline])
+
+
 def needed_first(config: Config, client: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return pipelines of a client in an order that puts each behind those of them that it needs."""
     order: list[str] = []
 
     def visit(name: str) -> None:
         if name not in order:
-            for other in config.variants.get((client, name), config.pipelines[name]).needs:
+            for other in definition_of(config, client, name).needs:
                 if other in names:
                     visit(other)
             order.append(name)
@@ -272,7 +277,7 @@ def resolve(
         what = f"client {client} does not have pipeline {pipeline}"
         raise UnknownName(what, f"add it to clients.{client}.pipelines; it has {', '.join(names) or 'none'}")
     owner = config.clients[client]
-    definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
+    definition = definition_of(config, client, pipeline)
     values = {**owner.params, **_checked(params or {})}
     _check_names(definition, pipeline, client, values)
     fields = dict(definition)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from etl.config.kinds import DATABASES, spelled
 from etl.config.models import Target
-from etl.config.pipeline import Config, Pair, Pipeline, pairs_of
+from etl.config.pipeline import Config, Pair, Pipeline, definition_of, pairs_of
 from etl.config.values import fill
 from etl.errors import ConfigError, EtlError
 
@@ -123,7 +123,7 @@ def target_places(
     found: dict[tuple[str, str], set[str | None]] = {}
     reported: set[str] = set()
     for client, pipeline in pairs if pairs is not None else pairs_of(config):
-        definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
+        definition = definition_of(config, client, pipeline)
         target = config.targets[definition.load.target]
         try:
             url = resolve_url(target, client, config.root)

@@ -7,7 +7,7 @@ from typing import Any
 from redis import Redis
 from rq.suspension import WORKERS_SUSPENDED
 
-from etl.config.pipeline import Config
+from etl.config.pipeline import Config, definition_of
 from etl.errors import EtlError
 from jobs.alerts import ended
 from jobs.alerts.cause import AT_ONCE, Cause, Conditions, one_line
@@ -74,7 +74,7 @@ def _stuck(
         pair = record["client"], record["pipeline"]
         if pair[0] not in config.clients or pair[1] not in config.pipelines:
             continue
-        definition = config.variants.get(pair, config.pipelines[pair[1]])
+        definition = definition_of(config, *pair)
         since, patience = memory.runs.get(run, at), max(STUCK, definition.timeout + max(definition.retry_delays))
         if at - since > patience:
             oldest[pair] = min(oldest.get(pair, (since, run, patience)), (since, run, patience))

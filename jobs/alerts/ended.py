@@ -10,7 +10,7 @@ from typing import Any
 from redis import Redis
 
 from etl.calendar import cron
-from etl.config.pipeline import Config, Pair, pairs_of
+from etl.config.pipeline import Config, Pair, definition_of, pairs_of
 from etl.config.urls import parse_url, with_secrets
 from etl.errors import EtlError, SourceUnreachable, TargetBusy, TargetRefused, TargetUnreachable
 from jobs.alerts.cause import ANY, Cause, Conditions, is_a, one_line
@@ -145,7 +145,7 @@ def _failed(config: Config, pair: Pair, run: str, record: Mapping[str, str], win
 
 def _place(config: Config, pair: Pair, error: str) -> str:
     """Return the target's name for errors of targets, the host for those of sources that can't be reached."""
-    definition = config.variants.get(pair, config.pipelines[pair[1]])
+    definition = definition_of(config, *pair)
     if is_a(error, TargetUnreachable, TargetBusy, TargetRefused):
         return definition.load.target
     if is_a(error, SourceUnreachable):
@@ -192,7 +192,7 @@ def _late(config: Config, pair: Pair, known: Known, now: datetime, found: Condit
     good = known.succeeded.get(name) or (_ended(record) if state == "succeeded" else 0.0)
     before = _before(schedule.cron, owner.timezone, now) if schedule else None
     begun = None if run else known.begun.get(name, now.timestamp())
-    definition = config.variants.get(pair, config.pipelines[pair[1]])
+    definition = definition_of(config, *pair)
     fresh = definition.expect.fresh if definition.expect else None
     late = cron.lateness(before, datetime.fromtimestamp(good, UTC) if good else None, begun, fresh, now)
     is_said = state == "failed" and before is not None and _ended(record) >= before.timestamp()

@@ -15,7 +15,7 @@ from rq.job import JobStatus
 from rq.utils import now as utc_now
 
 from etl.calendar import cron
-from etl.config.pipeline import Client, Config, Schedule, pipelines_of, resolve
+from etl.config.pipeline import Client, Config, Schedule, definition_of, pipelines_of, resolve
 from etl.errors import EtlError
 from jobs.job import EtlJob
 from jobs.run.submit import submit_run
@@ -105,7 +105,7 @@ def start_due(config: Config, connection: Redis, client: str, pipeline: str, now
     if owner is None or schedule is None:
         _remove(connection, entry_id(client, pipeline))
         return []
-    for needed in config.variants.get((client, pipeline), config.pipelines[pipeline]).needs:
+    for needed in definition_of(config, client, pipeline).needs:
         if needed in owner.schedule:
             start_due(config, connection, client, needed, now)  # due at the same moment, it must be waited for
     last = min(seen(connection, client, pipeline) or now.timestamp(), now.timestamp())

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 
-from etl.config.pipeline import Config, Pair, resolve
+from etl.config.pipeline import Config, Pair, definition_of, resolve
 from etl.config.urls import resolve_url, target_places
 from etl.errors import EtlError
 from etl.types.newer import STANDS, is_future
@@ -16,7 +16,7 @@ def warnings(config: Config, pairs: Iterable[Pair], on_error: Callable[[EtlError
         on_error: Called for each target that can't be asked.
     """
     found: dict[Pair, list[str]] = {}
-    asked = [pair for pair in pairs if config.variants.get(pair, config.pipelines[pair[1]]).extract.cursor]
+    asked = [pair for pair in pairs if definition_of(config, *pair).extract.cursor]
     places = target_places(config, on_error, asked)
     if not places:
         return found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from etl.calendar import cron
 from etl.calendar.cron import GRACE
-from etl.config.pipeline import Config, Pair, pairs_of
+from etl.config.pipeline import Config, Pair, definition_of, pairs_of
 from jobs.deliveries.listing import listing
 from jobs.run import schedules
 from jobs.store import runs
@@ -104,7 +104,7 @@ def _due(
         following = cron.following(schedule.cron, owner.timezone, now)[0]
         due = cron.local(following, owner.timezone).isoformat()
         before = cron.latest(schedule.cron, owner.timezone, now)
-    definition = config.variants.get((client, pipeline), config.pipelines[pipeline])
+    definition = definition_of(config, client, pipeline)
     fresh = definition.expect.fresh if definition.expect else None
     late = cron.lateness(before, finished, begun, fresh, now)
     late = late if late > GRACE else 0.0

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from rq.suspension import WORKERS_SUSPENDED
 
 from etl.config.kinds import DATABASES
-from etl.config.pipeline import Config, pairs_of
+from etl.config.pipeline import Config, definition_of, pairs_of
 from etl.config.urls import parse_url
 from etl.errors import ConfigError, EtlError
 from jobs import broker, settings
@@ -220,7 +220,7 @@ def _targets(config: Config) -> Iterator[Finding]:
     unknown: dict[str, Finding] = {}
     for client in config.clients.values():
         for pipeline in client.pipelines:
-            definition = config.variants.get((client.name, pipeline), config.pipelines[pipeline])
+            definition = definition_of(config, client.name, pipeline)
             target = config.targets[definition.load.target]
             try:
                 names.setdefault(resolve_url(target, client.name, config.root), target.name)
