@@ -16,7 +16,7 @@ from jobs.alerts.addresses import Unsent
 from jobs.alerts.cause import Cause, Conditions
 from jobs.store.keys import OUTBOX
 from tests.helpers.addresses import PASSWORD, Address, every_second, mail_server, webhook
-from tests.helpers.processes import ROOT, die_with_parent
+from tests.helpers.processes import ROOT, die_with_parent, until
 from tests.helpers.project import Project
 from tests.helpers.redis_server import RedisServer
 
@@ -113,6 +113,7 @@ def test_an_address_that_hangs_holds_no_other_and_no_tick(
     mail.refuses = lambda number: ends.wait(20) is None
     night.found.add(failed())
     night.tick(patience=0.5)
+    until(lambda: hook.taken)  # the first to be sent waits for apprise to be imported
     assert (len(hook.taken), len(mail.taken)) == (1, 0)
     night.found.add(Cause("missing", "acme", "claims", of="2026-11-26", since=START.timestamp()))
     for _ in range(20):  # far longer than a lease: who sends it goes on having it
