@@ -1,14 +1,14 @@
-"""URLs of databases, with the environment's values in them; and which targets a configuration has."""
+"""URLs of databases and addresses of alerts, with the environment's values in them; and which a configuration has."""
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from etl.config.kinds import DATABASES, spelled
-from etl.config.models import Target
+from etl.config.models import Alerts, Target
 from etl.config.pipeline import Config, Pair, Pipeline, definition_of, pairs_of
 from etl.config.values import fill
 from etl.errors import ConfigError, EtlError
@@ -68,13 +68,36 @@ def with_secrets(
     return filled + _NAME.sub(lambda found: values[found[1]], url[login:])
 
 
+def alerts_of(config: Config, client: str = "", pipeline: str = "") -> Iterator[tuple[str, Alerts]]:
+    """Yield the tables that may say who is informed of a client's pipeline, with their places, the first first."""
+    owner, general = config.clients.get(client), config.pipelines.get(pipeline)
+    own = config.variants.get((client, pipeline))
+    if own and own.alerts and general and own.alerts != general.alerts:
+        yield f"clients.{client}.override.{pipeline}.alerts", own.alerts
+    if owner and owner.alerts:
+        yield f"clients.{client}.alerts", owner.alerts
+    if general and general.alerts:
+        yield f"pipelines.{pipeline}.alerts", general.alerts
+    yield "alerts", config.alerts
+
+
+def all_alerts(config: Config) -> dict[str, Alerts]:
+    """Return all tables that say who is informed of what, by their places in etl.toml."""
+    every = [
+        ("", ""),
+        *config.variants,
+        *(("", name) for name in config.pipelines),
+        *((name, "") for name in config.clients),
+    ]
+    return {place: table for pair in every for place, table in alerts_of(config, *pair)}
+
+
 def secrets(config: Config) -> list[str]:
     """Return the names that a configuration's URLs have as `${NAME}`: of targets, sources, lookups and alerts."""
     definitions = [*config.pipelines.values(), *config.variants.values()]
-    alerts = [config.alerts, *(each.alerts for each in config.clients.values()), *(each.alerts for each in definitions)]
     urls = [target.url for target in config.targets.values()]
     urls += [getattr(source, "url", "") for each in definitions for source in each.sources().values()]
-    urls += [address or "" for each in alerts if each for address in (*each.to, each.heartbeat)]
+    urls += [address or "" for each in all_alerts(config).values() for address in (*each.to, each.heartbeat)]
     return sorted({name for url in urls for name in _NAME.findall(url or "")})
 
 

@@ -7,14 +7,13 @@ environment here alone, and is never printed, nor what it holds.
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from typing_extensions import override
 
-from etl.config.models import Alerts
 from etl.config.pipeline import Config, pairs_of
-from etl.config.urls import with_secrets
+from etl.config.urls import alerts_of, all_alerts, with_secrets
 from etl.errors import ConfigError, EtlError
 
 ALL = "alerts"  # the route of what concerns no client
@@ -22,53 +21,25 @@ CONNECT, READ = 5.0, 15.0  # seconds that an address has to answer
 QUIET = ("urllib3", "requests_oauthlib")  # loggers of what apprise sends by, which log paths that are tokens
 
 
-def tables_of(config: Config, client: str = "", pipeline: str = "") -> Iterator[tuple[str, Alerts]]:
-    """Yield the tables that may say who is informed of a client's pipeline, with their places, the first first."""
-    owner, general = config.clients.get(client), config.pipelines.get(pipeline)
-    own = config.variants.get((client, pipeline))
-    if own and own.alerts and general and own.alerts != general.alerts:
-        yield f"clients.{client}.override.{pipeline}.alerts", own.alerts
-    if owner and owner.alerts:
-        yield f"clients.{client}.alerts", owner.alerts
-    if general and general.alerts:
-        yield f"pipelines.{pipeline}.alerts", general.alerts
-    yield ALL, config.alerts
-
-
 def kinds_of(config: Config, client: str = "", pipeline: str = "") -> tuple[str, ...]:
     """Return the kinds of which somebody wants to know, of a client's pipeline."""
-    tables = [table for _, table in tables_of(config, client, pipeline)]
+    tables = [table for _, table in alerts_of(config, client, pipeline)]
     return next((table.on for table in tables if "on" in table.model_fields_set), config.alerts.on)
 
 
 def addresses(config: Config, route: str) -> dict[str, str]:
     """Return the addresses of a route as they are written, by place; of one that is gone, those of `[alerts]`."""
-    match route.split("."):
-        case ["clients", client, "override", pipeline, _]:
-            tables = dict(tables_of(config, client, pipeline))
-        case ["clients", client, _]:
-            tables = dict(tables_of(config, client))
-        case ["pipelines", pipeline, _]:
-            tables = dict(tables_of(config, pipeline=pipeline))
-        case _:
-            tables = {}
-    found, place = (tables[route], route) if route in tables else (config.alerts, ALL)
-    return {f"{place}.to[{number}]": address for number, address in enumerate(found.to)}
+    tables = all_alerts(config)
+    place = route if route in tables else ALL
+    return {f"{place}.to[{number}]": address for number, address in enumerate(tables[place].to)}
 
 
 def all_addresses(config: Config) -> dict[str, str]:
     """Return every address as it is written, each once, by its place."""
-    tables = [(ALL, config.alerts)]
-    for pair in [
-        *config.variants,
-        *(("", name) for name in config.pipelines),
-        *((name, "") for name in config.clients),
-    ]:
-        tables += tables_of(config, *pair)
     places: dict[str, str] = {}
-    for route, table in tables:
+    for place, table in all_alerts(config).items():
         for number, address in enumerate(table.to):
-            places.setdefault(address, f"{route}.to[{number}]")
+            places.setdefault(address, f"{place}.to[{number}]")
     return {place: address for address, place in places.items()}
 
 
@@ -77,7 +48,7 @@ def routes(config: Config) -> Mapping[tuple[str, str], str]:
     places: dict[tuple[str, ...], str] = {config.alerts.to: ALL}
     found = {}
     for pair in pairs_of(config):
-        given = [(place, table) for place, table in tables_of(config, *pair) if "to" in table.model_fields_set]
+        given = [(place, table) for place, table in alerts_of(config, *pair) if "to" in table.model_fields_set]
         place, table = given[0] if given else (ALL, config.alerts)
         found[pair] = places.setdefault(table.to, place)
     return found

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from redis import Redis
 
 from etl.config.pipeline import Config
+from etl.config.urls import all_alerts
 from jobs.alerts import send, state
 from jobs.deliveries import poll
 from jobs.deliveries.expected import delivering
@@ -53,7 +54,6 @@ def tick(config: Config, connection: Redis, now: datetime) -> None:
 
 def is_needed(config: Config) -> bool:
     """Whether a configuration has anything for a cron process to do."""
-    alerts = [config.alerts, *(client.alerts for client in config.clients.values())]
-    alerts += [definition.alerts for definition in (*config.pipelines.values(), *config.variants.values())]
     has_schedules = any(client.schedule for client in config.clients.values())
-    return has_schedules or bool(delivering(config)) or any(each and (each.to or each.heartbeat) for each in alerts)
+    has_alerts = any(each.to or each.heartbeat for each in all_alerts(config).values())
+    return has_schedules or bool(delivering(config)) or has_alerts

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from redis import Redis
 from redis.exceptions import RedisError
 
-from etl.config.models import Alerts
 from etl.config.pipeline import Config
+from etl.config.urls import all_alerts
 
 # Of apprise and others: in these an address alone is no secret; slack://… and the like are their tokens.
 _PLAIN = {"mailto", "mailtos", "http", "https", "json", "jsons", "xml", "xmls", "form", "forms", "syslog", "dbus"}
@@ -116,15 +116,9 @@ def logins(urls: Mapping[str, str]) -> Iterator[Warned]:
 
 def addresses(config: Config) -> Iterator[Warned]:
     """Yield which addresses of alerts hold a secret in plain, of which nothing is ever shown."""
-    tables: dict[str, Alerts | None] = {"alerts": config.alerts}
-    tables |= {f"pipelines.{name}.alerts": definition.alerts for name, definition in config.pipelines.items()}
-    tables |= {f"clients.{name}.alerts": client.alerts for name, client in config.clients.items()}
-    for (client, pipeline), definition in config.variants.items():
-        if definition.alerts != config.pipelines[pipeline].alerts:
-            tables[f"clients.{client}.override.{pipeline}.alerts"] = definition.alerts
-    for where, table in tables.items():
-        secret = [f"{where}.to[{place}]" for place, url in enumerate(table.to if table else ()) if _has_secret(url)]
-        secret += [f"{where}.heartbeat"] if table and table.heartbeat and _has_secret(table.heartbeat) else []
+    for where, table in all_alerts(config).items():
+        secret = [f"{where}.to[{place}]" for place, url in enumerate(table.to) if _has_secret(url)]
+        secret += [f"{where}.heartbeat"] if table.heartbeat and _has_secret(table.heartbeat) else []
         for key in secret:
             yield f"{key}: its password or token stands in etl.toml", "put it into the environment and write ${NAME}"
 
